@@ -1,0 +1,3 @@
+"""deployer: your own Python package index in one command."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,109 @@
+"""Every way in which deployer can fail, as one tree.
+
+::
+
+    DeployerError            1   internal              a defect of ours
+    ├── ProfileError         3   profile-invalid       the profile is wrong (all problems at once)
+    ├── EngineError          4   engine-failed         the engine refused or failed
+    │   ├── EngineUnreachable    engine-unreachable    no engine answers
+    │   └── ImageUnavailable     image-unavailable     the image can't be had
+    ├── ConflictError        5   conflict              port, name or data directory is taken or not usable
+    ├── NotReadyError        6   not-ready             not ready before the deadline, or the server died
+    ├── ServerRefused        7   server-refused        credentials, API or index definition refused
+    ├── ClientFileError      8   client-file           a client file can't be read or written
+    ├── VerificationError    9   verification-failed   persistence, backup or client self-test failed
+    ├── DriftError          10   drift                 what runs differs from the profile
+    ├── Refused             11   refused               not safe; the message names the key that insists
+    ├── Locked              75   locked                another run holds the lock of this deployment
+    └── Interrupted        130   interrupted           stopped by the user
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class DeployerError(Exception):
+    """A failure that is told to the user as one line of cause and one of cure.
+
+    Arguments: ``message``, the cause, one line (problem lists may have more); ``hint``, the cure, one line
+    or empty; ``details``, further lines that help to diagnose (log lines), shown below.
+    """
+
+    code: ClassVar[str] = "internal"
+    exit_code: ClassVar[int] = 1
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, hint: str = "", details: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.details = details
+
+
+class ProfileError(DeployerError):
+    code = "profile-invalid"
+    exit_code = 3
+
+
+class EngineError(DeployerError):
+    code = "engine-failed"
+    exit_code = 4
+
+
+class EngineUnreachable(EngineError):
+    code = "engine-unreachable"
+    retryable = True
+
+
+class ImageUnavailable(EngineError):
+    code = "image-unavailable"
+    retryable = True
+
+
+class ConflictError(DeployerError):
+    code = "conflict"
+    exit_code = 5
+
+
+class NotReadyError(DeployerError):
+    code = "not-ready"
+    exit_code = 6
+    retryable = True
+
+
+class ServerRefused(DeployerError):
+    code = "server-refused"
+    exit_code = 7
+
+
+class ClientFileError(DeployerError):
+    code = "client-file"
+    exit_code = 8
+
+
+class VerificationError(DeployerError):
+    code = "verification-failed"
+    exit_code = 9
+
+
+class DriftError(DeployerError):
+    code = "drift"
+    exit_code = 10
+
+
+class Refused(DeployerError):
+    code = "refused"
+    exit_code = 11
+
+
+class Locked(DeployerError):
+    code = "locked"
+    exit_code = 75
+    retryable = True
+
+
+class Interrupted(DeployerError):
+    code = "interrupted"
+    exit_code = 130
+    retryable = True
