@@ -14,6 +14,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Protocol
 
 from deployer.errors import ConflictError, ProfileError
+from deployer.secrets import mask_url
 
 if TYPE_CHECKING:
     from deployer.profile import Index as ProfileIndex
@@ -197,11 +198,6 @@ class Change:
                 return f"{noun} {self.target} unchanged"
 
 
-def masked(text: str) -> str:
-    """``text`` without the credentials of any address in it."""
-    return re.sub(r"(://)[^/?#\s@]*(?:@[^/?#\s@]*)*@", r"\1****@", text)
-
-
 def _shown(value: Value) -> str:
     match value:
         case bool():
@@ -209,7 +205,7 @@ def _shown(value: Value) -> str:
         case tuple():
             return "[" + ", ".join(value) + "]"
         case str():
-            return masked(value) or '""'
+            return mask_url(value) or '""'
         case _:
             return str(value)
 

@@ -1,0 +1,369 @@
+"""A thin client of devpi's HTTP API that trusts nothing about the program that answers.
+
+Importing this costs as much as httpx does. API: https://devpi.net/docs/ and the server's own views.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+import httpx
+
+from deployer.devpi.topology import DEVPI_6, Dialect, Topology, Value
+from deployer.devpi.transport import Deadline, DeadlineTransport
+from deployer.errors import ConflictError, NotReadyError, ProfileError, ServerRefused
+from deployer.secrets import Secret, mask
+
+MAX_BODY = 1024 * 1024
+"""Bytes of an answer that are read at most: everything that is asked for here is a few kilobytes."""
+
+JsonObject = dict[str, object]
+_UUID = re.compile(r"[0-9a-fA-F-]{8,64}")
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+
+
+class NotDevpi(NotReadyError):
+    """Something answers that is not devpi, or not devpi alone: to ask again won't change that."""
+
+    retryable = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Who answers. ``proof`` and what follows it are only known of a server with deployer's plugin."""
+
+    uuid: str
+    server_version: str = ""
+    proof: str | None = None
+    default_mirror_url: str = ""
+    deployer_version: str = ""
+    web: bool | None = None
+    offline: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexStatus:
+    """An index that answers, and its type on the server."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reply:
+    status: int
+    body: bytes
+
+    def json(self) -> JsonObject | None:
+        """The body as a JSON object; None when it is anything else."""
+        try:
+            value = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return None
+        return value if isinstance(value, dict) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Login:
+    user: str
+    password: Secret
+    token: Secret
+
+    @property
+    def headers(self) -> dict[str, str]:
+        pair = f"{self.user}:{self.token.reveal()}"
+        return {"X-Devpi-Auth": b64encode(pair.encode()).decode()}
+
+
+def verify(identity: Identity, *, nonce: str, proof_key: str) -> bool:
+    """Whether the server knows ``proof_key`` (hex), shown by its answer to ``nonce``; pure."""
+    try:
+        key = bytes.fromhex(proof_key)
+    except ValueError:
+        return False
+    expected = hmac.new(key, f"{nonce}:{identity.uuid}".encode(), "sha256").hexdigest()
+    return bool(key) and hmac.compare_digest(expected.encode(), (identity.proof or "").encode())
+
+
+class DevpiApi:
+    """devpi's API at ``base_url``. Proxies of the environment are never used, redirects never followed.
+
+    ``timeout``: seconds for one request as a whole. Methods raise NotReadyError when nothing answers (NotDevpi when
+    it is something else), and ServerRefused with the server's own words when it answers with 4xx or 5xx.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        timeout: float = 10.0,
+        transport: httpx.BaseTransport | None = None,
+        dialect: Dialect = DEVPI_6,
+    ) -> None:
+        self.url = base_url.rstrip("/")
+        self.timeout = timeout
+        self._dialect = dialect
+        self._deadline = Deadline()
+        self._login: _Login | None = None
+        self._uuid: str | None = None
+        tls = urlsplit(base_url).scheme == "https"
+        self._client = httpx.Client(
+            base_url=self.url,
+            transport=transport or DeadlineTransport(self._deadline, tls=tls),
+            trust_env=False,
+            follow_redirects=False,
+            # Without this header devpi-web answers errors, and some plugins even a login, with a page for people.
+            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._client.close()
+
+    # Who it is
+
+    def identity(self, nonce: str | None = None) -> Identity:
+        """Who answers; with ``nonce`` (hex) also the proof that it is the server of our data directory.
+
+        One request to a server with deployer's plugin, two to any other devpi.
+        """
+        headers = {} if nonce is None else {"X-Deployer-Nonce": nonce}
+        reply = self._request("GET", "/+deployer", headers=headers)
+        if reply.status == 404:
+            identity = self._foreign_identity()
+        else:
+            identity = _identity(self._object(self._accepted(reply, "tell who it is")))
+        if not _UUID.fullmatch(identity.uuid):
+            raise self._not_devpi("it does not tell its uuid")
+        self._uuid = self._uuid or identity.uuid
+        return identity
+
+    def _foreign_identity(self) -> Identity:
+        status = self._get("/+status", "tell its status", kind="status")
+        versions = status.get("versioninfo")
+        version = versions.get("devpi-server") if isinstance(versions, dict) else None
+        return Identity(uuid=_text(status.get("uuid")), server_version=_line(_text(version)))
+
+    def login(self, user: str, password: Secret) -> None:
+        """Log in for the calls that follow; the token stays in memory, and is renewed once when it has expired.
+
+        Ask :meth:`identity` first: a password must not be sent to a stranger.
+        """
+        body: JsonObject = {"user": _user(user), "password": password.reveal()}
+        reply = self._request("POST", "/+login", body=body)
+        if reply.status in (401, 403):
+            raise ServerRefused(
+                f"cannot log in as {user} at {self.url}: the stored password is not the server's",
+                hint=f"give the right one: deployer secret set {user}",
+            )
+        result = self._result(reply, f"log in {user}", kind="proxyauth")
+        self._login = _Login(user=user, password=password, token=self._token(result))
+
+    # What it has
+
+    def topology(self) -> Topology:
+        """All users and the configuration of all indexes, in one request that never lists projects."""
+        raw = self._get("/", "list its users and indexes", kind="list:userconfig")
+        try:
+            return Topology.parse(raw, dialect=self._dialect)
+        except ValueError as error:
+            raise self._not_devpi(str(error)) from None
+
+    def simple_status(self, index: str) -> IndexStatus:
+        """Whether ``index`` is served.
+
+        Asks for the index's own configuration: that opens the index, its type's code and its plugin, as the first
+        step of every simple page does. No simple page is asked for: the one of all projects makes a mirror fetch
+        every name of its upstream, and one of an unknown project is an upstream request, too.
+        """
+        result = self._get(f"/{_index(index)}", f"open index {index}", kind="indexconfig", params={"no_projects": ""})
+        return IndexStatus(name=index, type=_text(result.get("type")))
+
+    # What it shall have
+
+    def put_user(self, name: str, fields: Mapping[str, Value], *, password: Secret) -> None:
+        """Create a user."""
+        self._write("PUT", f"/{_user(name)}", {**fields, "password": password.reveal()}, f"create user {name}")
+
+    def patch_user(self, name: str, fields: Mapping[str, Value]) -> None:
+        """Change these fields of a user and no others."""
+        self._write("PATCH", f"/{_user(name)}", dict(fields), f"modify user {name}")
+
+    def set_password(self, name: str, password: Secret) -> None:
+        """Change a password; when it is that of the user who is logged in, go on with the new one.
+
+        Tokens that others hold stay valid: devpi only checks their signature and age.
+        """
+        body: JsonObject = {"password": password.reveal()}
+        result = self._write("PATCH", f"/{_user(name)}", body, f"set the password of {name}")
+        if self._login is not None and self._login.user == name:
+            self._login = _Login(user=name, password=password, token=self._token(result))
+
+    def put_index(self, name: str, fields: Mapping[str, Value]) -> None:
+        """Create an index; ``fields`` in the words of version 6."""
+        self._write("PUT", f"/{_index(name)}", self._dialect.encode(fields), f"create index {name}")
+
+    def patch_index(self, name: str, fields: Mapping[str, Value]) -> None:
+        """Change these fields of an index and no others. Cached files of a mirror stay, also under a new address."""
+        self._write("PATCH", f"/{_index(name)}", self._dialect.encode(fields), f"modify index {name}")
+
+    def delete_index(self, name: str) -> None:
+        """Delete an index and every file on it. devpi refuses when it is not volatile."""
+        self._write("DELETE", f"/{_index(name)}", None, f"delete index {name}")
+
+    # How it is asked
+
+    def _write(self, method: str, path: str, body: JsonObject | None, doing: str) -> JsonObject:
+        reply = self._request(method, path, body=body, headers=self._auth())
+        if reply.status in (401, 403) and self._login is not None and not self._token_is_valid():
+            self._renew(self._login)
+            reply = self._request(method, path, body=body, headers=self._auth())
+        # Some answers to a write have no result, and none of ours but a new token is of use.
+        result = self._object(self._accepted(reply, doing)).get("result")
+        return result if isinstance(result, dict) else {}
+
+    def _auth(self) -> dict[str, str]:
+        return {} if self._login is None else self._login.headers
+
+    def _token_is_valid(self) -> bool:
+        # devpi treats an expired token as no token at all and answers 403, as for a user without the right.
+        reply = self._request("GET", "/+api", headers=self._auth())
+        result = self._result(reply, "tell whether the login is valid", kind="apiconfig")
+        status = result.get("authstatus")
+        return isinstance(status, list) and status[:1] == ["ok"]
+
+    def _renew(self, login: _Login) -> None:
+        known, answers = self._uuid, self.identity().uuid
+        if known is not None and answers != known:
+            raise ConflictError(
+                f"another devpi answers at {self.url} since this run began (uuid {answers}, before {known})",
+                hint="see what runs there: deployer status",
+            )
+        self.login(login.user, login.password)
+
+    def _token(self, result: JsonObject) -> Secret:
+        token = _text(result.get("password"))
+        if not token:
+            raise self._not_devpi("a login without a token")
+        return Secret(token)
+
+    def _get(self, path: str, doing: str, *, kind: str, params: Mapping[str, str] | None = None) -> JsonObject:
+        return self._result(self._request("GET", path, params=params), doing, kind=kind)
+
+    def _result(self, reply: _Reply, doing: str, *, kind: str) -> JsonObject:
+        answer = self._object(self._accepted(reply, doing))
+        result = answer.get("result")
+        if answer.get("type") != kind or not isinstance(result, dict):
+            raise self._not_devpi(f"no {kind} in the answer")
+        return result
+
+    def _accepted(self, reply: _Reply, doing: str) -> _Reply:
+        if reply.status >= 400:
+            message = _text((reply.json() or {}).get("message")) or "no reason given"
+            raise ServerRefused(f"{self.url} refused to {doing}: {_line(message)} (HTTP {reply.status})")
+        return reply
+
+    def _object(self, reply: _Reply) -> JsonObject:
+        answer = reply.json()
+        if answer is None:
+            raise self._not_devpi(f"HTTP {reply.status} without a JSON object: {_line(_start(reply.body))}")
+        return answer
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: JsonObject | None = None,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> _Reply:
+        self._deadline.start(self.timeout)
+        try:
+            with self._client.stream(
+                method, path, json=body, params=params, headers=headers, timeout=self.timeout
+            ) as response:
+                return self._read(response)
+        except httpx.TimeoutException:
+            raise NotReadyError(
+                f"{self.url} did not answer {method} {path} within {self.timeout:g} s",
+                hint="see what it is doing: deployer logs",
+            ) from None
+        except httpx.TransportError as error:
+            raise NotReadyError(
+                f"cannot talk to {self.url}: {_line(str(error))}", hint="see whether it runs: deployer status"
+            ) from None
+
+    def _read(self, response: httpx.Response) -> _Reply:
+        if 300 <= response.status_code < 400:
+            raise self._not_devpi(f"a redirect to {_line(response.headers.get('Location', 'nowhere'))}")
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise self._not_devpi("a compressed answer that was not asked for")
+        body = bytearray()
+        for chunk in response.iter_raw():
+            body += chunk
+            if len(body) > MAX_BODY:
+                raise self._not_devpi(f"an answer of more than {MAX_BODY} bytes")
+            self._deadline.left(None, httpx.ReadTimeout)
+        return _Reply(status=response.status_code, body=bytes(body))
+
+    def _not_devpi(self, what: str) -> NotDevpi:
+        return NotDevpi(
+            f"{self.url} answers, but not as devpi does: {what}",
+            hint="another program may hold this port: choose another with --port",
+        )
+
+
+def _identity(answer: JsonObject) -> Identity:
+    web, offline, proof = answer.get("web"), answer.get("offline"), answer.get("proof")
+    return Identity(
+        uuid=_text(answer.get("uuid")),
+        server_version=_line(_text(answer.get("server_version"))),
+        proof=proof if isinstance(proof, str) else None,
+        default_mirror_url=_text(answer.get("default_mirror_url")),
+        deployer_version=_line(_text(answer.get("version"))),
+        web=web if isinstance(web, bool) else None,
+        offline=offline if isinstance(offline, bool) else None,
+    )
+
+
+def _user(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ProfileError(f"{name!r} can't be a user's name", hint="letters, digits, '_', '.' and '-'")
+    return name
+
+
+def _index(name: str) -> str:
+    user, _, index = name.partition("/")
+    if not (_NAME.fullmatch(user) and _NAME.fullmatch(index)):
+        raise ProfileError(f"{name!r} can't be an index", hint="write it as user/name")
+    return name
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _start(body: bytes) -> str:
+    return body[:200].decode("utf-8", "replace")
+
+
+def _line(text: str) -> str:
+    """A stranger's words as one short line without control characters and without secrets."""
+    words = " ".join(mask(text[:2000]).split())
+    return "".join(char if char.isprintable() else "?" for char in words)[:300]

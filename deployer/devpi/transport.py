@@ -1,0 +1,91 @@
+"""An httpx transport whose whole request has an end, however slowly the other side drips."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Iterable
+from math import inf
+from typing import Any
+
+import httpcore
+import httpx
+
+
+class Deadline:
+    """The end of the request that is under way, by the monotonic clock (a jump of the wall clock is no matter)."""
+
+    def __init__(self) -> None:
+        self._end = inf
+
+    def start(self, seconds: float) -> None:
+        """Begin a request that may take ``seconds`` as a whole."""
+        self._end = time.monotonic() + seconds
+
+    def left(self, timeout: float | None, error: type[Exception]) -> float:
+        """The time for one operation of it: ``timeout``, or less. Raises ``error`` when none is left."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise error("the time for the whole request is over")
+        return left if timeout is None else min(left, timeout)
+
+
+class _Stream(httpcore.NetworkStream):
+    def __init__(self, inner: httpcore.NetworkStream, deadline: Deadline) -> None:
+        self._inner = inner
+        self._deadline = deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._inner.read(max_bytes, self._deadline.left(timeout, httpcore.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._inner.write(buffer, self._deadline.left(timeout, httpcore.WriteTimeout))
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        left = self._deadline.left(timeout, httpcore.ConnectTimeout)
+        return _Stream(self._inner.start_tls(ssl_context, server_hostname, left), self._deadline)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+
+class _Backend(httpcore.NetworkBackend):
+    def __init__(self, deadline: Deadline) -> None:
+        self._inner = httpcore.SyncBackend()
+        self._deadline = deadline
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        left = self._deadline.left(timeout, httpcore.ConnectTimeout)
+        stream = self._inner.connect_tcp(host, port, left, local_address, socket_options)
+        return _Stream(stream, self._deadline)
+
+    def sleep(self, seconds: float) -> None:
+        self._inner.sleep(seconds)
+
+
+class DeadlineTransport(httpx.HTTPTransport):
+    """As httpx's own, without proxies, one connection at a time, and every operation inside ``deadline``.
+
+    httpx limits each single read, so a byte a second keeps a request alive for ever, the headers included.
+    Its documented seam for that is a network backend of httpcore, which httpx itself does not hand through.
+    """
+
+    def __init__(self, deadline: Deadline, *, tls: bool) -> None:
+        # The system's certificates, not a copy of them; reading them takes 20 ms that plain HTTP need not spend.
+        context = ssl.create_default_context() if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        super().__init__(verify=context, trust_env=False)
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=context, max_connections=1, network_backend=_Backend(deadline)
+        )
