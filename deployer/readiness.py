@@ -7,6 +7,7 @@ meanwhile in the background, as does the engine's answer to whether the server s
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import socket
 import time
@@ -185,8 +186,11 @@ class _Run:
                     self.passed("api")
                     return
                 seen = f"it answers, but not as devpi does ({answer.text})"
-                if answer.status == 200:  # a server that only starts up never says that all is well
-                    break
+                if answer.status == 200:  # a devpi that is still starting never says that all is well
+                    raise NotReadyError(
+                        f"{self._url} is not ready: {seen}",
+                        hint="another program may hold this port: choose another with --port",
+                    )
             if self._watch.alive():
                 self.passed("process")
             self._sleep(POLL)
@@ -259,8 +263,9 @@ class _Watch:
                 f"{self._name} is gone before it was ready: something else removed it",
                 hint="run 'deployer up' again",
             )
-        self._starts.add(container.started_at)
-        deaths = len(self._starts) - 1 + (container.state is State.RESTARTING)
+        if container.state in (State.RUNNING, State.RESTARTING):
+            self._starts.add(container.started_at)
+        deaths = max(0, len(self._starts) - 1) + (container.state is State.RESTARTING)
         # A restart policy may well cure the first death, a second one is a loop.
         if container.state is State.STOPPED or deaths > 1:
             raise self._death(container, loops=container.state is not State.STOPPED)
@@ -362,14 +367,14 @@ def _complete(received: bytearray) -> bool:
     for line in head.lower().split(b"\r\n")[1:]:
         name, _, value = line.partition(b":")
         if name == b"content-length" and value.strip().isdigit():
-            return len(body) >= int(value)
+            return len(body) >= int(value.strip()[:12])  # Python refuses numbers of thousands of digits
     return False
 
 
 def _parse(received: bytes) -> _Answer:
     head, _, body = received.partition(b"\r\n\r\n")
     words = head.split(b"\r\n", 1)[0].split(b" ", 2)
-    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not re.fullmatch(rb"[1-5]\d\d", words[1]):
         return _Answer(status=0, body=received)
     return _Answer(status=int(words[1]), body=body)
 

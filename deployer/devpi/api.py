@@ -30,7 +30,7 @@ _UUID = re.compile(r"[0-9a-fA-F-]{8,64}")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
-class NotDevpi(NotReadyError):
+class NotDevpiError(NotReadyError):
     """Something answers that is not devpi, or not devpi alone: to ask again won't change that."""
 
     retryable = False
@@ -96,7 +96,7 @@ def verify(identity: Identity, *, nonce: str, proof_key: str) -> bool:
 class DevpiApi:
     """devpi's API at ``base_url``. Proxies of the environment are never used, redirects never followed.
 
-    ``timeout``: seconds for one request as a whole. Methods raise NotReadyError when nothing answers (NotDevpi when
+    ``timeout``: seconds for one request as a whole. Methods raise NotReadyError when nothing answers (NotDevpiError when
     it is something else), and ServerRefused with the server's own words when it answers with 4xx or 5xx.
     """
 
@@ -322,8 +322,8 @@ class DevpiApi:
             self._deadline.left(None, httpx.ReadTimeout)
         return _Reply(status=response.status_code, body=bytes(body))
 
-    def _not_devpi(self, what: str) -> NotDevpi:
-        return NotDevpi(
+    def _not_devpi(self, what: str) -> NotDevpiError:
+        return NotDevpiError(
             f"{self.url} answers, but not as devpi does: {what}",
             hint="another program may hold this port: choose another with --port",
         )
