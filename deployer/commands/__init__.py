@@ -1,0 +1,109 @@
+"""One file per verb. Each has ``Options``, a frozen dataclass whose fields are the command line, and
+``run(options, ui) -> Result``, whose docstring is the help.
+
+These files are imported by ``deployer --help``; what is heavy is imported inside ``run``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
+
+if TYPE_CHECKING:
+    from deployer.loader import Override
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """What every command takes."""
+
+    profile: Annotated[
+        str, Option("--profile", "-p", metavar="NAME|PATH", help="Shipped or own profile, or a file.")
+    ] = "default"
+    name: Annotated[str, Option("--name", metavar="NAME", help="Which deployment, when there are several.")] = "devpi"
+    json: Annotated[bool, Option("--json", help="One JSON envelope on stdout and nothing else.")] = False
+    quiet: Annotated[bool, Option("--quiet", "-q", help="No steps, only the result.")] = False
+    debug: Annotated[bool, Option("--debug", help="Show the traceback of a failure.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Located(Common):
+    """What a command takes that acts on a deployment that exists already."""
+
+    engine: Annotated[
+        str,
+        Option("--engine", metavar="ENGINE", help="Look on this engine only: nerdctl, docker, podman, process."),
+    ] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exclusive:
+    """What a command takes that changes a deployment, and therefore holds its lock."""
+
+    wait: Annotated[
+        float,
+        Option("--wait", metavar="SECONDS", min=0, help="Wait for another run instead of giving up at once."),
+    ] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overrides(Common):
+    """What overrides the profile; empty means: as the profile says."""
+
+    engine: Annotated[str, Option("--engine", metavar="ENGINE", help="auto, nerdctl, docker, podman or process.")] = (
+        ""
+    )
+    network: Annotated[str, Option("--network", metavar="MODE", help="bridge or host.")] = ""
+    bind: Annotated[str, Option("--bind", metavar="ADDRESS", help="Address to listen on or publish at.")] = ""
+    port: Annotated[int | None, Option("--port", metavar="N", min=0, max=65535, help="Port; 0 takes a free one.")] = (
+        None
+    )
+    data: Annotated[str, Option("--data", metavar="WHERE", help="cache, lib, opt, home, a path, or volume:NAME.")] = (
+        ""
+    )
+    image: Annotated[str, Option("--image", metavar="REF", help="Run this devpi image instead of our own.")] = ""
+    base_image: Annotated[str, Option("--base-image", metavar="REF", help="What our own image is built on.")] = ""
+    upstream: Annotated[str, Option("--upstream", metavar="URL", help="What root/pypi mirrors.")] = ""
+    index: Annotated[str, Option("--index", metavar="USER/NAME", help="The index that clients are pointed at.")] = ""
+    timeout: Annotated[
+        int | None, Option("--timeout", metavar="SECONDS", min=1, help="How long to wait until it is ready.")
+    ] = None
+    expose: Annotated[
+        bool,
+        Option("--expose", help="Insist on an address that others can reach; reading needs no password."),
+    ] = False
+    set: Annotated[
+        list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override any key; may be repeated.")
+    ] = None
+
+
+OVERRIDE_KEYS: dict[str, str] = {
+    "engine": "engine",
+    "network": "network.mode",
+    "bind": "network.bind",
+    "port": "network.port",
+    "data": "data",
+    "image": "image.ref",
+    "base_image": "image.base",
+    "upstream": "indexes.root/pypi.url",
+    "index": "clients.index",
+    "timeout": "server.ready_timeout",
+    "expose": "network.expose",
+}
+"""Which key of the profile each option overrides."""
+
+
+def overrides(options: Overrides) -> tuple[Override, ...]:
+    """What the options and their variables put over the profile; the named options win over ``--set``."""
+    from deployer.loader import Override, parse_set
+
+    given = [parse_set(text) for text in options.set or ()]
+    for field, key in OVERRIDE_KEYS.items():
+        value = getattr(options, field)
+        if value not in ("", None, False):
+            given.append(Override(key, value, f"--{field.replace('_', '-')}"))
+    if options.upstream:
+        given.append(Override("indexes.root/pypi.type", "mirror", "--upstream"))
+    return tuple(given)

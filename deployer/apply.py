@@ -1,0 +1,171 @@
+"""The effects of ``up``, one function a step, each safe to run again and each undone when a later one fails.
+
+Undoing is registered on an :class:`contextlib.ExitStack` the moment something was made, so that a failure, a
+signal and ``--keep`` need no code of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from enum import StrEnum
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from deployer.engines.base import Engine
+from deployer.errors import ConflictError, DeployerError, EngineError, ImageUnavailable, Refused
+from deployer.plan import DataPlan, ImagePlan, Plan
+from deployer.spec import LABEL_BUILD, LABEL_SPEC, PREVIOUS, Container, Image, State
+
+
+def undo(rollback: ExitStack, action: Callable[..., object], *args: object, **kwargs: object) -> None:
+    """Register ``action`` to be run when anything fails later. It is registered before what it undoes is done, so
+    it may find nothing to undo; and its own failure must not hide the one that is being told."""
+
+    def attempt() -> None:
+        with suppress(DeployerError, OSError):
+            action(*args, **kwargs)
+
+    rollback.callback(attempt)
+
+
+class Done(StrEnum):
+    """What became of the container."""
+
+    UNCHANGED = "unchanged"
+    CREATED = "created"
+    STARTED = "started"
+    RECREATED = "recreated"
+
+
+def make_data(data: DataPlan, rollback: ExitStack) -> None:
+    """Create the data directory, or close it to others, as planned.
+
+    Raises ConflictError when it can't be given to its owner.
+    """
+    if data.kind == "volume":
+        return
+    path = Path(data.source)
+    if data.create:
+        missing = [p for p in (path, *path.parents) if not p.exists()]
+        undo(rollback, _remove_made, path, missing[1:])
+        path.mkdir(parents=True, mode=0o700, exist_ok=True)
+    if data.create or data.tighten:
+        try:
+            path.chmod(0o700)
+            if path.stat().st_uid != data.uid:
+                os.chown(path, data.uid, data.gid)
+        except PermissionError:
+            raise ConflictError(
+                f"{path} can't be given to uid {data.uid}", hint=f"sudo chown {data.uid}:{data.gid} {path}"
+            ) from None
+
+
+def _remove_made(path: Path, parents: list[Path]) -> None:
+    """Undo of a directory that this run created: nothing in it is older than this run."""
+    shutil.rmtree(path, ignore_errors=True)
+    for parent in parents:
+        try:
+            parent.rmdir()
+        except OSError:
+            return
+
+
+def ensure_image(
+    plan: ImagePlan,
+    engine: Engine,
+    *,
+    build: Callable[[ImagePlan, Callable[[str], None]], Image],
+    on_line: Callable[[str], None],
+) -> tuple[Image, bool]:
+    """The image that the plan wants, and whether it had to be made: ours is built when it is absent or was built from
+    something else, another's is pulled when it is absent.
+
+    Raises ImageUnavailable; Refused when its digest is not the pinned one.
+    """
+    image = engine.image(plan.ref)
+    made = False
+    if plan.own and (image is None or image.labels.get(LABEL_BUILD) != plan.build):
+        image, made = build(plan, on_line), True
+    elif image is None:
+        try:
+            image, made = engine.pull(plan.ref, on_line), True
+        except EngineError as error:
+            raise ImageUnavailable(
+                f"the image {plan.ref} is not here and can't be pulled",
+                hint=f"load it ({engine.name} load), or leave --image out: deployer builds an image of its own",
+                details=error.details or (error.message,),
+            ) from None
+    if plan.digest and plan.digest != image.id and not any(d.endswith("@" + plan.digest) for d in image.digests):
+        raise Refused(
+            f"the image {plan.ref} is {image.id}, not the pinned {plan.digest}",
+            hint="set image.digest to the image that you trust",
+        )
+    return image, made
+
+
+def settle(name: str, engine: Engine, current: Container | None, previous: Container | None) -> Container | None:
+    """Bring back what an interrupted run had set aside and not replaced; the container that stands now."""
+    if current is None and previous is not None and previous.ours:
+        engine.rename(name + PREVIOUS, name)
+        return engine.inspect(name)
+    return current
+
+
+def is_current(plan: Plan, container: Container | None) -> bool:
+    """Whether ``container`` was made from exactly this plan."""
+    return container is not None and container.labels.get(LABEL_SPEC) == plan.spec.sha256()
+
+
+def ensure_container(plan: Plan, engine: Engine, current: Container | None, rollback: ExitStack) -> Done:
+    """Have the planned container run. One that differs is set aside, and comes back when anything fails later."""
+    name = plan.name
+    if current is not None and is_current(plan, current) and current.state is not State.CREATED:
+        if current.state is State.RUNNING:
+            return Done.UNCHANGED
+        if current.state is not State.PAUSED:
+            undo(rollback, engine.stop, name, timeout=plan.spec.stop_timeout)
+        engine.start(name)
+        return Done.STARTED
+    if current is None:
+        undo(rollback, engine.remove, name)
+        engine.run(plan.spec)
+        return Done.CREATED
+    if current.state is State.CREATED:
+        # Nothing ever ran in it: an engine leaves such a one behind when a start fails.
+        engine.remove(name)
+        undo(rollback, engine.remove, name)
+        engine.run(plan.spec)
+        return Done.CREATED
+    _set_aside(plan, engine, current, rollback)
+    undo(rollback, engine.remove, name)
+    engine.run(plan.spec)
+    return Done.RECREATED
+
+
+def _set_aside(plan: Plan, engine: Engine, current: Container, rollback: ExitStack) -> None:
+    name = plan.name
+    leftover = engine.inspect(name + PREVIOUS)
+    if leftover is not None and leftover.ours:
+        engine.remove(name + PREVIOUS)
+    if current.state in (State.RUNNING, State.RESTARTING, State.PAUSED):
+        undo(rollback, engine.start, name)
+        engine.stop(name, timeout=plan.spec.stop_timeout)
+    undo(rollback, engine.rename, name + PREVIOUS, name)
+    engine.rename(name, name + PREVIOUS)
+
+
+def build_own(plan: ImagePlan, engine: Engine, *, env: dict[str, str], on_line: Callable[[str], None]) -> Image:
+    """Build our own image with what this host's pip needs. Raises ImageUnavailable, Refused."""
+    from deployer.clients import pip
+    from deployer.image import DEFAULT_BASE, PipSettings, prepare
+    from deployer.prepare import is_ours
+
+    settings = PipSettings(**pip.build_settings(pip.read_config(env), ours=is_ours))
+    with TemporaryDirectory(prefix="deployer-build-") as directory:
+        request = prepare(
+            Path(directory), base=plan.base or DEFAULT_BASE, pip=settings, secrets_ok=engine.can_build_with_secrets()
+        )
+        return engine.build(request, on_line)

@@ -1,0 +1,163 @@
+"""The Typer application: adds the commands, turns failures into message, hint and exit code. No logic."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import signal
+import sys
+import typing
+from collections.abc import Callable
+from types import FrameType, ModuleType
+from typing import Annotated, Any
+
+import typer
+from typer.models import OptionInfo
+
+from deployer import __version__
+from deployer.errors import DeployerError, Interrupted
+from deployer.ui import UI, Result
+
+COMMANDS: tuple[tuple[str, str], ...] = (
+    ("up", "up"),
+    ("plan", "plan"),
+    ("down", "down"),
+    ("restart", "restart"),
+    ("status", "status"),
+    ("logs", "logs"),
+    ("doctor", "doctor"),
+    ("render", "render"),
+    ("configure-pip", "configure_pip"),
+    ("exec", "exec"),
+    ("profiles", "profiles"),
+    ("image build", "image_build"),
+    ("secret show", "secret_show"),
+    ("secret set", "secret_set"),
+)
+"""Every verb, and the module in ``deployer/commands/`` that it is."""
+
+GROUPS = {"image": "Our own server image.", "secret": "The passwords of a deployment."}
+EPILOG = "Reading from an index needs no password; see SECURITY.md for what is and what is not protected."
+
+app = typer.Typer(
+    name="deployer",
+    help="Your own Python package index in one command.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    # Plain help and plain errors: rich costs as much as everything else that --help does.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"deployer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Your own Python package index in one command."""
+
+
+def _parameters(options: type[Any]) -> list[inspect.Parameter]:
+    """The fields of an options class as parameters that Typer understands, each with its variable DEPLOYER_…."""
+    hints = typing.get_type_hints(options, include_extras=True)
+    parameters = []
+    for name, field in options.__dataclass_fields__.items():
+        for info in getattr(hints[name], "__metadata__", ()):
+            if isinstance(info, OptionInfo) and info.envvar is None:
+                info.envvar = f"DEPLOYER_{name.upper()}"
+        parameters.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[name])
+        )
+    return parameters
+
+
+def _callback(verb: str, module: ModuleType) -> Callable[..., None]:
+    def call(**values: Any) -> None:
+        raise SystemExit(execute(verb, module.run, module.Options(**values)))
+
+    parameters = _parameters(module.Options)
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    call.__doc__ = module.run.__doc__
+    return call
+
+
+def execute(verb: str, run: Callable[[Any, UI], Result], options: Any) -> int:
+    """Run one command; its exit code. What went wrong is printed, never raised (unless ``--debug``)."""
+    ui = UI(json=options.json, quiet=options.quiet)
+    try:
+        try:
+            result = run(options, ui)
+        except DeployerError as error:
+            if options.debug:
+                raise
+            ui.fail(verb, error)
+            return error.exit_code
+        except KeyboardInterrupt:
+            ui.fail(verb, Interrupted("interrupted", hint="run the command again: it goes on from what is there"))
+            return Interrupted.exit_code
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            if options.debug:
+                raise
+            ui.fail(
+                verb,
+                DeployerError(
+                    f"a defect of deployer: {type(error).__name__}: {error}".splitlines()[0],
+                    hint=f"please report it with the output of 'deployer {verb} --debug'",
+                ),
+            )
+            return DeployerError.exit_code
+        ui.finish(verb, result)
+        return result.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has gone (`| head`): nothing more can be told, and nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    # A second signal must not cut the roll-back of the first one short.
+    for name in ("SIGTERM", "SIGHUP"):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _add_commands() -> None:
+    groups: dict[str, typer.Typer] = {}
+    for verb, module_name in COMMANDS:
+        module = importlib.import_module(f"deployer.commands.{module_name}")
+        group, _, leaf = verb.rpartition(" ")
+        target = app
+        if group:
+            if group not in groups:
+                groups[group] = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=GROUPS[group])
+                app.add_typer(groups[group], name=group)
+            target = groups[group]
+        target.command(leaf, context_settings=getattr(module, "CONTEXT", None))(_callback(verb, module))
+
+
+_add_commands()
+
+
+def main() -> None:
+    """The console script."""
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN:
+            signal.signal(getattr(signal, name), _interrupt)
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""``deployer configure-pip``: point pip at the index, and back again."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
+
+from deployer.commands import Common
+from deployer.ui import UI, Result
+
+if TYPE_CHECKING:
+    from deployer.clients.pip import ClientChange, PipSettings
+
+SCOPES = ("user", "global", "site", "venv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    index: Annotated[str, Option("--index", metavar="USER/NAME", help="Another index of the same server.")] = ""
+    url: Annotated[str, Option("--url", metavar="URL", help="A simple index address elsewhere.")] = ""
+    scope: Annotated[str, Option("--scope", metavar="SCOPE", help="user, global, site or venv.")] = ""
+    timeout: Annotated[int | None, Option("--timeout", metavar="SECONDS", min=1, help="pip's own time-out.")] = None
+    undo: Annotated[bool, Option("--undo", help="Put back exactly what was there before.")] = False
+    print: Annotated[bool, Option("--print", help="Print the file as it would be; write nothing.")] = False
+
+
+def run(options: Options, ui: UI) -> Result:
+    """Write the index address and the time-out to pip's configuration, keeping everything else in it."""
+    import typer
+
+    from deployer.clients import pip
+
+    scope = options.scope or _scope(options.name)
+    if scope not in SCOPES:
+        raise typer.BadParameter(f"--scope is one of {', '.join(SCOPES)}")
+    if options.undo:
+        change = pip.undo(scope=scope, env=os.environ)
+        ui.step("pip", f"{change.path}: {'restored' if change.changed else 'nothing to undo'}")
+        return Result(data=_data(change), warnings=change.warnings)
+    settings = settings_for(options.name, index=options.index, url=options.url, timeout=options.timeout)
+    if options.print:
+        change = pip.preview(settings, scope=scope, env=os.environ)
+        return Result(data=_data(change), text=change.text, warnings=change.warnings)
+    change = pip.configure(settings, scope=scope, env=os.environ)
+    ui.step("pip", f"{change.path}: {'index-url, timeout written' if change.changed else 'unchanged'}")
+    value, source = pip.read_config(os.environ).effective("index-url")
+    ui.note(f"index-url is now {value} ({source})")
+    return Result(data=_data(change), warnings=(*change.masks, *change.warnings))
+
+
+def settings_for(name: str, *, index: str = "", url: str = "", timeout: int | None = None) -> PipSettings:
+    """What pip is to be told of the deployment ``name``, or of ``url``.
+
+    Raises ConflictError when there is no such deployment and no ``url`` either.
+    """
+    from deployer.clients.pip import PipSettings
+    from deployer.errors import ConflictError
+    from deployer.state import read_applied
+
+    applied = read_applied(name)
+    chosen = url or (applied.simple_url if applied else "")
+    if not chosen:
+        raise ConflictError(f"there is no deployment named {name!r}", hint="deployer up, or give --url URL")
+    if index and not url:
+        base = chosen.rsplit("/", 4)[0]
+        chosen = f"{base}/{index}/+simple/"
+    clients = applied.profile.get("clients", {}) if applied else {}
+    return PipSettings(index_url=chosen, timeout=timeout or int(clients.get("timeout", 60)))
+
+
+def _scope(name: str) -> str:
+    from deployer.state import read_applied
+
+    applied = read_applied(name)
+    return str(applied.profile.get("clients", {}).get("scope", "user")) if applied else "user"
+
+
+def _data(change: ClientChange) -> dict[str, object]:
+    return {"path": str(change.path), "changed": change.changed, "masks": list(change.masks)}

@@ -1,0 +1,143 @@
+"""``deployer down``: stop and remove the server; the data stays unless ``--purge`` says otherwise."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
+
+from deployer.commands import Exclusive, Located
+from deployer.ui import UI, Result
+
+if TYPE_CHECKING:
+    from deployer.deployment import Deployment
+    from deployer.spec import Mount
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Exclusive, Located):
+    purge: Annotated[bool, Option("--purge", help="Delete the data too: every cached and every uploaded file.")] = (
+        False
+    )
+    yes: Annotated[bool, Option("--yes", "-y", help="Don't ask before deleting.")] = False
+
+
+def run(options: Options, ui: UI) -> Result:
+    """Stop and remove the server. The data is kept, unless --purge is given."""
+    from deployer.deployment import find, forget_passwords
+    from deployer.state import forget, hold
+
+    with hold(options.name, wait=options.wait):
+        deployment = find(options.name, engine=options.engine)
+        data = _data(options.name, deployment)
+        doomed = data if options.purge else None
+        if doomed is not None:
+            _consent(doomed, yes=options.yes)
+        removed = _remove(deployment, ui) if deployment else []
+        purged = _purge(doomed, deployment, ui) if doomed is not None else False
+        kept = data.source if data is not None and not purged else ""
+        if kept and removed:
+            ui.step("data", f"{kept} (kept; delete it with --purge)")
+        if options.purge:
+            forget(options.name)
+            forget_passwords(options.name)
+    if not removed and not purged:
+        ui.step("server", f"{options.name}: nothing to do")
+    return Result(
+        data={"removed": removed, "data_kept": kept, "purged": purged},
+        warnings=_dangling(deployment) if removed else (),
+    )
+
+
+def _data(name: str, deployment: Deployment | None) -> Mount | None:
+    """Where the data is: as the container says, else as the last profile says."""
+    from deployer.plan import data_path
+    from deployer.spec import Mount
+    from deployer.state import read_applied
+
+    if deployment is not None:
+        return deployment.server_dir.mount if deployment.server_dir else None
+    applied = read_applied(name)
+    choice = str(applied.profile.get("data", "")) if applied else ""
+    if not choice:
+        return None
+    path = data_path(choice, name=name, home=Path.home())
+    if path is None:
+        return Mount(kind="volume", source=choice.removeprefix("volume:"), target="/data")
+    return Mount(kind="bind", source=str(path), target=str(path)) if path.exists() else None
+
+
+def _consent(data: Mount, *, yes: bool) -> None:
+    from deployer.errors import Refused
+
+    if yes:
+        return
+    if not sys.stdin.isatty() or not sys.stderr.isatty():
+        raise Refused(f"--purge would delete {data.source} and everything uploaded to it", hint="insist with --yes")
+    sys.stderr.write(f"Delete {data.source} and everything uploaded to it? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        raise Refused("nothing was deleted", hint="answer y, or give --yes")
+
+
+def _remove(deployment: Deployment, ui: UI) -> list[str]:
+    from deployer.spec import PREVIOUS
+
+    removed = []
+    for name in (deployment.name, deployment.name + PREVIOUS):
+        container = deployment.engine.inspect(name)
+        if container is not None and container.ours:
+            with ui.working("server", f"stopping {name}"):
+                deployment.engine.stop(name, timeout=timedelta(seconds=30))
+                deployment.engine.remove(name)
+            ui.step("server", f"{name} stopped and removed ({deployment.engine.name})")
+            removed.append(name)
+    return removed
+
+
+def _purge(data: Mount, deployment: Deployment | None, ui: UI) -> bool:
+    """Delete the data: a volume through its engine, a directory only when it is devpi's."""
+    import shutil
+
+    from deployer.engines import detect
+    from deployer.errors import ConflictError, Refused
+    from deployer.facts import Content
+    from deployer.host import data_facts
+
+    if data.kind == "volume":
+        engine = deployment.engine if deployment else detect("auto").engine
+        engine.volume_remove(data.source)
+        ui.step("data", f"volume {data.source} deleted")
+        return True
+    facts = data_facts(Path(data.source))
+    if facts.content is Content.ABSENT:
+        return False
+    if facts.content not in (Content.DEVPI, Content.EMPTY) or facts.symlink_to is not None:
+        raise Refused(
+            f"{data.source} holds files that are not devpi's; nothing was deleted", hint="look at it yourself"
+        )
+    try:
+        shutil.rmtree(data.source)
+    except OSError as error:
+        raise ConflictError(
+            f"{error.filename} can't be deleted: {error.strerror}", hint=f"sudo rm -r {data.source}"
+        ) from None
+    ui.step("data", f"{data.source} deleted")
+    return True
+
+
+def _dangling(deployment: Deployment | None) -> tuple[str, ...]:
+    """A client that still points at what was just removed."""
+    import os
+
+    from deployer.clients import pip
+
+    url = deployment.url if deployment else ""
+    value = pip.read_config(os.environ).value("index-url")
+    if url and value.startswith(url + "/"):
+        return ("pip still installs from this server: deployer configure-pip --undo",)
+    return ()

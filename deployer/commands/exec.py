@@ -1,0 +1,36 @@
+"""``deployer exec``: one command with the index in its environment, and no file touched."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Annotated
+
+from typer import Argument, Option
+
+from deployer.commands import Common
+from deployer.ui import UI, Result
+
+CONTEXT = {"allow_interspersed_args": False, "ignore_unknown_options": True}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    command: Annotated[list[str], Argument(metavar="COMMAND...", help="What to run, after `--`.")] = None  # type: ignore[assignment]
+    index: Annotated[str, Option("--index", metavar="USER/NAME", help="Another index of the same server.")] = ""
+
+
+def run(options: Options, ui: UI) -> Result:
+    """Run one command that installs from the index, without touching any client file."""
+    from deployer.clients import pip
+    from deployer.commands.configure_pip import settings_for
+    from deployer.errors import ClientFileError
+
+    env = dict(os.environ)
+    env.update(pip.environment(settings_for(options.name, index=options.index)))
+    for line in pip.overridden(env):
+        ui.warn(line)
+    try:
+        os.execvpe(options.command[0], options.command, env)  # noqa: S606 - the user's own command, no shell
+    except OSError as error:
+        raise ClientFileError(f"{options.command[0]}: {error.strerror}", hint="give a command after --") from None

@@ -1,0 +1,35 @@
+"""``deployer image build``: our own server image, now."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from deployer.commands import Overrides, overrides
+from deployer.ui import UI, Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Overrides):
+    pass
+
+
+def run(options: Options, ui: UI) -> Result:
+    """Build our own server image, with the index, CA bundle and proxy of this host's pip."""
+    import typer
+
+    from deployer.apply import build_own
+    from deployer.engines import detect
+    from deployer.image import build_digest, reference
+    from deployer.loader import load
+    from deployer.plan import ImagePlan
+
+    profile = load(options.profile, overrides=overrides(options)).profile
+    if profile.engine == "process":
+        raise typer.BadParameter("--engine process needs no image")
+    engine = detect(profile.engine).engine
+    plan = ImagePlan(ref=reference(), own=True, base=profile.image.base, build=build_digest(profile.image.base))
+    with ui.working("image", plan.ref) as progress:
+        image = build_own(plan, engine, env=dict(os.environ), on_line=progress)
+    ui.step("image", f"{plan.ref} {image.id[:19]} ({engine.name})")
+    return Result(data={"ref": plan.ref, "id": image.id, "engine": engine.name, "build": plan.build}, text=plan.ref)

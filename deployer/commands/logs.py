@@ -1,0 +1,53 @@
+"""``deployer logs``: what the server says."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated
+
+from typer import Option
+
+from deployer.commands import Located
+from deployer.ui import UI, Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Located):
+    follow: Annotated[bool, Option("--follow", "-f", help="Go on as lines come.")] = False
+    since: Annotated[str, Option("--since", metavar="WHEN", help="RFC 3339 time, or a duration such as 10m.")] = ""
+    lines: Annotated[int | None, Option("--lines", "-n", metavar="N", min=0, help="Only the last N.")] = None
+    grep: Annotated[str, Option("--grep", metavar="REGEX", help="Only lines that match.")] = ""
+
+
+def run(options: Options, ui: UI) -> Result:
+    """Show the server's log lines, secrets blanked."""
+    import typer
+
+    from deployer.deployment import require
+    from deployer.secrets import mask
+
+    if options.follow and options.json:
+        raise typer.BadParameter("--follow never ends, and --json is one envelope: choose one")
+    try:
+        pattern = re.compile(options.grep)
+    except re.error as error:
+        raise typer.BadParameter(f"--grep: {error}") from None
+    deployment = require(options.name, engine=options.engine)
+    deployment.password("root")  # from now on known to mask()
+    # With a filter, the last N are the last N that match.
+    tail = None if options.grep else options.lines
+    found = (
+        mask(line)
+        for line in deployment.engine.logs(options.name, follow=options.follow, since=options.since, tail=tail)
+        if pattern.search(line)
+    )
+    if options.follow:
+        for line in found:
+            ui.out.write(line + "\n")
+            ui.out.flush()
+        return Result()
+    lines = list(found)
+    if options.grep and options.lines is not None:
+        lines = lines[max(0, len(lines) - options.lines) :]
+    return Result(data={"lines": lines}, text="\n".join(lines))

@@ -1,0 +1,123 @@
+"""``deployer plan``: everything that ``up`` would do, and nothing done."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from deployer.commands import Overrides, overrides
+from deployer.ui import UI, Result
+
+if TYPE_CHECKING:
+    from deployer.prepare import Prepared
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Overrides):
+    pass
+
+
+def run(options: Options, ui: UI) -> Result:
+    """Show every step that `up` would take, the exact command included, and change nothing.
+
+    Exit code 10 when `up` would change something, 0 when it would not.
+    """
+    from deployer.errors import DriftError
+    from deployer.prepare import prepare
+
+    prepared = prepare(options.profile, options.name, overrides=overrides(options))
+    steps = _steps(prepared)
+    changing = [name for name, (_, changes) in steps.items() if changes]
+    text = "\n".join(f"{name.ljust(10)}{line}" for name, (lines, _) in steps.items() for line in lines)
+    return Result(
+        data={
+            "engine": prepared.plan.engine.name,
+            "argv": list(_argv(prepared)),
+            "spec_sha256": prepared.plan.spec.sha256(),
+            "url": prepared.plan.url,
+            "simple_url": prepared.plan.simple_url,
+            "steps": {name: lines for name, (lines, _) in steps.items()},
+            "changes": changing,
+        },
+        text=text,
+        warnings=prepared.plan.warnings,
+        error=DriftError(f"up would change: {', '.join(changing)}", hint="deployer up") if changing else None,
+    )
+
+
+def due(prepared: Prepared) -> list[str]:
+    """The names of the steps that would change something of the deployment itself (client files aside)."""
+    return [name for name, (_, changes) in _steps(prepared).items() if changes and name != "pip"]
+
+
+def _argv(prepared: Prepared) -> tuple[str, ...]:
+    from deployer.render import run_argv
+
+    return run_argv(prepared.plan.spec, prepared.plan.engine.name)
+
+
+def _steps(prepared: Prepared) -> dict[str, tuple[list[str], bool]]:
+    """Each step's lines, and whether it would change anything."""
+    from deployer.apply import is_current
+    from deployer.commands.up import differences
+    from deployer.spec import State
+
+    plan, current = prepared.plan, prepared.current
+    info, passed = prepared.detection.info, prepared.detection.passed_over
+    same = is_current(plan, current) and current is not None and current.state is State.RUNNING
+    steps: dict[str, tuple[list[str], bool]] = {
+        "engine": ([f"{info.name} {info.version}", *(f"not {name}: {why}" for name, why in passed)], False)
+    }
+    if plan.image is not None:
+        steps["image"] = _image(prepared)
+    where = f"volume {plan.data.source}" if plan.data.kind == "volume" else plan.data.source
+    what = "create, 0700" if plan.data.create else "close to others, 0700" if plan.data.tighten else "as it is"
+    steps["data"] = ([f"{where} ({what})"], plan.data.create or plan.data.tighten)
+    if same:
+        steps["server"] = ([f"{plan.name} runs as planned at {plan.url}"], False)
+    else:
+        why = [] if current is None else list(differences(prepared))
+        steps["server"] = ([*why, shlex.join(_argv(prepared))], True)
+    steps["indexes"] = _indexes(prepared, running=same)
+    steps["pip"] = _pip(prepared)
+    return steps
+
+
+def _image(prepared: Prepared) -> tuple[list[str], bool]:
+    from deployer.spec import LABEL_BUILD
+
+    wanted = prepared.plan.image
+    assert wanted is not None  # noqa: S101 - narrowed by the caller
+    image = prepared.engine.image(wanted.ref)
+    if wanted.own and (image is None or image.labels.get(LABEL_BUILD) != wanted.build):
+        return [f"{wanted.ref} ({'build' if image is None else 'build anew'})"], True
+    return [f"{wanted.ref} ({'present' if image else 'pull'})"], image is None
+
+
+def _indexes(prepared: Prepared, *, running: bool) -> tuple[list[str], bool]:
+    from deployer.devpi.api import DevpiApi
+    from deployer.devpi.topology import EMPTY, changes, wanted
+
+    plan = prepared.plan
+    current: Any = EMPTY
+    if running:
+        with DevpiApi(plan.url) as api:
+            current = api.topology()
+    target = wanted(
+        plan.users, plan.indexes, default_mirror_url=plan.default_upstream or "(the server's own default)"
+    )
+    found = changes(current, target)
+    return [change.text for change in found] or ["unchanged"], any(change.due for change in found)
+
+
+def _pip(prepared: Prepared) -> tuple[list[str], bool]:
+    from deployer.clients import pip
+    from deployer.commands.up import pip_settings
+
+    plan = prepared.plan
+    if "pip" not in plan.clients.configure:
+        return ["left alone"], False
+    change = pip.preview(pip_settings(plan), scope=plan.clients.scope, env=os.environ)
+    return [f"{change.path}: {'index-url, timeout' if change.changed else 'unchanged'}"], change.changed

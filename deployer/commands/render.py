@@ -1,0 +1,65 @@
+"""``deployer render``: the same plan, in a form that a person can keep and run."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
+
+from deployer.commands import Overrides, overrides
+from deployer.ui import UI, Result
+
+if TYPE_CHECKING:
+    from deployer.spec import EngineInfo
+
+FORMATS = ("sh", "argv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Overrides):
+    format: Annotated[str, Option("--format", metavar="FORMAT", help="sh (a script) or argv (one line).")] = "sh"
+
+
+def run(options: Options, ui: UI) -> Result:
+    """Print what would be run, as a script or as one command line. The engine need not be installed."""
+    import typer
+
+    from deployer.loader import load
+    from deployer.plan import plan
+    from deployer.prepare import gather
+    from deployer.render import Directory, run_argv, run_script
+
+    if options.format not in FORMATS:
+        raise typer.BadParameter(f"--format is one of {', '.join(FORMATS)}")
+    loaded = load(options.profile, overrides=overrides(options))
+    info = _engine(loaded.profile.engine)
+    facts = gather(loaded.profile, info, None, name=options.name, any_port=True)
+    made = plan(loaded.profile, facts, name=options.name, profile_name=loaded.name)
+    argv = run_argv(made.spec, info.name)
+    data = made.data
+    directories = (
+        (Directory(path=Path(data.source), mode=0o700, uid=data.uid, gid=data.gid),) if data.kind == "bind" else ()
+    )
+    header = [f"The deployment {options.name!r} of the profile {loaded.name!r}, as deployer runs it on {info.name}."]
+    if made.image is not None and made.image.own:
+        header.append(f"It needs the image {made.image.ref}: deployer image build --engine {info.name}")
+    text = (
+        shlex.join(argv)
+        if options.format == "argv"
+        else run_script(made.spec, info.name, directories=directories, header=tuple(header))
+    )
+    return Result(data={"engine": info.name, "argv": list(argv), "text": text}, text=text, warnings=made.warnings)
+
+
+def _engine(wanted: str) -> EngineInfo:
+    """A named engine is taken at its word; ``auto`` is the first that answers."""
+    from deployer.engines import detect
+    from deployer.spec import EngineInfo, EngineName
+
+    if wanted == "auto":
+        return detect(wanted).info
+    return EngineInfo(name=EngineName(wanted), version="", rootless=os.getuid() != 0 and wanted == "podman")

@@ -1,0 +1,37 @@
+"""``deployer secret set``: tell deployer a password that it did not make."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Annotated
+
+from typer import Argument
+
+from deployer.commands import Exclusive, Located
+from deployer.ui import UI, Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Exclusive, Located):
+    user: Annotated[str, Argument(metavar="USER", help="Whose password.")] = "root"
+
+
+def run(options: Options, ui: UI) -> Result:
+    """Remember a user's password, read from the terminal or from standard input, never from the command line."""
+    import getpass
+
+    import typer
+
+    from deployer.deployment import store_password
+    from deployer.secrets import Secret
+    from deployer.state import hold
+
+    text = getpass.getpass(f"Password of {options.user}: ") if sys.stdin.isatty() else sys.stdin.readline()
+    text = text.rstrip("\r\n")
+    if not text:
+        raise typer.BadParameter("the password is empty")
+    with hold(options.name, wait=options.wait):
+        store_password(options.name, options.user, Secret(text))
+    ui.step("secret", f"the password of {options.user} is kept, 0600")
+    return Result(data={"user": options.user})

@@ -1,0 +1,205 @@
+"""``deployer status``: what runs, asked of the engine and of the server itself.
+
+It is called often and by scripts, so it costs one call of the engine and one connection to the server, made with
+the standard library: importing an HTTP client takes longer than both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Option
+
+from deployer.commands import Located
+from deployer.ui import UI, Result
+
+if TYPE_CHECKING:
+    from deployer.deployment import Deployment
+    from deployer.errors import DeployerError
+
+TIMEOUT = 3.0
+"""Seconds that the server has for one answer."""
+LIMIT = 1 << 20
+SCAN = 0.3
+"""Seconds that adding up the data directory may take; a larger one is told as unknown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Located):
+    check: Annotated[
+        bool, Option("--check", help="Compare with the profile as well; exit code 10 when it differs.")
+    ] = False
+
+
+def run(options: Options, ui: UI) -> Result:
+    """Show what runs and whether it answers. Exit code 0 only when it is ready."""
+    from deployer.deployment import find
+    from deployer.errors import NotReadyError
+
+    deployment = find(options.name, engine=options.engine)
+    if deployment is None:
+        data = {"name": options.name, "state": "absent", "ready": False}
+        error = NotReadyError(f"there is no deployment named {options.name!r}", hint="deployer up")
+        return Result(data=data, text=f"{options.name}: absent", error=error)
+    answer = ask(deployment.url) if deployment.container.state == "running" else {}
+    data = _data(deployment, answer)
+    error = _unready(deployment, data)
+    if options.check and error is None:
+        data["drift"] = _drift(options, deployment)
+        if data["drift"]:
+            from deployer.errors import DriftError
+
+            error = DriftError(f"what runs differs from the profile: {', '.join(data['drift'])}", hint="deployer up")
+    return Result(data=data, text=_text(data), error=error)
+
+
+def ask(url: str) -> dict[str, Any]:
+    """What the server says of itself: its identity, the names of its indexes; empty when it does not answer."""
+    from http.client import HTTPConnection, HTTPException
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    answer: dict[str, Any] = {}
+    connection = HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT)
+    try:
+        for path, key in (("/+deployer", "identity"), ("/", "users")):
+            connection.request("GET", path, headers={"Accept": "application/json"})
+            response = connection.getresponse()
+            body = response.read(LIMIT)
+            if response.status == 200:
+                answer[key] = json.loads(body)
+            elif response.status >= 500 or path == "/":
+                return {}
+    except (OSError, HTTPException, ValueError):
+        return {}
+    finally:
+        connection.close()
+    return answer
+
+
+def _data(deployment: Deployment, answer: dict[str, Any]) -> dict[str, Any]:
+    container, server_dir = deployment.container, deployment.server_dir
+    identity = answer.get("identity") or {}
+    users = (answer.get("users") or {}).get("result") or {}
+    path = server_dir.path if server_dir else None
+    expected = server_dir.uuid() if server_dir and answer and path else None
+    return {
+        "name": deployment.name,
+        "profile": deployment.profile_name,
+        "engine": str(deployment.engine.name),
+        "network": str(container.network) if container.network else None,
+        "state": _state(deployment, answer, identity, expected),
+        "ready": bool(answer)
+        and identity.get("writable", True)
+        and (expected or identity.get("uuid")) == identity.get("uuid"),
+        "url": deployment.url,
+        "simple_url": deployment.simple_url,
+        "server_version": identity.get("server_version"),
+        "server_uuid": identity.get("uuid"),
+        "image": container.image,
+        "image_digest": container.image_id or None,
+        "data_dir": server_dir.mount.source if server_dir else None,
+        "data_bytes": _bytes(path) if path else None,
+        "started_at": container.started_at or None,
+        "indexes": sorted(f"{user}/{index}" for user, info in users.items() for index in info.get("indexes", {})),
+        "drift": None,
+    }
+
+
+def _state(deployment: Deployment, answer: dict[str, Any], identity: dict[str, Any], expected: str | None) -> str:
+    state = deployment.container.state
+    if state != "running":
+        return "starting" if state == "restarting" else "stopped"
+    if not answer:
+        return "unhealthy" if _age(deployment.container.started_at) > 60 else "starting"
+    if not identity.get("writable", True) or (expected and identity and expected != identity.get("uuid")):
+        return "unhealthy"
+    return "running"
+
+
+def _age(started_at: str) -> float:
+    """Seconds since an RFC 3339 time; engines give nanoseconds, which ``fromisoformat`` does not take."""
+    from datetime import UTC, datetime
+
+    try:
+        started = datetime.fromisoformat(started_at[:19]).replace(tzinfo=UTC)
+    except ValueError:
+        return 0.0
+    return (datetime.now(UTC) - started).total_seconds()
+
+
+def _unready(deployment: Deployment, data: dict[str, Any]) -> DeployerError | None:
+    from deployer.errors import NotReadyError
+
+    if data["ready"]:
+        return None
+    container, name = deployment.container, deployment.name
+    match data["state"]:
+        case "stopped":
+            why = "killed for want of memory" if container.oom_killed else f"exit code {container.exit_code}"
+            return NotReadyError(f"{name} is stopped ({why})", hint="deployer up, or deployer logs to see why")
+        case "starting":
+            return NotReadyError(f"{name} is starting", hint="try again in a moment; deployer logs -f shows it")
+        case _ if not data["server_uuid"]:
+            return NotReadyError(f"{name} runs, but does not answer at {deployment.url}", hint="deployer logs")
+        case _:
+            return NotReadyError(
+                f"{name} answers, but can't write to its data directory {data['data_dir']}",
+                hint="free some space there, then deployer restart",
+            )
+
+
+def _drift(options: Options, deployment: Deployment) -> list[str]:
+    from deployer.commands.plan import due
+    from deployer.prepare import prepare
+
+    return due(prepare(options.profile or deployment.profile_name, options.name))
+
+
+def _bytes(path: Path) -> int | None:
+    """Bytes of all files below ``path``, or ``None`` when there are too many to add up in passing."""
+    deadline = time.monotonic() + SCAN
+    total, folders = 0, [os.fspath(path)]
+    while folders:
+        if time.monotonic() > deadline:
+            return None
+        try:
+            for entry in os.scandir(folders.pop()):
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                else:
+                    total += entry.stat(follow_symlinks=False).st_size
+        except OSError:
+            continue
+    return total
+
+
+def human(count: int) -> str:
+    """``412 MB``, in decimal units as disks are sold and df -H shows."""
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def _text(data: dict[str, Any]) -> str:
+    size = f"  {human(data['data_bytes'])}" if data["data_bytes"] is not None else ""
+    rows = {
+        "state": f"{data['state']}{'' if data['ready'] else ', not ready'} (profile {data['profile']})",
+        "engine": f"{data['engine']}, network {data['network']}" if data["network"] else data["engine"],
+        "url": data["url"],
+        "index": data["simple_url"],
+        "server": f"devpi-server {data['server_version']}" if data["server_version"] else "",
+        "image": data["image"],
+        "data": f"{data['data_dir']}{size}" if data["data_dir"] else "",
+        "started": data["started_at"] or "",
+        "indexes": ", ".join(data["indexes"]),
+    }
+    return "\n".join(f"{key.ljust(10)}{value}" for key, value in rows.items() if value)

@@ -1,0 +1,317 @@
+"""``deployer up``: from nothing, or from whatever is there, to an index that answers and clients that use it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
+
+from deployer.commands import Exclusive, Overrides, overrides
+from deployer.spec import PREVIOUS, Container
+from deployer.ui import UI, Result
+
+if TYPE_CHECKING:
+    from deployer.apply import Done
+    from deployer.clients.pip import ClientChange, PipSettings
+    from deployer.devpi.topology import Change
+    from deployer.plan import Plan
+    from deployer.prepare import Prepared
+    from deployer.readiness import Ready
+    from deployer.secrets import Secret
+    from deployer.serverdir import ServerDir
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Exclusive, Overrides):
+    no_pip: Annotated[bool, Option("--no-pip", help="Leave every client file alone.")] = False
+    keep: Annotated[bool, Option("--keep", help="After a failure, keep what was made, for a look.")] = False
+    replace: Annotated[bool, Option("--replace", help="Switch a deployment that runs under another profile.")] = False
+    yes: Annotated[bool, Option("--yes", "-y", help="Never ask.")] = False
+
+
+def run(options: Options, ui: UI) -> Result:
+    """Start the index server, wait until it truly answers, make its indexes, and point pip at it.
+
+    Running it again changes nothing; a changed profile is shown as a difference and applied; a failure leaves what
+    was there before.
+    """
+    from deployer.prepare import prepare
+    from deployer.state import hold
+
+    with hold(options.name, wait=options.wait):
+        prepared = prepare(
+            options.profile, options.name, overrides=overrides(options), replace=options.replace or options.yes
+        )
+        with ExitStack() as rollback:
+            try:
+                return _bring_up(options, prepared, ui, rollback)
+            except BaseException:
+                if options.keep:
+                    rollback.pop_all()
+                raise
+
+
+def _bring_up(options: Options, prepared: Prepared, ui: UI, rollback: ExitStack) -> Result:
+    from deployer.apply import settle
+
+    plan, engine = prepared.plan, prepared.engine
+    _say_engine(prepared, ui)
+    if not options.no_pip:
+        _check_clients(plan)
+    current = settle(plan.name, engine, prepared.current, prepared.previous)
+    done = _container(prepared, current, ui, rollback)
+    started = time.monotonic()
+    with closing_api(_ready(prepared, done, ui)) as ready:
+        changes = _seed(prepared, ready)
+        ready.api.simple_status(plan.clients.index)
+    timings = {**ready.timings, "index": time.monotonic() - started}
+    ui.step("ready", f"{plan.url} in {timings['index']:.1f} s   ({_stages(timings)})")
+    ui.step("indexes", ", ".join(change.text for change in changes) or "unchanged")
+    # From here on the server is as the profile wants it: a client file that fails is no reason to take it away.
+    rollback.pop_all()
+    engine.remove(plan.name + PREVIOUS)
+    _remember(prepared)
+    client_changes = [] if options.no_pip else _clients(plan, ui)
+    ui.step(
+        "try",
+        "pip download --no-deps flask"
+        if client_changes
+        else f"deployer exec --name {plan.name} -- pip download --no-deps flask",
+    )
+    return _result(prepared, done, timings, changes, client_changes)
+
+
+@contextmanager
+def closing_api(ready: Ready) -> Iterator[Ready]:
+    with ready.api:
+        yield ready
+
+
+def _stages(timings: Mapping[str, float]) -> str:
+    return " · ".join(f"{stage} {seconds:.1f}" for stage, seconds in timings.items())
+
+
+def _say_engine(prepared: Prepared, ui: UI) -> None:
+    info, passed = prepared.detection.info, prepared.detection.passed_over
+    why = f" ({', '.join(f'{name}: {reason}' for name, reason in passed)})" if passed else ""
+    ui.step("engine", f"{info.name} {info.version}{why}")
+    for warning in prepared.plan.warnings:
+        ui.warn(warning)
+
+
+def _check_clients(plan: Plan) -> None:
+    """Find out that a client file can't be written before anything was started for it."""
+    from deployer.clients import pip
+
+    if "pip" in plan.clients.configure:
+        pip.preview(pip_settings(plan), scope=plan.clients.scope, env=os.environ)
+
+
+def pip_settings(plan: Plan) -> PipSettings:
+    from deployer.clients.pip import PipSettings
+
+    return PipSettings(index_url=plan.simple_url, timeout=plan.clients.timeout)
+
+
+def _container(prepared: Prepared, current: Container | None, ui: UI, rollback: ExitStack) -> Done:
+    from deployer.apply import Done, ensure_container, is_current, make_data
+    from deployer.spec import State
+
+    plan, engine = prepared.plan, prepared.engine
+    if current is not None and is_current(plan, current) and current.state is State.RUNNING:
+        _say_container(prepared, Done.UNCHANGED, ui)
+        return Done.UNCHANGED
+    if plan.image is not None:
+        _image(prepared, ui)
+    if current is not None and not is_current(plan, current):
+        for line in differences(prepared):
+            ui.note(line)
+    make_data(plan.data, rollback)
+    with ui.working("server", "starting"):
+        done = ensure_container(plan, engine, current, rollback)
+    _say_container(prepared, done, ui)
+    return done
+
+
+def _image(prepared: Prepared, ui: UI) -> None:
+    from deployer.apply import build_own, ensure_image
+
+    assert prepared.plan.image is not None  # noqa: S101 - narrowed by the caller
+    image_plan, engine = prepared.plan.image, prepared.engine
+    started = time.monotonic()
+    with ui.working("image", f"{image_plan.ref}") as progress:
+        image, made = ensure_image(
+            image_plan,
+            engine,
+            build=lambda wanted, on_line: build_own(wanted, engine, env=dict(os.environ), on_line=on_line),
+            on_line=progress,
+        )
+    how = (
+        f"built in {time.monotonic() - started:.0f} s" if made and image_plan.own else "pulled" if made else "present"
+    )
+    ui.step("image", f"{image_plan.ref} ({how})" + ("" if image_plan.own else f" {image.id[:19]}"))
+
+
+def _say_container(prepared: Prepared, done: Done, ui: UI) -> None:
+    plan, data = prepared.plan, prepared.facts.data
+    where = f"volume {plan.data.source}" if data is None else str(data.path)
+    ui.step("data", where + (" (created)" if plan.data.create and done != "unchanged" else ""))
+    reach = plan.network if plan.engine.name != "process" else "this host, no container"
+    ui.step("network", f"{reach} (profile {plan.profile_name})")
+    ui.step("server", f"{plan.name} {done}")
+
+
+def differences(prepared: Prepared) -> tuple[str, ...]:
+    """What the profile changes in the running deployment, key by key, as far as its last profile is known."""
+    from deployer.loader import flatten
+    from deployer.state import read_applied
+
+    applied = read_applied(prepared.plan.name)
+    if applied is None or not applied.profile:
+        return ("what runs was made from other settings (the record of them is gone)",)
+    before, after = flatten(applied.profile), flatten(prepared.loaded.profile.model_dump(mode="json"))
+    keys = sorted(key for key in before | after if before.get(key) != after.get(key))
+    lines = tuple(f"{key}: {before.get(key, 'nothing')} -> {after.get(key, 'nothing')}" for key in keys)
+    return lines or ("the same profile, but another version of deployer, of the server or of its image",)
+
+
+def _ready(prepared: Prepared, done: Done, ui: UI) -> Ready:
+    from deployer.readiness import wait
+
+    plan = prepared.plan
+    server_dir = server_dir_of(prepared)
+    with ui.working("ready", plan.url) as progress:
+        return wait(
+            url=plan.url,
+            engine=prepared.engine,
+            name=plan.name,
+            expected_uuid=lambda: _uuid(server_dir),
+            proof_key=server_dir.proof_key,
+            # Whoever changes nothing needs no password; logging in costs the server a third of a second.
+            credentials=None if done == "unchanged" else lambda: _password(prepared),
+            index=None,
+            deadline=plan.ready_timeout,
+            on_stage=lambda stage, seconds: progress(f"{stage} {seconds:.1f}"),
+        )
+
+
+def server_dir_of(prepared: Prepared) -> ServerDir:
+    """Where the planned container keeps its data."""
+    from deployer.serverdir import ServerDir
+
+    return ServerDir(engine=prepared.engine, container=prepared.plan.name, mount=prepared.plan.spec.mounts[0])
+
+
+def _uuid(server_dir: ServerDir) -> str:
+    """The identity of the data on disk: what answers must be running on exactly this directory."""
+    from deployer.errors import VerificationError
+
+    uuid = server_dir.uuid()
+    if uuid is None:
+        raise VerificationError(
+            f"the server answers, but keeps nothing in {server_dir.mount.source} (mounted at {server_dir.mount.target})",
+            hint="set image.data_path to the directory where that image keeps its data",
+        )
+    return uuid
+
+
+def _password(prepared: Prepared) -> Secret:
+    from deployer.deployment import stored_password
+    from deployer.errors import ServerRefused
+
+    password = stored_password(prepared.plan.name, "root") or server_dir_of(prepared).root_password()
+    if password is None:
+        raise ServerRefused(
+            "root's password is not known: this data directory was made by another program",
+            hint="give it once: deployer secret set root",
+        )
+    return password
+
+
+def _seed(prepared: Prepared, ready: Ready) -> tuple[Change, ...]:
+    from deployer.devpi.topology import apply, changes, wanted
+
+    plan, api = prepared.plan, ready.api
+    default = plan.default_upstream or ready.identity.default_mirror_url or ""
+    found = changes(api.topology(), wanted(plan.users, plan.indexes, default_mirror_url=default))
+    if found:
+        if "login" not in ready.timings:
+            api.login("root", _password(prepared))
+        apply(api, found, on_change=lambda change: None, new_password=lambda user: _new_password(plan.name, user))
+    return found
+
+
+def _new_password(name: str, user: str) -> Secret:
+    from deployer.deployment import store_password
+    from deployer.secrets import generate
+
+    password = generate()
+    store_password(name, user, password)
+    return password
+
+
+def _clients(plan: Plan, ui: UI) -> list[ClientChange]:
+    from deployer.clients import pip
+
+    made = []
+    for client in plan.clients.configure:
+        change = pip.configure(pip_settings(plan), scope=plan.clients.scope, env=os.environ)
+        ui.step(
+            client,
+            f"{change.path}: "
+            + ("index-url, timeout (undo: deployer configure-pip --undo)" if change.changed else "unchanged"),
+        )
+        for warning in (*change.masks, *change.warnings):
+            ui.warn(warning)
+        made.append(change)
+    return made
+
+
+def _remember(prepared: Prepared) -> None:
+    from deployer.state import Applied, write_applied
+
+    plan = prepared.plan
+    write_applied(
+        plan.name,
+        Applied(
+            profile_name=plan.profile_name,
+            profile_ref=prepared.loaded.name,
+            engine=str(plan.engine.name),
+            simple_url=plan.simple_url,
+            profile=prepared.loaded.profile.model_dump(mode="json"),
+        ),
+    )
+
+
+def _result(
+    prepared: Prepared,
+    done: Done,
+    timings: Mapping[str, float],
+    changes: tuple[Change, ...],
+    client_changes: list[ClientChange],
+) -> Result:
+    plan = prepared.plan
+    warnings = [warning for change in client_changes for warning in (*change.masks, *change.warnings)]
+    return Result(
+        data={
+            "url": plan.url,
+            "simple_url": plan.simple_url,
+            "engine": plan.engine.name,
+            "network": plan.network,
+            "server": done,
+            "changes": [
+                *([] if done == "unchanged" else [f"server {done}"]),
+                *(change.text for change in changes),
+                *(f"{change.path} written" for change in client_changes if change.changed),
+            ],
+            "timings": {stage: round(seconds, 3) for stage, seconds in timings.items()},
+            "client_files": [str(change.path) for change in client_changes],
+            **({"warnings": [*plan.warnings, *warnings]} if plan.warnings or warnings else {}),
+        },
+        text=plan.simple_url,
+    )

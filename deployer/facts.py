@@ -1,0 +1,66 @@
+"""What a plan needs to know of this host, as frozen data. Asked once, in ``host.py``; never asked again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from deployer.spec import Container, EngineInfo
+
+
+class Content(StrEnum):
+    """What is at the path of a data directory."""
+
+    ABSENT = "absent"
+    EMPTY = "empty"
+    DEVPI = "devpi"  # a devpi server directory, ours or not
+    FOREIGN = "foreign"  # somebody else's files
+    NOT_A_DIRECTORY = "not-a-directory"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFacts:
+    """A data directory as it is. Of one that is absent, the numbers are those of the nearest parent."""
+
+    path: Path
+    content: Content
+    symlink_to: Path | None = None
+    uid: int = 0
+    gid: int = 0
+    mode: int = 0o700
+    read_only: bool = False
+    parent: Path = Path("/")  # the nearest existing parent
+    parent_writable: bool = True
+    free_bytes: int = 1 << 40
+    free_inodes: int = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortFacts:
+    """The port that would be used (a free one was chosen when 0 was asked for), and who holds it."""
+
+    number: int
+    free: bool = True
+    holder: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    engine: EngineInfo
+    uid: int
+    gid: int
+    home: Path
+    port: PortFacts
+    data: DataFacts | None = None  # None: a volume
+    current: Container | None = None  # whatever carries the name now
+    selinux: bool = False
+    ca_file: Path | None = None
+    proxies: Mapping[str, str] = field(default_factory=dict)
+    upstream: str = ""  # what the host's pip installs from; empty = pip's own default
+    upstream_source: str = ""
+    image_ref: str = ""  # our own image
+    image_build: str = ""  # the digest of what it would be built from
+    version: str = ""  # of deployer

@@ -1,0 +1,144 @@
+"""Facts of this host, asked once at the edge and passed on as data. Nothing is changed here."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+from deployer.facts import Content, DataFacts, PortFacts
+
+# What devpi-server, or our own start-up, leaves in a server directory.
+_DEVPI_MARKS = frozenset({".nodeinfo", ".serverversion", ".sqlite", ".deployer"})
+# Litter of file systems and desktops in a directory that is empty to its owner.
+_NOTHING = frozenset({"lost+found", ".DS_Store"})
+_PROXY_VARIABLES = (
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+)
+_CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
+
+
+def data_facts(path: Path) -> DataFacts:
+    """What is at ``path`` now."""
+    parent = path
+    while not parent.exists() and parent != parent.parent:
+        parent = parent.parent
+    usage = os.statvfs(parent)
+    common = {
+        "path": path,
+        "symlink_to": path.resolve() if path.is_symlink() else None,
+        "read_only": bool(usage.f_flag & os.ST_RDONLY),
+        "parent": parent,
+        "parent_writable": os.access(parent, os.W_OK | os.X_OK),
+        "free_bytes": usage.f_bavail * usage.f_frsize,
+        # A file system without a fixed number of inodes (btrfs) says 0 of 0.
+        "free_inodes": usage.f_favail if usage.f_files else 1 << 20,
+    }
+    if not path.exists():
+        return DataFacts(content=Content.ABSENT, **common)  # type: ignore[arg-type]
+    status = path.stat()
+    return DataFacts(
+        content=_content(path, status),
+        uid=status.st_uid,
+        gid=status.st_gid,
+        mode=stat.S_IMODE(status.st_mode),
+        **common,  # type: ignore[arg-type]
+    )
+
+
+def _content(path: Path, status: os.stat_result) -> Content:
+    if not stat.S_ISDIR(status.st_mode):
+        return Content.NOT_A_DIRECTORY
+    try:
+        names = {entry.name for entry in os.scandir(path)} - _NOTHING
+    except PermissionError:
+        return Content.UNREADABLE
+    if not names:
+        return Content.EMPTY
+    return Content.DEVPI if names & _DEVPI_MARKS else Content.FOREIGN
+
+
+def port_facts(bind: IPv4Address | IPv6Address, number: int, *, held_by_us: bool = False) -> PortFacts:
+    """Whether ``number`` can be bound at ``bind``; for 0 a free port is chosen.
+
+    ``held_by_us``: this deployment's own server has it, which is no conflict.
+    """
+    if held_by_us:
+        return PortFacts(number=number)
+    family = socket.AF_INET6 if bind.version == 6 else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # As servers do: a port in TIME_WAIT is free, one that is listened on is not.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((str(bind), number))
+        except PermissionError:
+            return PortFacts(number=number, free=False, holder="the kernel (ports below 1024 need root)")
+        except OSError as error:
+            return PortFacts(number=number, free=False, holder=_holder(number) or _reason(error))
+        return PortFacts(number=probe.getsockname()[1])
+
+
+def _reason(error: OSError) -> str:
+    return "" if error.errno == 98 else (error.strerror or "")
+
+
+def _listeners(number: int) -> Iterator[tuple[str, str]]:
+    """(uid, inode) of every socket that listens on TCP port ``number`` (proc(5), /proc/net/tcp)."""
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            rows = Path(table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for row in rows:
+            fields = row.split()
+            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == number:
+                yield fields[7], fields[9]
+
+
+def _holder(number: int) -> str:
+    """Who listens on a port, as far as this user may see: ``pid 12 (nginx)`` or ``uid 33``."""
+    for uid, inode in _listeners(number):
+        target = f"socket:[{inode}]"
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if any(os.readlink(link) == target for link in (process / "fd").iterdir()):  # noqa: PTH115
+                    return f"pid {process.name} ({(process / 'comm').read_text().strip()})"
+            except OSError:
+                continue
+        return f"a process of uid {uid}"
+    return ""
+
+
+def selinux_enforcing() -> bool:
+    """Whether SELinux enforces, so that a bind needs a label of its own (selinux(8))."""
+    try:
+        return Path("/sys/fs/selinux/enforce").read_text().strip() == "1"
+    except OSError:
+        return False
+
+
+def proxies(env: Mapping[str, str]) -> dict[str, str]:
+    """The proxy variables of this host's programs."""
+    return {name: env[name] for name in _PROXY_VARIABLES if env.get(name)}
+
+
+def ca_file(choice: str, *, pip_cert: str, env: Mapping[str, str]) -> Path | None:
+    """The CA bundle that the server is to trust: ``choice`` is a path, ``auto`` or empty (none).
+
+    ``auto`` is what this host's programs were told: pip's ``cert``, then the variables of requests, OpenSSL
+    and curl.
+    """
+    if choice != "auto":
+        return Path(choice).expanduser() if choice else None
+    candidates = (pip_cert, *(env.get(name, "") for name in _CA_VARIABLES))
+    return next((Path(c).resolve() for c in candidates if c and Path(c).is_file()), None)

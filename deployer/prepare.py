@@ -1,0 +1,124 @@
+"""From the command line to a plan: load the profile, ask the host, decide. Changes nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployer import __version__
+from deployer.engines import Detection, detect
+from deployer.engines.base import Engine
+from deployer.errors import ConflictError
+from deployer.facts import Facts
+from deployer.host import ca_file, data_facts, port_facts, proxies, selinux_enforcing
+from deployer.loader import Loaded, Override, load
+from deployer.plan import Plan, data_path, plan
+from deployer.profile import Profile
+from deployer.spec import LABEL_PROFILE, LABEL_URL, PREVIOUS, Container, EngineInfo, State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A plan, and what it was made from. ``previous``: a container that an interrupted run set aside."""
+
+    loaded: Loaded
+    detection: Detection
+    facts: Facts
+    plan: Plan
+    previous: Container | None = None
+
+    @property
+    def engine(self) -> Engine:
+        return self.detection.engine
+
+    @property
+    def current(self) -> Container | None:
+        return self.facts.current
+
+
+def prepare(ref: str, name: str, *, overrides: Sequence[Override] = (), replace: bool = True) -> Prepared:
+    """Load the profile ``ref``, look at this host, decide what the deployment ``name`` is to be.
+
+    ``replace``: a deployment that runs under another profile may be switched to this one.
+    Raises ProfileError, EngineUnreachable, ConflictError, Refused.
+    """
+    loaded = load(ref, overrides=overrides)
+    detection = detect(loaded.profile.engine)
+    current = detection.engine.inspect(name)
+    previous = detection.engine.inspect(name + PREVIOUS) if current is None else None
+    _check_profile(current, loaded.name, replace=replace)
+    facts = gather(loaded.profile, detection.info, current or previous, name=name)
+    return Prepared(
+        loaded=loaded,
+        detection=detection,
+        facts=facts,
+        plan=plan(loaded.profile, facts, name=name, profile_name=loaded.name),
+        previous=previous,
+    )
+
+
+def _check_profile(current: Container | None, wanted: str, *, replace: bool) -> None:
+    running = current.labels.get(LABEL_PROFILE, wanted) if current is not None and current.ours else wanted
+    if running != wanted and not replace:
+        raise ConflictError(
+            f"the deployment runs under the profile {running!r}, not {wanted!r}",
+            hint=f"--profile {running}, or switch it with --replace",
+        )
+
+
+def _port_of(container: Container | None) -> int | None:
+    url = container.labels.get(LABEL_URL, "") if container is not None and container.ours else ""
+    digits = url.rpartition(":")[2]
+    return int(digits) if digits.isdigit() else None
+
+
+def is_ours(url: str) -> bool:
+    """Whether an index address is a devpi on this host: never an upstream for another one, least for itself."""
+    from ipaddress import ip_address
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    try:
+        loopback = ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost"
+    return loopback and "/+simple" in parts.path
+
+
+def gather(
+    profile: Profile, info: EngineInfo, current: Container | None, *, name: str, any_port: bool = False
+) -> Facts:
+    """Ask this host everything that the plan needs to know.
+
+    ``any_port``: who holds the port now does not matter, since nothing is to be started now.
+    """
+    from deployer.clients import pip
+    from deployer.image import build_digest, reference
+
+    home = Path.home()
+    path = data_path(profile.data, name=name, home=home)
+    known = _port_of(current)
+    wanted = profile.network.port or known or 0
+    running = current is not None and current.state in (State.RUNNING, State.RESTARTING, State.PAUSED)
+    config = pip.read_config(os.environ)
+    upstream = pip.upstream(config, ours=is_ours)
+    return Facts(
+        engine=info,
+        uid=os.getuid(),
+        gid=os.getgid(),
+        home=home,
+        port=port_facts(profile.network.bind, wanted, held_by_us=any_port or (running and wanted == known)),
+        data=data_facts(path) if path is not None else None,
+        current=current,
+        selinux=selinux_enforcing(),
+        ca_file=ca_file(profile.network.ca_file, pip_cert=config.value("cert"), env=os.environ),
+        proxies=proxies(os.environ),
+        upstream=upstream.value if upstream else "",
+        upstream_source=upstream.source if upstream else "",
+        image_ref=reference(),
+        image_build=build_digest(profile.image.base),
+        version=__version__,
+    )

@@ -1,0 +1,159 @@
+"""What a person or a program sees: data on stdout, steps and messages on stderr.
+
+The only user of rich, and only on a terminal: a pipe gets plain lines and pays for no import.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+from deployer.errors import DeployerError
+from deployer.secrets import mask
+
+SCHEMA = 1
+WIDTH = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a command has to say: ``data`` for ``--json``, ``text`` for stdout.
+
+    ``error``: what the command found (drift, not ready), which also makes the exit code. A command that could not do
+    its work raises instead.
+    """
+
+    data: Mapping[str, Any] = field(default_factory=dict)
+    text: str = ""
+    warnings: tuple[str, ...] = ()
+    error: DeployerError | None = None
+
+    @property
+    def exit_code(self) -> int:
+        return self.error.exit_code if self.error else 0
+
+
+def _ignore(_line: str) -> None:
+    return None
+
+
+@dataclass
+class UI:
+    """Steps, progress and results of one command."""
+
+    json: bool = False
+    quiet: bool = False
+    out: TextIO = field(default_factory=lambda: sys.stdout)
+    err: TextIO = field(default_factory=lambda: sys.stderr)
+
+    @property
+    def silent(self) -> bool:
+        return self.json or self.quiet
+
+    @property
+    def terminal(self) -> bool:
+        return not self.silent and self.err.isatty() and os.environ.get("TERM") != "dumb"
+
+    @property
+    def color(self) -> bool:
+        # https://no-color.org: any value that is not empty
+        return self.terminal and not os.environ.get("NO_COLOR")
+
+    def _paint(self, text: str, code: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self.color else text
+
+    def _say(self, line: str) -> None:
+        # A character that the terminal can't show (LANG=C) is replaced, never a reason to fail.
+        encoding = getattr(self.err, "encoding", None) or "utf-8"
+        self.err.write(mask(line).encode(encoding, "replace").decode(encoding) + "\n")
+        self.err.flush()
+
+    def step(self, title: str, text: str) -> None:
+        """One finished step: what it was about, and how it went."""
+        if not self.silent:
+            self._say(f"{self._paint(title.ljust(WIDTH), '1')}{text}")
+
+    def note(self, text: str) -> None:
+        """A line that continues the step above it."""
+        if not self.silent:
+            self._say(" " * WIDTH + text)
+
+    def warn(self, text: str) -> None:
+        if not self.silent:
+            self._say(f"{self._paint('warning'.ljust(WIDTH), '33')}{text}")
+
+    @contextmanager
+    def working(self, title: str, text: str) -> Iterator[Any]:
+        """A step that takes a while: a spinner with seconds on a terminal, one plain line elsewhere.
+
+        Yields a function that takes a line of progress.
+        """
+        if self.silent:
+            yield _ignore
+            return
+        if not self.terminal:
+            self._say(f"{title.ljust(WIDTH)}{text} …")
+            yield _ignore
+            return
+        from rich.console import Console
+        from rich.markup import escape
+
+        started = time.monotonic()
+        console = Console(file=self.err, no_color=not self.color, highlight=False)
+
+        def line(detail: str) -> str:
+            room = max(20, console.width - WIDTH - len(text) - 16)
+            tail = f"  {escape(mask(detail).strip()[:room])}" if detail else ""
+            return (
+                f"[bold]{title.ljust(WIDTH - 2)}[/] {escape(text)} {time.monotonic() - started:.0f} s[dim]{tail}[/]"
+            )
+
+        with console.status(line(""), spinner="dots") as status:
+            yield lambda detail: status.update(line(detail))
+
+    def finish(self, command: str, result: Result) -> None:
+        """Print the result: the envelope with ``--json``, else warnings, the text, and what was found."""
+        if self.json:
+            self._envelope(command, result.error, data=dict(result.data), warnings=list(result.warnings))
+            return
+        for warning in result.warnings:
+            self.warn(warning)
+        if result.text:
+            encoding = getattr(self.out, "encoding", None) or "utf-8"
+            self.out.write(result.text.encode(encoding, "replace").decode(encoding).rstrip("\n") + "\n")
+            self.out.flush()
+        if result.error:
+            self._tell(result.error)
+
+    def fail(self, command: str, error: DeployerError) -> None:
+        """Print a failure: one line of cause, then what helps to diagnose, then one line of cure."""
+        if self.json:
+            self._envelope(command, error, data={}, warnings=[])
+        else:
+            self._tell(error)
+
+    def _tell(self, error: DeployerError) -> None:
+        self._say(f"{self._paint('error'.ljust(WIDTH), '1;31')}{error.message}")
+        for detail in error.details:
+            self._say(" " * WIDTH + detail)
+        if error.hint:
+            self._say(f"{self._paint('hint'.ljust(WIDTH), '36')}{error.hint}")
+
+    def _envelope(self, command: str, error: DeployerError | None, **fields: Any) -> None:
+        envelope = {"schema": SCHEMA, "command": command, "ok": error is None, **fields, "error": None}
+        if error is not None:
+            envelope["error"] = {
+                "code": error.code,
+                "message": mask(error.message),
+                "hint": mask(error.hint),
+                "retryable": error.retryable,
+                **({"details": [mask(line) for line in error.details]} if error.details else {}),
+            }
+        self.out.write(json.dumps(envelope, default=str) + "\n")
+        self.out.flush()
