@@ -96,8 +96,8 @@ def verify(identity: Identity, *, nonce: str, proof_key: str) -> bool:
 class DevpiApi:
     """devpi's API at ``base_url``. Proxies of the environment are never used, redirects never followed.
 
-    ``timeout``: seconds for one request as a whole. Methods raise NotReadyError when nothing answers (NotDevpiError when
-    it is something else), and ServerRefused with the server's own words when it answers with 4xx or 5xx.
+    ``timeout``: seconds for one request as a whole. Methods raise NotReadyError when nothing answers
+    (NotDevpiError when something else does), and ServerRefused with the server's own words when it answers with 4xx or 5xx.
     """
 
     def __init__(
