@@ -18,6 +18,7 @@ from deployer.ui import UI, Result
 if TYPE_CHECKING:
     from deployer.apply import Done
     from deployer.clients.pip import ClientChange, PipSettings
+    from deployer.devpi.api import DevpiApi
     from deployer.devpi.topology import Change
     from deployer.plan import Plan
     from deployer.prepare import Prepared
@@ -74,7 +75,8 @@ def _bring_up(options: Options, prepared: Prepared, ui: UI, rollback: ExitStack)
     ui.step("indexes", ", ".join(change.text for change in changes) or "unchanged")
     # From here on the server is as the profile wants it: a client file that fails is no reason to take it away.
     rollback.pop_all()
-    engine.remove(plan.name + PREVIOUS)
+    if done != "unchanged":
+        engine.remove(plan.name + PREVIOUS)
     _remember(prepared)
     client_changes = [] if options.no_pip else _clients(plan, ui)
     ui.step(
@@ -185,6 +187,7 @@ def _ready(prepared: Prepared, done: Done, ui: UI) -> Ready:
 
     plan = prepared.plan
     server_dir = server_dir_of(prepared)
+    own = plan.image is None or plan.image.own
     with ui.working("ready", plan.url) as progress:
         return wait(
             url=plan.url,
@@ -193,7 +196,7 @@ def _ready(prepared: Prepared, done: Done, ui: UI) -> Ready:
             expected_uuid=lambda: _uuid(server_dir),
             proof_key=server_dir.proof_key,
             # Whoever changes nothing needs no password; logging in costs the server a third of a second.
-            credentials=None if done == "unchanged" else lambda: _password(prepared),
+            credentials=(lambda: _password(prepared)) if own and done != "unchanged" else None,
             index=None,
             deadline=plan.ready_timeout,
             on_stage=lambda stage, seconds: progress(f"{stage} {seconds:.1f}"),
@@ -214,7 +217,7 @@ def _uuid(server_dir: ServerDir) -> str:
     uuid = server_dir.uuid()
     if uuid is None:
         raise VerificationError(
-            f"the server answers, but keeps nothing in {server_dir.mount.source} (mounted at {server_dir.mount.target})",
+            f"the server answers, but keeps nothing in {server_dir.mount.source}, its {server_dir.mount.target}",
             hint="set image.data_path to the directory where that image keeps its data",
         )
     return uuid
@@ -239,11 +242,38 @@ def _seed(prepared: Prepared, ready: Ready) -> tuple[Change, ...]:
     plan, api = prepared.plan, ready.api
     default = plan.default_upstream or ready.identity.default_mirror_url or ""
     found = changes(api.topology(), wanted(plan.users, plan.indexes, default_mirror_url=default))
+    if plan.image is not None and not plan.image.own:
+        _login_foreign(prepared, api)
+    elif found and "login" not in ready.timings:
+        api.login("root", _password(prepared))
     if found:
-        if "login" not in ready.timings:
-            api.login("root", _password(prepared))
         apply(api, found, on_change=lambda change: None, new_password=lambda user: _new_password(plan.name, user))
     return found
+
+
+def _login_foreign(prepared: Prepared, api: DevpiApi) -> None:
+    """Log in to an image that is not ours. One that starts with an empty root password gets a real one at once.
+
+    Raises ServerRefused.
+    """
+    from deployer.deployment import store_password, stored_password
+    from deployer.errors import ServerRefused
+    from deployer.secrets import Secret, generate
+
+    known = stored_password(prepared.plan.name, "root")
+    if known is not None:
+        api.login("root", known)
+        return
+    try:
+        api.login("root", Secret(""))
+    except ServerRefused:
+        raise ServerRefused(
+            f"root's password in {prepared.plan.spec.image} is not known",
+            hint="give it once: deployer secret set root",
+        ) from None
+    password = generate()
+    store_password(prepared.plan.name, "root", password)
+    api.set_password("root", password)
 
 
 def _new_password(name: str, user: str) -> Secret:

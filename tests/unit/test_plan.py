@@ -1,0 +1,273 @@
+"""What a profile means on a host: every decision, every refusal, with facts made up for the purpose."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployer.errors import ConflictError, DeployerError, Refused
+from deployer.facts import Content, DataFacts, Facts, PortFacts
+from deployer.plan import CONTAINER_UID, Plan, base_url, data_path, mirrors_below, plan, size
+from deployer.profile import Image, Index, Network, Profile, Server
+from deployer.spec import Container, EngineInfo, EngineName, NetworkMode, State
+
+HOME = Path("/home/someone")
+DATA = DataFacts(path=HOME / ".cache/devpi", content=Content.ABSENT, parent=HOME, uid=1000, gid=1000)
+FACTS = Facts(
+    engine=EngineInfo(name=EngineName.DOCKER, version="27.1"),
+    uid=1000,
+    gid=1000,
+    home=HOME,
+    port=PortFacts(number=3141),
+    data=DATA,
+    image_ref="localhost/deployer-devpi:1",
+    image_build="b" * 64,
+    version="0.1",
+)
+ROOT = replace(FACTS, uid=0, gid=0, data=replace(DATA, uid=0, gid=0))
+PROCESS = replace(FACTS, engine=EngineInfo(name=EngineName.PROCESS, version="6.20.3"))
+
+
+def make(profile: Profile | None = None, facts: Facts = FACTS, **changes: Any) -> Plan:
+    return plan(profile or Profile(), replace(facts, **changes), name="devpi", profile_name="default")
+
+
+def with_data(facts: Facts = FACTS, **changes: Any) -> Facts:
+    assert facts.data is not None
+    return replace(facts, data=replace(facts.data, **changes))
+
+
+def refuse(kind: type[DeployerError], profile: Profile | None = None, facts: Facts = FACTS) -> DeployerError:
+    """The refusal: of the wanted kind, one line of cause, and with a cure."""
+    with pytest.raises(kind) as caught:
+        make(profile, facts)
+    error = caught.value
+    assert isinstance(error, DeployerError)
+    assert error.message and "\n" not in error.message
+    assert error.hint and "\n" not in error.hint
+    return error
+
+
+def test_a_default_container_is_hardened_and_published_on_loopback_only() -> None:
+    spec = make().spec
+    assert spec.read_only
+    assert spec.user == "1000:1000"
+    assert spec.network is NetworkMode.BRIDGE
+    assert [(p.host_ip, p.host_port, p.container_port) for p in spec.ports] == [("127.0.0.1", 3141, 3141)]
+    assert spec.limits.memory == "256m"
+    assert spec.limits.pids
+    assert dict(spec.env) == {}
+
+
+def test_host_network_listens_at_the_bind_address_and_publishes_nothing() -> None:
+    made = make(Profile(network=Network(mode="host")))
+    assert made.spec.ports == ()
+    assert made.spec.command[made.spec.command.index("--host") + 1] == "127.0.0.1"
+
+
+def test_a_bridged_server_listens_on_its_own_port_whatever_is_published() -> None:
+    made = make(port=PortFacts(number=4000))
+    assert made.url == "http://127.0.0.1:4000"
+    assert made.spec.command[made.spec.command.index("--port") + 1] == "3141"
+    assert made.spec.ports[0].host_port == 4000
+
+
+def test_a_process_gets_the_host_path_and_no_image() -> None:
+    made = make(facts=PROCESS)
+    assert made.image is None
+    assert made.spec.command[made.spec.command.index("--serverdir") + 1] == str(DATA.path)
+    assert made.network is NetworkMode.HOST
+
+
+def test_root_gives_the_data_to_nobody_that_exists_and_never_to_itself() -> None:
+    made = make(facts=ROOT)
+    assert made.spec.user == f"{CONTAINER_UID}:{CONTAINER_UID}"
+    assert (made.data.uid, made.data.create) == (CONTAINER_UID, True)
+
+
+def test_existing_data_keeps_its_owner_when_root_deploys() -> None:
+    made = make(facts=with_data(ROOT, content=Content.DEVPI, uid=33, gid=33))
+    assert made.spec.user == "33:33"
+    assert not made.data.create
+
+
+def test_a_rootless_engine_runs_as_the_invoking_user() -> None:
+    assert make(engine=EngineInfo(name=EngineName.PODMAN, version="5", rootless=True)).spec.user == "0:0"
+
+
+def test_a_volume_belongs_to_the_user_of_the_image() -> None:
+    made = make(Profile(data="volume:packages"), data=None)
+    assert made.spec.user == ""
+    assert (made.spec.mounts[0].kind, made.spec.mounts[0].source) == ("volume", "packages")
+
+
+def test_the_ca_bundle_of_the_host_is_mounted_and_named() -> None:
+    spec = make(ca_file=Path("/etc/ssl/bundle.pem")).spec
+    assert dict(spec.env)["REQUESTS_CA_BUNDLE"] == spec.mounts[1].target
+    assert spec.mounts[1].source == "/etc/ssl/bundle.pem"
+    assert spec.mounts[1].read_only
+
+
+def test_a_proxy_is_passed_on_only_when_asked_for() -> None:
+    proxies = {"HTTPS_PROXY": "http://proxy.example.com:8080"}
+    assert "HTTPS_PROXY" not in dict(make(proxies=proxies).spec.env)
+    assert "HTTPS_PROXY" in dict(make(Profile(network=Network(proxy=True)), proxies=proxies).spec.env)
+
+
+def test_only_what_matters_to_the_container_makes_another_one() -> None:
+    same = make().spec.sha256()
+    assert make(version="9.9").spec.sha256() == same
+    assert make(image_build="c" * 64).spec.sha256() != same
+    assert make(Profile(server=Server(memory="512m"))).spec.sha256() != same
+
+
+def test_an_image_of_somebody_else_gets_its_own_paths() -> None:
+    image = Image(ref="example.com/devpi:1", data_path="/devpi/server", env={"A": "b"}, stop_signal="SIGTERM")
+    spec = make(Profile(image=image)).spec
+    assert spec.command == ()
+    assert (spec.mounts[0].target, spec.stop_signal, dict(spec.env)["A"]) == ("/devpi/server", "SIGTERM", "b")
+    assert spec.build == ""
+
+
+@pytest.mark.parametrize(
+    ("facts", "kind", "word"),
+    [
+        (with_data(path=Path("/")), Refused, "not a place"),
+        (with_data(path=HOME), Refused, "not a place"),
+        (with_data(path=Path("/proc/self/x")), Refused, "not a place"),
+        (with_data(path=Path("/etc")), Refused, "not a place"),
+        (with_data(symlink_to=Path("/srv/real"), content=Content.EMPTY), Refused, "symbolic link"),
+        (with_data(content=Content.FOREIGN), Refused, "not devpi's"),
+        (with_data(content=Content.NOT_A_DIRECTORY), ConflictError, "not a directory"),
+        (with_data(content=Content.UNREADABLE, uid=0), ConflictError, "can't be read"),
+        (with_data(parent_writable=False), ConflictError, "can't be created"),
+        (with_data(read_only=True), Refused, "read-only"),
+        (with_data(free_bytes=1 << 20), Refused, "1 MiB are free"),
+        (with_data(free_inodes=10), Refused, "inodes"),
+        (with_data(content=Content.DEVPI, uid=7), ConflictError, "uid 7"),
+        (with_data(ROOT, content=Content.DEVPI, uid=0), ConflictError, "chown"),
+    ],
+)
+def test_a_data_directory_that_can_not_be_used(facts: Facts, kind: type[DeployerError], word: str) -> None:
+    error = refuse(kind, facts=facts)
+    assert word in f"{error.message} {error.hint}"
+
+
+def test_a_data_directory_that_others_can_read_is_closed() -> None:
+    assert make(facts=with_data(content=Content.DEVPI, mode=0o755)).data.tighten
+    assert not make(facts=with_data(content=Content.DEVPI, mode=0o700)).data.tighten
+
+
+def test_an_empty_directory_of_root_is_given_away_but_never_files() -> None:
+    assert make(facts=with_data(ROOT, content=Content.EMPTY)).data.tighten
+
+
+def test_a_volume_needs_an_engine() -> None:
+    refuse(ConflictError, Profile(data="volume:x"), replace(PROCESS, data=None))
+
+
+def test_a_taken_port_names_its_holder() -> None:
+    error = refuse(ConflictError, facts=replace(FACTS, port=PortFacts(number=80, free=False, holder="pid 7 (nginx)")))
+    assert "pid 7 (nginx)" in error.message
+
+
+def test_a_container_without_our_label_is_left_alone() -> None:
+    stranger = Container(id="1", name="devpi", state=State.RUNNING, image="x")
+    assert "not deployer's" in refuse(ConflictError, facts=replace(FACTS, current=stranger)).message
+
+
+def test_an_address_that_others_reach_needs_insistence() -> None:
+    network = Network(bind=ip_address("0.0.0.0"))
+    assert "--expose" in refuse(Refused, Profile(network=network)).hint
+    exposed = make(Profile(network=network.model_copy(update={"expose": True})))
+    assert exposed.warnings
+    assert exposed.url == "http://127.0.0.1:3141"
+
+
+def stage(*bases: str) -> Index:
+    return Index(type="stage", bases=bases)
+
+
+MIRRORS = {"root/a": Index(type="mirror", url="https://a.example.com/"), "root/b": Index(type="mirror")}
+
+
+def test_two_mirrors_under_one_stage_are_refused_also_through_another_stage() -> None:
+    direct = MIRRORS | {"root/dev": stage("root/a", "root/b")}
+    assert "root/a and root/b" in refuse(Refused, Profile(indexes=direct)).message
+    indirect = MIRRORS | {"root/mid": stage("root/a"), "root/dev": stage("root/mid", "root/b")}
+    assert "root/dev" in refuse(Refused, Profile(indexes=indirect)).message
+
+
+def test_one_mirror_reached_on_two_ways_is_one_mirror() -> None:
+    indexes = {"root/a": MIRRORS["root/a"], "root/x": stage("root/a"), "root/dev": stage("root/x", "root/a")}
+    assert mirrors_below(indexes, "root/dev") == ("root/a",)
+    assert make(Profile(indexes=indexes))
+
+
+def test_bases_in_a_circle_end() -> None:
+    assert mirrors_below({"root/a": stage("root/b"), "root/b": stage("root/a")}, "root/a") == ()
+
+
+def test_credentials_in_an_address_are_refused_and_not_repeated() -> None:
+    indexes = {
+        "root/pypi": Index(type="mirror", url="https://user:hunter22@a.example.com/"),
+        "root/dev": stage("root/pypi"),
+    }
+    error = refuse(Refused, Profile(indexes=indexes))
+    assert "hunter22" not in f"{error.message}{error.hint}{error.details}"
+
+
+def test_an_upstream_of_pip_with_credentials_is_refused_only_where_it_would_be_used() -> None:
+    facts = replace(FACTS, upstream="https://user:hunter22@a.example.com/", upstream_source="PIP_INDEX_URL")
+    error = refuse(Refused, facts=facts)
+    assert "hunter22" not in f"{error.message}{error.hint}{error.details}"
+    indexes = {"root/pypi": MIRRORS["root/a"], "root/dev": stage("root/pypi")}
+    assert make(Profile(indexes=indexes), facts)
+
+
+def test_all_refusals_are_told_at_once() -> None:
+    profile = Profile(
+        network=Network(bind=ip_address("0.0.0.0")), indexes=MIRRORS | {"root/dev": stage("root/a", "root/b")}
+    )
+    assert "0.0.0.0" in " ".join(refuse(Refused, profile).details)
+
+
+@pytest.mark.parametrize(
+    ("choice", "name", "expected"),
+    [
+        ("home", "devpi", HOME / ".cache/devpi"),
+        ("home", "ci", HOME / ".cache/devpi-ci"),
+        ("cache", "devpi", Path("/var/cache/devpi")),
+        ("lib", "x", Path("/var/lib/devpi-x")),
+        ("opt", "devpi", Path("/opt/devpi")),
+        ("~/packages", "ci", HOME / "packages"),
+        ("/srv/packages", "ci", Path("/srv/packages")),
+        ("volume:packages", "devpi", None),
+    ],
+)
+def test_data_path(choice: str, name: str, expected: Path | None) -> None:
+    assert data_path(choice, name=name, home=HOME) == expected
+
+
+@pytest.mark.parametrize(
+    ("bind", "expected"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:1"),
+        ("0.0.0.0", "http://127.0.0.1:1"),
+        ("::", "http://[::1]:1"),
+        ("::1", "http://[::1]:1"),
+    ],
+)
+def test_base_url(bind: str, expected: str) -> None:
+    assert base_url(ip_address(bind), 1) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("", 0), ("64m", 64 << 20), ("1g", 1 << 30), ("512", 512), ("2k", 2048)]
+)
+def test_size(text: str, expected: int) -> None:
+    assert size(text) == expected
