@@ -97,7 +97,7 @@ class DevpiApi:
     """devpi's API at ``base_url``. Proxies of the environment are never used, redirects never followed.
 
     ``timeout``: seconds for one request as a whole. Methods raise NotReadyError when nothing answers
-    (NotDevpiError when something else does), and ServerRefused with the server's own words when it answers with 4xx or 5xx.
+    (NotDevpiError when something else does), ServerRefused with the server's own words for a 4xx or 5xx.
     """
 
     def __init__(

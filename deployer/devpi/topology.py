@@ -141,6 +141,8 @@ class Topology:
             known = {name: read(config[name]) for name, read in USER_FIELDS.items() if name in config}
             users[user] = Node(fields=known)
             for name, index in config.get("indexes", {}).items():
+                if not isinstance(index, dict):
+                    raise ValueError(f"expected an index's configuration, got {index!r}")
                 indexes[f"{user}/{name}"] = Node(fields=dialect.decode(index))
         return cls(users=users, indexes=indexes)
 
