@@ -19,7 +19,9 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,6
 ImageRef = Annotated[str, StringConstraints(pattern=r"^$|^[a-zA-Z0-9][a-zA-Z0-9._/:@-]{0,254}$")]
 # devpi allows more; what is refused here would need quoting in an address.
 UserName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$", max_length=64)]
-IndexName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*/[a-zA-Z0-9][a-zA-Z0-9_.-]*$", max_length=129)]
+IndexName = Annotated[
+    str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*/[a-zA-Z0-9][a-zA-Z0-9_.-]*$", max_length=129)
+]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Size = Annotated[str, StringConstraints(pattern=r"^$|^[1-9][0-9]*[bkmg]?$")]
 Url = Annotated[str, StringConstraints(pattern=r"^$|^https?://[^\x00-\x20\x7f]+$", max_length=2048)]

@@ -14,6 +14,8 @@ LABEL_NAME = LABEL_PREFIX + "name"
 LABEL_PROFILE = LABEL_PREFIX + "profile"
 LABEL_SPEC = LABEL_PREFIX + "spec-sha256"
 LABEL_VERSION = LABEL_PREFIX + "version"
+LABEL_URL = LABEL_PREFIX + "url"
+"""Where the server answers on this host, so that a deployment can be found without its profile."""
 LABEL_BUILD = LABEL_PREFIX + "build-sha256"
 """On an image of ours: the digest of everything that it was built from."""
 
@@ -83,6 +85,8 @@ class ContainerSpec:
 
     name: str
     image: str
+    build: str = ""
+    """Digest of what an image of ours was built from: another build makes another container."""
     command: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
