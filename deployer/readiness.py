@@ -171,12 +171,14 @@ class _Run:
     def until_it_speaks(self) -> None:
         """The stages process, port and api. Raises NotReadyError."""
         patience = _READ_FIRST
-        seen = "nothing listens there"
+        seen = nothing = "nothing listens there"
         while self.left() > 0:
+            given = min(patience, self.left())
             try:
-                answer = _ask(self._url, min(patience, self.left()), on_connect=self._connected)
+                answer = _ask(self._url, given, on_connect=self._connected)
             except TimeoutError:
-                seen = "it accepts connections but does not answer"
+                if given == patience or seen == nothing:  # else the deadline cut it short, which tells nothing new
+                    seen = "it accepts connections but does not answer"
                 patience = min(patience * 2, _READ_SLOWEST)
             except OSError as error:
                 if "port" in self.timings:

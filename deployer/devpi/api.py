@@ -275,7 +275,10 @@ class DevpiApi:
     def _accepted(self, reply: _Reply, doing: str) -> _Reply:
         if reply.status >= 400:
             message = _text((reply.json() or {}).get("message")) or "no reason given"
-            raise ServerRefused(f"{self.url} refused to {doing}: {_line(message)} (HTTP {reply.status})")
+            raise ServerRefused(
+                f"{self.url} refused to {doing}: {_line(message)} (HTTP {reply.status})",
+                hint="the server's log may say more: deployer logs",
+            )
         return reply
 
     def _object(self, reply: _Reply) -> JsonObject:
