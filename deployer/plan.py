@@ -126,7 +126,7 @@ class Plan:
     warnings: tuple[str, ...] = ()
 
 
-def data_path(choice: str, *, name: str, home: Path) -> Path | None:
+def data_path(choice: str, *, name: str, home: Path, uid: int) -> Path | None:
     """The directory that ``data:`` means for the deployment ``name``; ``None`` for a volume.
 
     The short names are shared seats: a deployment other than the default gets one of its own beside it.
@@ -134,7 +134,7 @@ def data_path(choice: str, *, name: str, home: Path) -> Path | None:
     if choice.startswith("volume:"):
         return None
     seat = DATA_CHOICES.get(choice)
-    text = seat or choice
+    text = seat.format(uid=uid) if seat else choice
     path = home / text[2:] if text.startswith("~/") else Path(text)
     return path.with_name(f"{path.name}-{name}") if seat and name != "devpi" else path
 

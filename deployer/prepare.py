@@ -99,7 +99,7 @@ def gather(
     from deployer.image import build_digest, reference
 
     home = Path.home()
-    path = data_path(profile.data, name=name, home=home)
+    path = data_path(profile.data, name=name, home=home, uid=os.getuid())
     known = _port_of(current)
     wanted = profile.network.port or known or 0
     running = current is not None and current.state in (State.RUNNING, State.RESTARTING, State.PAUSED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
@@ -34,8 +35,9 @@ def run(options: Options, ui: UI) -> Result:
     with hold(options.name, wait=options.wait):
         deployment = find(options.name, engine=options.engine)
         data = _data(options.name, deployment)
-        doomed = data if options.purge else None
-        if doomed is not None:
+        throw_away = _chosen_data(options.name) == "temp"
+        doomed = data if options.purge or throw_away else None
+        if doomed is not None and not throw_away:
             _consent(doomed, yes=options.yes)
         removed = _remove(deployment, ui) if deployment else []
         purged = _purge(doomed, deployment, ui) if doomed is not None else False
@@ -57,18 +59,24 @@ def _data(name: str, deployment: Deployment | None) -> Mount | None:
     """Where the data is: as the container says, else as the last profile says."""
     from deployer.plan import data_path
     from deployer.spec import Mount
-    from deployer.state import read_applied
 
     if deployment is not None:
         return deployment.server_dir.mount if deployment.server_dir else None
-    applied = read_applied(name)
-    choice = str(applied.profile.get("data", "")) if applied else ""
+    choice = _chosen_data(name)
     if not choice:
         return None
-    path = data_path(choice, name=name, home=Path.home())
+    path = data_path(choice, name=name, home=Path.home(), uid=os.getuid())
     if path is None:
         return Mount(kind="volume", source=choice.removeprefix("volume:"), target="/data")
     return Mount(kind="bind", source=str(path), target=str(path)) if path.exists() else None
+
+
+def _chosen_data(name: str) -> str:
+    """What the last profile said of ``data:``; empty when that is not known."""
+    from deployer.state import read_applied
+
+    applied = read_applied(name)
+    return str(applied.profile.get("data", "")) if applied else ""
 
 
 def _consent(data: Mount, *, yes: bool) -> None:
@@ -132,8 +140,6 @@ def _purge(data: Mount, deployment: Deployment | None, ui: UI) -> bool:
 
 def _dangling(deployment: Deployment | None) -> tuple[str, ...]:
     """A client that still points at what was just removed."""
-    import os
-
     from deployer.clients import pip
 
     url = deployment.url if deployment else ""

@@ -246,11 +246,12 @@ def test_all_refusals_are_told_at_once() -> None:
         ("opt", "devpi", Path("/opt/devpi")),
         ("~/packages", "ci", HOME / "packages"),
         ("/srv/packages", "ci", Path("/srv/packages")),
+        ("temp", "ci", Path("/tmp/devpi-7-ci")),
         ("volume:packages", "devpi", None),
     ],
 )
 def test_data_path(choice: str, name: str, expected: Path | None) -> None:
-    assert data_path(choice, name=name, home=HOME) == expected
+    assert data_path(choice, name=name, home=HOME, uid=7) == expected
 
 
 @pytest.mark.parametrize(
