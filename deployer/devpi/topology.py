@@ -147,6 +147,10 @@ class Topology:
         return cls(users=users, indexes=indexes)
 
 
+EMPTY = Topology(users={ROOT: Node()})
+"""What a server has after its first boot."""
+
+
 class Kind(StrEnum):
     CREATE_USER = "create-user"
     MODIFY_USER = "modify-user"
@@ -178,6 +182,11 @@ class Change:
     kind: Kind
     target: str
     fields: tuple[FieldChange, ...] = ()
+
+    @property
+    def due(self) -> bool:
+        """Whether there is anything to do."""
+        return self.kind not in (Kind.KEPT, Kind.UNCHANGED)
 
     @property
     def values(self) -> dict[str, Value]:
@@ -273,8 +282,7 @@ def changes(current: Topology, wanted: Topology) -> tuple[Change, ...]:
 
     Raises as :func:`compare`.
     """
-    still = (Kind.KEPT, Kind.UNCHANGED)
-    return tuple(change for change in compare(current, wanted) if change.kind not in still)
+    return tuple(change for change in compare(current, wanted) if change.due)
 
 
 def compare(current: Topology, wanted: Topology) -> tuple[Change, ...]:
@@ -289,10 +297,7 @@ def compare(current: Topology, wanted: Topology) -> tuple[Change, ...]:
             _index_change(name, current.indexes.get(name), wanted.indexes[name])
             for name in _bases_first(wanted.indexes)
         ),
-        *(
-            Change(kind=Kind.KEPT, target=name)
-            for name in sorted(current.users.keys() - wanted.users.keys() - {ROOT})
-        ),
+        *(Change(kind=Kind.KEPT, target=name) for name in sorted(current.users.keys() - wanted.users.keys() - {ROOT})),
         *(Change(kind=Kind.KEPT, target=name) for name in sorted(current.indexes.keys() - wanted.indexes.keys())),
     )
 
@@ -309,8 +314,7 @@ def _index_change(name: str, have: Node | None, want: Node) -> Change:
         )
     if have is not None and have.fields.get("type") != want.fields["type"]:
         raise ConflictError(
-            f"index {name} is of type {have.fields.get('type')} on the server, the profile says"
-            f" {want.fields['type']}",
+            f"index {name} is of type {have.fields.get('type')} on the server, the profile says {want.fields['type']}",
             hint="devpi can't change an index's type: give it another name in the profile, or delete it by hand",
         )
     return _change(name, have, want, create=Kind.CREATE_INDEX, modify=Kind.MODIFY_INDEX)

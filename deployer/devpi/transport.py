@@ -86,6 +86,4 @@ class DeadlineTransport(httpx.HTTPTransport):
         # The system's certificates, not a copy of them; reading them takes 20 ms that plain HTTP need not spend.
         context = ssl.create_default_context() if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         super().__init__(verify=context, trust_env=False)
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=context, max_connections=1, network_backend=_Backend(deadline)
-        )
+        self._pool = httpcore.ConnectionPool(ssl_context=context, max_connections=1, network_backend=_Backend(deadline))

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployer.devpi.topology import (
+    EMPTY,
     INDEX_FIELDS,
     Dialect,
     Kind,
@@ -139,7 +140,7 @@ def test_another_type_is_a_conflict_and_nothing_else_is(current: Topology, goal:
 def test_default_profile() -> None:
     profile = Profile()
     goal = wanted(profile.users, profile.indexes, default_mirror_url=UPSTREAM)
-    steps = changes(Topology(users={"root": Node()}), goal)
+    steps = changes(EMPTY, goal)
     assert [(step.kind, step.target) for step in steps] == [
         (Kind.CREATE_INDEX, "root/pypi"),
         (Kind.CREATE_INDEX, "root/dev"),
@@ -283,8 +284,7 @@ JSON = st.recursive(
 CONFIGS = st.fixed_dictionaries(
     {},
     optional={
-        "indexes": st.dictionaries(st.text(max_size=3), st.dictionaries(st.sampled_from([*INDEX_FIELDS]), JSON))
-        | JSON
+        "indexes": st.dictionaries(st.text(max_size=3), st.dictionaries(st.sampled_from([*INDEX_FIELDS]), JSON)) | JSON
     },
 )
 
