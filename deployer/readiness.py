@@ -79,9 +79,7 @@ def wait(
     run = _Run(url, deadline, watch=watch, on_stage=on_stage, clock=clock, sleep=sleep)
     run.until_it_speaks()
     httpx.result()
-    return _introduce(
-        run, url, expected_uuid=expected_uuid, proof_key=proof_key, credentials=credentials, index=index
-    )
+    return _introduce(run, url, expected_uuid=expected_uuid, proof_key=proof_key, credentials=credentials, index=index)
 
 
 def _introduce(

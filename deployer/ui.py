@@ -110,9 +110,7 @@ class UI:
         def line(detail: str) -> str:
             room = max(20, console.width - WIDTH - len(text) - 16)
             tail = f"  {escape(mask(detail).strip()[:room])}" if detail else ""
-            return (
-                f"[bold]{title.ljust(WIDTH - 2)}[/] {escape(text)} {time.monotonic() - started:.0f} s[dim]{tail}[/]"
-            )
+            return f"[bold]{title.ljust(WIDTH - 2)}[/] {escape(text)} {time.monotonic() - started:.0f} s[dim]{tail}[/]"
 
         with console.status(line(""), spinner="dots") as status:
             yield lambda detail: status.update(line(detail))

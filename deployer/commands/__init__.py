@@ -52,17 +52,13 @@ class Exclusive:
 class Overrides(Common):
     """What overrides the profile; empty means: as the profile says."""
 
-    engine: Annotated[str, Option("--engine", metavar="ENGINE", help="auto, nerdctl, docker, podman or process.")] = (
-        ""
-    )
+    engine: Annotated[str, Option("--engine", metavar="ENGINE", help="auto, nerdctl, docker, podman or process.")] = ""
     network: Annotated[str, Option("--network", metavar="MODE", help="bridge or host.")] = ""
     bind: Annotated[str, Option("--bind", metavar="ADDRESS", help="Address to listen on or publish at.")] = ""
     port: Annotated[int | None, Option("--port", metavar="N", min=0, max=65535, help="Port; 0 takes a free one.")] = (
         None
     )
-    data: Annotated[str, Option("--data", metavar="WHERE", help="cache, lib, opt, home, a path, or volume:NAME.")] = (
-        ""
-    )
+    data: Annotated[str, Option("--data", metavar="WHERE", help="cache, lib, opt, home, a path, or volume:NAME.")] = ""
     image: Annotated[str, Option("--image", metavar="REF", help="Run this devpi image instead of our own.")] = ""
     base_image: Annotated[str, Option("--base-image", metavar="REF", help="What our own image is built on.")] = ""
     upstream: Annotated[str, Option("--upstream", metavar="URL", help="What root/pypi mirrors.")] = ""

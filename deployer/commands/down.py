@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Exclusive, Located):
-    purge: Annotated[bool, Option("--purge", help="Delete the data too: every cached and every uploaded file.")] = (
-        False
-    )
+    purge: Annotated[bool, Option("--purge", help="Delete the data too: every cached and every uploaded file.")] = False
     yes: Annotated[bool, Option("--yes", "-y", help="Don't ask before deleting.")] = False
 
 

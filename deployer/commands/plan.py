@@ -105,9 +105,7 @@ def _indexes(prepared: Prepared, *, running: bool) -> tuple[list[str], bool]:
     if running:
         with DevpiApi(plan.url) as api:
             current = api.topology()
-    target = wanted(
-        plan.users, plan.indexes, default_mirror_url=plan.default_upstream or "(the server's own default)"
-    )
+    target = wanted(plan.users, plan.indexes, default_mirror_url=plan.default_upstream or "(the server's own default)")
     found = changes(current, target)
     return [change.text for change in found] or ["unchanged"], any(change.due for change in found)
 

@@ -153,9 +153,7 @@ def _image(prepared: Prepared, ui: UI) -> None:
             build=lambda wanted, on_line: build_own(wanted, engine, env=dict(os.environ), on_line=on_line),
             on_line=progress,
         )
-    how = (
-        f"built in {time.monotonic() - started:.0f} s" if made and image_plan.own else "pulled" if made else "present"
-    )
+    how = f"built in {time.monotonic() - started:.0f} s" if made and image_plan.own else "pulled" if made else "present"
     ui.step("image", f"{image_plan.ref} ({how})" + ("" if image_plan.own else f" {image.id[:19]}"))
 
 

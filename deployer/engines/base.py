@@ -38,9 +38,7 @@ class Engine(Protocol):
 
     def rename(self, name: str, new: str) -> None: ...
 
-    def logs(
-        self, name: str, *, follow: bool = False, since: str = "", tail: int | None = None
-    ) -> Iterator[str]:
+    def logs(self, name: str, *, follow: bool = False, since: str = "", tail: int | None = None) -> Iterator[str]:
         """Log lines, stdout and stderr together, without line ends. ``since``: an RFC 3339 time or a
         duration such as ``10m``. With ``follow`` the iterator ends when the container stops."""
 

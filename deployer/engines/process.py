@@ -1,0 +1,336 @@
+"""The engine for hosts without a container engine: devpi-server as a supervised background process.
+
+What a container engine keeps in its own database is kept here in one record a deployment, 0600, with everything that
+is needed to tell our process from a stranger that got its number: the kernel's start time of the process and the id
+of the boot. A process of which that cannot be said is never signalled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from deployer.engines.runner import Runner, spawn
+from deployer.errors import ConflictError, EngineError, EngineUnreachable
+from deployer.spec import (
+    BuildRequest,
+    Container,
+    ContainerSpec,
+    EngineInfo,
+    EngineName,
+    ExecResult,
+    Image,
+    Mount,
+    NetworkMode,
+    Port,
+    State,
+)
+from deployer.state import write_private
+
+SUPERVISE = (sys.executable, "-m", "deployer.server", "supervise")
+# The server gets what programs need to run and to reach the network, and nothing else that happens to be in the
+# environment of the person who starts it: tokens and passwords often are.
+_INHERITED = frozenset(
+    ["PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "SSL_CERT_DIR"]
+)
+_POLL = 0.02
+_KILLED = 5.0
+"""Seconds that a killed process group has to be gone."""
+_DURATION = re.compile(r"(\d+)([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Record:
+    """What is known of one process; ``spec`` is what it was started from, ``mark`` what tells it from a stranger."""
+
+    name: str
+    pid: int
+    mark: str
+    started_at: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    spec: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ProcessEngine:
+    """Implements :class:`deployer.engines.base.Engine` without containers.
+
+    ``state_root``: the directory of all deployments; this engine uses ``NAME/process/`` in it. ``command``: what
+    is started, before the log options and the server's own words.
+    """
+
+    def __init__(self, state_root: Path, *, command: Sequence[str] = SUPERVISE, runner: Runner | None = None) -> None:
+        self._root = state_root
+        self._command = tuple(command)
+        self._runner = runner or Runner()
+
+    @property
+    def name(self) -> EngineName:
+        return EngineName.PROCESS
+
+    def probe(self) -> EngineInfo:
+        """The version of devpi-server in this environment. Raises EngineUnreachable when it is not installed."""
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return EngineInfo(name=self.name, version=version("devpi-server"), how=sys.executable)
+        except PackageNotFoundError:
+            raise EngineUnreachable(
+                "no container engine answers, and devpi-server is not installed beside deployer",
+                hint=f"{sys.executable} -m pip install 'deployer[server]', or start docker, podman or containerd",
+            ) from None
+
+    def can_build_with_secrets(self) -> bool:
+        return False
+
+    # What exists
+
+    def _directory(self, name: str) -> Path:
+        return self._root / name / "process"
+
+    def _log(self, name: str) -> Path:
+        return self._directory(name) / "server.log"
+
+    def _read(self, name: str) -> _Record | None:
+        path = self._directory(name) / "record.json"
+        try:
+            return _Record(**json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError):
+            raise EngineError(
+                f"{path} is damaged", hint=f"if no devpi-server of yours runs any more, remove {path}"
+            ) from None
+
+    def _write(self, record: _Record) -> None:
+        write_private(self._directory(record.name) / "record.json", json.dumps(asdict(record), indent=1) + "\n")
+
+    def _alive(self, record: _Record) -> bool:
+        """Whether the process runs and is the one that we started: a number alone is anybody's."""
+        return record.pid > 0 and process_mark(record.pid, self._runner) == record.mark
+
+    def inspect(self, name: str) -> Container | None:
+        record = self._read(name)
+        if record is None:
+            return None
+        spec = record.spec
+        alive = self._alive(record)
+        return Container(
+            id=f"{name}-{record.pid}",
+            name=name,
+            state=State.RUNNING if alive else State.STOPPED,
+            image=str(spec.get("image", "")),
+            labels=dict(spec.get("labels", {})),
+            pid=record.pid if alive else None,
+            started_at=record.started_at,
+            ports=tuple(Port(**port) for port in spec.get("ports", ())),
+            mounts=tuple(Mount(**mount) for mount in spec.get("mounts", ())),
+            network=NetworkMode.HOST,
+            command=tuple(spec.get("command", ())),
+        )
+
+    # What is done
+
+    def run(self, spec: ContainerSpec) -> str:
+        if self._read(spec.name) is not None:
+            raise ConflictError(f"the name {spec.name!r} is taken by a process of ours", hint="deployer down")
+        log = ("--log", str(self._log(spec.name)), "--log-max-files", str(spec.log_max_files))
+        size = ("--log-max-size", spec.log_max_size) if spec.log_max_size else ()
+        record = _Record(
+            name=spec.name,
+            pid=0,
+            mark="",
+            started_at="",
+            argv=(*self._command, *log, *size, "--restart", spec.restart, "--", *spec.command),
+            env=dict(spec.env),
+            spec={
+                "image": spec.image,
+                "labels": dict(spec.all_labels()),
+                "ports": [asdict(port) for port in spec.ports],
+                "mounts": [asdict(mount) for mount in spec.mounts],
+                "command": list(spec.command),
+            },
+        )
+        return self._start(record)
+
+    def start(self, name: str) -> None:
+        record = self._require(name)
+        if not self._alive(record):
+            self._start(record)
+
+    def _require(self, name: str) -> _Record:
+        record = self._read(name)
+        if record is None:
+            raise EngineError(f"there is no process named {name!r}", hint="deployer up")
+        return record
+
+    def _start(self, record: _Record) -> str:
+        log = self._log(record.name)
+        log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        inherited = {key: value for key, value in os.environ.items() if key in _INHERITED}
+        pid = spawn(record.argv, env=inherited | dict(record.env), errors_to=log)
+        started = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        mark = process_mark(pid, self._runner)
+        self._write(_Record(**{**asdict(record), "pid": pid, "mark": mark, "started_at": started}))
+        return f"{record.name}-{pid}"
+
+    def stop(self, name: str, *, timeout: timedelta) -> None:
+        record = self._require(name)
+        if not self._alive(record):
+            return
+        self._signal(record, os.kill, signal.SIGTERM)
+        if not self._gone(record, timeout.total_seconds()):
+            # It leads a session of its own: the group is the supervisor and the server, nobody else.
+            self._signal(record, os.killpg, signal.SIGKILL)
+            if not self._gone(record, _KILLED):
+                raise EngineError(
+                    f"process {record.pid} of {name!r} can't be killed", hint=f"look at it: ps {record.pid}"
+                )
+
+    def _signal(self, record: _Record, send: Callable[[int, int], None], number: int) -> None:
+        if self._alive(record):
+            try:
+                send(record.pid, number)
+            except ProcessLookupError:
+                return
+            except PermissionError:
+                raise EngineError(f"process {record.pid} belongs to another user", hint="run as that user") from None
+
+    def _gone(self, record: _Record, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while self._alive(record):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL)
+        return True
+
+    def remove(self, name: str) -> None:
+        record = self._read(name)
+        if record is None:
+            return
+        self.stop(name, timeout=timedelta(seconds=10))
+        shutil.rmtree(self._directory(name))
+
+    def rename(self, name: str, new: str) -> None:
+        record = self._require(name)
+        if self._directory(new).exists():
+            raise ConflictError(f"the name {new!r} is taken", hint="deployer down")
+        self._directory(new).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._directory(name).rename(self._directory(new))
+        argv = tuple(word.replace(str(self._log(name)), str(self._log(new))) for word in record.argv)
+        self._write(_Record(**{**asdict(record), "name": new, "argv": argv}))
+
+    # What it says
+
+    def logs(self, name: str, *, follow: bool = False, since: str = "", tail: int | None = None) -> Iterator[str]:
+        self._require(name)
+        after = _moment(since)
+        lines = [line for line in self._kept_lines(name) if not after or line.partition(" ")[0] >= after]
+        if tail is not None:
+            lines = lines[max(0, len(lines) - tail) :]
+        yield from (line.partition(" ")[2] for line in lines)
+        if follow:
+            yield from (line.partition(" ")[2] for line in self._followed(name))
+
+    def _kept_lines(self, name: str) -> list[str]:
+        log = self._log(name)
+        rotated = sorted(log.parent.glob(log.name + ".*"), key=lambda path: -int(path.suffix[1:] or 0))
+        lines: list[str] = []
+        for path in (*rotated, log):
+            if path.exists():
+                lines += path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return lines
+
+    def _followed(self, name: str) -> Iterator[str]:
+        """Lines as they come, across rotations, until the process ends."""
+        log = self._log(name)
+        stream = log.open(encoding="utf-8", errors="replace")
+        try:
+            stream.seek(0, os.SEEK_END)
+            rest = ""
+            while True:
+                record = self._read(name)
+                over = record is None or not self._alive(record)
+                *lines, rest = (rest + stream.read()).split("\n")
+                yield from lines
+                if over:
+                    return
+                if log.exists() and log.stat().st_ino != os.fstat(stream.fileno()).st_ino:
+                    stream.close()
+                    stream = log.open(encoding="utf-8", errors="replace")
+                elif not lines:
+                    time.sleep(_POLL * 5)
+        finally:
+            stream.close()
+
+    def exec(self, name: str, argv: Sequence[str], *, stdin: bytes = b"") -> ExecResult:
+        """There is no inside: the words are run on this host, as this user."""
+        self._require(name)
+        done = self._runner.run(argv, stdin=stdin)
+        return ExecResult(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
+
+    # There are no images
+
+    def image(self, ref: str) -> Image | None:
+        info = self.probe()
+        return Image(id=f"devpi-server-{info.version}", ref=ref)
+
+    def pull(self, ref: str, on_line: Callable[[str], None]) -> Image:
+        raise EngineError("a process has no image", hint="--engine docker, podman or nerdctl")
+
+    def build(self, request: BuildRequest, on_line: Callable[[str], None]) -> Image:
+        raise EngineError("a process has no image", hint="--engine docker, podman or nerdctl")
+
+    def volume_remove(self, name: str) -> None:
+        raise EngineError("a process has no volumes", hint="--engine docker, podman or nerdctl")
+
+
+def _moment(since: str) -> str:
+    """An RFC 3339 UTC time to compare with; ``since`` is such a time or a duration: ``90s``, ``10m``, ``1h30m``.
+
+    Raises EngineError.
+    """
+    if not since:
+        return ""
+    if (parts := _DURATION.findall(since)) and "".join(number + unit for number, unit in parts) == since:
+        ago = timedelta(**{_UNITS[unit]: int(number) for number, unit in parts})
+        return _utc(datetime.now(UTC) - ago)
+    try:
+        moment = datetime.fromisoformat(since)
+    except ValueError:
+        raise EngineError(
+            f"--since {since}: neither a time nor a duration", hint="for example 10m, or 2030-01-31T12:00:00Z"
+        ) from None
+    return _utc(moment.astimezone(UTC))
+
+
+def _utc(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def process_mark(pid: int, runner: Runner) -> str:
+    """What no other process can have, now or later: boot id and start time (proc(5), field 22 of stat); elsewhere the
+    start time that ps tells. Empty when there is no such process, or only its corpse.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        # The command in parentheses may hold anything, so what follows is counted from its end.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        if Path("/proc/self/stat").exists():
+            return ""
+        return runner.run(("ps", "-o", "lstart=", "-p", str(pid))).stdout.strip()
+    except ProcessLookupError:
+        return ""
+    return "" if fields[0] in {"Z", "X"} else f"{boot}:{fields[19]}"

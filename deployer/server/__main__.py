@@ -1,0 +1,107 @@
+"""``python -m deployer.server``: what runs inside the image, and what the process engine starts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m deployer.server", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+
+    serve = verbs.add_parser("serve", help="prepare the server directory, then serve")
+    serve.add_argument("--serverdir", required=True)
+    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--port", type=int, default=3141)
+    serve.add_argument("--request-timeout", type=int, default=30, help="seconds that an upstream has to answer")
+    serve.add_argument("--mirror-cache-expiry", type=int, default=1800, help="seconds")
+    serve.add_argument("--threads", type=int, default=50)
+    serve.add_argument("--outside-url", default="")
+    serve.add_argument("--web", action="store_true")
+    serve.add_argument("--offline", action="store_true")
+
+    supervise = verbs.add_parser("supervise", help="run serve as a child, with a log and restarts")
+    supervise.add_argument("--log", required=True)
+    supervise.add_argument("--log-max-size", default="10m")
+    supervise.add_argument("--log-max-files", type=int, default=3)
+    supervise.add_argument("--restart", default="unless-stopped")
+    supervise.add_argument("command", nargs="+", help="serve and its options, after --")
+
+    secret = verbs.add_parser("secret", help="root's password: show it, or set it from standard input")
+    secret.add_argument("action", choices=("show", "set"))
+    secret.add_argument("user", choices=("root",))
+    secret.add_argument("--serverdir", required=True)
+
+    check = verbs.add_parser("check", help="check a server directory that no server runs on")
+    check.add_argument("--serverdir", required=True)
+
+    health = verbs.add_parser("health", help="exit code 0 when the server answers")
+    health.add_argument("--host", default="127.0.0.1")
+    health.add_argument("--port", type=int, default=3141)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    match options.verb:
+        case "serve":
+            from deployer.server.run import serve
+
+            return serve(options)
+        case "supervise":
+            from deployer.server.supervisor import supervise
+
+            return supervise(options)
+        case "secret":
+            return _secret(options)
+        case "check":
+            return _check(options)
+        case _:
+            return _health(options)
+
+
+def _secret(options: argparse.Namespace) -> int:
+    from deployer.server.prepare import Private, read_text, write_private
+
+    path = Private.of(Path(options.serverdir)).root_password
+    if options.action == "set":
+        write_private(path, sys.stdin.readline().rstrip("\r\n") + "\n")
+        return 0
+    password = read_text(path)
+    if password is None:
+        sys.stderr.write("root's password is not known here\n")
+        return 1
+    sys.stdout.write(password + "\n")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from deployer.server.prepare import Refusal, check
+
+    try:
+        sys.stdout.write(json.dumps(check(Path(options.serverdir))) + "\n")
+    except Refusal as refusal:
+        sys.stderr.write(f"deployer: {refusal.cause}\ndeployer: {refusal.cure}\n")
+        return refusal.code
+    return 0
+
+
+def _health(options: argparse.Namespace) -> int:
+    from http.client import HTTPConnection, HTTPException
+
+    connection = HTTPConnection(options.host, options.port, timeout=5)
+    try:
+        connection.request("GET", "/+api", headers={"Accept": "application/json"})
+        return 0 if connection.getresponse().status == 200 else 1
+    except (OSError, HTTPException):
+        return 1
+    finally:
+        connection.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
