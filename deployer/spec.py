@@ -174,3 +174,5 @@ class BuildRequest:
     tag: str
     build_args: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[tuple[str, Path], ...] = ()
+    """(id, file) of what only a build step may read; only for engines that can."""

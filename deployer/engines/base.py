@@ -55,5 +55,8 @@ class Engine(Protocol):
         """Build and tag; output lines go to ``on_line`` as they come. An older image of that tag stays when
         the build fails. Raises ImageUnavailable with the last lines."""
 
+    def can_build_with_secrets(self) -> bool:
+        """Whether a build step can be given a file that ends up in no layer."""
+
     def volume_remove(self, name: str) -> None:
         """Remove a named volume; nothing when there is none."""

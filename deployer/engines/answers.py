@@ -1,0 +1,87 @@
+"""What ``inspect`` answers, as our nouns. docker, nerdctl and podman all speak Docker's JSON, with gaps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deployer.engines.dialects import Dialect
+from deployer.spec import Container, Image, Mount, NetworkMode, Port, State
+
+
+def _at(raw: Any, *keys: str) -> Any:
+    for key in keys:
+        raw = raw.get(key) if isinstance(raw, dict) else None
+    return raw
+
+
+def container_from(raw: dict[str, Any], dialect: Dialect) -> Container:
+    """One element of ``container inspect``."""
+    status = str(_at(raw, "State", "Status") or "").lower()
+    state = dialect.states.get(status, State.STOPPED)
+    code = _at(raw, "State", "ExitCode")
+    return Container(
+        id=str(raw.get("Id", "")),
+        name=str(raw.get("Name", "")).lstrip("/"),
+        state=state,
+        image=str(_at(raw, "Config", "Image") or raw.get("ImageName") or raw.get("Image") or ""),
+        image_id=_digest(raw.get("Image")),
+        labels=dict(_at(raw, "Config", "Labels") or {}),
+        exit_code=code if isinstance(code, int) and state is State.STOPPED else None,
+        oom_killed=bool(_at(raw, "State", "OOMKilled")),
+        error=str(_at(raw, "State", "Error") or ""),
+        pid=_at(raw, "State", "Pid") or None,
+        started_at=str(_at(raw, "State", "StartedAt") or ""),
+        ports=_ports(raw),
+        mounts=tuple(_mount(mount) for mount in raw.get("Mounts") or ()),
+        network=_network(raw),
+        command=tuple(raw.get("Args") or ()),
+    )
+
+
+def _digest(text: Any) -> str:
+    """Image ids with their algorithm, as docker writes them; podman leaves it out."""
+    value = str(text or "")
+    return f"sha256:{value}" if len(value) == 64 and ":" not in value else value
+
+
+def _ports(raw: dict[str, Any]) -> tuple[Port, ...]:
+    bound = _at(raw, "HostConfig", "PortBindings") or _at(raw, "NetworkSettings", "Ports") or {}
+    return tuple(
+        Port(
+            host_ip=str(binding.get("HostIp") or "0.0.0.0"),  # noqa: S104 - what an engine means by nothing
+            host_port=int(binding.get("HostPort") or 0),
+            container_port=int(str(key).partition("/")[0]),
+        )
+        for key, bindings in sorted(bound.items())
+        for binding in bindings or ()
+    )
+
+
+def _mount(raw: dict[str, Any]) -> Mount:
+    kind = str(raw.get("Type") or "bind")
+    source = raw.get("Name") if kind == "volume" else raw.get("Source")
+    return Mount(
+        kind=kind,
+        source=str(source or raw.get("Source") or ""),
+        target=str(raw.get("Destination") or ""),
+        read_only=raw.get("RW") is False,
+    )
+
+
+def _network(raw: dict[str, Any]) -> NetworkMode | None:
+    mode = _at(raw, "HostConfig", "NetworkMode")
+    if not isinstance(mode, str):
+        return None
+    return NetworkMode.HOST if mode == "host" else NetworkMode.BRIDGE
+
+
+def image_from(raw: dict[str, Any], ref: str) -> Image:
+    """One element of ``image inspect``."""
+    return Image(
+        id=_digest(raw.get("Id")),
+        ref=ref,
+        labels=dict(_at(raw, "Config", "Labels") or {}),
+        digests=tuple(raw.get("RepoDigests") or ()),
+        created_at=str(raw.get("Created") or ""),
+        stop_signal=str(_at(raw, "Config", "StopSignal") or ""),
+    )

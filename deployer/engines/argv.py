@@ -1,0 +1,248 @@
+"""nerdctl, docker and podman through their command lines: one implementation, three dialects."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+from deployer.engines.answers import container_from, image_from
+from deployer.engines.dialects import Dialect
+from deployer.engines.runner import Completed, ProcessFailed, Runner
+from deployer.errors import ConflictError, EngineError, EngineUnreachable, ImageUnavailable
+from deployer.spec import (
+    BuildRequest,
+    Container,
+    ContainerSpec,
+    EngineInfo,
+    EngineName,
+    ExecResult,
+    Image,
+    State,
+)
+
+PROBE_TIMEOUT = 5.0
+RUN_TIMEOUT = 60.0
+BUILD_LINES = 12
+"""Lines of a failed build that are shown."""
+
+
+class ArgvEngine:
+    """Implements :class:`deployer.engines.base.Engine` by running a binary."""
+
+    def __init__(self, dialect: Dialect, *, runner: Runner | None = None) -> None:
+        self._dialect = dialect
+        self._runner = runner or Runner()
+
+    @property
+    def name(self) -> EngineName:
+        return self._dialect.name
+
+    # Asking
+
+    def _call(self, *words: str, stdin: bytes = b"", timeout: float = 30.0) -> Completed:
+        return self._runner.run((self.name, *words), stdin=stdin, timeout=timeout)
+
+    def _checked(self, *words: str, timeout: float = 30.0) -> Completed:
+        done = self._call(*words, timeout=timeout)
+        if done.returncode:
+            raise self._failure(done)
+        return done
+
+    def _json(self, done: Completed) -> Any:
+        """The JSON that was asked for; a wrapper's or a warning's lines on stdout are junk. Raises EngineError."""
+        try:
+            return json.loads(done.stdout)
+        except ValueError:
+            start = " ".join(done.stdout.split())[:80]
+            raise EngineError(
+                f"{self.name} {done.argv[1]} answered with something else than JSON: {start!r}",
+                hint=f"check that '{shutil.which(self.name) or self.name}' is the engine's own client",
+            ) from None
+
+    def _failure(self, done: Completed) -> EngineError | ConflictError:
+        """The error that a failed call means."""
+        text = done.stderr.strip() or done.stdout.strip()
+        cause = _last_line(text)
+        dialect = self._dialect
+        match True:
+            case _ if dialect.name_taken.search(text):
+                return ConflictError(f"{self.name}: {cause}", hint="choose another name with --name")
+            case _ if dialect.port_taken.search(text):
+                return ConflictError(f"{self.name}: {cause}", hint="free the port, or choose another with --port N")
+            case _ if dialect.refused.search(text):
+                return EngineUnreachable(
+                    f"{self.name}: permission denied: {cause}",
+                    hint=f"join the group that may use it, run {self.name} rootless, or --engine process",
+                )
+            case _ if dialect.image_missing.search(text):
+                return ImageUnavailable(f"{self.name}: {cause}", hint="deployer image build")
+            case _ if dialect.down.search(text):
+                return EngineUnreachable(
+                    f"{self.name} is installed, but its engine does not answer: {cause}",
+                    hint=f"{dialect.start}, or --engine process",
+                )
+        return EngineError(f"{self.name} {done.argv[1]}: {cause}", hint="deployer doctor")
+
+    def probe(self) -> EngineInfo:
+        path = shutil.which(self.name)
+        if path is None:
+            raise EngineUnreachable(
+                f"{self.name} is not installed (looked for it on PATH)",
+                hint=f"{self._dialect.install}, or --engine process, which needs none",
+            )
+        done = self._call(*self._dialect.version, timeout=PROBE_TIMEOUT)
+        if done.returncode:
+            raise self._failure(done)
+        answer = self._json(done)
+        for key in self._dialect.version_key:
+            answer = answer.get(key) if isinstance(answer, dict) else None
+        if not isinstance(answer, str):
+            raise EngineUnreachable(
+                f"{self.name} is installed, but its engine does not answer",
+                hint=f"{self._dialect.start}, or --engine process",
+            )
+        return EngineInfo(name=self.name, version=answer, rootless=self._rootless(), how=path)
+
+    def _rootless(self) -> bool:
+        """Asked only of an engine that may be: root's is not, nor one that is reached through root's socket."""
+        if os.getuid() == 0 and "DOCKER_HOST" not in os.environ:
+            return False
+        done = self._call(*self._dialect.rootless, timeout=PROBE_TIMEOUT)
+        return self._dialect.rootless_mark in done.stdout
+
+    def can_build_with_secrets(self) -> bool:
+        words = self._dialect.builds_with_secrets
+        return words is not None and (not words or self._call(*words).returncode == 0)
+
+    def inspect(self, name: str) -> Container | None:
+        done = self._call("container", "inspect", name)
+        if done.returncode:
+            failure = self._failure(done)
+            if self._dialect.absent.search(done.stderr) and not isinstance(failure, EngineUnreachable):
+                return None
+            raise failure
+        found = self._json(done)
+        if not isinstance(found, list):
+            raise EngineError(f"{self.name} inspect answered with no list", hint="upgrade it")
+        # An id prefix would match as well: only the very name is meant.
+        named = [raw for raw in found if str(raw.get("Name", "")).lstrip("/") == name]
+        return container_from(named[0], self._dialect) if named else None
+
+    def image(self, ref: str) -> Image | None:
+        done = self._call("image", "inspect", ref)
+        if done.returncode:
+            if self._dialect.absent.search(done.stderr) or self._dialect.image_missing.search(done.stderr):
+                return None
+            raise self._failure(done)
+        found = self._json(done)
+        return image_from(found[0], ref) if found else None
+
+    # Doing
+
+    def run(self, spec: ContainerSpec) -> str:
+        from deployer.render import run_argv
+
+        done = self._runner.run(run_argv(spec, self.name), timeout=RUN_TIMEOUT)
+        if done.returncode:
+            failure = self._failure(done)
+            if not self._dialect.name_taken.search(done.stderr):
+                self._remove_stillborn(spec)
+            raise failure
+        return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
+
+    def _remove_stillborn(self, spec: ContainerSpec) -> None:
+        """An engine that can't start a container leaves it behind, created."""
+        left = self.inspect(spec.name)
+        if left is not None and left.ours and left.state is State.CREATED:
+            self.remove(spec.name)
+
+    def start(self, name: str) -> None:
+        container = self.inspect(name)
+        if container is None:
+            raise EngineError(f"there is no container named {name!r}", hint="deployer up")
+        if container.state is State.PAUSED:
+            self._checked("unpause", name)
+        elif container.state is not State.RUNNING:
+            self._checked("start", name, timeout=RUN_TIMEOUT)
+
+    def stop(self, name: str, *, timeout: timedelta) -> None:
+        seconds = round(timeout.total_seconds())
+        done = self._call("stop", f"--time={seconds}", name, timeout=seconds + 30)
+        if done.returncode:
+            raise self._failure(done)
+
+    def remove(self, name: str) -> None:
+        done = self._call("rm", "--force", name, timeout=RUN_TIMEOUT)
+        if done.returncode and not self._dialect.absent.search(done.stderr):
+            raise self._failure(done)
+
+    def rename(self, name: str, new: str) -> None:
+        self._checked("rename", name, new)
+
+    def exec(self, name: str, argv: Sequence[str], *, stdin: bytes = b"") -> ExecResult:
+        done = self._call("exec", "--interactive", name, *argv, stdin=stdin)
+        return ExecResult(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
+
+    def volume_remove(self, name: str) -> None:
+        done = self._call("volume", "rm", name)
+        if done.returncode and not self._dialect.absent.search(done.stderr):
+            raise self._failure(done)
+
+    # Streaming
+
+    def logs(self, name: str, *, follow: bool = False, since: str = "", tail: int | None = None) -> Iterator[str]:
+        words = ["logs"]
+        if follow:
+            words.append("--follow")
+        if since:
+            words.append(f"--since={since}")
+        if tail is not None:
+            words.append(f"--tail={tail}")
+        last = ""
+        try:
+            for last in self._runner.stream((self.name, *words, name)):
+                yield last
+        except ProcessFailed:
+            raise EngineError(f"{self.name} logs: {last}", hint="deployer status") from None
+
+    def pull(self, ref: str, on_line: Callable[[str], None]) -> Image:
+        self._streamed(("pull", ref), on_line, f"the image {ref} can't be pulled")
+        return self._made(ref)
+
+    def build(self, request: BuildRequest, on_line: Callable[[str], None]) -> Image:
+        words = [*self._dialect.build, f"--tag={request.tag}"]
+        words += [f"--build-arg={key}={value}" for key, value in request.build_args]
+        words += [f"--label={key}={value}" for key, value in request.labels]
+        words += [f"--secret=id={name},src={path}" for name, path in request.secrets]
+        self._streamed((*words, str(request.context)), on_line, f"the image {request.tag} can't be built")
+        return self._made(request.tag)
+
+    def _streamed(self, words: Sequence[str], on_line: Callable[[str], None], failure: str) -> None:
+        last: deque[str] = deque(maxlen=BUILD_LINES)
+        try:
+            for line in self._runner.stream((self.name, *words)):
+                last.append(line)
+                on_line(line)
+        except ProcessFailed:
+            raise ImageUnavailable(
+                failure,
+                hint="see the lines above; without a registry, name a local base: --base-image REF",
+                details=tuple(last),
+            ) from None
+
+    def _made(self, ref: str) -> Image:
+        image = self.image(ref)
+        if image is None:
+            raise ImageUnavailable(f"{self.name} made no image {ref}", hint="deployer doctor")
+        return image
+
+
+def _last_line(text: str) -> str:
+    """The line that says what is wrong: engines end with advice on their own --help."""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and "--help" not in line]
+    return lines[-1] if lines else "no reason given"

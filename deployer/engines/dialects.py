@@ -1,0 +1,95 @@
+"""How nerdctl, docker and podman spell and answer the same things: what differs between them, as data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from deployer.spec import EngineName, State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialect:
+    """One engine's ways. Patterns are searched in stderr, ignoring case."""
+
+    name: EngineName
+    version: tuple[str, ...]
+    """Words that make it answer with JSON, and only when the engine itself answers (not its client alone)."""
+    version_key: tuple[str, ...]
+    """Where the engine's version is in that answer."""
+    rootless: tuple[str, ...]
+    """Words that tell, as JSON, whether it runs rootless; asked only where that is possible."""
+    rootless_mark: str
+    build: tuple[str, ...] = ("build", "--network=host")
+    builds_with_secrets: tuple[str, ...] | None = ()
+    """Words that succeed where a build can be given secrets; none needed when empty, never when None."""
+    install: str = ""
+    start: str = ""
+    refused: re.Pattern[str] = re.compile(r"permission denied", re.IGNORECASE)
+    down: re.Pattern[str] = re.compile(
+        r"cannot connect|is the docker daemon running|no such file or directory|connection refused|connect: ",
+        re.IGNORECASE,
+    )
+    absent: re.Pattern[str] = re.compile(
+        r"no such (object|container|image|volume)|no container|not found", re.IGNORECASE
+    )
+    name_taken: re.Pattern[str] = re.compile(
+        r"name .* is already (in use|used)|conflict.*name|that name is already in use", re.IGNORECASE
+    )
+    port_taken: re.Pattern[str] = re.compile(
+        r"address already in use|port is already allocated|bind for", re.IGNORECASE
+    )
+    image_missing: re.Pattern[str] = re.compile(
+        r"no such image|unable to find image|image not known|image.* not found|pull access denied", re.IGNORECASE
+    )
+    states: Mapping[str, State] = field(
+        default_factory=lambda: {
+            "created": State.CREATED,
+            "configured": State.CREATED,
+            "initialized": State.CREATED,
+            "running": State.RUNNING,
+            "paused": State.PAUSED,
+            "restarting": State.RESTARTING,
+            "exited": State.STOPPED,
+            "stopped": State.STOPPED,
+            "dead": State.STOPPED,
+            "removing": State.STOPPED,
+            "stopping": State.RUNNING,
+        }
+    )
+
+
+DIALECTS: Mapping[EngineName, Dialect] = {
+    EngineName.NERDCTL: Dialect(
+        name=EngineName.NERDCTL,
+        version=("version", "--format", "{{json .}}"),
+        version_key=("Client", "Version"),
+        rootless=("info", "--format", "{{json .SecurityOptions}}"),
+        rootless_mark="rootless",
+        # BuildKit behind nerdctl grants no host network unless it was told to.
+        build=("build",),
+        install="see your distribution, or the nerdctl project's own archive",
+        start="systemctl start containerd",
+    ),
+    EngineName.DOCKER: Dialect(
+        name=EngineName.DOCKER,
+        version=("version", "--format", "{{json .}}"),
+        version_key=("Server", "Version"),
+        rootless=("info", "--format", "{{json .SecurityOptions}}"),
+        rootless_mark="rootless",
+        builds_with_secrets=("buildx", "version"),
+        install="apt-get install docker.io",
+        start="systemctl start docker",
+    ),
+    EngineName.PODMAN: Dialect(
+        name=EngineName.PODMAN,
+        version=("version", "--format", "json"),
+        version_key=("Client", "Version"),
+        rootless=("info", "--format", "json"),
+        rootless_mark='"rootless": true',
+        # Without a registry search list podman takes short names for local ones only.
+        install="apt-get install podman",
+        start="podman system migrate",
+    ),
+}
