@@ -1,0 +1,144 @@
+"""Our own server image: its name, what it is built from, and the build context with what this host's pip needs.
+
+The context holds no secret. An index address with credentials reaches pip in a build secret, or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from deployer.errors import ImageUnavailable, Refused
+from deployer.resources import templates_dir
+from deployer.secrets import mask_url
+from deployer.spec import LABEL_BUILD, BuildRequest
+
+DEFAULT_BASE = "python:3.13.9-slim-bookworm"
+"""Any image with Python 3.11 or newer and its venv module will do."""
+LOCKS = ("build-requirements.txt", "requirements.txt")
+REPOSITORY = "localhost/deployer-devpi"
+_PACKAGE = Path(__file__).resolve().parent
+_LOCKED = re.compile(r"^devpi-server==(\S+)", re.MULTILINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipSettings:
+    """What pip needs on this host to reach its index; ``cert`` is the path of a CA bundle, ``timeout`` in seconds."""
+
+    index_url: str = ""
+    cert: str = ""
+    proxy: str = ""
+    timeout: int | None = None
+
+    @property
+    def secret(self) -> bool:
+        """Whether the address of the index holds credentials."""
+        return "@" in urlsplit(self.index_url).netloc
+
+
+@cache
+def server_version() -> str:
+    """The version of devpi-server that is locked for the image."""
+    found = _LOCKED.search((templates_dir() / "image" / "requirements.txt").read_text(encoding="utf-8"))
+    if found is None:
+        raise AssertionError("templates/image/requirements.txt locks no devpi-server")
+    return found.group(1)
+
+
+def reference() -> str:
+    """The name of our image, with the version of the server that is in it."""
+    return f"{REPOSITORY}:{server_version()}"
+
+
+def _sources() -> tuple[tuple[str, Path], ...]:
+    """What is copied into the image of our own code, by its path in the context."""
+    files = (_PACKAGE / "__init__.py", *sorted((_PACKAGE / "server").glob("*.py")))
+    return tuple((str(Path("deployer") / path.relative_to(_PACKAGE)), path) for path in files)
+
+
+def build_digest(base: str) -> str:
+    """Digest of everything that an image on ``base`` (empty: the default one) is built from."""
+    digest = hashlib.sha256((base or DEFAULT_BASE).encode())
+    templates = templates_dir() / "image"
+    named = (("Dockerfile", templates / "Dockerfile.j2"), *((name, templates / name) for name in LOCKS))
+    for name, path in (*named, *_sources()):
+        digest.update(f"\0{name}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def dockerfile(*, base: str, cert: bool, secret: bool) -> str:
+    """The build file; ``cert``: there is a CA bundle in the context, ``secret``: pip.conf is a build secret."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(templates_dir()),
+        undefined=StrictUndefined,
+        autoescape=False,  # noqa: S701 - not HTML; the only free values are a checked reference and JSON
+        keep_trailing_newline=True,
+    )
+    environment.filters["json"] = json.dumps
+    template = environment.get_template("image/Dockerfile.j2")
+    return template.render(base=base, cert=cert, secret=secret, version=server_version())
+
+
+def prepare(directory: Path, *, base: str, pip: PipSettings, secrets_ok: bool) -> BuildRequest:
+    """Write the build context to ``directory`` (empty, and ours alone).
+
+    ``secrets_ok``: the engine can give a build step a file that stays in no layer. Raises Refused where an index with
+    credentials would need that, ImageUnavailable when the CA bundle can't be read.
+    """
+    if pip.secret and not secrets_ok:
+        raise Refused(
+            f"pip's index {mask_url(pip.index_url)} needs credentials, which this engine would keep in the image",
+            hint="install BuildKit (docker's buildx), or build with PIP_INDEX_URL set to an index without credentials",
+        )
+    context = directory / "context"
+    for name, path in _sources():
+        target = context / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    for name in LOCKS:
+        shutil.copyfile(templates_dir() / "image" / name, context / name)
+    text = dockerfile(base=base, cert=bool(pip.cert), secret=pip.secret)
+    (context / "Dockerfile").write_text(text, encoding="utf-8")
+    if pip.cert:
+        try:
+            shutil.copyfile(pip.cert, context / "ca.pem")
+        except OSError as error:
+            raise ImageUnavailable(
+                f"the CA bundle {pip.cert} can't be read: {error.strerror}", hint="correct pip's cert setting"
+            ) from None
+    return BuildRequest(
+        context=context,
+        tag=reference(),
+        build_args=_build_args(pip),
+        labels=((LABEL_BUILD, build_digest(base if base != DEFAULT_BASE else "")),),
+        secrets=_secrets(directory, pip),
+    )
+
+
+def _build_args(pip: PipSettings) -> tuple[tuple[str, str], ...]:
+    args = {}
+    if pip.index_url and not pip.secret:
+        args["PIP_INDEX_URL"] = pip.index_url
+    if pip.timeout:
+        args["PIP_DEFAULT_TIMEOUT"] = str(pip.timeout)
+    if pip.proxy:
+        # Predefined arguments: no ARG line is needed, and `history` does not show them.
+        args |= {"HTTP_PROXY": pip.proxy, "HTTPS_PROXY": pip.proxy}
+    return tuple(args.items())
+
+
+def _secrets(directory: Path, pip: PipSettings) -> tuple[tuple[str, Path], ...]:
+    if not pip.secret:
+        return ()
+    path = directory / "pip.conf"
+    path.touch(mode=0o600)
+    path.write_text(f"[global]\nindex-url = {pip.index_url}\n", encoding="utf-8")
+    return (("pip_conf", path),)
