@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TextIO
@@ -37,10 +37,6 @@ class Result:
     @property
     def exit_code(self) -> int:
         return self.error.exit_code if self.error else 0
-
-
-def _ignore(_line: str) -> None:
-    return None
 
 
 @dataclass
@@ -89,17 +85,14 @@ class UI:
             self._say(f"{self._paint('warning'.ljust(WIDTH), '33')}{text}")
 
     @contextmanager
-    def working(self, title: str, text: str) -> Iterator[Any]:
-        """A step that takes a while: a spinner with seconds on a terminal, one plain line elsewhere.
+    def working(self, title: str, text: str) -> Iterator[Callable[[str], None]]:
+        """A step that takes a while: a spinner with seconds and the last line of progress on a terminal; elsewhere
+        nothing, unless there is progress: then a plain line that says what takes so long.
 
         Yields a function that takes a line of progress.
         """
-        if self.silent:
-            yield _ignore
-            return
         if not self.terminal:
-            self._say(f"{title.ljust(WIDTH)}{text} …")
-            yield _ignore
+            yield self._announcing(title, text)
             return
         from rich.console import Console
         from rich.markup import escape
@@ -114,6 +107,18 @@ class UI:
 
         with console.status(line(""), spinner="dots") as status:
             yield lambda detail: status.update(line(detail))
+
+    def _announcing(self, title: str, text: str) -> Callable[[str], None]:
+        """Say once, at the first line of progress, what is going on."""
+        told = self.silent
+
+        def announce(_line: str) -> None:
+            nonlocal told
+            if not told:
+                told = True
+                self._say(f"{title.ljust(WIDTH)}{text} …")
+
+        return announce
 
     def finish(self, command: str, result: Result) -> None:
         """Print the result: the envelope with ``--json``, else warnings, the text, and what was found."""

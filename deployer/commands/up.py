@@ -72,7 +72,7 @@ def _bring_up(options: Options, prepared: Prepared, ui: UI, rollback: ExitStack)
         ready.api.simple_status(plan.clients.index)
     timings = {**ready.timings, "index": time.monotonic() - started}
     ui.step("ready", f"{plan.url} in {timings['index']:.1f} s   ({_stages(timings)})")
-    ui.step("indexes", ", ".join(change.text for change in changes) or "unchanged")
+    ui.step("indexes", ", ".join(change.brief for change in changes) or "unchanged")
     # From here on the server is as the profile wants it: a client file that fails is no reason to take it away.
     rollback.pop_all()
     if done != "unchanged":
@@ -197,7 +197,7 @@ def _ready(prepared: Prepared, done: Done, ui: UI) -> Ready:
             credentials=(lambda: _password(prepared)) if own and done != "unchanged" else None,
             index=None,
             deadline=plan.ready_timeout,
-            on_stage=lambda stage, seconds: progress(f"{stage} {seconds:.1f}"),
+            on_stage=lambda stage, seconds: progress(f"{stage} {seconds:.1f}") if ui.terminal else None,
         )
 
 

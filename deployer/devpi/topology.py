@@ -194,6 +194,17 @@ class Change:
         return {change.name: change.after for change in self.fields}
 
     @property
+    def brief(self) -> str:
+        """A few words for people: what became of it."""
+        match self.kind:
+            case Kind.CREATE_USER | Kind.CREATE_INDEX:
+                return f"{self.target} created"
+            case Kind.MODIFY_USER | Kind.MODIFY_INDEX:
+                return f"{self.target}: {', '.join(change.text for change in self.fields)}"
+            case Kind.KEPT | Kind.UNCHANGED:
+                return f"{self.target} {self.kind}"
+
+    @property
     def text(self) -> str:
         """One line for people; credentials inside addresses are masked."""
         noun = "index" if "/" in self.target else "user"
