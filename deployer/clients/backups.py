@@ -1,0 +1,112 @@
+"""What a client file was before deployer, kept until it is put back: its exact bytes, its mode, and what we wrote.
+
+Records are private (0700 folder, 0600 files): a client file may hold a password.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from deployer.clients import files
+from deployer.errors import ClientFileError
+
+SCHEMA = 1
+KEPT_WRITES = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Write:
+    """One content that deployer gave to the file, by its digest, and the values that it set there."""
+
+    sha256: str
+    values: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backup:
+    """The file at ``path`` (symlinks resolved) as it would be without deployer; ``original=None``: there was none.
+
+    ``made``: the folders that deployer had to make for it, the outermost first.
+    """
+
+    path: Path
+    original: bytes | None = field(repr=False)
+    mode: int = 0o644
+    made: tuple[Path, ...] = ()
+    writes: tuple[Write, ...] = ()
+
+    def wrote(self, content: bytes | None) -> bool:
+        """Whether ``content`` is, byte for byte, something that deployer wrote here."""
+        return content is not None and sha256(content) in {write.sha256 for write in self.writes}
+
+    @property
+    def values(self) -> tuple[Mapping[str, str], ...]:
+        """All that deployer ever set here."""
+        return tuple(write.values for write in self.writes)
+
+    def with_write(self, content: bytes, values: Mapping[str, str]) -> Backup:
+        """This record, of a file that is about to get ``content``."""
+        write = Write(sha256=sha256(content), values=dict(values))
+        others = tuple(known for known in self.writes if known != write)
+        return replace(self, writes=(*others, write)[-KEPT_WRITES:])
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _file(path: Path, state: Path) -> Path:
+    return state / f"{files.digest(path)}.json"
+
+
+def load(path: Path, *, state: Path) -> Backup | None:
+    """The record of the file at ``path``; ``None`` when deployer has not written it.
+
+    Raises ClientFileError when the record is damaged or was written by a newer deployer.
+    """
+    file = _file(path, state)
+    content = files.read_bytes(file)
+    if content is None:
+        return None
+    try:
+        record = json.loads(content)
+        if record["schema"] > SCHEMA:
+            raise ClientFileError(f"{file} was written by a newer deployer", hint="upgrade deployer")
+        original = record["original"]
+        return Backup(
+            path=Path(record["path"]),
+            original=None if original is None else base64.b64decode(original, validate=True),
+            mode=int(record["mode"]),
+            made=tuple(Path(folder) for folder in record["made"]),
+            writes=tuple(Write(sha256=write["sha256"], values=dict(write["values"])) for write in record["writes"]),
+        )
+    except (ValueError, KeyError, TypeError):
+        raise ClientFileError(
+            f"{file}, the backup of {path}, is damaged", hint=f"correct {path} by hand and remove the backup"
+        ) from None
+
+
+def save(backup: Backup, *, state: Path) -> Path:
+    """Keep ``backup``; the file of the record. Raises ClientFileError."""
+    record = {
+        "schema": SCHEMA,
+        "path": str(backup.path),
+        "original": None if backup.original is None else base64.b64encode(backup.original).decode(),
+        "mode": backup.mode,
+        "made": [str(folder) for folder in backup.made],
+        "writes": [{"sha256": write.sha256, "values": dict(write.values)} for write in backup.writes],
+    }
+    file = _file(backup.path, state)
+    content = (json.dumps(record, indent=1) + "\n").encode()
+    files.replace(file, content, expected=files.read_bytes(file), mode=0o600)
+    return file
+
+
+def drop(backup: Backup, *, state: Path) -> None:
+    """Forget a record whose file is back as it was."""
+    _file(backup.path, state).unlink(missing_ok=True)
