@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from deployer import __version__
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deployer.server", description=__doc__)
@@ -26,9 +28,9 @@ def _parser() -> argparse.ArgumentParser:
 
     supervise = verbs.add_parser("supervise", help="run serve as a child, with a log and restarts")
     supervise.add_argument("--log", required=True)
-    supervise.add_argument("--log-max-size", default="10m")
+    supervise.add_argument("--log-max-size", default="10m", help="bytes, or with a unit b, k, m or g")
     supervise.add_argument("--log-max-files", type=int, default=3)
-    supervise.add_argument("--restart", default="unless-stopped")
+    supervise.add_argument("--restart", default="unless-stopped", help="no, always, unless-stopped, on-failure[:N]")
     supervise.add_argument("command", nargs="+", help="serve and its options, after --")
 
     secret = verbs.add_parser("secret", help="root's password: show it, or set it from standard input")
@@ -65,29 +67,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _secret(options: argparse.Namespace) -> int:
-    from deployer.server.prepare import Private, read_text, write_private
+    from deployer.server.secretfiles import Private, read_text, write_private
 
     path = Private.of(Path(options.serverdir)).root_password
-    if options.action == "set":
-        write_private(path, sys.stdin.readline().rstrip("\r\n") + "\n")
-        return 0
-    password = read_text(path)
-    if password is None:
-        sys.stderr.write("root's password is not known here\n")
-        return 1
-    sys.stdout.write(password + "\n")
+    try:
+        if options.action == "set":
+            password = sys.stdin.readline().strip()
+            if not password:
+                return _refuse("the password is empty", "give it on standard input")
+            write_private(path, password + "\n")
+            return 0
+        known = read_text(path)
+    except OSError as error:
+        return _refuse(f"{path} can't be used: {error.strerror}", "name the server directory, as the user that owns it")
+    if known is None:
+        return _refuse("root's password is not known here", "tell it with: secret set root")
+    sys.stdout.write(known + "\n")
     return 0
 
 
 def _check(options: argparse.Namespace) -> int:
-    from deployer.server.prepare import Refusal, check
+    from deployer.server.prepare import check
+    from deployer.server.refusal import Refusal
 
     try:
-        sys.stdout.write(json.dumps(check(Path(options.serverdir))) + "\n")
+        sys.stdout.write(json.dumps({"version": __version__} | check(Path(options.serverdir))) + "\n")
     except Refusal as refusal:
-        sys.stderr.write(f"deployer: {refusal.cause}\ndeployer: {refusal.cure}\n")
-        return refusal.code
+        return _refuse(refusal.cause, refusal.cure, code=refusal.code)
     return 0
+
+
+def _refuse(cause: str, cure: str, *, code: int = 1) -> int:
+    sys.stderr.write(f"deployer: {cause}\ndeployer: {cure}\n")
+    return code
 
 
 def _health(options: argparse.Namespace) -> int:

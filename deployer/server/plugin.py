@@ -14,7 +14,7 @@ from typing import Any
 from pluggy import HookimplMarker
 
 from deployer import __version__
-from deployer.server.prepare import Private
+from deployer.server.secretfiles import Private
 
 hookimpl = HookimplMarker("devpiserver")
 

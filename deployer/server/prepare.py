@@ -9,94 +9,30 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
 import sqlite3
+import threading
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-PRIVATE = ".deployer"
+from deployer.server.refusal import DAMAGED, TAKEN, UNSAFE, Refusal
+from deployer.server.secretfiles import PRIVATE, Private, remove, write_private
+
 DATABASE = ".sqlite"
+NODEINFO = ".nodeinfo"
+LAYOUTFILE = ".serverversion"
 LAYOUT = "4"
 """The layout of the server directory (first number of ``.serverversion``) that devpi-server 6 can run."""
 
-TAKEN, DAMAGED, UNSAFE = 5, 9, 11
-"""Exit codes of a refusal: the directory is in use, the data is damaged, it would not be safe."""
-REFUSALS = frozenset({TAKEN, DAMAGED, UNSAFE})
+LOCK_PATIENCE = 2.0
+"""Seconds that a server which is just being stopped has to let go of the directory."""
+CLEAN_CHECK, UNCLEAN_CHECK = 1.0, 20.0
+"""Seconds that the check of the database may delay a start. Most databases need a few milliseconds; one of several
+gigabytes is looked at for so long, and ``check`` reads it to the end."""
 
 # The rollback journal of a transaction that was cut short (sqlite.org/fileformat.html, section 3).
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
-
-
-class Refusal(Exception):
-    """The server must not start: one line of cause, one of cure, and the exit code."""
-
-    def __init__(self, cause: str, *, cure: str, code: int) -> None:
-        super().__init__(cause)
-        self.cause = cause
-        self.cure = cure
-        self.code = code
-
-
-@dataclass(frozen=True)
-class Private:
-    """Our own corner of the server directory, 0700, and what is in it, 0600."""
-
-    directory: Path
-
-    @classmethod
-    def of(cls, serverdir: Path) -> Private:
-        return cls(serverdir / PRIVATE)
-
-    @property
-    def root_password(self) -> Path:
-        return self.directory / "root-password"
-
-    @property
-    def next_root_password(self) -> Path:
-        """A password that is about to become root's."""
-        return self.directory / "root-password.next"
-
-    @property
-    def secret(self) -> Path:
-        """devpi's secret file, with which tokens are signed."""
-        return self.directory / "secret"
-
-    @property
-    def proof_key(self) -> Path:
-        """With this the server proves that it runs on this directory, and on no other."""
-        return self.directory / "proof-key"
-
-    @property
-    def unfinished(self) -> Path:
-        """There while the first boot is under way."""
-        return self.directory / "first-boot"
-
-    @property
-    def running(self) -> Path:
-        """There from start to clean stop."""
-        return self.directory / "running"
-
-    @property
-    def backups(self) -> Path:
-        return self.directory / "backups"
-
-    @property
-    def lock(self) -> Path:
-        return self.directory / "lock"
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text``, atomically and 0600 from the first moment."""
-    temporary = path.with_name(f"{path.name}.new")
-    with contextlib.suppress(FileNotFoundError):
-        temporary.unlink()
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+_TABLES = ("kv", "changelog")
 
 
 @contextlib.contextmanager
@@ -122,50 +58,66 @@ def locked(serverdir: Path) -> Iterator[Private]:
             code=UNSAFE,
         ) from None
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _lock(descriptor):
             raise Refusal(
                 f"another server runs on {serverdir}", cure="stop it, or use another data directory", code=TAKEN
-            ) from None
+            )
         yield private
     finally:
         os.close(descriptor)
 
 
+def _lock(descriptor: int) -> bool:
+    deadline = time.monotonic() + LOCK_PATIENCE
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+
+
 def _check_ours(serverdir: Path) -> None:
     names = {entry.name for entry in os.scandir(serverdir)} - {"lost+found"}
-    if names and not names & {PRIVATE, ".nodeinfo", ".serverversion", DATABASE}:
+    if names and not names & {PRIVATE, NODEINFO, LAYOUTFILE, DATABASE}:
         raise Refusal(
             f"{serverdir} holds files that are not devpi's", cure="use an empty directory for the data", code=UNSAFE
         )
 
 
-def repair(serverdir: Path, private: Private) -> None:
+def repair(serverdir: Path, private: Private, *, seconds: float | None = None) -> None:
     """Make the directory fit for a start: remove litter, roll an interrupted transaction back, check what is there.
 
-    Raises Refusal when the database is damaged, or of a layout that this server can't run. Nothing is ever made anew.
+    ``seconds`` caps the check of the database; by default the cap depends on how the last run ended.
+    Raises Refusal when data is damaged, or of a layout that this server can't run. Nothing is ever made anew.
     """
-    for litter in serverdir.glob("-.nodeinfo*"):
-        # devpi writes this file at each start; on a full disk every try leaves an empty one behind.
-        if litter.stat().st_size == 0:
-            litter.unlink()
+    _remove_litter(serverdir)
     if private.unfinished.exists():
         return
     _check_layout(serverdir)
-    database = serverdir / DATABASE
-    if database.exists():
-        _check_database(database, private)
-    elif (serverdir / ".nodeinfo").exists() and any(serverdir.glob("+files/*")):
+    database, nodeinfo = serverdir / DATABASE, serverdir / NODEINFO
+    if not (database.exists() or nodeinfo.exists() or any(serverdir.glob("+files/*"))):
+        return
+    if not database.exists():
         raise _damaged(database, private, "is missing")
+    if uuid_of(serverdir) is None:
+        raise _damaged(nodeinfo, private, "can't be read" if nodeinfo.exists() else "is missing")
+    _check_database(database, private, seconds)
+
+
+def _remove_litter(serverdir: Path) -> None:
+    """devpi writes ``.nodeinfo`` at each start, by way of a temporary file: on a full disk every try leaves one."""
+    whole = (serverdir / NODEINFO).exists()
+    for litter in serverdir.glob(f"-{NODEINFO}*"):
+        if whole or litter.stat().st_size == 0:
+            litter.unlink()
 
 
 def _check_layout(serverdir: Path) -> None:
-    try:
-        layout = (serverdir / ".serverversion").read_text().strip()
-    except FileNotFoundError:
-        return
-    if layout.partition(".")[0] != LAYOUT:
+    layout = layout_of(serverdir)
+    if layout is not None and layout.partition(".")[0] != LAYOUT:
         raise Refusal(
             f"{serverdir} has the layout {layout or 'nothing'}, this server runs layout {LAYOUT}",
             cure="export it with the devpi-server that made it, and import it into a new directory",
@@ -173,87 +125,117 @@ def _check_layout(serverdir: Path) -> None:
         )
 
 
-def _check_database(database: Path, private: Private) -> None:
+def layout_of(serverdir: Path) -> str | None:
+    """The first line of ``.serverversion``; None when there is no such file."""
+    try:
+        return (serverdir / LAYOUTFILE).read_text(encoding="utf-8", errors="replace").strip()[:40]
+    except FileNotFoundError:
+        return None
+
+
+def uuid_of(serverdir: Path) -> str | None:
+    """The identity of the data; None when ``.nodeinfo`` is absent or damaged."""
+    try:
+        return str(json.loads((serverdir / NODEINFO).read_bytes())["uuid"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _check_database(database: Path, private: Private, seconds: float | None) -> None:
     """One read-write open: devpi opens the database read-only first, and then can't roll a journal back (devpi#952).
 
-    The check is thorough after a stop that was not clean; after a clean one it only looks at the structure of each
-    page, which a large database needs to start in a second.
+    After a clean stop only the structure of the pages is looked at, after any other also what indexes say of tables.
     """
-    journal = database.with_name(database.name + "-journal")
-    hot = journal.exists() and journal.read_bytes()[:8] == _JOURNAL_MAGIC
-    thorough = hot or private.running.exists()
+    unclean = _is_hot(database.with_name(f"{database.name}-journal")) or private.running.exists()
+    thorough = unclean or seconds is not None
+    limit = seconds if seconds is not None else UNCLEAN_CHECK if unclean else CLEAN_CHECK
     try:
-        with contextlib.closing(sqlite3.connect(database, timeout=10)) as connection:
-            pragma = "integrity_check" if thorough else "quick_check"
-            answers = [row[0] for row in connection.execute(f"pragma {pragma}(3)")]
-            # An empty file is a sound database without a single table.
-            tables = connection.execute("select count(*) from sqlite_master where type = 'table'").fetchone()[0]
-    except sqlite3.OperationalError as error:
-        if "full" in str(error) or "readonly" in str(error):
-            raise Refusal(
-                f"{database} can't be written: {error}", cure="free some space, and give it to this user", code=UNSAFE
-            ) from None
-        raise _damaged(database, private, str(error)) from None
+        with contextlib.closing(sqlite3.connect(database, timeout=10, isolation_level=None)) as connection:
+            # Reading is what rolls the journal back. An empty file is a sound database, without a single table.
+            found = {row[0] for row in connection.execute("select name from sqlite_master where type = 'table'")}
+            problem = _problem(connection, "integrity_check" if thorough else "quick_check", limit)
     except sqlite3.DatabaseError as error:
-        raise _damaged(database, private, str(error)) from None
-    if answers != ["ok"]:
-        raise _damaged(database, private, answers[0].splitlines()[0])
-    if not tables:
-        raise _damaged(database, private, "it is empty")
+        base = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        if base in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise _damaged(database, private, f"is damaged: {error}") from None
+        raise Refusal(
+            f"{database} can't be used: {error}", cure="free some space, and give it to this user", code=UNSAFE
+        ) from None
+    if problem:
+        raise _damaged(database, private, f"is damaged: {problem}")
+    if not found.issuperset(_TABLES):
+        raise _damaged(database, private, "has no data of devpi in it")
 
 
-def _damaged(database: Path, private: Private, what: str) -> Refusal:
-    backups = sorted(path.name for path in private.backups.glob("*") if path.is_dir())
-    last = f"the last good backup is {private.backups / backups[-1]}" if backups else "there is no backup"
-    return Refusal(f"{database} is damaged ({what}); {last}", cure="restore it: nothing was changed", code=DAMAGED)
+def _is_hot(journal: Path) -> bool:
+    try:
+        with journal.open("rb") as stream:
+            return stream.read(8) == _JOURNAL_MAGIC
+    except FileNotFoundError:
+        return False
+
+
+def _problem(connection: sqlite3.Connection, pragma: str, seconds: float) -> str:
+    """What SQLite finds wrong, in one line; empty when it finds nothing, or nothing in so many seconds."""
+    timer = threading.Timer(seconds, connection.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        answers = [str(row[0]) for row in connection.execute(f"pragma {pragma}(1)")]
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+            raise
+        return ""
+    finally:
+        timer.cancel()
+    lines = [line for answer in answers for line in answer.splitlines() if not line.startswith("***")]
+    # Cut short, some versions of SQLite tell that as a finding of its own.
+    return "" if not lines or lines == ["ok"] or lines == ["interrupted"] else lines[0]
+
+
+def _damaged(path: Path, private: Private, what: str) -> Refusal:
+    backups = sorted(p for p in private.backups.glob("*") if p.is_dir() and p.suffix != ".partial")
+    if backups:
+        cure = f"the last good backup is {backups[-1]}; nothing was changed"
+    else:
+        cure = f"there is no backup in {private.backups}: restore one of your own; nothing was changed"
+    return Refusal(f"{path} {what}", cure=cure, code=DAMAGED)
 
 
 def needs_first_boot(serverdir: Path, private: Private) -> bool:
     """Whether there is nothing yet, or only what an interrupted first boot left behind."""
-    return private.unfinished.exists() or not (serverdir / ".nodeinfo").exists()
+    return private.unfinished.exists() or not (serverdir / NODEINFO).exists()
 
 
 def start_over(serverdir: Path, private: Private) -> None:
     """Clear what an interrupted first boot left: nobody was ever answered from it."""
     write_private(private.unfinished, "")
-    for name in (DATABASE, f"{DATABASE}-journal", ".nodeinfo", ".serverversion", ".event_serial"):
+    for name in (DATABASE, f"{DATABASE}-journal", NODEINFO, LAYOUTFILE, ".event_serial"):
         (serverdir / name).unlink(missing_ok=True)
+    # devpi-init leaves this file out when the directory is not empty, and ours is in it.
+    write_private(serverdir / LAYOUTFILE, LAYOUT)
 
 
-def ensure_secrets(private: Private) -> None:
-    """The keys that the server generates for itself, where they are missing."""
-    if not private.secret.exists():
-        write_private(private.secret, secrets.token_urlsafe(48))
-    if not private.proof_key.exists():
-        write_private(private.proof_key, secrets.token_hex(32))
-
-
-def new_password(path: Path) -> str:
-    """Generate a password and keep it at ``path`` before it is valid anywhere."""
-    password = secrets.token_urlsafe(32)
-    write_private(path, password + "\n")
-    return password
-
-
-def read_text(path: Path) -> str | None:
-    """The text of a small file, stripped; None when it is absent or empty."""
-    try:
-        return path.read_text(encoding="ascii").strip() or None
-    except FileNotFoundError:
-        return None
+def finish_first_boot(private: Private) -> None:
+    remove(private.unfinished)
 
 
 def check(serverdir: Path) -> dict[str, object]:
-    """What can be told of a server directory without starting a server on it, and without changing it.
+    """What can be told of a server directory that no server runs on; an interrupted transaction is rolled back.
 
-    Raises Refusal as a start would.
+    The database is read to its end. Raises Refusal as a start would.
     """
+    if not serverdir.is_dir():
+        raise Refusal(f"{serverdir} is not a directory", cure="name the server directory", code=UNSAFE)
     with locked(serverdir) as private:
-        repair(serverdir, private)
-        nodeinfo = serverdir / ".nodeinfo"
+        clean = not private.running.exists()
+        repair(serverdir, private, seconds=threading.TIMEOUT_MAX)
+        database = serverdir / DATABASE
         return {
             "serverdir": str(serverdir),
-            "initialised": nodeinfo.exists() and not private.unfinished.exists(),
-            "uuid": json.loads(nodeinfo.read_text()).get("uuid") if nodeinfo.exists() else None,
-            "clean": not private.running.exists(),
+            "initialised": not needs_first_boot(serverdir, private),
+            "uuid": uuid_of(serverdir),
+            "layout": layout_of(serverdir),
+            "database_bytes": database.stat().st_size if database.exists() else 0,
+            "clean": clean,
         }

@@ -1,6 +1,6 @@
 """The parent of a server that runs without a container engine: keeps its log, restarts it, and takes it along.
 
-Standard library only, and little of it: this process stays in memory for as long as the server runs.
+Standard library only, one thread, and little memory: this process stays for as long as the server runs.
 """
 
 from __future__ import annotations
@@ -10,68 +10,74 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
-from deployer.server.prepare import REFUSALS
+from deployer.server.refusal import REFUSALS
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before a restart: doubled each time, forgotten once the server ran for STEADY seconds."""
 STEADY = 60.0
 MOST_FAILURES = 5
+"""Quick ends in a row after which it is given up, where the policy names no number of its own."""
 KILL_AFTER = 8.0
 """Seconds that the server has to stop after a signal."""
+LONGEST_LINE = 1 << 16
+USAGE = 2
 _UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_STOPS = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_PDEATHSIG = 1
 
 
 def size(text: str) -> int:
     """Bytes of ``10m``. Raises ValueError."""
     unit = text[-1:].lower()
-    return int(text[:-1]) * _UNITS[unit] if unit in _UNITS else int(text)
+    number = int(text[:-1]) * _UNITS[unit] if unit in _UNITS else int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
 
 
-@dataclass
 class Log:
     """A file of lines, each after its time (RFC 3339, UTC), rotated by size: ``server.log``, ``server.log.1``, …"""
 
-    path: Path
-    max_bytes: int
-    max_files: int
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def __post_init__(self) -> None:
+    def __init__(self, path: Path, *, max_bytes: int, max_files: int) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._max_files = max_files
         self._open()
 
     def _open(self) -> None:
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.fchmod(descriptor, 0o600)
         self._stream = os.fdopen(descriptor, "ab", buffering=0)
+        self._size = os.fstat(descriptor).st_size
 
     def write(self, line: str) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         data = f"{now} {line}\n".encode("utf-8", "replace")
-        with self._lock:
-            if self._stream.tell() and self._stream.tell() + len(data) > self.max_bytes:
+        try:
+            if self._size and self._size + len(data) > self._max_bytes:
                 self._rotate()
-            try:
-                self._stream.write(data)
-            except OSError:
-                return  # a full disk must not end the server that it belongs to
+            self._size += self._stream.write(data)
+        except OSError:
+            return  # a full disk must not end the server that it belongs to
 
     def _rotate(self) -> None:
+        for number in range(self._max_files - 1, 0, -1):
+            newer = self._numbered(number - 1)
+            if newer.exists():
+                newer.replace(self._numbered(number))
+        self._path.unlink(missing_ok=True)
         self._stream.close()
-        for number in range(self.max_files - 1, 0, -1):
-            older = self.path if number == 1 else self.path.with_name(f"{self.path.name}.{number - 1}")
-            if older.exists():
-                older.replace(self.path.with_name(f"{self.path.name}.{number}"))
-        if self.max_files == 1:
-            self.path.unlink(missing_ok=True)
         self._open()
+
+    def _numbered(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}") if number else self._path
 
 
 @dataclass(frozen=True)
@@ -79,26 +85,38 @@ class Policy:
     """``no``, ``always``, ``unless-stopped``, ``on-failure`` or ``on-failure:N``, as container engines have them."""
 
     name: str
-    most: int = MOST_FAILURES
+    restarts: int = MOST_FAILURES - 1
+    """Restarts in a row, unless the server ran for STEADY seconds in between."""
 
     @classmethod
     def parse(cls, text: str) -> Policy:
+        """Raises ValueError."""
         name, _, count = text.partition(":")
-        return cls(name, int(count) if count else MOST_FAILURES)
+        if name not in {"no", "always", "unless-stopped", "on-failure"} or (count and name != "on-failure"):
+            raise ValueError(text)
+        return cls(name, int(count)) if count else cls(name)
 
-    def again(self, code: int, failures: int) -> bool:
-        """Whether to start again after exit ``code`` and so many failures in a row."""
-        if self.name == "no" or code in REFUSALS or failures > self.most:
+    def again(self, code: int, *, ends: int) -> bool:
+        """Whether to start again after exit ``code``, which was the ``ends``-th quick end in a row."""
+        if self.name == "no" or code in REFUSALS or ends > self.restarts:
             return False
         return code != 0 or self.name in {"always", "unless-stopped"}
 
 
-def _die_with_parent() -> None:
-    """In the child: be killed when the supervisor is, however it dies (prctl(2)). Nothing to do it with elsewhere."""
-    if sys.platform == "linux":
-        import ctypes
+def _tied_to(parent: int) -> Callable[[], None]:
+    """For the child, between fork and exec: be killed when the supervisor is, however it dies (prctl(2))."""
+    if sys.platform != "linux":
+        return lambda: None
+    from ctypes import CDLL
 
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl = CDLL(None).prctl
+
+    def tie() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before we were tied
+            os._exit(1)
+
+    return tie
 
 
 class Supervisor:
@@ -108,41 +126,58 @@ class Supervisor:
         self._command = tuple(command)
         self._log = log
         self._policy = policy
+        self._tie = _tied_to(os.getpid())
         self._child: subprocess.Popen[bytes] | None = None
-        self._stopping = threading.Event()
+        self._stopping = False
 
-    def stop(self, number: int, _frame: FrameType | None = None) -> None:
-        self._stopping.set()
-        if self._child is not None and self._child.poll() is None:
+    def listen(self) -> None:
+        """Take the signals of this process."""
+        for number in _STOPS:
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGALRM, self._kill)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        if not self._stopping:
+            self._stopping = True
+            signal.setitimer(signal.ITIMER_REAL, KILL_AFTER)
+            self._send(signal.SIGTERM)
+
+    def _kill(self, _number: int, _frame: FrameType | None) -> None:
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: int) -> None:
+        if self._child is not None:
             self._child.send_signal(number)
-            threading.Thread(target=self._kill_late, args=(self._child,), daemon=True).start()
-
-    @staticmethod
-    def _kill_late(child: subprocess.Popen[bytes]) -> None:
-        try:
-            child.wait(KILL_AFTER)
-        except subprocess.TimeoutExpired:
-            child.kill()
 
     def run(self) -> int:
         """The exit code of the last run; 0 when it was stopped."""
-        failures, pause = 0, FIRST_PAUSE
+        ends, pause = 0, FIRST_PAUSE
         while True:
             started = time.monotonic()
             code = self._once()
-            if self._stopping.is_set():
+            if self._stopping:
                 self._log.write(f"supervisor: stopped, exit code {code}")
                 return 0
             if time.monotonic() - started > STEADY:
-                failures, pause = 0, FIRST_PAUSE
-            failures += 1
-            if not self._policy.again(code, failures):
+                ends, pause = 0, FIRST_PAUSE
+            ends += 1
+            if not self._policy.again(code, ends=ends):
                 self._log.write(f"supervisor: exit code {code}, not started again")
                 return code
             self._log.write(f"supervisor: exit code {code}, starting again in {pause:.1f} s")
-            if self._stopping.wait(pause):
+            if self._stopped_within(pause):
+                self._log.write("supervisor: stopped")
                 return 0
             pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _stopped_within(self, seconds: float) -> bool:
+        """Wait, and say whether a signal ended that; blocked, it can't slip in before the wait begins."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+        try:
+            return self._stopping or signal.sigtimedwait(_STOPS, seconds) is not None
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
     def _once(self) -> int:
         self._child = subprocess.Popen(
@@ -150,24 +185,28 @@ class Supervisor:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            preexec_fn=_die_with_parent,
+            preexec_fn=self._tie,
         )
-        if self._stopping.is_set():  # the signal came while there was no child to pass it on to
-            self._child.terminate()
+        self._log.write(f"supervisor: started process {self._child.pid}")
+        if self._stopping:  # the signal came while there was no child to pass it on to
+            self._send(signal.SIGTERM)
         assert self._child.stdout is not None  # noqa: S101 - it is a pipe
-        for line in self._child.stdout:
-            self._log.write(line.decode("utf-8", "replace").rstrip("\r\n"))
+        with self._child.stdout as output:
+            while line := output.readline(LONGEST_LINE):
+                self._log.write(line.decode("utf-8", "replace").rstrip("\r\n"))
         code = self._child.wait()
         return 128 - code if code < 0 else code
 
 
-def supervise(options: argparse.Namespace, *, python: Callable[[], str] = lambda: sys.executable) -> int:
+def supervise(options: argparse.Namespace) -> int:
     """Supervise ``deployer.server serve …`` until it is stopped; the exit code."""
     os.umask(0o077)
-    log = Log(Path(options.log), size(options.log_max_size), options.log_max_files)
-    command = (python(), "-m", "deployer.server", *options.command)
-    supervisor = Supervisor(command, log, Policy.parse(options.restart))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, supervisor.stop)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        policy, limit = Policy.parse(options.restart), size(options.log_max_size)
+        log = Log(Path(options.log), max_bytes=limit, max_files=options.log_max_files)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"deployer: the server can't be supervised: {error}\n")
+        return USAGE
+    supervisor = Supervisor((sys.executable, "-m", "deployer.server", *options.command), log, policy)
+    supervisor.listen()
     return supervisor.run()
