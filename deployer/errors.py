@@ -3,6 +3,7 @@
 ::
 
     DeployerError            1   internal              a defect of ours
+    ├── UsageError           2   usage                 the command line contradicts itself
     ├── ProfileError         3   profile-invalid       the profile is wrong (all problems at once)
     ├── EngineError          4   engine-failed         the engine refused or failed
     │   ├── EngineUnreachable    engine-unreachable    no engine answers
@@ -39,6 +40,11 @@ class DeployerError(Exception):
         self.message = message
         self.hint = hint
         self.details = details
+
+
+class UsageError(DeployerError):
+    code = "usage"
+    exit_code = 2
 
 
 class ProfileError(DeployerError):

@@ -34,8 +34,9 @@ def state_dir(name: str) -> Path:
 
 
 def make_private(directory: Path) -> Path:
-    """Create ``directory`` (and its parents) for this user's eyes only."""
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Create ``directory`` for this user's eyes only, and so every parent that is missing (whatever the umask)."""
+    for path in (*reversed(directory.parents), directory):
+        path.mkdir(exist_ok=True, mode=0o700)
     directory.chmod(0o700)
     return directory
 

@@ -29,13 +29,12 @@ class Options(Common):
 
 def run(options: Options, ui: UI) -> Result:
     """Write the index address and the time-out to pip's configuration, keeping everything else in it."""
-    import typer
-
     from deployer.clients import pip
+    from deployer.errors import UsageError
 
     scope = options.scope or _scope(options.name)
     if scope not in SCOPES:
-        raise typer.BadParameter(f"--scope is one of {', '.join(SCOPES)}")
+        raise UsageError(f"--scope is one of {', '.join(SCOPES)}")
     if options.undo:
         change = pip.undo(scope=scope, env=os.environ)
         ui.step("pip", f"{change.path}: {'restored' if change.changed else 'nothing to undo'}")

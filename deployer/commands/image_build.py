@@ -16,17 +16,16 @@ class Options(Overrides):
 
 def run(options: Options, ui: UI) -> Result:
     """Build our own server image, with the index, CA bundle and proxy of this host's pip."""
-    import typer
-
     from deployer.apply import build_own
     from deployer.engines import detect
+    from deployer.errors import UsageError
     from deployer.image import build_digest, reference
     from deployer.loader import load
     from deployer.plan import ImagePlan
 
     profile = load(options.profile, overrides=overrides(options)).profile
     if profile.engine == "process":
-        raise typer.BadParameter("--engine process needs no image")
+        raise UsageError("--engine process needs no image")
     engine = detect(profile.engine).engine
     plan = ImagePlan(ref=reference(), own=True, base=profile.image.base, build=build_digest(profile.image.base))
     with ui.working("image", plan.ref) as progress:

@@ -22,17 +22,16 @@ class Options(Located):
 
 def run(options: Options, ui: UI) -> Result:
     """Show the server's log lines, secrets blanked."""
-    import typer
-
     from deployer.deployment import require
+    from deployer.errors import UsageError
     from deployer.secrets import mask
 
     if options.follow and options.json:
-        raise typer.BadParameter("--follow never ends, and --json is one envelope: choose one")
+        raise UsageError("--follow never ends, and --json is one envelope: choose one")
     try:
         pattern = re.compile(options.grep)
     except re.error as error:
-        raise typer.BadParameter(f"--grep: {error}") from None
+        raise UsageError(f"--grep: {error}") from None
     deployment = require(options.name, engine=options.engine)
     deployment.password("root")  # from now on known to mask()
     # With a filter, the last N are the last N that match.

@@ -26,15 +26,14 @@ class Options(Overrides):
 
 def run(options: Options, ui: UI) -> Result:
     """Print what would be run, as a script or as one command line. The engine need not be installed."""
-    import typer
-
+    from deployer.errors import UsageError
     from deployer.loader import load
     from deployer.plan import plan
     from deployer.prepare import gather
     from deployer.render import Directory, run_argv, run_script
 
     if options.format not in FORMATS:
-        raise typer.BadParameter(f"--format is one of {', '.join(FORMATS)}")
+        raise UsageError(f"--format is one of {', '.join(FORMATS)}")
     loaded = load(options.profile, overrides=overrides(options))
     info = _engine(loaded.profile.engine)
     facts = gather(loaded.profile, info, None, name=options.name, any_port=True)

@@ -21,16 +21,15 @@ def run(options: Options, ui: UI) -> Result:
     """Remember a user's password, read from the terminal or from standard input, never from the command line."""
     import getpass
 
-    import typer
-
     from deployer.deployment import store_password
+    from deployer.errors import UsageError
     from deployer.secrets import Secret
     from deployer.state import hold
 
     text = getpass.getpass(f"Password of {options.user}: ") if sys.stdin.isatty() else sys.stdin.readline()
     text = text.rstrip("\r\n")
     if not text:
-        raise typer.BadParameter("the password is empty")
+        raise UsageError("the password is empty")
     with hold(options.name, wait=options.wait):
         store_password(options.name, options.user, Secret(text))
     ui.step("secret", f"the password of {options.user} is kept, 0600")

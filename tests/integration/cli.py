@@ -1,0 +1,116 @@
+"""The command line as a user has it: a process of its own, a home of its own, nothing of ours in its environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.engines import BASE
+from tests.plain_devpi import free_port
+
+KEPT = ("PATH", "LANG", "DOCKER_HOST", "PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR", "PYTHONPATH")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def envelope(self) -> dict[str, Any]:
+        """The one JSON document that is all of stdout."""
+        parsed = json.loads(self.out)
+        assert set(parsed) == {"schema", "command", "ok", "data", "warnings", "error"}
+        assert parsed["ok"] is (self.code == 0)
+        return dict(parsed)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return dict(self.envelope["data"])
+
+
+@dataclass
+class Cli:
+    """One deployment of one user: ``home`` holds all that the command line may touch."""
+
+    home: Path
+    engine: str
+    network: str = "bridge"
+    upstream: str = ""
+    port: int = field(default_factory=free_port)
+    name: str = field(default_factory=lambda: f"deployer-test-{uuid.uuid4().hex[:8]}")
+    extra: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def env(self) -> dict[str, str]:
+        kept = {key: os.environ[key] for key in KEPT if key in os.environ}
+        return {
+            **kept,
+            "HOME": str(self.home),
+            "DEPLOYER_NAME": self.name,
+            "DEPLOYER_BASE_IMAGE": BASE,
+            "DEPLOYER_STATE_DIR": str(self.home / "state"),
+            **self.extra,
+        }
+
+    @property
+    def data(self) -> Path:
+        return self.home / "data"
+
+    @property
+    def pip_conf(self) -> Path:
+        return self.home / ".config/pip/pip.conf"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def argv(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "deployer.cli", *words]
+
+    def run(self, *words: str, env: Mapping[str, str] | None = None, stdin: str = "", timeout: float = 240) -> Done:
+        done = subprocess.run(
+            self.argv(*words),
+            env={**self.env, **(env or {})},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            cwd=self.home,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return Done(code=done.returncode, out=done.stdout, err=done.stderr)
+
+    def up_words(self, *words: str) -> Sequence[str]:
+        where = ["--engine", self.engine, "--port", str(self.port), "--data", str(self.data)]
+        if self.engine != "process":
+            where += ["--network", self.network]
+        if self.upstream:
+            where += ["--upstream", self.upstream]
+        return ("up", *where, *words)
+
+    def up(self, *words: str, **kwargs: Any) -> Done:
+        return self.run(*self.up_words(*words), **kwargs)
+
+    def pip(self, *words: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """The real pip, configured by nothing but this user's files."""
+        return subprocess.run(
+            [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-cache-dir", *words],
+            env={**self.env, **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+
+    def clean(self) -> None:
+        self.run("down", "--engine", self.engine, "--purge", "--yes", "--wait", "30")
