@@ -6,27 +6,24 @@ are replaced. All problems are told at once, each with file and line.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any
 
 from deployer.errors import ProfileError
+from deployer.problems import Problem, Source, did_you_mean, masked, profile_error, shown
 from deployer.profile import Profile
 from deployer.resources import profiles_dir
-from deployer.secrets import mask_url
-from deployer.strictyaml import MAX_BYTES, Document, Problem, Tree, parse, parse_value
+from deployer.strictyaml import MAX_BYTES, Document, KeyPath, Tree, dotted, parse, parse_value
+from deployer.validation import ENTRIES, HEAD, validate
 
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
-
-KeyPath = tuple[str, ...]
 SUFFIXES = (".yaml", ".yml")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _MAX_CHAIN = 10
+_SCALARS = ("engine", "data")
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,15 @@ class Override:
 
     @property
     def path(self) -> KeyPath:
-        return tuple(self.key.split("."))
+        """``key`` in steps. Names of users and indexes may hold dots: what follows the last one is a field, except
+        that a mapping or nothing is given to a whole entry."""
+        section, _, rest = self.key.partition(".")
+        if section not in ENTRIES or not rest:
+            return tuple(self.key.split("."))
+        name, dot, last = rest.rpartition(".")
+        known = last in ENTRIES[section].model_fields
+        whole = self.value is None or isinstance(self.value, Mapping)
+        return (section, name, last) if dot and (known or not whole) else (section, rest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +56,8 @@ class ProfileFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A checked profile. ``sources``: dotted key to ``file:line`` or option, for every value that is not a default."""
+    """A checked profile. ``sources``: dotted key to ``file:line`` or option, for every value that is not a default.
+    ``files``: the profile's own first, then what it extends."""
 
     profile: Profile
     name: str
@@ -69,26 +75,29 @@ def user_profiles() -> Path:
 
 
 def available(user_dir: Path | None = None) -> tuple[ProfileFile, ...]:
-    """Every profile that can be named: a user's own come first and hide shipped ones of the same name."""
+    """Every profile that can be named: a user's own hide shipped ones of the same name."""
     found: dict[str, ProfileFile] = {}
     for directory in (user_dir or user_profiles(), profiles_dir()):
-        for path in sorted(directory.glob("*")) if directory.is_dir() else ():
-            if path.suffix in SUFFIXES:
-                text = parse(path.read_bytes()[: MAX_BYTES + 1]).tree.get("description")
-                description = text if isinstance(text, str) else ""
-                found.setdefault(path.stem, ProfileFile(name=path.stem, path=path, description=description))
+        for path in _files(directory):
+            description = _read(path, str(path)).tree.get("description")
+            found.setdefault(
+                path.stem,
+                ProfileFile(name=path.stem, path=path, description=description if isinstance(description, str) else ""),
+            )
     return tuple(sorted(found.values(), key=lambda profile: profile.name))
 
 
 def parse_set(text: str) -> Override:
-    """``key=value`` of ``--set``; the value is a scalar, ``[a, b]`` or ``{a: b}``. Raises ProfileError."""
+    """The override that ``--set key=value`` asks for; the value is YAML on one line. Raises ProfileError."""
     key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise ProfileError(f"--set {mask_url(text)}: expected key=value", hint="for example --set network.port=4000")
+    key = key.strip()
+    source = f"--set {masked(key)}"
+    if not equals or not key:
+        raise ProfileError(f"--set {masked(text)}: expected key=value", hint="for example --set network.port=4000")
     try:
-        return Override(key.strip(), parse_value(value), f"--set {key.strip()}")
+        return Override(key, parse_value(value, name=source), source)
     except ValueError as error:
-        raise ProfileError(f"--set {key}: {error}", hint="quote the value if it holds : { [ or #") from None
+        raise ProfileError(f"{source}: {error}", hint="quote the value if it holds : { [ or #") from None
 
 
 def load(ref: str = "default", *, overrides: Sequence[Override] = (), user_dir: Path | None = None) -> Loaded:
@@ -98,45 +107,54 @@ def load(ref: str = "default", *, overrides: Sequence[Override] = (), user_dir: 
     """
     chain = _Chain(user_dir or user_profiles())
     chain.follow(ref)
-    chain.stop_at_problems()
-    merged: dict[str, Tree] = {"indexes": _default_indexes()}
-    sources: dict[KeyPath, str] = {}
-    for path, document in reversed(chain.documents):
-        _merge(merged, {k: v for k, v in document.tree.items() if k not in ("extends", "description")})
-        shown = _shown(path)
-        sources.update({keys: f"{shown}:{line}" for keys, line in document.lines.items()})
+    stack = _Stack()
+    for document in reversed(chain.documents):
+        said = {key: value for key, value in document.tree.items() if key not in HEAD}
+        stack.put(said, document.sources)
     for override in overrides:
-        _merge(merged, _nested(override.path, override.value))
-        sources[override.path] = override.source
-    _drop_nothing(merged, "indexes", "users")
-    profile = _validated(merged, sources)
+        tree = _nested(override.path, override.value)
+        stack.put(tree, {path: Source(where=override.source) for path, _ in _values(tree)})
+    profile, problems = validate(stack.tree, stack.source_of, partial=bool(chain.problems))
+    problems = [*chain.problems, *([] if chain.problems else stack.problems), *problems]
+    if problems or profile is None:
+        raise profile_error(problems)
     return Loaded(
         profile=profile,
         name=Path(ref).stem if _is_path(ref) else ref,
-        sources={".".join(keys): source for keys, source in sources.items()},
-        files=tuple(path for path, _ in chain.documents),
+        sources=stack.leaf_sources(),
+        files=tuple(chain.paths),
     )
 
 
-def _default_indexes() -> dict[str, Tree]:
-    return {name: index.model_dump(exclude_none=True) for name, index in Profile().indexes.items()}
-
-
-def _drop_nothing(tree: dict[str, Tree], *sections: str) -> None:
-    """``root/pypi: null`` takes an index away that a profile below declares."""
-    for section in sections:
-        entries = tree.get(section)
-        if isinstance(entries, dict):
-            for name in [name for name, value in entries.items() if value is None]:
-                del entries[name]
+# Finding and reading
 
 
 def _is_path(ref: str) -> bool:
     return "/" in ref or ref.endswith(SUFFIXES)
 
 
-def _shown(path: Path) -> str:
-    return path.name if path.is_relative_to(profiles_dir()) else str(path)
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, a directory that may not be searched
+        return False
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    try:
+        listed = sorted(directory.iterdir())
+    except OSError:
+        return
+    yield from (path for path in listed if path.suffix in SUFFIXES and _NAME.fullmatch(path.stem) and _is_file(path))
+
+
+def _read(path: Path, name: str) -> Document:
+    try:
+        with path.open("rb") as stream:
+            return parse(stream.read(MAX_BYTES + 1), name=name)
+    except OSError as error:
+        problem = Problem(message=f"can't be read: {error.strerror}", source=Source(where=name))
+        return Document(problems=(problem,))
 
 
 @dataclass
@@ -144,96 +162,154 @@ class _Chain:
     """The profile and all that it extends, nearest first."""
 
     user_dir: Path
-    documents: list[tuple[Path, Document]] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    hints: list[str] = field(default_factory=list)
+    paths: list[Path] = field(default_factory=list)
+    documents: list[Document] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
 
     def follow(self, ref: str) -> None:
-        path = self._find(ref, said_by="")
-        while path is not None:
-            document = self._read(path)
-            self.documents.append((path, document))
-            for problem in document.problems:
-                self._add(f"{_shown(path)}{_line(problem)}: {problem.message}", problem.hint)
-            path = self._parent(path, document)
+        found = self._find(ref, None, None)
+        while found is not None:
+            path, name = found
+            document = _read(path, name)
+            self.paths.append(path)
+            self.documents.append(document)
+            self.problems += document.problems
+            found = self._parent(path, document)
 
-    def _parent(self, path: Path, document: Document) -> Path | None:
+    def _parent(self, path: Path, document: Document) -> tuple[Path, str] | None:
+        source = document.sources.get(("extends",))
+        description = document.tree.get("description")
+        if not isinstance(description, str | None):
+            where = document.sources.get(("description",))
+            self._add("description: expected a text", "description: what it is for", where)
         parent = document.tree.get("extends")
-        if parent is None:
-            return None
-        said_by = f"{_shown(path)}:{document.lines.get(('extends',), 1)}: extends: "
-        if not isinstance(parent, str):
-            self._add(f"{said_by}expected the name of one profile", "extends: default")
-            return None
-        found = self._find(parent, said_by=said_by, relative_to=path)
-        if found is not None and (any(found == seen for seen, _ in self.documents) or len(self.documents) > _MAX_CHAIN):
-            self._add(f"{said_by}{parent!r} leads back to itself", "remove one of the extends:")
-            return None
-        return found
-
-    def _find(self, ref: str, *, said_by: str, relative_to: Path | None = None) -> Path | None:
-        if _is_path(ref):
-            path = Path(ref).expanduser()
-            if relative_to is not None and not path.is_absolute():
-                path = relative_to.parent / path
-            if not path.is_file():
-                self._add(f"{said_by}there is no profile file {path}", "deployer profiles")
-                return None
-            return path.resolve()
-        if _NAME.fullmatch(ref):
-            for directory in (self.user_dir, profiles_dir()):
-                for suffix in SUFFIXES:
-                    path = (directory / (ref + suffix)).resolve()
-                    # A user's own `default` that extends `default` means the shipped one.
-                    if path.is_file() and path != relative_to:
-                        return path
-        names = [profile.name for profile in available(self.user_dir)]
-        self._add(f"{said_by}there is no profile named {ref!r}", _did_you_mean(ref, names) or "deployer profiles")
+        if isinstance(parent, str) and len(self.paths) < _MAX_CHAIN:
+            return self._find(parent, path, source)
+        if isinstance(parent, str):
+            self._add(f"extends: more than {_MAX_CHAIN} profiles build on each other", "use fewer", source)
+        elif parent is not None:
+            self._add("extends: expected the name of one profile", "extends: default", source)
         return None
 
-    def _read(self, path: Path) -> Document:
+    def _find(self, ref: str, child: Path | None, source: Source | None) -> tuple[Path, str] | None:
+        """The file that ``ref`` means and what messages call it, or ``None`` and a problem."""
+        found = self._by_path(ref, child) if _is_path(ref) else self._by_name(ref, child)
+        extends = "extends: " if child else ""
+        if not found:
+            self._add(f"{extends}there is no profile {shown(ref)}", self._instead(ref), source)
+            return None
+        # A name that is in the chain already means another file of that name: a user's own `default` that extends
+        # `default` means the shipped one.
+        for path, name in found:
+            if path not in self.paths:
+                return path, name
+        self._add(f"{extends}{shown(ref)} leads back to itself", "take one of the extends: away", source)
+        return None
+
+    def _by_path(self, ref: str, child: Path | None) -> list[tuple[Path, str]]:
         try:
-            with path.open("rb") as stream:
-                return parse(stream.read(MAX_BYTES + 1))
-        except OSError as error:
-            return Document(problems=(Problem(message=f"can't be read: {error.strerror}"),))
+            path = Path(ref).expanduser()
+        except RuntimeError:  # ~someone who is not there
+            return []
+        path = child.parent / path if child else path
+        if not _is_file(path):
+            return []
+        found = path.resolve()
+        return [(found, masked(str(found if child else path)))]
 
-    def _add(self, problem: str, hint: str) -> None:
-        self.problems.append(problem)
-        self.hints.append(hint)
+    def _by_name(self, ref: str, child: Path | None) -> list[tuple[Path, str]]:
+        # What is shipped builds on what is shipped, so that a user's own `default` may extend any of it.
+        shipped = child is not None and child.parent == profiles_dir()
+        directories = (profiles_dir(),) if shipped else (self.user_dir, profiles_dir())
+        paths = [directory / (ref + suffix) for directory in directories for suffix in SUFFIXES]
+        named = paths if _NAME.fullmatch(ref) else []
+        return [
+            (path.resolve(), path.name if path.parent == profiles_dir() else str(path))
+            for path in named
+            if _is_file(path)
+        ]
 
-    def stop_at_problems(self) -> None:
-        if self.problems:
-            raise _error(list(zip(self.problems, self.hints, strict=True)))
+    def _instead(self, ref: str) -> str:
+        names = [profile.name for profile in available(self.user_dir)]
+        if "://" in ref:
+            return "a profile is a name or a file, not an address"
+        return did_you_mean(Path(ref).stem if _is_path(ref) else ref, names) or "`deployer profiles` lists them"
 
-
-def _line(problem: Problem) -> str:
-    return f":{problem.line}" if problem.line else ""
-
-
-def _error(problems: Sequence[tuple[str, str]]) -> ProfileError:
-    """One problem as it is; several as a count and a line each, with its cure."""
-    if len(problems) == 1:
-        message, hint = problems[0]
-        return ProfileError(message, hint=hint or "profiles/reference.yaml has every key with its meaning")
-    lines = tuple(f"{message} ({hint})" if hint else message for message, hint in problems)
-    return ProfileError(
-        f"{len(problems)} problems in the profile",
-        hint="profiles/reference.yaml has every key with its meaning",
-        details=lines,
-    )
+    def _add(self, message: str, hint: str, source: Source | None) -> None:
+        self.problems.append(Problem(message=message, hint=hint, source=source))
 
 
-def _merge(into: dict[str, Tree], over: Mapping[str, Any]) -> None:
+# Merging
+
+
+class _Stack:
+    """Layers put over the defaults, and for each path who gave it last."""
+
+    def __init__(self) -> None:
+        self.tree: dict[str, Any] = {"indexes": _default_indexes()}
+        self.problems: list[Problem] = []
+        self._sources: dict[KeyPath, Source] = {}
+
+    def put(self, tree: Mapping[str, object], sources: Mapping[KeyPath, Source]) -> None:
+        self._sources.update(sources)
+        layer = {key: value for key, value in tree.items() if _says_something(key, value)}
+        indexes, users = layer.get("indexes"), layer.get("users")
+        if isinstance(users, Mapping):
+            layer["users"] = {name: {} if value is None else value for name, value in users.items()}
+        if isinstance(indexes, Mapping):
+            for name in [name for name, value in indexes.items() if value is None]:
+                self._take_away(name)
+            layer["indexes"] = {name: value for name, value in indexes.items() if value is not None}
+        _merge(self.tree, layer)
+
+    def _take_away(self, name: str) -> None:
+        """``root/pypi: null`` takes an index away that a layer below declares."""
+        below = self.tree.get("indexes")
+        if not isinstance(below, dict) or below.pop(name, None) is None:
+            path: KeyPath = ("indexes", name)
+            hint = did_you_mean(name, below or ()) or "type: mirror, or type: stage"
+            message = f"{dotted(path)}: has nothing below it, and no such index is there to take away"
+            self.problems.append(Problem(message=message, hint=hint, source=self.source_of(path)))
+
+    def source_of(self, path: KeyPath) -> Source | None:
+        """Who gave ``path``, or the nearest thing above it."""
+        for length in range(len(path), 0, -1):
+            source = self._sources.get(path[:length])
+            if source is not None and not self._replaced(path[:length], source):
+                return source
+        return None
+
+    def _replaced(self, path: KeyPath, source: Source) -> bool:
+        """The line of a list's item is worth nothing once another layer has replaced the list."""
+        above = self._sources.get(path[:-1])
+        return isinstance(path[-1], int) and above is not None and above.where != source.where
+
+    def leaf_sources(self) -> dict[str, str]:
+        return {
+            ".".join(map(str, path)): str(self._sources[path])
+            for path, value in _values(self.tree)
+            if path in self._sources and not isinstance(value, Mapping)
+        }
+
+
+def _default_indexes() -> dict[str, Tree]:
+    return {name: index.model_dump(exclude_none=True) for name, index in Profile().indexes.items()}
+
+
+def _says_something(key: str, value: object) -> bool:
+    """A section with nothing below it (all of it commented out, say) says nothing."""
+    return value is not None or key in _SCALARS or key not in Profile.model_fields
+
+
+def _merge(into: dict[str, Any], over: Mapping[str, Any]) -> None:
     """Put ``over`` over ``into``: mappings key by key, anything else replaced."""
     for key, value in over.items():
         below = into.get(key)
         if isinstance(below, dict) and isinstance(value, Mapping) and not _retyped(below, value):
             _merge(below, value)
         elif isinstance(value, Mapping):
-            fresh: dict[str, Tree] = {}
-            _merge(fresh, value)
-            into[key] = fresh
+            into[key] = {}
+            _merge(into[key], value)
         else:
             into[key] = value
 
@@ -249,6 +325,14 @@ def _nested(path: KeyPath, value: object) -> dict[str, Any]:
     return value  # type: ignore[return-value]
 
 
+def _values(tree: Mapping[str, object], prefix: KeyPath = ()) -> Iterator[tuple[KeyPath, object]]:
+    """Path and value of every mapping and leaf below ``tree``."""
+    for key, value in tree.items():
+        yield (*prefix, key), value
+        if isinstance(value, Mapping):
+            yield from _values(value, (*prefix, key))
+
+
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
     """Dotted keys and values of the leaves; an empty mapping is a leaf."""
     flat: dict[str, object] = {}
@@ -258,196 +342,3 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-# Checking
-
-
-def _validated(tree: Mapping[str, Tree], sources: Mapping[KeyPath, str]) -> Profile:
-    from pydantic import ValidationError
-
-    problems: list[tuple[str, str]] = []
-    profile = None
-    try:
-        profile = Profile.model_validate(tree)
-    except ValidationError as error:
-        problems += [_told(details, sources) for details in error.errors(include_url=False)]
-    # What can be said without a valid profile is said all the same, so that nobody mends one line at a time.
-    problems += _crosschecks(tree, sources)
-    if problems or profile is None:
-        raise _error(list(dict.fromkeys(problems)))
-    return profile
-
-
-def _source(path: KeyPath, sources: Mapping[KeyPath, str]) -> str:
-    """Where ``path`` was given, or the nearest thing above it."""
-    for length in range(len(path), 0, -1):
-        if path[:length] in sources:
-            return sources[path[:length]] + ": "
-    return ""
-
-
-def _told(details: ErrorDetails, sources: Mapping[KeyPath, str]) -> tuple[str, str]:
-    """One problem of pydantic's as (``file:line: key: cause``, cure)."""
-    # Members of a union and "[key]" are pydantic's own steps, not the operator's.
-    path = tuple(str(step) for step in details["loc"] if not _internal(step))
-    cause, hint = _cause(details, path)
-    return f"{_source(path, sources)}{'.'.join(path)}: {cause}", hint
-
-
-def _internal(step: object) -> bool:
-    return step in {"[key]", "ipv4address", "ipv6address"}
-
-
-def _cause(details: ErrorDetails, path: KeyPath) -> tuple[str, str]:
-    given = details.get("input")
-    shown = repr(mask_url(given))[:200] if isinstance(given, str) else type(given).__name__
-    context = details.get("ctx") or {}
-    match details["type"]:
-        case "extra_forbidden":
-            return "unknown key", _did_you_mean(path[-1], _keys_at(path[:-1]))
-        case "literal_error":
-            allowed = re.findall(r"'([^']*)'", str(context.get("expected", "")))
-            return f"expected {_either(allowed)}, not {shown}", _did_you_mean(str(given), allowed)
-        case "int_parsing" | "int_type" | "int_from_float":
-            return f"expected a whole number, not {shown}", ""
-        case "float_parsing" | "float_type":
-            return f"expected a number, not {shown}", ""
-        case "bool_parsing" | "bool_type":
-            return f"expected true or false, not {shown}", ""
-        case "greater_than_equal":
-            return f"must be at least {context.get('ge')}, not {shown}", ""
-        case "less_than_equal":
-            return f"must be at most {context.get('le')}, not {shown}", ""
-        case "string_pattern_mismatch":
-            return f"{shown} is not allowed here", _FORMS.get(path[-1] if path else "", "")
-        case "string_too_long":
-            return f"longer than {context.get('max_length')} characters", ""
-        case "ip_v4_address" | "ip_v6_address" | "ip_any_address":
-            return f"expected an IP address, not {shown}", "for example 127.0.0.1 or ::1"
-        case "string_type":
-            return "expected a text", ""
-        case "tuple_type" | "list_type":
-            return "expected a list", "for example [root/pypi]"
-        case "model_type" | "dict_type" | "model_attributes_type":
-            return "expected 'key: value' lines below it", ""
-        case "missing":
-            return "is missing", "type: mirror, or type: stage" if path[-1] == "type" else ""
-        case "value_error":
-            return str(details["msg"]).removeprefix("Value error, "), ""
-        case _:
-            return str(details["msg"])[:1].lower() + str(details["msg"])[1:], ""
-
-
-_FORMS = {
-    "ref": "letters, digits and . _ / : @ -, starting with a letter or digit",
-    "base": "letters, digits and . _ / : @ -, starting with a letter or digit",
-    "url": "an address that starts with http:// or https:// and has no spaces",
-    "memory": "a number with an optional unit b, k, m or g: 256m",
-    "restart": "no, always, unless-stopped, on-failure or on-failure:5",
-    "user": "numbers: uid:gid",
-    "index": "user/name",
-    "digest": "sha256: and 64 hexadecimal digits",
-}
-
-
-def _either(words: Sequence[str]) -> str:
-    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else "something else"
-
-
-def _did_you_mean(word: str, choices: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else ""
-
-
-def _keys_at(path: KeyPath) -> tuple[str, ...]:
-    """The keys that the models know at ``path``."""
-    from pydantic import BaseModel
-
-    current: Any = Profile
-    for step in path:
-        if isinstance(current, type) and issubclass(current, BaseModel):
-            known = current.model_fields.get(step)
-            current = known.annotation if known else None
-        elif models := [m for m in get_args(current) if isinstance(m, type) and issubclass(m, BaseModel)]:
-            current = models[0]  # a mapping of names to models
-        else:
-            return ()
-        if models := [m for m in get_args(current) if isinstance(m, type) and issubclass(m, BaseModel)]:
-            # Stay on the mapping: its next step is a name.
-            continue
-    if isinstance(current, type) and issubclass(current, BaseModel):
-        extends = ("extends", "description") if current is Profile else ()
-        return (*current.model_fields, *extends)
-    return ()
-
-
-def _crosschecks(tree: Mapping[str, Tree], sources: Mapping[KeyPath, str]) -> list[tuple[str, str]]:
-    """What two places of the text must agree on; tolerant of what else is wrong."""
-    indexes, users = (tree[key] if isinstance(tree.get(key), dict) else {} for key in ("indexes", "users"))
-    return [
-        *_unknown_bases(indexes, sources),
-        *_circles(indexes, sources),
-        *_unknown_owners(indexes, users, sources),
-        *_unknown_client_index(tree.get("clients"), indexes, sources),
-    ]
-
-
-def _bases(index: object) -> list[str]:
-    bases = index.get("bases") if isinstance(index, dict) else None
-    return [base for base in bases if isinstance(base, str)] if isinstance(bases, list) else []
-
-
-def _unknown_bases(indexes: Mapping[str, Any], sources: Mapping[KeyPath, str]) -> Iterator[tuple[str, str]]:
-    for name, index in indexes.items():
-        for number, base in enumerate(_bases(index)):
-            if base not in indexes:
-                where = ("indexes", name, "bases")
-                source = _source((*where, str(number)), sources)
-                cure = _did_you_mean(base, indexes) or "declare it under indexes:"
-                yield f"{source}{'.'.join(where)}: unknown index {mask_url(base)!r}", cure
-
-
-def _circles(indexes: Mapping[str, Any], sources: Mapping[KeyPath, str]) -> Iterator[tuple[str, str]]:
-    from graphlib import CycleError, TopologicalSorter
-
-    try:
-        TopologicalSorter({name: _bases(index) for name, index in indexes.items()}).prepare()
-    except CycleError as error:
-        circle = error.args[1]
-        source = _source(("indexes", circle[0], "bases"), sources)
-        yield f"{source}indexes: the bases form a circle: {' -> '.join(circle)}", "take one of them out of its bases"
-
-
-def _unknown_owners(
-    indexes: Mapping[str, Any], users: Mapping[str, Any], sources: Mapping[KeyPath, str]
-) -> Iterator[tuple[str, str]]:
-    for name in indexes:
-        owner, slash, _ = name.partition("/")
-        if slash and owner != "root" and owner not in users:
-            cure = _did_you_mean(owner, [*users, "root"]) or f"add {owner}: {{}} under users:"
-            yield f"{_source(('indexes', name), sources)}indexes.{name}: unknown user {owner!r}", cure
-
-
-def _unknown_client_index(
-    clients: object, indexes: Mapping[str, Any], sources: Mapping[KeyPath, str]
-) -> Iterator[tuple[str, str]]:
-    given = clients.get("index") if isinstance(clients, dict) else None
-    wanted = given if isinstance(given, str) else Profile().clients.index
-    if wanted not in indexes:
-        source = _source(("clients", "index"), sources)
-        cure = _did_you_mean(wanted, indexes) or "declare it under indexes:, or name one of " + ", ".join(
-            sorted(indexes)
-        )
-        yield f"{source}clients.index: unknown index {wanted!r}", cure
-
-
-def schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a profile file, for editors; kept as ``profiles/schema.json``."""
-    made = Profile.model_json_schema()
-    made["properties"] = {
-        "extends": {"type": "string", "description": "The profile that this one changes."},
-        "description": {"type": "string", "description": "One line for the list of profiles."},
-        **made["properties"],
-    }
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "title": "deployer profile"}

@@ -6,26 +6,73 @@ Only the shape of single values is checked here. What two values mean together i
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Address, IPv6Address
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 # No control characters anywhere: they have no use in these values and are the stuff of injections.
-Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=4096)]
-# Docker's own grammar for container names; it also keeps a value from being read as an option.
-Name = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$")]
+_PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
 # distribution/reference's grammar, loosened in its order, never starting with a dash.
-ImageRef = Annotated[str, StringConstraints(pattern=r"^$|^[a-zA-Z0-9][a-zA-Z0-9._/:@-]{0,254}$")]
+_IMAGE_REF = r"^$|^[a-zA-Z0-9][a-zA-Z0-9._/:@-]{0,254}$"
 # devpi allows more; what is refused here would need quoting in an address.
-UserName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$", max_length=64)]
-IndexName = Annotated[
-    str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*/[a-zA-Z0-9][a-zA-Z0-9_.-]*$", max_length=129)
-]
-EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Size = Annotated[str, StringConstraints(pattern=r"^$|^[1-9][0-9]*[bkmg]?$")]
-Url = Annotated[str, StringConstraints(pattern=r"^$|^https?://[^\x00-\x20\x7f]+$", max_length=2048)]
-Digest = Annotated[str, StringConstraints(pattern=r"^$|^sha256:[0-9a-f]{64}$")]
+_USER_NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$"
+INDEX_NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*/[a-zA-Z0-9][a-zA-Z0-9_.-]*$"
+_ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+_SIZE = r"^$|^[1-9][0-9]*[bkmg]?$"
+_URL = r"^$|^https?://[^\x00-\x20\x7f]+$"
+_DIGEST = r"^$|^sha256:[0-9a-f]{64}$"
+# A comma would end the path in an engine's mount option.
+_INSIDE_PATH = r"^/[^\x00-\x1f\x7f,]*$"
+_IDS = r"^$|^[0-9]+:[0-9]+$"
+_SIGNAL = r"^SIG[A-Z0-9]+$"
+_RESTART = r"^(no|always|unless-stopped|on-failure(:[0-9]+)?)$"
+
+FORMS: dict[str, str] = {
+    _PRINTABLE: "a text without control characters",
+    _IMAGE_REF: "an image: letters, digits and . _ / : @ -, starting with a letter or digit",
+    _USER_NAME: "a name: letters, digits and . _ -, starting with a letter or digit",
+    INDEX_NAME: "user/name: letters, digits and . _ -",
+    _ENV_NAME: "a variable's name: letters, digits and _",
+    _SIZE: "a whole number with a unit b, k, m or g, like 256m",
+    _URL: "an address that starts with http:// or https:// and has no spaces",
+    _DIGEST: "sha256: and 64 hexadecimal digits",
+    _INSIDE_PATH: "an absolute path without a comma",
+    _IDS: "uid:gid as numbers, like 1000:1000",
+    _SIGNAL: "a signal's name, like SIGTERM",
+    _RESTART: "no, always, unless-stopped, on-failure or on-failure:5",
+}
+"""What each pattern asks for, in words: the loader's messages are made of them."""
+
+Text = Annotated[str, StringConstraints(pattern=_PRINTABLE, max_length=4096)]
+ImageRef = Annotated[str, StringConstraints(pattern=_IMAGE_REF)]
+UserName = Annotated[str, StringConstraints(pattern=_USER_NAME, max_length=64)]
+IndexName = Annotated[str, StringConstraints(pattern=INDEX_NAME, max_length=129)]
+EnvName = Annotated[str, StringConstraints(pattern=_ENV_NAME)]
+Size = Annotated[str, StringConstraints(pattern=_SIZE, max_length=20)]
+Url = Annotated[str, StringConstraints(pattern=_URL, max_length=2048)]
+Digest = Annotated[str, StringConstraints(pattern=_DIGEST)]
+
+
+def _decimal(value: Any) -> Any:
+    """Digits only: pydantic alone would take ``1_000`` and ``' 7 '`` too, which YAML 1.2 has no numbers for."""
+    if isinstance(value, str) and not re.fullmatch(r"-?[0-9]+", value):
+        raise ValueError("expected a whole number")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_decimal)]
+
+MAX_SECONDS = 2**31 - 1
 
 
 class Model(BaseModel):
@@ -35,7 +82,7 @@ class Model(BaseModel):
 class Network(Model):
     mode: Literal["bridge", "host"] = "bridge"
     bind: IPv4Address | IPv6Address = IPv4Address("127.0.0.1")
-    port: int = Field(3141, ge=0, le=65535)
+    port: Whole = Field(3141, ge=0, le=65535)
     expose: bool = False
     outside_url: Url = ""
     ca_file: Text = "auto"
@@ -46,33 +93,31 @@ class Image(Model):
     ref: ImageRef = ""
     base: ImageRef = ""
     digest: Digest = ""
-    data_path: Annotated[str, StringConstraints(pattern=r"^/[^\x00-\x1f\x7f,]*$")] = "/data"
-    port: int = Field(3141, ge=1, le=65535)
+    data_path: Annotated[str, StringConstraints(pattern=_INSIDE_PATH, max_length=4096)] = "/data"
+    port: Whole = Field(3141, ge=1, le=65535)
     command: tuple[Text, ...] = ()
     env: dict[EnvName, Text] = {}
-    user: Annotated[str, StringConstraints(pattern=r"^$|^[0-9]+:[0-9]+$")] = ""
-    stop_signal: Annotated[str, StringConstraints(pattern=r"^SIG[A-Z0-9]+$")] = "SIGINT"
+    user: Annotated[str, StringConstraints(pattern=_IDS)] = ""
+    stop_signal: Annotated[str, StringConstraints(pattern=_SIGNAL)] = "SIGINT"
     read_only: bool = True
 
 
 class Server(Model):
     version: Literal["6"] = "6"
     web: bool = False
-    request_timeout: int = Field(30, ge=1, le=3600)
+    request_timeout: Whole = Field(30, ge=1, le=3600)
     offline: bool = False
-    mirror_cache_expiry: int = Field(1800, ge=0)
-    threads: int = Field(50, ge=1, le=1000)
+    mirror_cache_expiry: Whole = Field(1800, ge=0, le=MAX_SECONDS)
+    threads: Whole = Field(50, ge=1, le=1000)
     memory: Size = "256m"
-    cpus: float = Field(0.0, ge=0)
-    pids: int = Field(256, ge=0)
-    nofile: int = Field(4096, ge=0)
-    restart: Annotated[str, StringConstraints(pattern=r"^(no|always|unless-stopped|on-failure(:[0-9]+)?)$")] = (
-        "unless-stopped"
-    )
-    stop_timeout: int = Field(10, ge=1, le=600)
-    ready_timeout: int = Field(60, ge=1, le=3600)
+    cpus: float = Field(0.0, ge=0, le=4096, allow_inf_nan=False)
+    pids: Whole = Field(256, ge=0, le=4_194_304)  # the kernel's own limit of a pid
+    nofile: Whole = Field(4096, ge=0, le=1_048_576)  # fs.nr_open
+    restart: Annotated[str, StringConstraints(pattern=_RESTART)] = "unless-stopped"
+    stop_timeout: Whole = Field(10, ge=1, le=600)
+    ready_timeout: Whole = Field(60, ge=1, le=3600)
     log_max_size: Size = "10m"
-    log_max_files: int = Field(3, ge=1, le=100)
+    log_max_files: Whole = Field(3, ge=1, le=100)
     min_free: Size = "64m"
 
 
@@ -92,7 +137,7 @@ class Index(Model):
     volatile: bool | None = None
     # mirror
     url: Url | None = None
-    cache_expiry: int | None = Field(None, ge=0)
+    cache_expiry: Whole | None = Field(None, ge=0, le=MAX_SECONDS)
     project_list: bool | None = None
     # stage
     bases: tuple[IndexName, ...] | None = None
@@ -113,7 +158,7 @@ class Index(Model):
 
 class Clients(Model):
     index: IndexName = "root/dev"
-    timeout: int = Field(60, ge=1, le=3600)
+    timeout: Whole = Field(60, ge=1, le=3600)
     configure: tuple[Literal["pip"], ...] = ("pip",)
     scope: Literal["user", "global", "site", "venv"] = "user"
 
@@ -143,12 +188,10 @@ class Profile(Model):
         if value in DATA_CHOICES or value.startswith(("/", "~/")):
             return value
         if value.startswith("volume:"):
-            import re
-
             if re.fullmatch(r"volume:[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}", value):
                 return value
-            raise ValueError("a volume's name is letters, digits, '_', '.', '-'")
-        raise ValueError(f"expected one of {', '.join(DATA_CHOICES)}, an absolute path, or volume:NAME")
+            raise ValueError("a volume's name is letters, digits and _ . -, starting with a letter or digit")
+        raise ValueError(f"expected {', '.join(DATA_CHOICES)}, a path that starts with / or ~/, or volume:NAME")
 
 
 DATA_CHOICES: dict[str, str] = {
