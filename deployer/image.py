@@ -24,6 +24,8 @@ DEFAULT_BASE = "python:3.13.9-slim-bookworm"
 LOCKS = ("build-requirements.txt", "requirements.txt")
 REPOSITORY = "localhost/deployer-devpi"
 _PACKAGE = Path(__file__).resolve().parent
+# What an engine takes for an image; anything else could end the line that it stands on.
+_REFERENCE = r"[a-zA-Z0-9][a-zA-Z0-9._/:@-]{0,254}"
 _LOCKED = re.compile(r"^devpi-server==(\S+)", re.MULTILINE)
 
 
@@ -38,8 +40,8 @@ class PipSettings:
 
     @property
     def secret(self) -> bool:
-        """Whether the address of the index holds credentials."""
-        return "@" in urlsplit(self.index_url).netloc
+        """Whether the address of the index or of the proxy holds credentials."""
+        return any("@" in urlsplit(url).netloc for url in (self.index_url, self.proxy))
 
 
 @cache
@@ -95,9 +97,11 @@ def prepare(directory: Path, *, base: str, pip: PipSettings, secrets_ok: bool) -
     """
     if pip.secret and not secrets_ok:
         raise Refused(
-            f"pip's index {mask_url(pip.index_url)} needs credentials, which this engine would keep in the image",
-            hint="install BuildKit (docker's buildx), or build with PIP_INDEX_URL set to an index without credentials",
+            f"pip needs credentials ({_masked(pip)}), which this engine's build would show or keep",
+            hint="install BuildKit (docker's buildx), or set PIP_INDEX_URL and PIP_PROXY without credentials",
         )
+    if not re.fullmatch(_REFERENCE, base):
+        raise Refused(f"{base!r} is no image reference", hint="name the base as the engine would: NAME[:TAG]")
     context = directory / "context"
     for name, path in _sources():
         target = context / name
@@ -123,13 +127,17 @@ def prepare(directory: Path, *, base: str, pip: PipSettings, secrets_ok: bool) -
     )
 
 
+def _masked(pip: PipSettings) -> str:
+    return ", ".join(mask_url(url) for url in (pip.index_url, pip.proxy) if "@" in url)
+
+
 def _build_args(pip: PipSettings) -> tuple[tuple[str, str], ...]:
     args = {}
-    if pip.index_url and not pip.secret:
-        args["PIP_INDEX_URL"] = pip.index_url
     if pip.timeout:
         args["PIP_DEFAULT_TIMEOUT"] = str(pip.timeout)
-    if pip.proxy:
+    if pip.index_url and not pip.secret:
+        args["PIP_INDEX_URL"] = pip.index_url
+    if pip.proxy and not pip.secret:
         # Predefined arguments: no ARG line is needed, and `history` does not show them.
         args |= {"HTTP_PROXY": pip.proxy, "HTTPS_PROXY": pip.proxy}
     return tuple(args.items())
@@ -138,7 +146,10 @@ def _build_args(pip: PipSettings) -> tuple[tuple[str, str], ...]:
 def _secrets(directory: Path, pip: PipSettings) -> tuple[tuple[str, Path], ...]:
     if not pip.secret:
         return ()
+    settings = {"index-url": pip.index_url, "proxy": pip.proxy}
+    # A line break would begin a key of its own.
+    lines = [f"{key} = {''.join(value.split())}" for key, value in settings.items() if value]
     path = directory / "pip.conf"
     path.touch(mode=0o600)
-    path.write_text(f"[global]\nindex-url = {pip.index_url}\n", encoding="utf-8")
+    path.write_text("\n".join(["[global]", *lines, ""]), encoding="utf-8")
     return (("pip_conf", path),)

@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--serverdir", required=True)
 
     health = verbs.add_parser("health", help="exit code 0 when the server answers")
+    health.add_argument("--serverdir", default="", help="ask the server that runs on it, wherever it listens")
     health.add_argument("--host", default="127.0.0.1")
     health.add_argument("--port", type=int, default=3141)
     return parser
@@ -105,7 +106,7 @@ def _refuse(cause: str, cure: str, *, code: int = 1) -> int:
 def _health(options: argparse.Namespace) -> int:
     from http.client import HTTPConnection, HTTPException
 
-    connection = HTTPConnection(options.host, options.port, timeout=5)
+    connection = HTTPConnection(*_address(options), timeout=5)
     try:
         connection.request("GET", "/+api", headers={"Accept": "application/json"})
         return 0 if connection.getresponse().status == 200 else 1
@@ -113,6 +114,14 @@ def _health(options: argparse.Namespace) -> int:
         return 1
     finally:
         connection.close()
+
+
+def _address(options: argparse.Namespace) -> tuple[str, int]:
+    from deployer.server.secretfiles import Private, read_text
+
+    told = read_text(Private.of(Path(options.serverdir)).running) if options.serverdir else None
+    host, _, port = (told or f"{options.host} {options.port}").rpartition(" ")
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), int(port)  # noqa: S104 - to be reached, not bound
 
 
 if __name__ == "__main__":

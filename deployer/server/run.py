@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from deployer.server import prepare, secretfiles
+from deployer.server import passwords, prepare, secretfiles
 from deployer.server.refusal import TAKEN, Refusal
 from deployer.server.secretfiles import Private
 
@@ -90,7 +90,7 @@ def _serve_on(options: argparse.Namespace, serverdir: Path, private: Private) ->
         plugins = _plugins(web=options.web)
         if first:
             _first_boot(serverdir, private, plugins, pwhash)
-        secretfiles.write_private(private.running, "")
+        secretfiles.write_private(private.running, f"{options.host} {options.port}\n")
         try:
             _devpi(options, serverdir, private, plugins)
         except Fatal as error:
@@ -146,6 +146,7 @@ def _devpi(options: argparse.Namespace, serverdir: Path, private: Private, plugi
     from devpi_server.log import configure_logging
     from devpi_server.main import xom_from_config
 
+    passwords.serialise()
     config = parseoptions(plugins, _words(options, serverdir, private))
     configure_logging(config.args)
     for handler in logging.getLogger().handlers:

@@ -47,7 +47,7 @@ class Private:
 
     @property
     def running(self) -> Path:
-        """There from start to clean stop."""
+        """There from start to clean stop; in it the address and the port of the server."""
         return self.directory / "running"
 
     @property
