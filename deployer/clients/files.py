@@ -109,14 +109,15 @@ def read_bytes(path: Path) -> bytes | None:
     try:
         # Not waiting for a writer, should it be a pipe.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as stream:
+            regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            content = stream.read(MAX_BYTES + 1) if regular else b""
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ClientFileError(f"{path} can't be read: {error.strerror}", hint="look at it yourself") from None
-    with os.fdopen(descriptor, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ClientFileError(f"{path} is not a regular file", hint="move it away")
-        content = stream.read(MAX_BYTES + 1)
+    if not regular:
+        raise ClientFileError(f"{path} is not a regular file", hint="move it away")
     if len(content) > MAX_BYTES:
         raise ClientFileError(f"{path} is larger than {MAX_BYTES} bytes", hint="look at it yourself")
     return content

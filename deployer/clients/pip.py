@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -290,10 +291,8 @@ def _put(place: _Place, after: bytes | None, *, before: bytes | None, mode: int)
 def _remove_made(backup: backups.Backup) -> None:
     """Remove the folders that were made for the file, as far as they are empty."""
     for folder in reversed(backup.made):
-        try:
+        with contextlib.suppress(OSError):
             folder.rmdir()
-        except OSError:
-            return
 
 
 def environment(settings: PipSettings) -> dict[str, str]:

@@ -225,7 +225,7 @@ def _join(lines: Iterable[str], *, like: str) -> str:
     for at, raw in enumerate(rows[:-1]):
         if not _split(raw)[1]:
             rows[at] = raw + (_first_end(like) or "\n")
-    if rows and like and not _split(like)[1]:
+    if rows and like and not like.endswith(("\n", "\r")):
         rows[-1] = _split(rows[-1])[0]
     return "".join(rows)
 
@@ -337,6 +337,7 @@ def _without_empty_section(text: str, former: list[_Line]) -> str:
     if not added or any(lines[at].raw.strip() for at in own[1:]):
         return text
     rows = [line.raw for at, line in enumerate(lines) if at not in own]
-    if own and rows[: own[0]] and not rows[own[0] - 1].strip():
-        del rows[own[0] - 1]
+    gap = own[0] - 1 if own else -1
+    if former and former[-1].raw.strip() and gap >= 0 and not rows[gap].strip():
+        del rows[gap]
     return _join(rows, like=text)
