@@ -1,0 +1,211 @@
+"""Our image, built and run for real, as hardened as a deployment is."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from deployer.clients import pip
+from deployer.engines import open_engine
+from deployer.image import PipSettings, build_digest, prepare
+from deployer.prepare import is_ours
+from deployer.spec import LABEL_BUILD, EngineName
+from tests.engines import BASE, need
+from tests.plain_devpi import free_port
+from tests.server_process import PATIENCE, Server, auth_header, login, request
+
+pytestmark = pytest.mark.docker
+
+TAG = "localhost/deployer-test-image:1"
+UID = 12345
+"""A user that the image knows nothing of."""
+HARDENED = (
+    *("--read-only", "--tmpfs=/tmp:rw,noexec,nosuid,nodev,size=64m", "--cap-drop=ALL"),
+    *("--security-opt=no-new-privileges", "--pids-limit=128", "--memory=256m", "--memory-swap=256m"),
+)
+
+
+def docker(*words: str, check: bool = True) -> str:
+    done = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert not check or done.returncode == 0, done.stderr
+    return (done.stdout + done.stderr).strip()
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Our image under a name of the tests' own."""
+    need("docker")
+    engine = open_engine(EngineName.DOCKER)
+    settings = PipSettings(**pip.build_settings(pip.read_config(os.environ), ours=is_ours))
+    made = prepare(
+        tmp_path_factory.mktemp("build"), base=BASE, pip=settings, secrets_ok=engine.can_build_with_secrets()
+    )
+    lines: list[str] = []
+    built = engine.build(replace(made, tag=TAG), lines.append)
+    assert lines
+    assert built.labels[LABEL_BUILD] == build_digest(BASE)
+    return TAG
+
+
+@dataclass
+class Boxed:
+    """A container of the image on a directory of this host."""
+
+    image: str
+    server: Server
+    name: str = field(default_factory=lambda: f"deployer-test-{uuid.uuid4().hex[:8]}")
+
+    def run(self, *command: str, options: Sequence[str] = (), network: Sequence[str] = ()) -> None:
+        data = f"--mount=type=bind,source={self.server.serverdir},target=/data"
+        network = network or (f"--publish=127.0.0.1:{self.server.port}:3141",)
+        docker("run", "--detach", f"--name={self.name}", data, *network, *HARDENED, *options, self.image, *command)
+
+    def inspect(self, path: str) -> str:
+        return docker("inspect", f"--format={{{{json {path}}}}}", self.name)
+
+    def state(self) -> tuple[str, int, bool]:
+        state = json.loads(self.inspect(".State"))
+        return state["Status"], state["ExitCode"], state["OOMKilled"]
+
+    def until_it_ends(self) -> int:
+        return int(docker("wait", self.name))
+
+
+@pytest.fixture
+def boxed(image: str, tmp_path: Path) -> Iterator[Boxed]:
+    tmp_path.chmod(0o755)
+    serverdir = tmp_path / "data"
+    serverdir.mkdir(mode=0o700)
+    if os.geteuid() == 0:
+        os.chown(serverdir, UID, UID)
+    it = Boxed(image, Server(serverdir))
+    try:
+        yield it
+    finally:
+        docker("rm", "--force", it.name, check=False)
+
+
+def user() -> str:
+    uid = UID if os.geteuid() == 0 else os.geteuid()
+    return f"--user={uid}:{uid}"
+
+
+def test_it_starts_hardened_as_anybody_and_stops_cleanly(boxed: Boxed) -> None:
+    boxed.run(options=(user(),))
+    server = boxed.server.wait()
+    assert login(server.port, "")[0] in (401, 403)
+    token = login(server.port, server.password)[1]["result"]["password"]
+    status = docker("exec", boxed.name, "cat", "/proc/1/status")
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert int(fields["CapEff"], 16) == 0
+    assert fields["NoNewPrivs"] == "1"
+    docker("exec", boxed.name, "/opt/deployer/bin/python", "-m", "deployer.server", "health", "--serverdir", "/data")
+
+    docker("stop", "--time=60", boxed.name)
+    assert boxed.state() == ("exited", 0, False)
+    assert not (server.private / "running").exists()
+    docker("start", boxed.name)
+    server.wait()
+    # Tokens live on, and what is there is there.
+    assert request(server.port, "PUT", "/alice", body={"password": "x" * 12}, headers=auth_header(token))[0] == 201
+    docker("kill", "--signal=TERM", boxed.name)  # as the first process of its container
+    assert boxed.until_it_ends() == 0
+
+
+def test_it_is_in_no_layer_no_history_and_no_inspection(boxed: Boxed) -> None:
+    boxed.run(options=(user(),))
+    server = boxed.server.wait()
+    secrets = [(server.private / name).read_text().strip() for name in ("root-password", "secret", "proof-key")]
+    told = [
+        docker("inspect", boxed.name),
+        docker("image", "inspect", boxed.image),
+        docker("history", "--no-trunc", boxed.image),
+        docker("logs", boxed.name),
+        docker("top", boxed.name, "-eo", "pid,args"),
+    ]
+    assert not [secret for secret in secrets for text in told if secret in text]
+    env = json.loads(docker("image", "inspect", "--format={{json .Config.Env}}", boxed.image))
+    base = json.loads(docker("image", "inspect", "--format={{json .Config.Env}}", BASE)) or []
+    assert {word.partition("=")[0] for word in {*env} - {*base}} <= {
+        "HOME",
+        "PATH",
+        "PYTHONDONTWRITEBYTECODE",
+        "PYTHONUNBUFFERED",
+    }
+    # Neither the bundle nor pip itself is needed any more once the wheels are in.
+    left = docker("run", "--rm", "--entrypoint=sh", boxed.image, "-c", "ls -A /tmp /opt/deployer/bin")
+    assert "ca.pem" not in left
+    assert "requirements.txt" not in left
+    writable = "find /opt/deployer ! -type l ( ! -user 0 -o -perm /022 -o -perm /6000 )"
+    assert docker("run", "--rm", "--entrypoint=find", boxed.image, *writable.split()[1:]) == ""
+
+
+def test_a_named_volume_belongs_to_the_images_own_user(boxed: Boxed) -> None:
+    volume = boxed.name
+    try:
+        network = f"--publish=127.0.0.1:{boxed.server.port}:3141"
+        docker("run", "--detach", f"--name={boxed.name}", f"--volume={volume}:/data", network, *HARDENED, boxed.image)
+        boxed.server.wait()
+        assert docker("exec", boxed.name, "stat", "--format=%u:%g %a", "/data", "/data/.sqlite").split() == [
+            *("3141:3141", "700"),
+            *("3141:3141", "600"),
+        ]
+    finally:
+        docker("rm", "--force", boxed.name)
+        docker("volume", "rm", volume)
+
+
+def test_its_health_is_that_of_the_port_that_it_serves(boxed: Boxed) -> None:
+    port = boxed.server.port
+    words = ("serve", "--serverdir", "/data", "--host", "127.0.0.1", "--port", str(port))
+    boxed.run(*words, options=(user(), "--health-interval=1s"), network=("--network=host",))
+    boxed.server.wait()
+    deadline = time.monotonic() + PATIENCE
+    while boxed.inspect(".State.Health.Status") != '"healthy"':
+        assert time.monotonic() < deadline, boxed.inspect(".State.Health")
+        time.sleep(0.2)
+
+
+def test_a_crowd_of_wrong_passwords_does_not_kill_it(boxed: Boxed) -> None:
+    boxed.run(options=(user(),))
+    server = boxed.server.wait()
+    wrong = {"X-Devpi-Auth": base64.b64encode(b"root:wrong").decode()}
+
+    def ask(_: int) -> int:
+        return request(server.port, "GET", "/+api", headers=wrong)[0]
+
+    with ThreadPoolExecutor(40) as crowd:
+        assert set(crowd.map(ask, range(40))) == {200}
+    assert boxed.state() == ("running", 0, False)
+
+
+def test_a_second_container_on_the_directory_is_refused(boxed: Boxed) -> None:
+    boxed.run(options=(user(),))
+    boxed.server.wait()
+    second = Boxed(boxed.image, Server(boxed.server.serverdir, port=free_port()))
+    try:
+        second.run(options=(user(),))
+        assert second.until_it_ends() == 5
+        assert "another server runs on /data" in docker("logs", second.name)
+        assert boxed.server.answers()
+    finally:
+        docker("rm", "--force", second.name)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a directory that belongs to somebody else")
+def test_a_directory_of_somebody_else_is_refused(boxed: Boxed) -> None:
+    os.chown(boxed.server.serverdir, 0, 0)
+    boxed.run(options=(user(),))
+    assert boxed.until_it_ends() == 11
+    assert str(UID) in docker("logs", boxed.name)
+    assert list(boxed.server.serverdir.iterdir()) == []
