@@ -11,7 +11,7 @@ import secrets as _random
 
 BLANK = "****"
 _known: set[str] = set()
-_URL_CREDENTIALS = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s'\"]+@")
+_URL_CREDENTIALS = re.compile(r"(?P<scheme>(?<![a-zA-Z0-9+.-])[a-zA-Z][a-zA-Z0-9+.-]{0,30}://)[^/\s'\"]+@")
 
 
 class Secret:

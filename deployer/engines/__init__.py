@@ -49,7 +49,7 @@ def _by_argv(name: EngineName) -> Engine:
 
 
 def _docker() -> Engine:
-    """Its command line, which is cheaper to start than the ``docker`` package is to import; that where there is none."""
+    """Its command line, which starts faster than the ``docker`` package is imported; that where there is none."""
     socket_is_there = "DOCKER_HOST" in os.environ or DOCKER_SOCKET.exists()
     if shutil.which("docker") is None and socket_is_there:
         from deployer.engines.sdk import SdkEngine

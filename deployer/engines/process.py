@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import sys
@@ -20,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from deployer.engines.moments import moment
 from deployer.engines.runner import Runner, spawn
 from deployer.errors import ConflictError, EngineError, EngineUnreachable
 from deployer.spec import (
@@ -46,8 +46,6 @@ _INHERITED = frozenset(
 _POLL = 0.02
 _KILLED = 5.0
 """Seconds that a killed process group has to be gone."""
-_DURATION = re.compile(r"(\d+)([smhd])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +233,7 @@ class ProcessEngine:
 
     def logs(self, name: str, *, follow: bool = False, since: str = "", tail: int | None = None) -> Iterator[str]:
         self._require(name)
-        after = _moment(since)
+        after = _utc(moment(since)) if since else ""
         lines = [line for line in self._kept_lines(name) if not after or line.partition(" ")[0] >= after]
         if tail is not None:
             lines = lines[max(0, len(lines) - tail) :]
@@ -296,27 +294,8 @@ class ProcessEngine:
         raise EngineError("a process has no volumes", hint="--engine docker, podman or nerdctl")
 
 
-def _moment(since: str) -> str:
-    """An RFC 3339 UTC time to compare with; ``since`` is such a time or a duration: ``90s``, ``10m``, ``1h30m``.
-
-    Raises EngineError.
-    """
-    if not since:
-        return ""
-    if (parts := _DURATION.findall(since)) and "".join(number + unit for number, unit in parts) == since:
-        ago = timedelta(**{_UNITS[unit]: int(number) for number, unit in parts})
-        return _utc(datetime.now(UTC) - ago)
-    try:
-        moment = datetime.fromisoformat(since)
-    except ValueError:
-        raise EngineError(
-            f"--since {since}: neither a time nor a duration", hint="for example 10m, or 2030-01-31T12:00:00Z"
-        ) from None
-    return _utc(moment.astimezone(UTC))
-
-
-def _utc(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _utc(time: datetime) -> str:
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def process_mark(pid: int, runner: Runner) -> str:

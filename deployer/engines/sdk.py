@@ -1,0 +1,287 @@
+"""Docker through its socket and the ``docker`` package, where there is no command line.
+
+The options mean what ``templates/run/run.j2`` says with words; a test compares the containers that both make.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from deployer.engines.answers import container_from, image_from
+from deployer.engines.dialects import DIALECTS
+from deployer.engines.moments import moment
+from deployer.errors import ConflictError, DeployerError, EngineError, EngineUnreachable, ImageUnavailable
+from deployer.spec import (
+    BuildRequest,
+    Container,
+    ContainerSpec,
+    EngineInfo,
+    EngineName,
+    ExecResult,
+    Image,
+    NetworkMode,
+    State,
+)
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+TIMEOUT = 60
+"""Seconds for one answer of the engine."""
+_DIALECT = DIALECTS[EngineName.DOCKER]
+
+
+def host_options(spec: ContainerSpec) -> dict[str, Any]:
+    """The keyword arguments of ``create_host_config`` for ``spec``; docker-py's names, Docker's meaning."""
+    from docker.types import LogConfig, Mount, Ulimit
+
+    limits = spec.limits
+    log = {"max-file": str(spec.log_max_files)} | ({"max-size": spec.log_max_size} if spec.log_max_size else {})
+    options: dict[str, Any] = {
+        "mounts": [
+            Mount(target=mount.target, source=mount.source, type=mount.kind, read_only=mount.read_only)  # type: ignore[arg-type]
+            for mount in spec.mounts
+            if not mount.relabel
+        ],
+        "binds": [f"{mount.source}:{mount.target}:Z" for mount in spec.mounts if mount.relabel] or None,
+        "tmpfs": dict(text.partition(":")[::2] for text in spec.tmpfs),
+        "network_mode": "host" if spec.network is NetworkMode.HOST else "default",
+        "port_bindings": {port.container_port: (port.host_ip, port.host_port) for port in spec.ports},
+        "read_only": spec.read_only,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "restart_policy": _restart(spec.restart),
+        "log_config": LogConfig(type=LogConfig.types.JSON, config=log),
+    }
+    if limits.memory:
+        options |= {"mem_limit": limits.memory, "memswap_limit": limits.memory}
+    if limits.pids:
+        options["pids_limit"] = limits.pids
+    if limits.cpus:
+        options["nano_cpus"] = round(limits.cpus * 1e9)
+    if limits.nofile:
+        options["ulimits"] = [Ulimit(name="nofile", soft=limits.nofile, hard=limits.nofile)]
+    return options
+
+
+def _restart(policy: str) -> dict[str, Any]:
+    name, _, count = policy.partition(":")
+    return {"Name": "" if name == "no" else name, "MaximumRetryCount": int(count or 0)}
+
+
+class SdkEngine:
+    """Implements :class:`deployer.engines.base.Engine` over Docker's API."""
+
+    def __init__(self, *, timeout: int = TIMEOUT) -> None:
+        self._timeout = timeout
+        self._opened: DockerClient | None = None
+
+    @property
+    def name(self) -> EngineName:
+        return EngineName.DOCKER
+
+    @property
+    def _client(self) -> DockerClient:
+        if self._opened is None:
+            import docker
+
+            self._opened = docker.from_env(timeout=self._timeout)
+        return self._opened
+
+    @contextmanager
+    def _told(self, doing: str, *, else_raise: Callable[[str], DeployerError] | None = None) -> Iterator[None]:
+        """Turn what the package raises into what the contract promises; ``else_raise`` makes the error of a failure
+        that has no name of its own."""
+        from docker.errors import DockerException
+        from requests.exceptions import RequestException
+
+        try:
+            yield
+        except DeployerError:
+            raise
+        except (DockerException, RequestException, OSError) as error:
+            raise self._error(doing, error, else_raise) from None
+
+    def _error(self, doing: str, error: Exception, else_raise: Callable[[str], DeployerError] | None) -> DeployerError:
+        text = str(getattr(error, "explanation", None) or error)
+        cause = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+        match True:
+            case _ if _DIALECT.name_taken.search(text):
+                return ConflictError(f"docker: {cause}", hint="choose another name with --name")
+            case _ if _DIALECT.port_taken.search(text):
+                return ConflictError(f"docker: {cause}", hint="free the port, or choose another with --port N")
+            case _ if _DIALECT.refused.search(text):
+                return EngineUnreachable(
+                    f"docker: permission denied: {cause}",
+                    hint="join the group that may use its socket, or --engine process",
+                )
+            case _ if _DIALECT.image_missing.search(text):
+                return ImageUnavailable(f"docker: {cause}", hint="deployer image build")
+            case _ if getattr(error, "response", None) is None:
+                return EngineUnreachable(
+                    f"docker does not answer at its socket: {cause}", hint=f"{_DIALECT.start}, or --engine process"
+                )
+        if else_raise is not None:
+            return else_raise(cause)
+        return EngineError(f"docker {doing}: {cause}", hint="deployer doctor")
+
+    def probe(self) -> EngineInfo:
+        with self._told("version"):
+            version = self._client.version()
+            rootless = any("rootless" in option for option in self._client.info().get("SecurityOptions") or ())
+        return EngineInfo(
+            name=self.name, version=str(version["Version"]), rootless=rootless, how=str(self._client.api.base_url)
+        )
+
+    def can_build_with_secrets(self) -> bool:
+        return False  # the package speaks to the classic builder only
+
+    def _get(self, name: str) -> Any:
+        """The package's own container object of exactly this name, or None."""
+        from docker.errors import NotFound
+
+        with self._told("inspect"):
+            try:
+                found = self._client.containers.get(name)
+            except NotFound:
+                return None
+        return found if found.name == name else None
+
+    def _require(self, name: str) -> Any:
+        found = self._get(name)
+        if found is None:
+            raise EngineError(f"there is no container named {name!r}", hint="deployer up")
+        return found
+
+    def inspect(self, name: str) -> Container | None:
+        found = self._get(name)
+        return container_from(found.attrs, _DIALECT) if found is not None else None
+
+    def run(self, spec: ContainerSpec) -> str:
+        with self._told("run"):
+            api = self._client.api
+            created = api.create_container(
+                image=spec.image,
+                command=list(spec.command) or None,
+                name=spec.name,
+                labels=dict(spec.all_labels()),
+                environment=dict(spec.env),
+                user=spec.user or None,
+                ports=[port.container_port for port in spec.ports],
+                host_config=api.create_host_config(**host_options(spec)),
+                stop_signal=spec.stop_signal,
+                stop_timeout=round(spec.stop_timeout.total_seconds()),
+                detach=True,
+            )
+            try:
+                api.start(created["Id"])
+            except BaseException:
+                api.remove_container(created["Id"], force=True)
+                raise
+            return str(created["Id"])
+
+    def start(self, name: str) -> None:
+        container = self._require(name)
+        with self._told("start"):
+            state = _DIALECT.states.get(container.status, State.STOPPED)
+            if state is State.PAUSED:
+                container.unpause()
+            elif state is not State.RUNNING:
+                container.start()
+
+    def stop(self, name: str, *, timeout: timedelta) -> None:
+        container = self._require(name)
+        with self._told("stop"):
+            container.stop(timeout=round(timeout.total_seconds()))
+
+    def remove(self, name: str) -> None:
+        container = self._get(name)
+        if container is not None:
+            with self._told("rm"):
+                container.remove(force=True)
+
+    def rename(self, name: str, new: str) -> None:
+        container = self._require(name)
+        with self._told("rename"):
+            container.rename(new)
+
+    def logs(self, name: str, *, follow: bool = False, since: str = "", tail: int | None = None) -> Iterator[str]:
+        container = self._require(name)
+        with self._told("logs"):
+            options: dict[str, Any] = {"stream": True, "follow": follow, "tail": "all" if tail is None else tail}
+            if since:
+                # The package wants a naive time in UTC.
+                options["since"] = moment(since).replace(tzinfo=None)
+            rest = b""
+            for chunk in container.logs(**options):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    yield line.decode("utf-8", "replace").rstrip("\r")
+            if rest:
+                yield rest.decode("utf-8", "replace")
+
+    def exec(self, name: str, argv: Sequence[str], *, stdin: bytes = b"") -> ExecResult:
+        container = self._require(name)
+        if stdin:
+            raise EngineError("docker's socket can't be given input here", hint="install the docker command line")
+        with self._told("exec"):
+            done = container.exec_run(list(argv), demux=True)
+        out, err = (part.decode("utf-8", "replace") if part else "" for part in done.output)
+        return ExecResult(returncode=int(done.exit_code), stdout=out, stderr=err)
+
+    def image(self, ref: str) -> Image | None:
+        from docker.errors import ImageNotFound
+
+        with self._told("image inspect"):
+            try:
+                return image_from(self._client.images.get(ref).attrs, ref)
+            except ImageNotFound:
+                return None
+
+    def _made(self, ref: str) -> Image:
+        image = self.image(ref)
+        if image is None:
+            raise ImageUnavailable(f"docker made no image {ref}", hint="deployer doctor")
+        return image
+
+    def pull(self, ref: str, on_line: Callable[[str], None]) -> Image:
+        def unavailable(cause: str) -> DeployerError:
+            return ImageUnavailable(f"the image {ref} can't be pulled", hint="name a local image", details=(cause,))
+
+        with self._told("pull", else_raise=unavailable):
+            for event in self._client.api.pull(ref, stream=True, decode=True):
+                on_line(str(event.get("status", "")))
+        return self._made(ref)
+
+    def build(self, request: BuildRequest, on_line: Callable[[str], None]) -> Image:
+        last: list[str] = []
+        failed = f"the image {request.tag} can't be built"
+        hint = "see the lines above; without a registry, name a local base: --base-image REF"
+        with self._told("build", else_raise=lambda cause: ImageUnavailable(failed, hint=hint, details=(*last, cause))):
+            for event in self._client.api.build(
+                path=str(request.context),
+                tag=request.tag,
+                buildargs=dict(request.build_args),
+                labels=dict(request.labels),
+                network_mode="host",
+                rm=True,
+                decode=True,
+            ):
+                for line in str(event.get("stream") or event.get("error") or "").splitlines():
+                    last = [*last[-11:], line]
+                    on_line(line)
+                if "error" in event:
+                    raise ImageUnavailable(failed, hint=hint, details=tuple(last))
+        return self._made(request.tag)
+
+    def volume_remove(self, name: str) -> None:
+        from docker.errors import NotFound
+
+        with self._told("volume rm"):
+            try:
+                self._client.volumes.get(name).remove()
+            except NotFound:
+                return

@@ -1,0 +1,344 @@
+"""One contract, every engine: the fake, Docker by its command line and by its socket, podman, nerdctl."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from deployer.engines import open_engine
+from deployer.engines.argv import ArgvEngine
+from deployer.engines.base import Engine
+from deployer.engines.dialects import DIALECTS
+from deployer.engines.sdk import SdkEngine
+from deployer.errors import ConflictError, EngineError, ImageUnavailable
+from deployer.render import Directory, run_script
+from deployer.spec import (
+    LABEL_NAME,
+    BuildRequest,
+    ContainerSpec,
+    EngineName,
+    Image,
+    Limits,
+    Mount,
+    NetworkMode,
+    Port,
+    State,
+)
+from tests.engines import BASE, need
+from tests.fake_engine import FakeEngine
+from tests.plain_devpi import free_port
+
+TAG = "localhost/deployer-contract-test:1"
+# Says what it was given, lives until it is told to stop, and says how.
+PROGRAM = """
+import signal, sys, time
+def stop(number, frame):
+    print('stopped by', signal.Signals(number).name, flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGINT, stop)
+signal.signal(signal.SIGTERM, stop)
+print('started', flush=True)
+for word in sys.argv[1:]:
+    print('word', word, flush=True)
+time.sleep(600)
+"""
+SECONDS = timedelta(seconds=10)
+
+
+@dataclass
+class Bench:
+    """An engine, the image of the tests on it, and names of its own."""
+
+    engine: Engine
+    image: str
+    tmp_path: Path
+    prefix: str
+    kind: str
+
+    def spec(self, **changes: object) -> ContainerSpec:
+        name = f"{self.prefix}-a"
+        made = ContainerSpec(
+            name=name,
+            image=self.image,
+            command=("one", "two words", "$HOME", "it's"),
+            env=(("GREETING", "hello 'you' $HOME"),),
+            labels=((LABEL_NAME, name), ("odd", "a=b, c")),
+            tmpfs=("/tmp:rw,noexec,nosuid,nodev,size=8m",),
+            ports=(Port(host_ip="127.0.0.1", host_port=free_port(), container_port=3141),),
+            user="12345:12345",
+            limits=Limits(memory="64m", pids=32, nofile=512),
+        )
+        return replace(made, **changes)  # type: ignore[arg-type]
+
+    def wait_line(self, name: str, line: str) -> list[str]:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            lines = list(self.engine.logs(name))
+            if line in lines:
+                return lines
+            time.sleep(0.05)
+        raise AssertionError(f"{line!r} never came: {lines}")
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("context")
+    (directory / "program.py").write_text(PROGRAM)
+    (directory / "Dockerfile").write_text(
+        f'FROM {BASE}\nCOPY program.py /program.py\nSTOPSIGNAL SIGINT\nENTRYPOINT ["python3", "/program.py"]\n'
+    )
+    return directory
+
+
+def make(kind: str, context: Path) -> tuple[Engine, str]:
+    if kind == "fake":
+        return FakeEngine(images={TAG: Image(id="sha256:1", ref=TAG)}), TAG
+    name = kind.partition("-")[0]
+    need(name)
+    engine: Engine = SdkEngine() if kind == "docker-sdk" else ArgvEngine(DIALECTS[EngineName(name)])
+    if engine.image(TAG) is None:
+        engine.build(BuildRequest(context=context, tag=TAG), lambda line: None)
+    return engine, TAG
+
+
+@pytest.fixture(
+    params=[
+        "fake",
+        pytest.param("docker", marks=pytest.mark.docker),
+        pytest.param("docker-sdk", marks=pytest.mark.docker),
+        "podman",
+        "nerdctl",
+    ]
+)
+def bench(request: pytest.FixtureRequest, context: Path, tmp_path: Path) -> Iterator[Bench]:
+    engine, image = make(request.param, context)
+    made = Bench(
+        engine=engine,
+        image=image,
+        tmp_path=tmp_path,
+        prefix=f"deployer-contract-{uuid.uuid4().hex[:8]}",
+        kind=request.param,
+    )
+    try:
+        yield made
+    finally:
+        for suffix in ("a", "b"):
+            with contextlib.suppress(EngineError):
+                engine.remove(f"{made.prefix}-{suffix}")
+
+
+class TestContract:
+    def test_probe(self, bench: Bench) -> None:
+        info = bench.engine.probe()
+        assert info.name == bench.engine.name
+        assert info.version[0].isdigit()
+
+    def test_nothing_is_none(self, bench: Bench) -> None:
+        assert bench.engine.inspect(f"{bench.prefix}-a") is None
+        assert bench.engine.image("localhost/deployer-no-such-image:0") is None
+        bench.engine.remove(f"{bench.prefix}-a")
+        bench.engine.volume_remove(f"{bench.prefix}-volume")
+
+    def test_what_runs_is_what_was_specified(self, bench: Bench) -> None:
+        spec = bench.spec()
+        bench.engine.run(spec)
+        found = bench.engine.inspect(spec.name)
+        assert found is not None
+        assert found.state is State.RUNNING
+        assert found.ours
+        assert found.name == spec.name
+        assert set(spec.all_labels()) <= set(found.labels.items())
+        assert found.ports == spec.ports
+        assert found.network is NetworkMode.BRIDGE
+        assert found.image == spec.image
+        lines = bench.wait_line(spec.name, "word it's")
+        assert lines == ["started", "word one", "word two words", "word $HOME", "word it's"]
+        assert list(bench.engine.logs(spec.name, tail=1)) == ["word it's"]
+
+    def test_a_name_is_taken(self, bench: Bench) -> None:
+        spec = bench.spec()
+        bench.engine.run(spec)
+        before = bench.engine.inspect(spec.name)
+        with pytest.raises(ConflictError):
+            bench.engine.run(replace(spec, ports=()))
+        assert bench.engine.inspect(spec.name) == before
+
+    def test_a_taken_port_leaves_nothing_behind(self, bench: Bench) -> None:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            port = Port(host_ip="127.0.0.1", host_port=listener.getsockname()[1], container_port=3141)
+            if bench.kind == "fake":
+                bench.engine.run(bench.spec(name=f"{bench.prefix}-b", ports=(port,)))
+            with pytest.raises(ConflictError):
+                bench.engine.run(bench.spec(ports=(port,)))
+        assert bench.engine.inspect(f"{bench.prefix}-a") is None
+
+    def test_an_absent_image_is_not_pulled(self, bench: Bench) -> None:
+        with pytest.raises(ImageUnavailable):
+            bench.engine.run(bench.spec(image="localhost/deployer-no-such-image:0"))
+        assert bench.engine.inspect(f"{bench.prefix}-a") is None
+
+    def test_stop_start_remove(self, bench: Bench) -> None:
+        spec = bench.spec()
+        bench.engine.run(spec)
+        if bench.kind != "fake":
+            bench.wait_line(spec.name, "started")
+        bench.engine.stop(spec.name, timeout=SECONDS)
+        stopped = bench.engine.inspect(spec.name)
+        assert stopped is not None
+        assert (stopped.state, stopped.exit_code) == (State.STOPPED, 0)
+        if bench.kind != "fake":
+            assert "stopped by SIGINT" in list(bench.engine.logs(spec.name))
+        bench.engine.stop(spec.name, timeout=SECONDS)
+        bench.engine.start(spec.name)
+        bench.engine.start(spec.name)
+        assert bench.engine.inspect(spec.name).state is State.RUNNING  # type: ignore[union-attr]
+        bench.engine.remove(spec.name)
+        assert bench.engine.inspect(spec.name) is None
+
+    def test_rename(self, bench: Bench) -> None:
+        spec, new = bench.spec(), f"{bench.prefix}-b"
+        identity = bench.engine.run(spec)
+        bench.engine.rename(spec.name, new)
+        assert bench.engine.inspect(spec.name) is None
+        found = bench.engine.inspect(new)
+        assert found is not None
+        assert found.id.startswith(identity[:12])
+        with pytest.raises(EngineError):
+            bench.engine.rename(f"{bench.prefix}-none", spec.name)
+
+    def test_exec(self, bench: Bench) -> None:
+        spec = bench.spec()
+        bench.engine.run(spec)
+        done = bench.engine.exec(spec.name, ("echo", "a b", "$HOME"))
+        assert (done.returncode, done.stdout) == (0, "a b $HOME\n")
+        assert bench.engine.exec(spec.name, ("no-such-program",)).returncode != 0
+
+    def test_host_network_publishes_nothing(self, bench: Bench) -> None:
+        spec = bench.spec(network=NetworkMode.HOST, ports=())
+        bench.engine.run(spec)
+        found = bench.engine.inspect(spec.name)
+        assert found is not None
+        assert (found.network, found.ports) == (NetworkMode.HOST, ())
+
+    def test_mounts(self, bench: Bench) -> None:
+        bound = bench.tmp_path / "with, comma"
+        bound.mkdir()
+        mounts = (
+            Mount(kind="bind", source=str(bound), target="/bound", read_only=True),
+            Mount(kind="volume", source=f"{bench.prefix}-volume", target="/kept"),
+        )
+        spec = bench.spec(mounts=mounts)
+        try:
+            bench.engine.run(spec)
+            found = bench.engine.inspect(spec.name)
+            assert found is not None
+            assert set(found.mounts) == set(mounts)
+        finally:
+            bench.engine.remove(spec.name)
+            bench.engine.volume_remove(f"{bench.prefix}-volume")
+
+    def test_a_failed_build_keeps_the_older_image(self, bench: Bench, context: Path) -> None:
+        before = bench.engine.image(bench.image)
+        broken = bench.tmp_path / "broken"
+        broken.mkdir()
+        (broken / "Dockerfile").write_text("FRM nothing\n")
+        with pytest.raises(ImageUnavailable) as caught:
+            bench.engine.build(BuildRequest(context=broken, tag=bench.image), lambda line: None)
+        assert caught.value.details
+        assert bench.engine.image(bench.image) == before
+
+    def test_build_labels_and_says_what_it_does(self, bench: Bench) -> None:
+        good = bench.tmp_path / "good"
+        good.mkdir()
+        (good / "Dockerfile").write_text(f"FROM {BASE}\nARG WORD\nLABEL word=$WORD\n")
+        tag = f"localhost/{bench.prefix}:1"
+        said: list[str] = []
+        request = BuildRequest(context=good, tag=tag, labels=(("a", "b c"),), build_args=(("WORD", "x"),))
+        image = bench.engine.build(request, said.append)
+        assert image.labels["a"] == "b c"
+        assert said
+        if bench.kind != "fake":
+            assert image.labels["word"] == "x"
+            subprocess.run([bench.engine.name, "rmi", tag], capture_output=True, check=True)
+
+
+@pytest.mark.docker
+class TestOneContainer:
+    """What is printed is what is run: the same container, whoever made it."""
+
+    @pytest.fixture
+    def full(self, context: Path, tmp_path: Path) -> Iterator[ContainerSpec]:
+        engine, image = make("docker", context)
+        prefix = f"deployer-contract-{uuid.uuid4().hex[:8]}"
+        (tmp_path / "data").mkdir()
+        spec = Bench(engine=engine, image=image, tmp_path=tmp_path, prefix=prefix, kind="docker").spec(
+            mounts=(Mount(kind="bind", source=str(tmp_path / "data"), target="/data"),),
+            limits=Limits(memory="64m", pids=32, nofile=512, cpus=0.5),
+        )
+        try:
+            yield spec
+        finally:
+            engine.remove(spec.name)
+
+    def inspected(self, spec: ContainerSpec) -> dict[str, object]:
+        """All of `inspect` that was asked for; what differs between any two containers left out."""
+        import json
+
+        raw = json.loads(subprocess.run(["docker", "inspect", spec.name], capture_output=True, check=True).stdout)[0]
+        config = {
+            key: value
+            for key, value in raw["Config"].items()
+            if key not in {"Hostname", "AttachStdout", "AttachStderr"}
+        }
+        config["Volumes"] = config.get("Volumes") or None
+        host = dict(raw["HostConfig"])
+        for key, value in host.items():
+            if value in ([], {}, 0, "", False):  # written or left out, Docker means the same
+                host[key] = None
+        return {"Config": config, "HostConfig": host, "Mounts": raw["Mounts"], "Image": raw["Image"]}
+
+    def test_a_script_makes_what_up_makes(self, full: ContainerSpec, tmp_path: Path) -> None:
+        script = run_script(full, EngineName.DOCKER, directories=(Directory(path=tmp_path / "data"),))
+        subprocess.run(["sh", "-c", script], capture_output=True, check=True)
+        by_script = self.inspected(full)
+        engine = open_engine(EngineName.DOCKER)
+        engine.remove(full.name)
+        engine.run(full)
+        assert self.inspected(full) == by_script
+
+    def test_the_socket_makes_what_the_command_line_makes(self, full: ContainerSpec) -> None:
+        engine = open_engine(EngineName.DOCKER)
+        engine.run(full)
+        by_argv = self.inspected(full)
+        engine.remove(full.name)
+        SdkEngine().run(full)
+        # The command line carries out --memory-swappiness=-1 and the like on its own; what was asked for is equal.
+        by_socket = self.inspected(full)
+        silent = {"MemorySwappiness", "ConsoleSize", "CgroupnsMode", "OomKillDisable", "ShmSize", "IpcMode"}
+        for made in (by_argv, by_socket):
+            made["HostConfig"] = {k: v for k, v in made["HostConfig"].items() if k not in silent}  # type: ignore[attr-defined]
+        assert by_socket == by_argv
+
+    def test_it_is_hardened(self, full: ContainerSpec) -> None:
+        engine = open_engine(EngineName.DOCKER)
+        engine.run(full)
+        status = engine.exec(full.name, ("cat", "/proc/1/status")).stdout
+        fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+        assert {fields[key] for key in ("CapEff", "CapBnd", "CapPrm")} == {"0000000000000000"}
+        assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
+        assert fields["Uid"].split()[0] == "12345"
+        assert engine.exec(full.name, ("touch", "/x")).returncode != 0
+        assert engine.exec(full.name, ("touch", "/tmp/x")).returncode == 0
+        listeners = subprocess.run(["docker", "port", full.name], capture_output=True, text=True, check=True).stdout
+        assert listeners.split()[-1].startswith("127.0.0.1:")

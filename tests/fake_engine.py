@@ -1,0 +1,118 @@
+"""An engine in memory, for what needs an engine and not its work. It passes the contract tests of the real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from deployer.errors import ConflictError, EngineError, ImageUnavailable
+from deployer.spec import (
+    BuildRequest,
+    Container,
+    ContainerSpec,
+    EngineInfo,
+    EngineName,
+    ExecResult,
+    Image,
+    State,
+)
+
+
+@dataclass
+class FakeEngine:
+    """Containers that do nothing; ``images`` holds the references that there are."""
+
+    name: EngineName = EngineName.DOCKER
+    images: dict[str, Image] = field(default_factory=dict)
+    containers: dict[str, Container] = field(default_factory=dict)
+    volumes: set[str] = field(default_factory=set)
+    said: dict[str, list[str]] = field(default_factory=dict)
+    started: int = 0
+
+    def probe(self) -> EngineInfo:
+        return EngineInfo(name=self.name, version="1.0", how="memory")
+
+    def can_build_with_secrets(self) -> bool:
+        return False
+
+    def inspect(self, name: str) -> Container | None:
+        return self.containers.get(name)
+
+    def _require(self, name: str) -> Container:
+        if name not in self.containers:
+            raise EngineError(f"there is no container named {name!r}", hint="deployer up")
+        return self.containers[name]
+
+    def run(self, spec: ContainerSpec) -> str:
+        if spec.name in self.containers:
+            raise ConflictError(f"the name {spec.name} is taken", hint="--name")
+        if spec.image not in self.images:
+            raise ImageUnavailable(f"no image {spec.image}", hint="deployer image build")
+        taken = {
+            port.host_port for other in self.containers.values() if other.state is State.RUNNING for port in other.ports
+        }
+        if taken & {port.host_port for port in spec.ports}:
+            raise ConflictError("the port is taken", hint="--port")
+        self.started += 1
+        self.containers[spec.name] = Container(
+            id=f"id{self.started}",
+            name=spec.name,
+            state=State.RUNNING,
+            image=spec.image,
+            image_id=self.images[spec.image].id,
+            labels=dict(spec.all_labels()),
+            started_at=f"2030-01-01T00:00:{self.started:02}Z",
+            ports=spec.ports,
+            mounts=spec.mounts,
+            network=spec.network,
+            command=spec.command,
+        )
+        self.volumes |= {mount.source for mount in spec.mounts if mount.kind == "volume"}
+        self.said[spec.name] = ["started", *(f"word {word}" for word in spec.command)]
+        return f"id{self.started}"
+
+    def start(self, name: str) -> None:
+        self.containers[name] = replace(self._require(name), state=State.RUNNING, exit_code=None)
+
+    def stop(self, name: str, *, timeout: timedelta) -> None:
+        self.containers[name] = replace(self._require(name), state=State.STOPPED, exit_code=0)
+
+    def remove(self, name: str) -> None:
+        self.containers.pop(name, None)
+
+    def rename(self, name: str, new: str) -> None:
+        if new in self.containers:
+            raise ConflictError(f"the name {new} is taken", hint="--name")
+        self.containers[new] = replace(self._require(name), name=new)
+        self.said[new] = self.said.pop(name, [])
+        del self.containers[name]
+
+    def logs(self, name: str, *, follow: bool = False, since: str = "", tail: int | None = None) -> Iterator[str]:
+        self._require(name)
+        lines = self.said.get(name, [])
+        yield from lines[max(0, len(lines) - tail) :] if tail is not None else lines
+
+    def exec(self, name: str, argv: Sequence[str], *, stdin: bytes = b"") -> ExecResult:
+        if self._require(name).state is not State.RUNNING:
+            raise EngineError("it does not run", hint="deployer up")
+        if argv[0] == "echo":
+            return ExecResult(returncode=0, stdout=" ".join(argv[1:]) + "\n", stderr="")
+        return ExecResult(returncode=127, stdout="", stderr="not found")
+
+    def image(self, ref: str) -> Image | None:
+        return self.images.get(ref)
+
+    def pull(self, ref: str, on_line: Callable[[str], None]) -> Image:
+        raise ImageUnavailable(f"no registry has {ref}", hint="load it")
+
+    def build(self, request: BuildRequest, on_line: Callable[[str], None]) -> Image:
+        if not (request.context / "Dockerfile").read_text().startswith("FROM "):
+            raise ImageUnavailable("the image can't be built", hint="mend the build file", details=("no FROM",))
+        on_line("building")
+        made = Image(id=f"sha256:{len(self.images):064}", ref=request.tag, labels=dict(request.labels))
+        self.images[request.tag] = made
+        return made
+
+    def volume_remove(self, name: str) -> None:
+        self.volumes.discard(name)
