@@ -71,8 +71,8 @@ def mount_csv(mount: Mount, *, relabel: str = "") -> str:
     if relabel:
         fields.append(f"relabel={relabel}")
     out = io.StringIO()
-    csv.writer(out, lineterminator="").writerow(fields)
-    return out.getvalue()
+    csv.writer(out, lineterminator="\r\n").writerow(fields)  # what ends lines decides what is quoted
+    return out.getvalue().removesuffix("\r\n")
 
 
 def published(port: Port) -> str:
