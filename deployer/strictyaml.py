@@ -85,7 +85,8 @@ def _refused(message: str, source: Source, hint: str = "") -> Document:
 
 
 def _source(node: yaml.Node | yaml.Event, name: str) -> Source:
-    return Source(where=name, line=node.start_mark.line + 1)
+    mark = node.start_mark
+    return Source(where=name, line=mark.line + 1 if mark else 1)
 
 
 def _compose(text: str, name: str) -> tuple[yaml.Node | None, tuple[Problem, ...]]:
@@ -151,8 +152,10 @@ class _Builder:
                 for number, item in enumerate(node.value):
                     self.sources[*path, number] = _source(item, self.name)
                 return [self.value(item, (*path, number)) for number, item in enumerate(node.value)]
-            case _:
+            case yaml.ScalarNode():
                 return _value(node)
+            case _:
+                raise TypeError(f"a node of YAML that none composes: {node!r}")
 
     def mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Tree]:
         tree: dict[str, Tree] = {}

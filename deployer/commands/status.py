@@ -39,16 +39,16 @@ class Options(Located):
 def run(options: Options, ui: UI) -> Result:
     """Show what runs and whether it answers. Exit code 0 only when it is ready."""
     from deployer.deployment import find
-    from deployer.errors import NotReadyError
+    from deployer.errors import DeployerError, NotReadyError
 
     deployment = find(options.name, engine=options.engine)
     if deployment is None:
         data = {"name": options.name, "state": "absent", "ready": False}
-        error = NotReadyError(f"there is no deployment named {options.name!r}", hint="deployer up")
-        return Result(data=data, text=f"{options.name}: absent", error=error)
+        absent = NotReadyError(f"there is no deployment named {options.name!r}", hint="deployer up")
+        return Result(data=data, text=f"{options.name}: absent", error=absent)
     answer = ask(deployment.url) if deployment.container.state == "running" else {}
     data = _data(deployment, answer)
-    error = _unready(deployment, data)
+    error: DeployerError | None = _unready(deployment, data)
     if options.check and error is None:
         data["drift"] = _drift(options, deployment)
         if data["drift"]:

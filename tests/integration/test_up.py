@@ -152,9 +152,7 @@ def test_a_failed_up_leaves_what_was_there_before(cli: Cli) -> None:
     wait_ready(cli)
     after = cli.run("status", "--json").data
     assert (after["server_uuid"], after["url"]) == (before["server_uuid"], before["url"])
-    assert (
-        cli.run("plan", *cli.up_words()[1:], "--set", "clients.configure=[]", "--json").data["changes"] == []
-    )
+    assert cli.run("plan", *cli.up_words()[1:], "--set", "clients.configure=[]", "--json").data["changes"] == []
 
 
 def wait_ready(cli: Cli) -> None:

@@ -336,8 +336,8 @@ def bomb() -> str:
         ("a: 1\n" * 150_000, "more than 10000"),
         ("[" + "[]," * 300_000 + "]", "more than 10000"),
         ("&a [" * 200_000, "anchors"),
-        ("? " * 400_000, "nested deeper"),
-        ("- " * 400_000, "nested deeper"),
+        ("? " * 400_000, "nest"),
+        ("- " * 400_000, "nest"),
         ("A" * 900_000, "expected 'key: value'"),
         ("engine: " + "A" * 900_000, "expected auto"),
         ("A" * 900_000 + ": 1", "not YAML"),
@@ -358,7 +358,7 @@ def bomb() -> str:
 def test_an_attack_costs_little(write, text: str, expected: str) -> None:  # type: ignore[no-untyped-def]
     """Each of these took gigabytes, minutes or the stack of a parser or a check without bounds.
 
-    Memory is measured; time is left to the suite's own time limit.
+    Memory is measured; time is left to the suite's own time limit. Newer parsers refuse some of them in words of their own.
     """
     ref = write(text)
     tracemalloc.start()
