@@ -39,7 +39,7 @@ class Options(Located):
 def run(options: Options, ui: UI) -> Result:
     """Show what runs and whether it answers. Exit code 0 only when it is ready."""
     from deployer.deployment import find
-    from deployer.errors import DeployerError, NotReadyError
+    from deployer.errors import NotReadyError
 
     deployment = find(options.name, engine=options.engine)
     if deployment is None:
@@ -50,11 +50,12 @@ def run(options: Options, ui: UI) -> Result:
     data = _data(deployment, answer)
     error: DeployerError | None = _unready(deployment, data)
     if options.check and error is None:
-        data["drift"] = _drift(options, deployment)
-        if data["drift"]:
+        drift = _drift(options, deployment)
+        data["drift"] = drift
+        if drift:
             from deployer.errors import DriftError
 
-            error = DriftError(f"what runs differs from the profile: {', '.join(data['drift'])}", hint="deployer up")
+            error = DriftError(f"what runs differs from the profile: {', '.join(drift)}", hint="deployer up")
     return Result(data=data, text=_text(data), error=error)
 
 
