@@ -47,6 +47,8 @@ class UI:
     quiet: bool = False
     out: TextIO = field(default_factory=lambda: sys.stdout)
     err: TextIO = field(default_factory=lambda: sys.stderr)
+    warned: list[str] = field(default_factory=list)
+    """What was warned about so far: the envelope carries it, whether the command succeeds or fails."""
 
     @property
     def silent(self) -> bool:
@@ -81,6 +83,8 @@ class UI:
             self._say(" " * WIDTH + text)
 
     def warn(self, text: str) -> None:
+        """Something that the user should know, though the command goes on."""
+        self.warned.append(mask(text))
         if not self.silent:
             self._say(f"{self._paint('warning'.ljust(WIDTH), '33')}{text}")
 
@@ -122,11 +126,11 @@ class UI:
 
     def finish(self, command: str, result: Result) -> None:
         """Print the result: the envelope with ``--json``, else warnings, the text, and what was found."""
-        if self.json:
-            self._envelope(command, result.error, data=dict(result.data), warnings=list(result.warnings))
-            return
         for warning in result.warnings:
             self.warn(warning)
+        if self.json:
+            self._envelope(command, result.error, data=dict(result.data))
+            return
         if result.text:
             encoding = getattr(self.out, "encoding", None) or "utf-8"
             self.out.write(result.text.encode(encoding, "replace").decode(encoding).rstrip("\n") + "\n")
@@ -137,7 +141,7 @@ class UI:
     def fail(self, command: str, error: DeployerError) -> None:
         """Print a failure: one line of cause, then what helps to diagnose, then one line of cure."""
         if self.json:
-            self._envelope(command, error, data={}, warnings=[])
+            self._envelope(command, error, data={})
         else:
             self._tell(error)
 
@@ -148,8 +152,15 @@ class UI:
         if error.hint:
             self._say(f"{self._paint('hint'.ljust(WIDTH), '36')}{error.hint}")
 
-    def _envelope(self, command: str, error: DeployerError | None, **fields: Any) -> None:
-        envelope = {"schema": SCHEMA, "command": command, "ok": error is None, **fields, "error": None}
+    def _envelope(self, command: str, error: DeployerError | None, *, data: Mapping[str, Any]) -> None:
+        envelope: dict[str, Any] = {
+            "schema": SCHEMA,
+            "command": command,
+            "ok": error is None,
+            "data": data,
+            "warnings": self.warned,
+            "error": None,
+        }
         if error is not None:
             envelope["error"] = {
                 "code": error.code,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deployer.commands import Overrides, overrides
 from deployer.ui import UI, Result
@@ -80,7 +80,7 @@ def _steps(prepared: Prepared) -> dict[str, tuple[list[str], bool]]:
     else:
         why = [] if current is None else list(differences(prepared))
         steps["server"] = ([*why, shlex.join(_argv(prepared))], True)
-    steps["indexes"] = _indexes(prepared, running=same)
+    steps["indexes"] = _indexes(prepared)
     steps["pip"] = _pip(prepared)
     return steps
 
@@ -96,15 +96,20 @@ def _image(prepared: Prepared) -> tuple[list[str], bool]:
     return [f"{wanted.ref} ({'present' if image else 'pull'})"], image is None
 
 
-def _indexes(prepared: Prepared, *, running: bool) -> tuple[list[str], bool]:
+def _indexes(prepared: Prepared) -> tuple[list[str], bool]:
     from deployer.devpi.api import DevpiApi
     from deployer.devpi.topology import EMPTY, changes, wanted
+    from deployer.spec import LABEL_URL, State
 
-    plan = prepared.plan
-    current: Any = EMPTY
-    if running:
-        with DevpiApi(plan.url) as api:
+    plan, container = prepared.plan, prepared.current
+    if container is not None and container.state is State.RUNNING:
+        # Asked where it answers now, which may not be where it is planned to be.
+        with DevpiApi(container.labels[LABEL_URL]) as api:
             current = api.topology()
+    elif plan.data.create:
+        current = EMPTY
+    else:
+        return ["compared with the profile once the server runs"], False
     target = wanted(plan.users, plan.indexes, default_mirror_url=plan.default_upstream or "(the server's own default)")
     found = changes(current, target)
     return [change.text for change in found] or ["unchanged"], any(change.due for change in found)

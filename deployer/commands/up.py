@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from deployer.serverdir import ServerDir
 
 
+SAFE_VERSION = "6.20.2"
+"""The first devpi-server that keeps its replication data from strangers (its changelog, 6.20.2)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options(Exclusive, Overrides):
     no_pip: Annotated[bool, Option("--no-pip", help="Leave every client file alone.")] = False
@@ -68,6 +72,7 @@ def _bring_up(options: Options, prepared: Prepared, ui: UI, rollback: ExitStack)
     done = _container(prepared, current, ui, rollback)
     started = time.monotonic()
     with closing_api(_ready(prepared, done, ui)) as ready:
+        _check_version(plan, ready)
         changes = _seed(prepared, ready)
         ready.api.simple_status(plan.clients.index)
     timings = {**ready.timings, "index": time.monotonic() - started}
@@ -133,6 +138,8 @@ def _container(prepared: Prepared, current: Container | None, ui: UI, rollback: 
     if current is not None and not is_current(plan, current):
         for line in differences(prepared):
             ui.note(line)
+    # Registered first, it is said last: when everything below has been undone.
+    rollback.callback(ui.step, "undone", "what was made is removed" if current is None else "what was there is back")
     make_data(plan.data, rollback)
     with ui.working("server", "starting"):
         done = ensure_container(plan, engine, current, rollback)
@@ -198,6 +205,20 @@ def _ready(prepared: Prepared, done: Done, ui: UI) -> Ready:
             index=None,
             deadline=plan.ready_timeout,
             on_stage=lambda stage, seconds: progress(f"{stage} {seconds:.1f}") if ui.terminal else None,
+        )
+
+
+def _check_version(plan: Plan, ready: Ready) -> None:
+    """Refuse to show others a server with a known hole. Raises Refused."""
+    from packaging.version import Version
+
+    from deployer.errors import Refused
+
+    version = ready.identity.server_version
+    if not plan.loopback and Version(version or "0") < Version(SAFE_VERSION):
+        raise Refused(
+            f"devpi-server {version or 'of an unknown version'} gives replication data to whoever can reach it",
+            hint=f"use devpi-server {SAFE_VERSION} or newer, or publish it on 127.0.0.1 only",
         )
 
 
@@ -324,7 +345,6 @@ def _result(
     client_changes: list[ClientChange],
 ) -> Result:
     plan = prepared.plan
-    warnings = [warning for change in client_changes for warning in (*change.masks, *change.warnings)]
     return Result(
         data={
             "url": plan.url,
@@ -339,7 +359,6 @@ def _result(
             ],
             "timings": {stage: round(seconds, 3) for stage, seconds in timings.items()},
             "client_files": [str(change.path) for change in client_changes],
-            **({"warnings": [*plan.warnings, *warnings]} if plan.warnings or warnings else {}),
         },
         text=plan.simple_url,
     )
