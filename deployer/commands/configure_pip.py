@@ -28,7 +28,10 @@ class Options(Common):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Write the index address and the time-out to pip's configuration, keeping everything else in it."""
+    """Point pip at the index, keeping all else in its file.
+
+    Writes the index address and the time-out; `--undo` puts back exactly what was there.
+    """
     from deployer.clients import pip
     from deployer.errors import UsageError
 

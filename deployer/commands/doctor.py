@@ -35,7 +35,10 @@ class Check:
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Check the engines, data directory, port, upstream, client files and server. Exit code 0 if `up` would work."""
+    """Check this host and the server, and name each cure.
+
+    Engines, data directory, port, upstream, client files and the server itself. Exit code 0 if `up` would work.
+    """
     from deployer.errors import VerificationError
 
     checks = []

@@ -26,7 +26,7 @@ class Options(Exclusive, Located):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Stop and remove the server. The data is kept, unless --purge is given."""
+    """Stop and remove the server; keep its data unless told."""
     from deployer.deployment import find, forget_passwords
     from deployer.state import forget, hold
 

@@ -21,7 +21,10 @@ class Options(Common):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Run one command that installs from the index, without touching any client file."""
+    """Run one command that installs from the index.
+
+    No client file is touched: the command gets the index in its environment.
+    """
     from deployer.clients import pip
     from deployer.commands.configure_pip import settings_for
     from deployer.errors import ClientFileError

@@ -15,7 +15,10 @@ class Options(Overrides):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Build our own server image, with the index, CA bundle and proxy of this host's pip."""
+    """Build our own server image.
+
+    The build gets the index, the CA bundle and the proxy of this host's pip.
+    """
     from deployer.apply import build_own
     from deployer.engines import detect
     from deployer.errors import UsageError

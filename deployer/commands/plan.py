@@ -20,8 +20,9 @@ class Options(Overrides):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Show every step that `up` would take, the exact command included, and change nothing.
+    """Show all that `up` would do, and change nothing.
 
+    Every step, with the exact command that would be run.
     Exit code 10 when `up` would change something, 0 when it would not.
     """
     from deployer.errors import DriftError

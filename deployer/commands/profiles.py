@@ -17,7 +17,7 @@ class Options(Common):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """List the profiles, or show one in full with the source of each value."""
+    """List the profiles, or show one with its sources."""
     from deployer.loader import available, flatten, load
 
     if not options.show:

@@ -25,7 +25,10 @@ class Options(Overrides):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Print what would be run, as a script or as one command line. The engine need not be installed."""
+    """Print what would be run, as a script or as one line.
+
+    The engine need not be installed.
+    """
     from deployer.errors import UsageError
     from deployer.loader import load
     from deployer.plan import plan

@@ -18,7 +18,10 @@ class Options(Exclusive, Located):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Remember a user's password, read from the terminal or from standard input, never from the command line."""
+    """Remember a user's password, for a server that has one already.
+
+    It is read from the terminal or from standard input, never from the command line.
+    """
     import getpass
 
     from deployer.deployment import store_password

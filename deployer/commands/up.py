@@ -40,9 +40,9 @@ class Options(Exclusive, Overrides):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Start the index server, wait until it truly answers, make its indexes, and point pip at it.
+    """Start the server, make its indexes, and point pip at it.
 
-    Running it again changes nothing; a changed profile is shown as a difference and applied; a failure leaves what
+    It returns when the server truly answers. Running it again changes nothing; a changed profile is shown as a difference and applied; a failure leaves what
     was there before.
     """
     from deployer.prepare import prepare
