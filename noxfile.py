@@ -1,4 +1,4 @@
-"""The sessions of development: ``nox -s tests``, ``nox -s lint``, ``nox -s schema``, ``nox -s lock``."""
+"""The sessions of development: ``nox -s tests``, ``nox -s lint``, ``nox -s coverage``, ``nox -s changelog``."""
 
 import nox
 
