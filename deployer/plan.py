@@ -33,6 +33,8 @@ from deployer.spec import (
 
 CONTAINER_UID = 3141
 """Who owns the data directory when root deploys: nobody that a distribution has, and never root."""
+OWN_MEMORY = "256m"
+"""What our own image lives within, with room: it needs about 80 MiB, and 64 more for each password that it checks."""
 CA_TARGET = "/etc/deployer/ca.pem"
 TMPFS = "/tmp:rw,noexec,nosuid,nodev,size=64m"  # noqa: S108 - inside the container
 # Where a data directory would take or break what is not ours (the directories themselves, not what is below).
@@ -439,10 +441,17 @@ def _spec(
         ports=(Port(host_ip=bind, host_port=port, container_port=inner),) if published else (),
         user=_user(profile, facts, data),
         stop_signal=image.stop_signal,
-        limits=Limits(memory=server.memory, pids=server.pids, nofile=server.nofile, cpus=server.cpus),
+        limits=Limits(memory=_memory(server.memory, own=own), pids=server.pids, nofile=server.nofile, cpus=server.cpus),
         read_only=image.read_only,
         **common,  # type: ignore[arg-type]
     )
+
+
+def _memory(limit: str, *, own: bool) -> str:
+    """Ours is known to live within its limit; what another image needs, only its maker knows."""
+    if limit != "auto":
+        return limit
+    return OWN_MEMORY if own else ""
 
 
 def _user(profile: Profile, facts: Facts, data: DataPlan) -> str:

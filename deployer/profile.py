@@ -29,6 +29,7 @@ _USER_NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$"
 INDEX_NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*/[a-zA-Z0-9][a-zA-Z0-9_.-]*$"
 _ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 _SIZE = r"^$|^[1-9][0-9]*[bkmg]?$"
+_MEMORY = r"^auto$|" + _SIZE
 _URL = r"^$|^https?://[^\x00-\x20\x7f]+$"
 _DIGEST = r"^$|^sha256:[0-9a-f]{64}$"
 # A comma would end the path in an engine's mount option.
@@ -44,6 +45,7 @@ FORMS: dict[str, str] = {
     INDEX_NAME: "user/name: letters, digits and . _ -",
     _ENV_NAME: "a variable's name: letters, digits and _",
     _SIZE: "a whole number with a unit b, k, m or g, like 256m",
+    _MEMORY: "auto, or a whole number with a unit b, k, m or g, like 512m",
     _URL: "an address that starts with http:// or https:// and has no spaces",
     _DIGEST: "sha256: and 64 hexadecimal digits",
     _INSIDE_PATH: "an absolute path without a comma",
@@ -59,6 +61,7 @@ UserName = Annotated[str, StringConstraints(pattern=_USER_NAME, max_length=64)]
 IndexName = Annotated[str, StringConstraints(pattern=INDEX_NAME, max_length=129)]
 EnvName = Annotated[str, StringConstraints(pattern=_ENV_NAME)]
 Size = Annotated[str, StringConstraints(pattern=_SIZE, max_length=20)]
+Memory = Annotated[str, StringConstraints(pattern=_MEMORY, max_length=20)]
 Url = Annotated[str, StringConstraints(pattern=_URL, max_length=2048)]
 Digest = Annotated[str, StringConstraints(pattern=_DIGEST)]
 
@@ -109,7 +112,7 @@ class Server(Model):
     offline: bool = False
     mirror_cache_expiry: Whole = Field(1800, ge=0, le=MAX_SECONDS)
     threads: Whole = Field(50, ge=1, le=1000)
-    memory: Size = "256m"
+    memory: Memory = "auto"
     cpus: float = Field(0.0, ge=0, le=4096, allow_inf_nan=False)
     pids: Whole = Field(256, ge=0, le=4_194_304)  # the kernel's own limit of a pid
     nofile: Whole = Field(4096, ge=0, le=1_048_576)  # fs.nr_open

@@ -82,6 +82,14 @@ def wait(
     return _introduce(run, url, expected_uuid=expected_uuid, proof_key=proof_key, credentials=credentials, index=index)
 
 
+def lost(engine: Engine, name: str, *, mask: Callable[[str], str] = mask) -> NotReadyError | None:
+    """Why a server that was ready no longer answers, as far as its engine knows. Raises EngineError."""
+    container = engine.inspect(name)
+    if container is None or (container.state is State.RUNNING and not container.oom_killed):
+        return None
+    return _Watch(engine, name, mask=mask, clock=time.monotonic).death(container, "stopped")
+
+
 def _introduce(
     run: _Run,
     url: str,
@@ -268,10 +276,12 @@ class _Watch:
         deaths = max(0, len(self._starts) - 1) + (container.state is State.RESTARTING)
         # A restart policy may well cure the first death, a second one is a loop.
         if container.state is State.STOPPED or deaths > 1:
-            raise self._death(container, loops=container.state is not State.STOPPED)
+            what = "stopped before it was ready" if container.state is State.STOPPED else "stops again and again"
+            raise self.death(container, what)
         return container.state is State.RUNNING
 
-    def _death(self, container: Container, *, loops: bool) -> NotReadyError:
+    def death(self, container: Container, what: str) -> NotReadyError:
+        """What is told of a server that stopped."""
         code = "" if container.exit_code is None else f" (exit code {container.exit_code})"
         reason = f": {self._mask(container.error)}" if container.error else ""
         if container.oom_killed:
@@ -280,10 +290,9 @@ class _Watch:
                 hint="allow it more: --set server.memory=512m",
                 details=self.last_lines(),
             )
-        what = "stops again and again" if loops else "stopped before it was ready"
         return NotReadyError(
             f"{self._name} {what}{code}{reason}",
-            hint="its last lines say why; more with: deployer logs",
+            hint="its last lines say why; 'up --keep' leaves it for a look with 'deployer logs'",
             details=self.last_lines(),
         )
 

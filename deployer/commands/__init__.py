@@ -58,7 +58,9 @@ class Overrides(Common):
     port: Annotated[int | None, Option("--port", metavar="N", min=0, max=65535, help="Port; 0 takes a free one.")] = (
         None
     )
-    data: Annotated[str, Option("--data", metavar="WHERE", help="cache, lib, opt, home, temp, a path, or volume:NAME.")] = ""
+    data: Annotated[
+        str, Option("--data", metavar="WHERE", help="cache, lib, opt, home, temp, a path, or volume:NAME.")
+    ] = ""
     image: Annotated[str, Option("--image", metavar="REF", help="Run this devpi image instead of our own.")] = ""
     base_image: Annotated[str, Option("--base-image", metavar="REF", help="What our own image is built on.")] = ""
     upstream: Annotated[str, Option("--upstream", metavar="URL", help="What root/pypi mirrors.")] = ""

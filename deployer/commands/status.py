@@ -68,7 +68,10 @@ def ask(url: str) -> dict[str, Any]:
     answer: dict[str, Any] = {}
     connection = HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT)
     try:
-        for path, key in (("/+deployer", "identity"), ("/", "users")):
+        # A devpi without deployer's plugin answers 404 to the first, and tells its uuid in its status.
+        for path, key in (("/+deployer", "identity"), ("/+status", "status"), ("/", "users")):
+            if key == "status" and "identity" in answer:
+                continue
             connection.request("GET", path, headers={"Accept": "application/json"})
             response = connection.getresponse()
             body = response.read(LIMIT)
@@ -83,9 +86,17 @@ def ask(url: str) -> dict[str, Any]:
     return answer
 
 
+def _identity(answer: dict[str, Any]) -> dict[str, Any]:
+    """uuid and version of what answers; whether it can write is only known of a server with deployer's plugin."""
+    if "identity" in answer:
+        return dict(answer["identity"])
+    status = answer.get("status", {}).get("result", {})
+    return {"uuid": status.get("uuid"), "server_version": status.get("versioninfo", {}).get("devpi-server")}
+
+
 def _data(deployment: Deployment, answer: dict[str, Any]) -> dict[str, Any]:
     container, server_dir = deployment.container, deployment.server_dir
-    identity = answer.get("identity") or {}
+    identity = _identity(answer)
     users = (answer.get("users") or {}).get("result") or {}
     path = server_dir.path if server_dir else None
     expected = server_dir.uuid() if server_dir and answer and path else None
@@ -148,6 +159,10 @@ def _unready(deployment: Deployment, data: dict[str, Any]) -> DeployerError | No
             return NotReadyError(f"{name} is starting", hint="try again in a moment; deployer logs -f shows it")
         case _ if not data["server_uuid"]:
             return NotReadyError(f"{name} runs, but does not answer at {deployment.url}", hint="deployer logs")
+        case _ if deployment.server_dir and deployment.server_dir.uuid() != data["server_uuid"]:
+            return NotReadyError(
+                f"what answers at {deployment.url} is not {name}: it runs on other data", hint="deployer doctor"
+            )
         case _:
             return NotReadyError(
                 f"{name} answers, but can't write to its data directory {data['data_dir']}",

@@ -42,8 +42,8 @@ class Options(Exclusive, Overrides):
 def run(options: Options, ui: UI) -> Result:
     """Start the server, make its indexes, and point pip at it.
 
-    It returns when the server truly answers. Running it again changes nothing; a changed profile is shown as a difference and applied; a failure leaves what
-    was there before.
+    It returns when the server truly answers. Running it again changes nothing; a changed profile is shown as a
+    difference and applied; a failure leaves what was there before.
     """
     from deployer.prepare import prepare
     from deployer.state import hold
@@ -74,7 +74,6 @@ def _bring_up(options: Options, prepared: Prepared, ui: UI, rollback: ExitStack)
     with closing_api(_ready(prepared, done, ui)) as ready:
         _check_version(plan, ready)
         changes = _seed(prepared, ready)
-        ready.api.simple_status(plan.clients.index)
     timings = {**ready.timings, "index": time.monotonic() - started}
     ui.step("ready", f"{plan.url} in {timings['index']:.1f} s   ({_stages(timings)})")
     ui.step("indexes", ", ".join(change.brief for change in changes) or "unchanged")
@@ -256,6 +255,19 @@ def _password(prepared: Prepared) -> Secret:
 
 
 def _seed(prepared: Prepared, ready: Ready) -> tuple[Change, ...]:
+    """Make users and indexes as declared, and open the one of the clients. Raises NotReadyError, ServerRefused."""
+    from deployer.errors import NotReadyError
+    from deployer.readiness import lost
+
+    try:
+        changes = _converge(prepared, ready)
+        ready.api.simple_status(prepared.plan.clients.index)
+    except NotReadyError as error:
+        raise lost(prepared.engine, prepared.plan.name) or error from None
+    return changes
+
+
+def _converge(prepared: Prepared, ready: Ready) -> tuple[Change, ...]:
     from deployer.devpi.topology import apply, changes, wanted
 
     plan, api = prepared.plan, ready.api
