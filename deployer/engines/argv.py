@@ -231,7 +231,7 @@ class ArgvEngine:
         except ProcessFailed:
             raise ImageUnavailable(
                 failure,
-                hint="see the lines above; without a registry, name a local base: --base-image REF",
+                hint="see the lines above; without a registry: --base-image REF (a local image), or --engine process",
                 details=tuple(last),
             ) from None
 

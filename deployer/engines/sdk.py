@@ -259,7 +259,7 @@ class SdkEngine:
     def build(self, request: BuildRequest, on_line: Callable[[str], None]) -> Image:
         last: list[str] = []
         failed = f"the image {request.tag} can't be built"
-        hint = "see the lines above; without a registry, name a local base: --base-image REF"
+        hint = "see the lines above; without a registry: --base-image REF (a local image), or --engine process"
         with self._told("build", else_raise=lambda cause: ImageUnavailable(failed, hint=hint, details=(*last, cause))):
             for event in self._client.api.build(
                 path=str(request.context),
