@@ -1,0 +1,145 @@
+"""What holds of the repository as a whole: what a command may import, what documents promise, what stands nowhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deployer.cli import COMMANDS
+from deployer.errors import DeployerError
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = ("docker", "httpx", "jinja2", "pydantic", "yaml", "rich", "devpi_server", "requests")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/commands.md", "docs/images.md")
+
+
+def tracked(*patterns: str) -> list[Path]:
+    """The files of the repository that match."""
+    listed = subprocess.run(["git", "ls-files", "--", *patterns], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a checkout of git")
+    return [ROOT / line for line in listed.stdout.splitlines() if (ROOT / line).is_file()]
+
+
+def imported(*words: str) -> set[str]:
+    """The top-level modules that one command line has imported when it ends."""
+    code = "import sys, atexit; atexit.register(lambda: print('\\n' + ' '.join(sys.modules), file=sys.stderr)); "
+    code += f"sys.argv = ['deployer', *{list(words)!r}]; from deployer.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    return {name.partition(".")[0] for name in done.stderr.splitlines()[-1].split()}
+
+
+@pytest.mark.parametrize("words", [("--help",), ("--version",)], ids=" ".join)
+def test_help_imports_nothing_heavy(words: tuple[str, ...]) -> None:
+    modules = imported(*words)
+    assert "typer" in modules
+    assert modules.isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize("words", [("up", "--help"), ("status", "--engine", "process")], ids=" ".join)
+def test_quick_commands_import_little(words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEPLOYER_STATE_DIR", str(tmp_path))
+    # Typer itself takes pydantic for the options of a command.
+    assert imported(*words).isdisjoint(set(HEAVY) - {"pydantic"})
+
+
+def code_blocks(path: Path) -> list[str]:
+    return re.findall(r"```sh\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    (command,) = [block.strip() for block in code_blocks(ROOT / "README.md") if "pytest" in block]
+    assert command in (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()
+
+
+def test_every_command_of_the_documents_exists() -> None:
+    verbs = {verb for verb, _ in COMMANDS}
+    groups = {verb.partition(" ")[0] for verb in verbs}
+    told = set()
+    for document in DOCUMENTS:
+        for line in (line for block in code_blocks(ROOT / document) for line in block.splitlines()):
+            for command in re.findall(r"(?:^|[;&(/] ?)deployer ((?:[a-z][a-z-]*)(?: [a-z][a-z-]*)?)", line):
+                first, _, second = command.partition(" ")
+                told.add(f"{first} {second}" if first in groups - verbs else first)
+    assert {"up", "down", "configure-pip"} <= told
+    assert told <= verbs
+
+
+def test_every_command_is_documented() -> None:
+    text = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    told = set()
+    for cell in re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE):
+        group, _, leaves = cell.partition(" ")
+        told |= {f"{group} {leaf}" for leaf in leaves.split("\\|")} if re.match(r"[a-z]", leaves) else {group}
+    assert {verb for verb, _ in COMMANDS} <= told
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document: str) -> None:
+    path = ROOT / document
+    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text(encoding="utf-8"))
+    assert all((path.parent / target).exists() for target in targets if "://" not in target), targets
+
+
+def tree(error: type[DeployerError]) -> list[type[DeployerError]]:
+    return [error, *(found for child in error.__subclasses__() for found in tree(child))]
+
+
+def test_exit_codes_are_those_of_the_document() -> None:
+    text = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    table = {
+        (name, int(code))
+        for code, names in re.findall(r"^\| (\d+) \| (`[^|]+`) \|", text, re.MULTILINE)
+        for name in re.findall(r"`([^`]+)`", names)
+    }
+    assert table == {(error.code, error.exit_code) for error in tree(DeployerError)}
+
+
+# Spelled in halves, so that this file does not hold what it looks for.
+NOWHERE = {
+    "a registry's host": r"\b(?:files\.python"
+    + r"hosted|(?:test\.)?pypi\."
+    + r"org|registry-1\.docker|quay\."
+    + r"io|gh"
+    + r"cr\.io)",
+    "a marker of unfinished work": r"\b(?:TO" + r"DO|FIX" + r"ME|XX" + r"X)\b",
+    "a shell that reads values": r"shell=" + r"True|os\.sys" + r"tem\(",
+    "a package manager forced": r"--break-system" + r"-packages",
+    "an image by no version": r":lat" + r"est\b",
+    "a value that escapes its quoting": r"\{\{[^}]*\|\s*sa" + r"fe\b",
+}
+
+
+@pytest.mark.parametrize("what", NOWHERE)
+def test_stands_nowhere(what: str) -> None:
+    pattern = re.compile(NOWHERE[what])
+    text_files = tracked("*.py", "*.j2", "*.md", "*.yaml", "*.yml", "*.toml", "*.txt", "*.ambr", ".ci/run", "LICENSE")
+    assert len(text_files) > 100
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()[:120]}"
+        for path in text_files
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if pattern.search(line)
+    ]
+    assert found == []
+
+
+def test_nothing_of_ours_becomes_root_by_itself() -> None:
+    """Hints may name a command for the user to run; nothing of ours may run it."""
+    for path in tracked("deployer/*.py", "templates/*"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if "sudo" in line:
+                assert re.search(r"hint|``sudo``|# ", line), f"{path}: {line}"
+
+
+def test_the_first_command_of_the_readme_installs_what_is_declared() -> None:
+    first = code_blocks(ROOT / "README.md")[0]
+    assert ".[server]" in shlex.split(first)
+    assert "server = [" in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert os.access(ROOT / ".ci/run", os.X_OK)
