@@ -1,0 +1,103 @@
+"""A deployment of the benchmarks' own, in a home of its own, by the command line that is installed here."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+COMMAND = Path(sys.executable).with_name("deployer")
+KEPT = ("PATH", "LANG", "DOCKER_HOST", "PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "DEPLOYER_BASE_IMAGE")
+NOWHERE = "http://127.0.0.1:9/simple/"
+"""An upstream that nothing asks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """One deployment on ``engine``; ``home`` holds all of it."""
+
+    engine: str
+    home: Path
+    name: str
+    port: int
+
+    @property
+    def env(self) -> dict[str, str]:
+        kept = {key: os.environ[key] for key in KEPT if key in os.environ}
+        base = {"DEPLOYER_BASE_IMAGE": os.environ["DEPLOYER_TEST_BASE"]} if "DEPLOYER_TEST_BASE" in os.environ else {}
+        return {**base, **kept, "HOME": str(self.home), "DEPLOYER_NAME": self.name}
+
+    @property
+    def data(self) -> Path:
+        return self.home / "data"
+
+    def words(self, verb: str) -> list[str]:
+        """``up`` or ``plan`` with what makes it this deployment."""
+        where = ["--engine", self.engine, "--port", str(self.port), "--data", str(self.data), "--upstream", NOWHERE]
+        return [verb, *where, *(["--no-pip"] if verb == "up" else [])]
+
+    def run(self, words: Sequence[str], *, codes: Sequence[int] = (0,)) -> str:
+        """Standard output of ``deployer WORDS``; anything but one of ``codes`` ends the benchmark."""
+        done = subprocess.run([COMMAND, *words], env=self.env, capture_output=True, text=True, check=False)
+        if done.returncode not in codes:
+            raise SystemExit(f"deployer {' '.join(words)}: exit code {done.returncode}\n{done.stderr}")
+        return done.stdout
+
+    def up(self) -> dict[str, Any]:
+        return dict(json.loads(self.run([*self.words("up"), "--json"]))["data"])
+
+    def down(self) -> None:
+        self.run(["down", "--engine", self.engine])
+
+
+@contextmanager
+def deployment(engine: str) -> Iterator[Deployment]:
+    """A deployment that is up; nothing of it is left at the end."""
+    home = Path(tempfile.mkdtemp(prefix="deployer-benchmark-"))
+    home.chmod(0o755)
+    made = Deployment(engine=engine, home=home, name=f"deployer-bench-{uuid.uuid4().hex[:6]}", port=free_port())
+    try:
+        made.up()
+        yield made
+    finally:
+        made.run(["down", "--engine", engine, "--purge", "--yes"], codes=(0, 5))
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(port: int, path: str = "/+api") -> bool:
+    """Whether one request is answered by 200."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        response.read()
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+    return response.status == 200
+
+
+def until_it_answers(port: int) -> float:
+    """The moment of the first 200, found by asking without a pause worth the name."""
+    while not answers(port):
+        time.sleep(0.002)
+    return time.perf_counter()
