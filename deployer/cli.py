@@ -37,6 +37,7 @@ COMMANDS: tuple[tuple[str, str], ...] = (
 )
 """Every verb, and the module in ``deployer/commands/`` that it is."""
 
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 GROUPS = {"image": "Our own server image.", "secret": "The passwords of a deployment."}
 EPILOG = "Reading from an index needs no password; see SECURITY.md for what is and what is not protected."
 
@@ -127,10 +128,11 @@ def execute(verb: str, run: Callable[[Any, UI], Result], options: Any) -> int:
         return 0
 
 
-def _interrupt(number: int, _frame: FrameType | None) -> None:
-    # A second signal must not cut the roll-back of the first one short.
-    for name in ("SIGTERM", "SIGHUP"):
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    # A second signal must not cut the roll-back of the first one short: neither here nor in what it starts, which
+    # inherits this.
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -153,9 +155,9 @@ _add_commands()
 
 def main() -> None:
     """The console script."""
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN:
-            signal.signal(getattr(signal, name), _interrupt)
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     app()
 
 

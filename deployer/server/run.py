@@ -49,9 +49,10 @@ def serve(options: argparse.Namespace) -> int:
 
 def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
     # The first process of a container has no default handlers: without this one SIGTERM would be ignored. One signal is
-    # enough; another must not cut the orderly stop short.
+    # enough; another must not cut the orderly stop short. It is heard and not ignored: of a signal that came before it
+    # was to be ignored, Python prints that it lost a race.
     for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, signal.SIG_IGN)
+        signal.signal(name, lambda _number, _frame: None)
     raise KeyboardInterrupt
 
 
