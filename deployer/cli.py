@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType, ModuleType
 from typing import Annotated, Any
 
@@ -19,38 +19,30 @@ from deployer import __version__
 from deployer.errors import DeployerError, Interrupted
 from deployer.ui import UI, Result
 
-COMMANDS: tuple[tuple[str, str], ...] = (
-    ("up", "up"),
-    ("plan", "plan"),
-    ("down", "down"),
-    ("restart", "restart"),
-    ("status", "status"),
-    ("logs", "logs"),
-    ("doctor", "doctor"),
-    ("render", "render"),
-    ("configure-pip", "configure_pip"),
-    ("exec", "exec"),
-    ("profiles", "profiles"),
-    ("image build", "image_build"),
-    ("secret show", "secret_show"),
-    ("secret set", "secret_set"),
-)
-"""Every verb, and the module in ``deployer/commands/`` that it is."""
+COMMANDS: dict[str, tuple[str, str]] = {
+    "up": ("up", "Start the server, make its indexes, and point pip at it."),
+    "plan": ("plan", "Show all that `up` would do, and change nothing."),
+    "down": ("down", "Stop and remove the server; keep its data unless told."),
+    "restart": ("restart", "Restart the server and wait until it truly answers."),
+    "status": ("status", "Show what runs and whether it answers."),
+    "logs": ("logs", "Show the server's log lines, secrets blanked."),
+    "doctor": ("doctor", "Check this host and the server, and name each cure."),
+    "render": ("render", "Print what would be run, as a script or as one line."),
+    "configure-pip": ("configure_pip", "Point pip at the index, keeping all else in its file."),
+    "exec": ("exec", "Run one command that installs from the index."),
+    "profiles": ("profiles", "List the profiles, or show one with its sources."),
+    "image build": ("image_build", "Build our own server image."),
+    "secret show": ("secret_show", "Print the password of a user that deployer made."),
+    "secret set": ("secret_set", "Remember a user's password, for a server that has one already."),
+}
+"""Every verb, the module in ``deployer/commands/`` that it is, and what it does in a line: the list of all verbs is
+shown without importing any, and one verb is run without importing the others."""
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+COMPLETING = "_DEPLOYER_COMPLETE"
+"""Set by the shell's completion, which may ask for the options of any verb."""
 GROUPS = {"image": "Our own server image.", "secret": "The passwords of a deployment."}
 EPILOG = "Reading from an index needs no password; see SECURITY.md for what is and what is not protected."
-
-app = typer.Typer(
-    name="deployer",
-    help="Your own Python package index in one command.",
-    epilog=EPILOG,
-    no_args_is_help=True,
-    # Plain help and plain errors: rich costs as much as everything else that --help does.
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-)
 
 
 def _version(wanted: bool) -> None:
@@ -59,7 +51,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _main(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
@@ -136,21 +127,36 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _add_commands() -> None:
+def application(words: Sequence[str]) -> typer.Typer:
+    """The app for one command line: whole for the verb that ``words`` name, and its list for all the others."""
+    app = typer.Typer(
+        name="deployer",
+        epilog=EPILOG,
+        no_args_is_help=True,
+        # Plain help and plain errors: rich costs as much as everything else that --help does.
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    )
+    app.callback()(_main)
     groups: dict[str, typer.Typer] = {}
-    for verb, module_name in COMMANDS:
-        module = importlib.import_module(f"deployer.commands.{module_name}")
+    for verb, (module_name, summary) in COMMANDS.items():
         group, _, leaf = verb.rpartition(" ")
-        target = app
-        if group:
-            if group not in groups:
-                groups[group] = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=GROUPS[group])
-                app.add_typer(groups[group], name=group)
-            target = groups[group]
-        target.command(leaf, context_settings=getattr(module, "CONTEXT", None))(_callback(verb, module))
+        if group and group not in groups:
+            groups[group] = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=GROUPS[group])
+            app.add_typer(groups[group], name=group)
+        target = groups[group] if group else app
+        if list(words[: len(verb.split())]) == verb.split() or COMPLETING in os.environ:
+            module = importlib.import_module(f"deployer.commands.{module_name}")
+            target.command(leaf, context_settings=getattr(module, "CONTEXT", None))(_callback(verb, module))
+        else:
+            target.command(leaf, help=summary)(_listed)
+    return app
 
 
-_add_commands()
+def _listed() -> None:
+    """Stands for a verb that this command line does not name."""
+    raise AssertionError("a verb was run that the command line does not name")
 
 
 def main() -> None:
@@ -158,7 +164,7 @@ def main() -> None:
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
-    app()
+    application(sys.argv[1:])()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ error text that happens to hold it is blanked on its way out, whoever wrote it.
 from __future__ import annotations
 
 import re
-import secrets as _random
 
 BLANK = "****"
 _known: set[str] = set()
@@ -35,7 +34,9 @@ class Secret:
         return BLANK
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and _random.compare_digest(self._value.encode(), other._value.encode())
+        from hmac import compare_digest
+
+        return isinstance(other, Secret) and compare_digest(self._value.encode(), other._value.encode())
 
     def __hash__(self) -> int:
         return hash((Secret, self._value))
@@ -46,7 +47,9 @@ class Secret:
 
 def generate() -> Secret:
     """A fresh random secret of 256 bits, URL-safe."""
-    return Secret(_random.token_urlsafe(32))
+    from secrets import token_urlsafe
+
+    return Secret(token_urlsafe(32))
 
 
 def mask_url(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
@@ -59,7 +60,7 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
 
 
 def test_every_command_of_the_documents_exists() -> None:
-    verbs = {verb for verb, _ in COMMANDS}
+    verbs = set(COMMANDS)
     groups = {verb.partition(" ")[0] for verb in verbs}
     told = set()
     for document in DOCUMENTS:
@@ -71,13 +72,21 @@ def test_every_command_of_the_documents_exists() -> None:
     assert told <= verbs
 
 
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_what_the_list_says_is_what_the_command_says(verb: str) -> None:
+    module, summary = COMMANDS[verb]
+    told = importlib.import_module(f"deployer.commands.{module}").run.__doc__
+    assert told.startswith(summary)
+    assert len(summary) <= 62  # what an ordinary terminal shows of it
+
+
 def test_every_command_is_documented() -> None:
     text = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
     told = set()
     for cell in re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE):
         group, _, leaves = cell.partition(" ")
         told |= {f"{group} {leaf}" for leaf in leaves.split("\\|")} if re.match(r"[a-z]", leaves) else {group}
-    assert {verb for verb, _ in COMMANDS} <= told
+    assert set(COMMANDS) <= told
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

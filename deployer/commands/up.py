@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from deployer.commands import Exclusive, Overrides, overrides
-from deployer.spec import PREVIOUS, Container
 from deployer.ui import UI, Result
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from deployer.readiness import Ready
     from deployer.secrets import Secret
     from deployer.serverdir import ServerDir
+    from deployer.spec import Container
 
 
 SAFE_VERSION = "6.20.2"
@@ -63,6 +63,7 @@ def run(options: Options, ui: UI) -> Result:
 
 def _bring_up(options: Options, prepared: Prepared, ui: UI, rollback: ExitStack) -> Result:
     from deployer.apply import settle
+    from deployer.spec import PREVIOUS
 
     plan, engine = prepared.plan, prepared.engine
     _say_engine(prepared, ui)
