@@ -127,7 +127,7 @@ events = {"open", "os.rename", "os.remove", "os.mkdir", "sqlite3.connect"}
 sys.addaudithook(lambda event, args: reached(f"{event} {args!r}") if event in events else None)
 handle = logging.Logger.handle
 def told(self, record):
-    reached("log " + record.getMessage())
+    reached(record.getMessage())
     handle(self, record)
 logging.Logger.handle = told
 from deployer.server.__main__ import main
@@ -145,14 +145,14 @@ sys.exit(main())
         "/.deployer/first-boot",
         "/.deployer/root-password.new', '",
         "/.serverversion",
-        "log generated uuid",
-        "log wrote nodeinfo",
-        "log DB: Creating schema",
-        "log created user 'root'",
-        "log fswriter0: committed at 0",
+        "generated uuid",
+        "wrote nodeinfo",
+        "DB: Creating schema",
+        "created user 'root'",
+        "fswriter0: committed at 0",
         "os.remove ('{serverdir}/.deployer/first-boot'",
         "/.deployer/running",
-        "log Using secret file",
+        "Using secret file",
     ],
 )
 def test_a_first_boot_that_was_killed_is_finished_by_the_next_start(server: Server, point: str) -> None:
