@@ -6,13 +6,21 @@ These files are imported by ``deployer --help``; what is heavy is imported insid
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Option
+from typer import BadParameter, Option
 
 if TYPE_CHECKING:
     from deployer.loader import Override
+
+
+def _name(value: str) -> str:
+    """A name for a container, a process and a folder alike; the folder ``clients`` is taken."""
+    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,62}", value) or value == "clients":
+        raise BadParameter(f"{value[:80]!r} is no name for a deployment: 1 to 63 letters, digits, _ and -")
+    return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +30,9 @@ class Common:
     profile: Annotated[
         str, Option("--profile", "-p", metavar="NAME|PATH", help="Shipped or own profile, or a file.")
     ] = "default"
-    name: Annotated[str, Option("--name", metavar="NAME", help="Which deployment, when there are several.")] = "devpi"
+    name: Annotated[
+        str, Option("--name", metavar="NAME", callback=_name, help="Which deployment, when there are several.")
+    ] = "devpi"
     json: Annotated[bool, Option("--json", help="One JSON envelope on stdout and nothing else.")] = False
     quiet: Annotated[bool, Option("--quiet", "-q", help="No steps, only the result.")] = False
     debug: Annotated[bool, Option("--debug", help="Show the traceback of a failure.")] = False

@@ -55,10 +55,20 @@ def run(options: Options, ui: UI) -> Result:
         with ExitStack() as rollback:
             try:
                 return _bring_up(options, prepared, ui, rollback)
-            except BaseException:
+            except BaseException as error:
                 if options.keep:
                     rollback.pop_all()
+                    _keep(prepared, error)
                 raise
+
+
+def _keep(prepared: Prepared, error: BaseException) -> None:
+    """Leave what failed for a look: its files, its state and its log, but not a server that starts for ever."""
+    from deployer.errors import NotReadyError
+
+    plan, engine = prepared.plan, prepared.engine
+    if isinstance(error, NotReadyError) and engine.inspect(plan.name) is not None:
+        engine.stop(plan.name, timeout=plan.spec.stop_timeout)
 
 
 def _bring_up(options: Options, prepared: Prepared, ui: UI, rollback: ExitStack) -> Result:
