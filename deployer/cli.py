@@ -17,7 +17,7 @@ from typer.models import OptionInfo
 
 from deployer import __version__
 from deployer.errors import DeployerError, Interrupted
-from deployer.ui import UI, Result
+from deployer.ui import UI, Result, silence
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("up", "Start the server, make its indexes, and point pip at it."),
@@ -114,8 +114,8 @@ def execute(verb: str, run: Callable[[Any, UI], Result], options: Any) -> int:
         ui.finish(verb, result)
         return result.exit_code
     except BrokenPipeError:
-        # Whoever read our output has gone (`| head`): nothing more can be told, and nothing is wrong.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read what a command says as it goes on has gone (`logs -f | head`): there is no more to do.
+        silence(sys.stdout)
         return 0
 
 

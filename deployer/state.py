@@ -36,8 +36,10 @@ def state_dir(name: str) -> Path:
 def make_private(directory: Path) -> Path:
     """Create ``directory`` for this user's eyes only, and so every parent that is missing (whatever the umask)."""
     for path in (*reversed(directory.parents), directory):
-        path.mkdir(exist_ok=True, mode=0o700)
-    directory.chmod(0o700)
+        if not path.is_dir():
+            path.mkdir(exist_ok=True, mode=0o700)
+    if directory.stat().st_mode & 0o077:
+        directory.chmod(0o700)
     return directory
 
 
@@ -99,7 +101,8 @@ def read_applied(name: str) -> Applied | None:
 def write_private(path: Path, text: str) -> None:
     """Replace ``path`` atomically with ``text``, mode 0600 from its first moment."""
     make_private(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # One name, not a random one: what a killed run leaves is replaced by the next, which holds the lock.
+    temporary = path.with_name(f".{path.name}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:

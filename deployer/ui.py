@@ -12,13 +12,43 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TextIO
+from pathlib import Path
+from typing import Any, TextIO, cast
 
 from deployer.errors import DeployerError
 from deployer.secrets import mask
 
 SCHEMA = 1
 WIDTH = 10
+
+
+def silence(stream: TextIO) -> None:
+    """Let all that is still written to ``stream``, and what is flushed at exit, go nowhere."""
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
+
+
+class Messages:
+    """A stream that may lose its reader (``| head``, a window that is closed): the work is not ended by that."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            silence(self._stream)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            silence(self._stream)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +76,7 @@ class UI:
     json: bool = False
     quiet: bool = False
     out: TextIO = field(default_factory=lambda: sys.stdout)
-    err: TextIO = field(default_factory=lambda: sys.stderr)
+    err: TextIO = field(default_factory=lambda: cast(TextIO, Messages(sys.stderr)))
     warned: list[str] = field(default_factory=list)
     """What was warned about so far: the envelope carries it, whether the command succeeds or fails."""
 
@@ -67,10 +97,14 @@ class UI:
         return f"\x1b[{code}m{text}\x1b[0m" if self.color else text
 
     def _say(self, line: str) -> None:
+        self._write(self.err, mask(line))
+
+    @staticmethod
+    def _write(stream: TextIO, text: str) -> None:
         # A character that the terminal can't show (LANG=C) is replaced, never a reason to fail.
-        encoding = getattr(self.err, "encoding", None) or "utf-8"
-        self.err.write(mask(line).encode(encoding, "replace").decode(encoding) + "\n")
-        self.err.flush()
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        stream.write(text.encode(encoding, "replace").decode(encoding) + "\n")
+        stream.flush()
 
     def step(self, title: str, text: str) -> None:
         """One finished step: what it was about, and how it went."""
@@ -132,9 +166,7 @@ class UI:
             self._envelope(command, result.error, data=dict(result.data))
             return
         if result.text:
-            encoding = getattr(self.out, "encoding", None) or "utf-8"
-            self.out.write(result.text.encode(encoding, "replace").decode(encoding).rstrip("\n") + "\n")
-            self.out.flush()
+            self._print(result.text.rstrip("\n"))
         if result.error:
             self._tell(result.error)
 
@@ -169,5 +201,11 @@ class UI:
                 "retryable": error.retryable,
                 **({"details": [mask(line) for line in error.details]} if error.details else {}),
             }
-        self.out.write(json.dumps(envelope, default=str) + "\n")
-        self.out.flush()
+        self._print(json.dumps(envelope, default=str))
+
+    def _print(self, text: str) -> None:
+        """The result, after the work: that nobody reads it does not make another exit code of it."""
+        try:
+            self._write(self.out, text)
+        except BrokenPipeError:
+            silence(self.out)

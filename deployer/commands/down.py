@@ -66,7 +66,7 @@ def _data(name: str, deployment: Deployment | None) -> Mount | None:
     path = data_path(choice, name=name, home=Path.home(), uid=os.getuid())
     if path is None:
         return Mount(kind="volume", source=choice.removeprefix("volume:"), target="/data")
-    return Mount(kind="bind", source=str(path), target=str(path)) if path.exists() else None
+    return Mount(kind="bind", source=str(path), target=str(path)) if path.exists() or _aside(path).exists() else None
 
 
 def _chosen_data(name: str) -> str:
@@ -119,7 +119,9 @@ def _purge(data: Mount, deployment: Deployment | None, ui: UI) -> bool:
         engine.volume_remove(data.source)
         ui.step("data", f"volume {data.source} deleted")
         return True
-    facts = data_facts(Path(data.source))
+    path = Path(data.source)
+    shutil.rmtree(_aside(path), ignore_errors=True)  # what a run that was killed has left
+    facts = data_facts(path)
     if facts.content is Content.ABSENT:
         return False
     if facts.content not in (Content.DEVPI, Content.EMPTY) or facts.symlink_to is not None:
@@ -127,13 +129,25 @@ def _purge(data: Mount, deployment: Deployment | None, ui: UI) -> bool:
             f"{data.source} holds files that are not devpi's; nothing was deleted", hint="look at it yourself"
         )
     try:
-        shutil.rmtree(data.source)
+        shutil.rmtree(_set_aside(path))
     except OSError as error:
         raise ConflictError(
             f"{error.filename} can't be deleted: {error.strerror}", hint=f"sudo rm -r {data.source}"
         ) from None
     ui.step("data", f"{data.source} deleted")
     return True
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.purged")
+
+
+def _set_aside(path: Path) -> Path:
+    """Rename it before it is deleted: if we are killed half-way, nobody takes the rest for a server's data."""
+    try:
+        return path.rename(_aside(path))
+    except OSError:  # a mount, or a parent that we may not write to
+        return path
 
 
 def _dangling(deployment: Deployment | None) -> tuple[str, ...]:

@@ -76,7 +76,7 @@ def ask(url: str) -> dict[str, Any]:
             response = connection.getresponse()
             body = response.read(LIMIT)
             if response.status == 200:
-                answer[key] = json.loads(body)
+                answer[key] = _object(json.loads(body))
             elif response.status >= 500 or path == "/":
                 return {}
     except (OSError, HTTPException, ValueError):
@@ -86,18 +86,23 @@ def ask(url: str) -> dict[str, Any]:
     return answer
 
 
+def _object(value: Any) -> dict[str, Any]:
+    """A stranger's JSON where an object should be; anything else says nothing."""
+    return value if isinstance(value, dict) else {}
+
+
 def _identity(answer: dict[str, Any]) -> dict[str, Any]:
     """uuid and version of what answers; whether it can write is only known of a server with deployer's plugin."""
     if "identity" in answer:
         return dict(answer["identity"])
-    status = answer.get("status", {}).get("result", {})
-    return {"uuid": status.get("uuid"), "server_version": status.get("versioninfo", {}).get("devpi-server")}
+    status = _object(_object(answer.get("status")).get("result"))
+    return {"uuid": status.get("uuid"), "server_version": _object(status.get("versioninfo")).get("devpi-server")}
 
 
 def _data(deployment: Deployment, answer: dict[str, Any]) -> dict[str, Any]:
     container, server_dir = deployment.container, deployment.server_dir
     identity = _identity(answer)
-    users = (answer.get("users") or {}).get("result") or {}
+    users = _object(_object(answer.get("users")).get("result"))
     path = server_dir.path if server_dir else None
     expected = server_dir.uuid() if server_dir and answer and path else None
     return {
@@ -106,7 +111,7 @@ def _data(deployment: Deployment, answer: dict[str, Any]) -> dict[str, Any]:
         "engine": str(deployment.engine.name),
         "network": str(container.network) if container.network else None,
         "state": _state(deployment, answer, identity, expected),
-        "ready": bool(answer)
+        "ready": bool(identity.get("uuid"))
         and identity.get("writable", True)
         and (expected or identity.get("uuid")) == identity.get("uuid"),
         "url": deployment.url,
@@ -118,7 +123,9 @@ def _data(deployment: Deployment, answer: dict[str, Any]) -> dict[str, Any]:
         "data_dir": server_dir.mount.source if server_dir else None,
         "data_bytes": _bytes(path) if path else None,
         "started_at": container.started_at or None,
-        "indexes": sorted(f"{user}/{index}" for user, info in users.items() for index in info.get("indexes", {})),
+        "indexes": sorted(
+            f"{user}/{index}" for user, info in users.items() for index in _object(_object(info).get("indexes"))
+        ),
         "drift": None,
     }
 

@@ -7,6 +7,7 @@ of the boot. A process of which that cannot be said is never signalled.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,13 +15,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from deployer.engines.moments import moment
-from deployer.engines.runner import Runner, spawn
+from deployer.engines.runner import Runner, spawning
 from deployer.errors import ConflictError, EngineError, EngineUnreachable
 from deployer.spec import (
     BuildRequest,
@@ -35,9 +36,9 @@ from deployer.spec import (
     Port,
     State,
 )
-from deployer.state import write_private
+from deployer.state import make_private, write_private
 
-SUPERVISE = (sys.executable, "-m", "deployer.server", "supervise")
+SUPERVISE = (sys.executable, "-m", "deployer.server", "supervise", "--when-told")
 # The server gets what programs need to run and to reach the network, and nothing else that happens to be in the
 # environment of the person who starts it: tokens and passwords often are.
 _INHERITED = frozenset(
@@ -52,13 +53,11 @@ _KILLED = 5.0
 class _Record:
     """What is known of one process; ``spec`` is what it was started from, ``mark`` what tells it from a stranger."""
 
-    name: str
-    pid: int
-    mark: str
-    started_at: str
-    argv: tuple[str, ...]
     env: Mapping[str, str]
-    spec: Mapping[str, Any] = field(default_factory=dict)
+    spec: Mapping[str, Any]
+    pid: int = 0
+    mark: str = ""
+    started_at: str = ""
 
 
 class ProcessEngine:
@@ -111,8 +110,8 @@ class ProcessEngine:
                 f"{path} is damaged", hint=f"if no devpi-server of yours runs any more, remove {path}"
             ) from None
 
-    def _write(self, record: _Record) -> None:
-        write_private(self._directory(record.name) / "record.json", json.dumps(asdict(record), indent=1) + "\n")
+    def _write(self, name: str, record: _Record) -> None:
+        write_private(self._directory(name) / "record.json", json.dumps(asdict(record), indent=1) + "\n")
 
     def _alive(self, record: _Record) -> bool:
         """Whether the process runs and is the one that we started: a number alone is anybody's."""
@@ -143,14 +142,7 @@ class ProcessEngine:
     def run(self, spec: ContainerSpec) -> str:
         if self._read(spec.name) is not None:
             raise ConflictError(f"the name {spec.name!r} is taken by a process of ours", hint="deployer down")
-        log = ("--log", str(self._log(spec.name)), "--log-max-files", str(spec.log_max_files))
-        size = ("--log-max-size", spec.log_max_size) if spec.log_max_size else ()
         record = _Record(
-            name=spec.name,
-            pid=0,
-            mark="",
-            started_at="",
-            argv=(*self._command, *log, *size, "--restart", spec.restart, "--", *spec.command),
             env=dict(spec.env),
             spec={
                 "image": spec.image,
@@ -158,14 +150,17 @@ class ProcessEngine:
                 "ports": [asdict(port) for port in spec.ports],
                 "mounts": [asdict(mount) for mount in spec.mounts],
                 "command": list(spec.command),
+                "restart": spec.restart,
+                "log_max_size": spec.log_max_size,
+                "log_max_files": spec.log_max_files,
             },
         )
-        return self._start(record)
+        return self._start(spec.name, record)
 
     def start(self, name: str) -> None:
         record = self._require(name)
         if not self._alive(record):
-            self._start(record)
+            self._start(name, record)
 
     def _require(self, name: str) -> _Record:
         record = self._read(name)
@@ -173,15 +168,21 @@ class ProcessEngine:
             raise EngineError(f"there is no process named {name!r}", hint="deployer up")
         return record
 
-    def _start(self, record: _Record) -> str:
-        log = self._log(record.name)
-        log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    def _start(self, name: str, record: _Record) -> str:
+        """Start it, and let it go on once it is on record: if we are killed in between, it ends by itself."""
+        log = self._log(name)
+        make_private(log.parent)
         inherited = {key: value for key, value in os.environ.items() if key in _INHERITED}
-        pid = spawn(record.argv, env=inherited | dict(record.env), errors_to=log)
-        started = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        mark = process_mark(pid, self._runner)
-        self._write(_Record(**{**asdict(record), "pid": pid, "mark": mark, "started_at": started}))
-        return f"{record.name}-{pid}"
+        with spawning(self._argv(name, record), env=inherited | dict(record.env), errors_to=log) as pid:
+            now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            self._write(name, replace(record, pid=pid, mark=process_mark(pid, self._runner), started_at=now))
+        return f"{name}-{pid}"
+
+    def _argv(self, name: str, record: _Record) -> tuple[str, ...]:
+        spec = record.spec
+        log = ("--log", str(self._log(name)), "--log-max-files", str(spec["log_max_files"]))
+        size = ("--log-max-size", spec["log_max_size"]) if spec["log_max_size"] else ()
+        return (*self._command, *log, *size, "--restart", spec["restart"], "--", *spec["command"])
 
     def stop(self, name: str, *, timeout: timedelta) -> None:
         record = self._require(name)
@@ -214,20 +215,20 @@ class ProcessEngine:
         return True
 
     def remove(self, name: str) -> None:
-        record = self._read(name)
-        if record is None:
-            return
-        self.stop(name, timeout=timedelta(seconds=10))
-        shutil.rmtree(self._directory(name))
+        if self._read(name) is not None:
+            self.stop(name, timeout=timedelta(seconds=10))
+        # Without a record there may still be the log of a start that came to nothing.
+        shutil.rmtree(self._directory(name), ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self._directory(name).parent.rmdir()
 
     def rename(self, name: str, new: str) -> None:
-        record = self._require(name)
-        if self._directory(new).exists():
+        self._require(name)
+        if self._read(new) is not None:
             raise ConflictError(f"the name {new!r} is taken", hint="deployer down")
-        self._directory(new).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(self._directory(new).parent)
+        # One step: what is on record of a process says nothing of its name.
         self._directory(name).rename(self._directory(new))
-        argv = tuple(word.replace(str(self._log(name)), str(self._log(new))) for word in record.argv)
-        self._write(_Record(**{**asdict(record), "name": new, "argv": argv}))
 
     # What it says
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,10 +93,13 @@ def _missing(binary: str, error: OSError) -> EngineUnreachable:
     )
 
 
-def spawn(argv: Sequence[str], *, env: Mapping[str, str], errors_to: Path) -> int:
+@contextmanager
+def spawning(argv: Sequence[str], *, env: Mapping[str, str], errors_to: Path) -> Iterator[int]:
     """Start a process that outlives us, in a session of its own, with exactly ``env``; its pid.
 
-    What it says before it has a log of its own is appended to the file ``errors_to`` (0600). Raises EngineUnreachable.
+    It is to wait for a line on its standard input, which it gets at the end of the block; if the block fails, or if we
+    are killed in it, that input just ends. What it says before it has a log of its own is appended to the file
+    ``errors_to`` (0600). Raises EngineUnreachable.
     """
     log = os.open(errors_to, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
@@ -103,7 +107,7 @@ def spawn(argv: Sequence[str], *, env: Mapping[str, str], errors_to: Path) -> in
             list(argv),
             env=dict(env),
             cwd="/",
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -115,4 +119,13 @@ def spawn(argv: Sequence[str], *, env: Mapping[str, str], errors_to: Path) -> in
         os.close(log)
     # Its exit is noticed by its mark, not by us as its parent: we are gone by then.
     process.returncode = 0
-    return process.pid
+    assert process.stdin is not None  # noqa: S101 - it is a pipe
+    try:
+        yield process.pid
+        # One that has ended already is found out by whoever waits for it.
+        with suppress(BrokenPipeError):
+            process.stdin.write(b"go\n")
+            process.stdin.flush()
+    finally:
+        with suppress(BrokenPipeError):
+            process.stdin.close()

@@ -31,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     supervise.add_argument("--log-max-size", default="10m", help="bytes, or with a unit b, k, m or g")
     supervise.add_argument("--log-max-files", type=int, default=3)
     supervise.add_argument("--restart", default="unless-stopped", help="no, always, unless-stopped, on-failure[:N]")
+    supervise.add_argument("--when-told", action="store_true", help="wait for a line on standard input, end without it")
     supervise.add_argument("command", nargs="+", help="serve and its options, after --")
 
     secret = verbs.add_parser("secret", help="root's password: show it, or set it from standard input")

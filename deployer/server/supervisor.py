@@ -201,6 +201,8 @@ class Supervisor:
 def supervise(options: argparse.Namespace) -> int:
     """Supervise ``deployer.server serve …`` until it is stopped; the exit code."""
     os.umask(0o077)
+    if options.when_told and not sys.stdin.readline():
+        return 0  # whoever started this was killed before it was known to anybody
     try:
         policy, limit = Policy.parse(options.restart), size(options.log_max_size)
         log = Log(Path(options.log), max_bytes=limit, max_files=options.log_max_files)
