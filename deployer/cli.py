@@ -96,6 +96,7 @@ def execute(verb: str, run: Callable[[Any, UI], Result], options: Any) -> int:
             ui.fail(verb, error)
             return error.exit_code
         except KeyboardInterrupt:
+            _handled()
             ui.fail(verb, Interrupted("interrupted", hint="run the command again: it goes on from what is there"))
             return Interrupted.exit_code
         except BrokenPipeError:
@@ -117,6 +118,12 @@ def execute(verb: str, run: Callable[[Any, UI], Result], options: Any) -> int:
         # Whoever read what a command says as it goes on has gone (`logs -f | head`): there is no more to do.
         silence(sys.stdout)
         return 0
+
+
+def _handled() -> None:
+    """Tell CPython that an interrupt was caught. One that passed through ``exec`` of a text, as where a dataclass is
+    made, is remembered as if it never were, and would end us by SIGINT instead of with our exit code."""
+    eval("None")  # noqa: S307 - whatever text is run next makes it forget
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
