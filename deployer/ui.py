@@ -141,7 +141,8 @@ class UI:
         def line(detail: str) -> str:
             room = max(20, console.width - WIDTH - len(text) - 16)
             tail = f"  {escape(mask(detail).strip()[:room])}" if detail else ""
-            return f"[bold]{title.ljust(WIDTH - 2)}[/] {escape(text)} {time.monotonic() - started:.0f} s[dim]{tail}[/]"
+            head, rest = f"{title.ljust(WIDTH - 2)}", f"{escape(text)} {time.monotonic() - started:.0f} s"
+            return f"[bold]{head}[/] {rest}[dim]{tail}[/]" if self.color else f"{head} {rest}{tail}"
 
         with console.status(line(""), spinner="dots") as status:
             yield lambda detail: status.update(line(detail))

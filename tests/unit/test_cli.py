@@ -1,0 +1,341 @@
+"""The command line's edges: what it prints, what it returns, and how it fails."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deployer import state
+from deployer.cli import COMMANDS, execute
+from deployer.errors import DeployerError, Locked, NotReadyError, ProfileError, Refused
+from deployer.secrets import BLANK, Secret, generate, mask
+from deployer.ui import UI, Result
+
+
+def command(tmp_path: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """The command line of a user without any container engine and without a deployment."""
+    kept = {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path), "DOCKER_HOST": f"unix://{tmp_path}/nosock"}
+    return subprocess.run(
+        [sys.executable, "-m", "deployer.cli", *words],
+        env={**kept, "PYTHONPATH": os.environ.get("PYTHONPATH", ""), **env},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+# Every verb, where there is nothing
+
+CODES = {
+    "plan": (0, 10),
+    "down": (0,),
+    "restart": (5,),
+    "status": (6,),
+    "logs": (5,),
+    "doctor": (0, 6, 9),
+    "render": (0,),
+    "configure-pip": (5,),
+    "profiles": (0,),
+    "secret show": (5,),
+}
+
+
+@pytest.mark.parametrize("verb", CODES)
+def test_one_envelope_whatever_happens(verb: str, tmp_path: Path) -> None:
+    done = command(tmp_path, *verb.split(), "--json", "--profile", "ci")
+    envelope = json.loads(done.stdout)
+    assert set(envelope) == {"schema", "command", "ok", "data", "warnings", "error"}
+    assert (envelope["schema"], envelope["command"]) == (1, verb)
+    assert envelope["ok"] is (done.returncode == 0) is (envelope["error"] is None)
+    assert done.returncode in CODES[verb], done.stdout
+    assert done.stderr == ""
+    if envelope["error"]:
+        assert set(envelope["error"]) - {"details"} == {"code", "message", "hint", "retryable"}
+        assert "\n" not in envelope["error"]["message"] + envelope["error"]["hint"]
+
+
+@pytest.mark.parametrize("verb", CODES)
+def test_data_and_talk_are_apart(verb: str, tmp_path: Path) -> None:
+    done = command(tmp_path, *verb.split(), "--profile", "ci")
+    assert "Traceback" not in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "error " not in done.stdout
+    if done.returncode:
+        assert sum(line.startswith("error ") for line in done.stderr.splitlines()) == 1
+        assert sum(line.startswith("hint ") for line in done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_every_verb_explains_itself(verb: str, tmp_path: Path) -> None:
+    done = command(tmp_path, *verb.split(), "--help")
+    assert done.returncode == 0
+    assert COMMANDS[verb][1].rstrip(".") in " ".join(done.stdout.split())
+    for option in ("--profile", "--name", "--json", "--quiet", "--debug"):
+        assert f"{option}" in done.stdout
+        assert f"DEPLOYER_{option[2:].upper()}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("nonsense",),
+        ("up", "--nonsense"),
+        ("up", "--port", "many"),
+        ("up", "--port", "70000"),
+        ("up", "--timeout", "0"),
+        ("status", "--name", "../../etc"),
+        ("status", "--name", ""),
+        ("status", "--name", "clients"),
+        ("status", "--name", "x" * 64),
+        ("secret", "nonsense"),
+        ("up", "--token", "s3cr3t"),
+    ],
+    ids=" ".join,
+)
+def test_usage(words: tuple[str, ...], tmp_path: Path) -> None:
+    done = command(tmp_path, *words)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "s3cr3t" not in done.stdout
+
+
+def test_a_profile_that_is_not_there(tmp_path: Path) -> None:
+    done = command(tmp_path, "up", "--profile", "vpm")
+    assert done.returncode == 3
+    assert "vpn" in done.stderr
+
+
+def test_every_option_has_a_variable(tmp_path: Path) -> None:
+    done = command(
+        tmp_path,
+        *("render", "--format", "argv"),
+        DEPLOYER_ENGINE="podman",
+        DEPLOYER_NETWORK="host",
+        DEPLOYER_PORT="4567",
+        DEPLOYER_NAME="other",
+        DEPLOYER_IMAGE="registry.example.com/devpi:1",
+        DEPLOYER_SET="server.memory=300m",
+    )
+    assert done.returncode == 0, done.stderr
+    for word in ("podman", "--name=other", "--network=host", "--memory=300m", "registry.example.com/devpi:1"):
+        assert word in done.stdout.split()
+
+
+def test_the_command_line_wins_over_the_variable(tmp_path: Path) -> None:
+    done = command(tmp_path, "render", "--name", "mine", "--engine", "docker", DEPLOYER_NAME="other")
+    assert "--name=mine" in done.stdout
+
+
+def test_completion_knows_every_option() -> None:
+    env = {**os.environ, "_DEPLOYER_COMPLETE": "complete_bash", "COMP_WORDS": "deployer status --ch", "COMP_CWORD": "2"}
+    script = Path(sys.executable).with_name("deployer")
+    done = subprocess.run([script], env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert "--check" in done.stdout, done.stderr
+
+
+# One command of our own
+
+
+@dataclass(frozen=True)
+class Options:
+    json: bool = False
+    quiet: bool = False
+    debug: bool = False
+
+
+def fails(error: BaseException):  # type: ignore[no-untyped-def]
+    def run(options: Options, ui: UI) -> Result:
+        ui.warn("careful")
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize("kind", [DeployerError, ProfileError, NotReadyError, Refused, Locked])
+def test_the_code_is_that_of_the_error(kind: type[DeployerError], capsys: pytest.CaptureFixture[str]) -> None:
+    error = kind("it is so", hint="do this", details=("line one",))
+    assert execute("up", fails(error), Options(json=True)) == kind.exit_code
+    envelope = json.loads(capsys.readouterr().out)
+    assert envelope["warnings"] == ["careful"]
+    assert envelope["error"] == {
+        "code": kind.code,
+        "message": "it is so",
+        "hint": "do this",
+        "retryable": kind.retryable,
+        "details": ["line one"],
+    }
+
+
+def test_a_defect_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute("up", fails(ZeroDivisionError("two\nlines")), Options()) == 1
+    told = capsys.readouterr().err
+    assert "ZeroDivisionError: two" in told
+    assert "--debug" in told
+    assert "Traceback" not in told
+
+
+def test_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ZeroDivisionError):
+        execute("up", fails(ZeroDivisionError("x")), Options(debug=True))
+
+
+def test_an_interrupt_has_a_code_of_its_own() -> None:
+    assert execute("up", fails(KeyboardInterrupt()), Options()) == 130
+
+
+def test_no_secret_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    secret = generate().reveal()
+    error = NotReadyError(f"no: {secret}", hint=secret, details=(f"https://user:{secret}@example.com",))
+    for options in (Options(), Options(json=True)):
+        execute("up", fails(error), options)
+        printed = capsys.readouterr()
+        assert secret not in printed.out + printed.err
+        assert BLANK in printed.out + printed.err
+
+
+# The user interface
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def said(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, **env: str) -> str:
+    for key in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(key, raising=False)
+    for key, value in env.items():
+        monkeypatch.setenv(key, value)
+    ui = UI(out=io.StringIO(), err=stream)
+    ui.step("server", "created")
+    with ui.working("image", "building") as progress:
+        progress("one")
+        progress("two")
+    ui.warn("careful")
+    return stream.getvalue()
+
+
+def test_color_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "\x1b[1m" in said(monkeypatch, Terminal(), TERM="xterm")
+    assert "\x1b[1m" not in said(monkeypatch, Terminal(), TERM="xterm", NO_COLOR="1")
+    assert "\x1b" not in said(monkeypatch, Terminal(), TERM="dumb")
+    assert "\x1b" not in said(monkeypatch, io.StringIO(), TERM="xterm")
+
+
+def test_plain_lines_where_nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = said(monkeypatch, io.StringIO()).splitlines()
+    assert lines == ["server    created", "image     building …", "warning   careful"]
+
+
+@pytest.mark.parametrize("silent", [{"json": True}, {"quiet": True}])
+def test_silence(silent: dict[str, bool]) -> None:
+    err, out = io.StringIO(), io.StringIO()
+    ui = UI(out=out, err=err, **silent)
+    ui.step("server", "created")
+    ui.note("more")
+    ui.warn("careful")
+    ui.finish("up", Result(data={"a": 1}, text="the result"))
+    assert err.getvalue() == ""
+    assert json.loads(out.getvalue())["data"] == {"a": 1} if silent.get("json") else out.getvalue() == "the result\n"
+
+
+def test_a_terminal_that_knows_few_characters() -> None:
+    err = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    UI(out=io.StringIO(), err=err).step("data", "/päckchen · …")
+    err.flush()
+    assert b"p?ckchen" in err.buffer.getvalue()  # type: ignore[attr-defined]
+
+
+# Secrets
+
+
+@given(st.text(min_size=6, max_size=40), st.text(max_size=200))
+def test_a_masked_text_never_holds_the_secret(value: str, text: str) -> None:
+    Secret(value)
+    masked = mask(text + value + text)
+    assert value not in masked.replace(BLANK, "\0") or value in BLANK
+
+
+@given(st.from_regex(r"[a-z]{1,8}://[^/\s'\"@]{1,20}:[^/\s'\"@]{1,20}@", fullmatch=True))
+def test_credentials_of_an_address_are_blanked(address: str) -> None:
+    user, _, rest = address.partition("://")[2].partition(":")
+    assert f"{user}:{rest}" not in mask(f"see {address}example.com/x")
+
+
+def test_a_secret_does_not_show_itself() -> None:
+    secret = Secret("correct horse battery")
+    assert "horse" not in f"{secret} {secret!r} {[secret]}"
+    assert secret == Secret("correct horse battery")
+    assert secret != Secret("another")
+    assert len({generate().reveal() for _ in range(20)}) == 20
+
+
+# State
+
+
+@pytest.fixture
+def state_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DEPLOYER_STATE_DIR", str(tmp_path / "state"))
+    return tmp_path / "state"
+
+
+APPLIED = state.Applied(profile_name="default", profile_ref="default", engine="docker", simple_url="http://x/+simple/")
+
+
+def test_what_was_applied_is_remembered_for_this_user_only(state_root: Path) -> None:
+    before = os.umask(0)
+    try:
+        state.write_applied("it", APPLIED)
+    finally:
+        os.umask(before)
+    assert state.read_applied("it") == APPLIED
+    modes = {oct(path.stat().st_mode & 0o777) for path in (state_root, *state_root.rglob("*"))}
+    assert modes == {"0o700", "0o600"}
+    state.forget("it")
+    assert state.read_applied("it") is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": "1"}', '{"schema": 1}', "\x00\xff"])
+def test_a_damaged_record_is_no_reason_to_guess(text: str, state_root: Path) -> None:
+    state.write_private(state.state_dir("it") / "applied.json", text)
+    with pytest.raises(ProfileError, match="damaged") as error:
+        state.read_applied("it")
+    assert "remove" in error.value.hint
+
+
+def test_a_record_of_a_newer_deployer(state_root: Path) -> None:
+    state.write_private(state.state_dir("it") / "applied.json", json.dumps({"schema": state.SCHEMA + 1}))
+    with pytest.raises(ProfileError, match="newer deployer"):
+        state.read_applied("it")
+
+
+def test_a_write_that_fails_leaves_what_was_there(state_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state.write_applied("it", APPLIED)
+    before = (state.state_dir("it") / "applied.json").read_bytes()
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        state.write_applied("it", APPLIED)
+    assert [path.name for path in state.state_dir("it").iterdir()] == ["applied.json"]
+    assert (state.state_dir("it") / "applied.json").read_bytes() == before
+
+
+def test_a_lock_is_held_by_one(state_root: Path) -> None:
+    with state.hold("it"), pytest.raises(Locked) as error, state.hold("it"):
+        pass
+    assert "--wait" in error.value.hint
+    with state.hold("it"), state.hold("another"):
+        pass
