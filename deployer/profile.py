@@ -189,6 +189,10 @@ class Profile(Model):
     @classmethod
     def _data_is_known(cls, value: str) -> str:
         if value in DATA_CHOICES or value.startswith(("/", "~/")):
+            # What ".." leads to depends on what exists when it is followed: a directory that is to be made could turn
+            # out to be another one that must not be touched.
+            if ".." in value.split("/") or value.startswith("//"):
+                raise ValueError("expected a path without '..' that starts with one /")
             return value
         if value.startswith("volume:"):
             if re.fullmatch(r"volume:[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}", value):

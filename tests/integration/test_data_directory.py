@@ -122,7 +122,7 @@ def test_no_place_for_data(cli: Cli, path: str) -> None:
 
 
 @pytest.mark.server
-@pytest.mark.parametrize("path", ["relative/path", "", "volume:", "nothing\x01printable"])
+@pytest.mark.parametrize("path", ["relative/path", "/srv/missing/../..", "", "volume:", "nothing\x01printable"])
 def test_no_path_at_all(cli: Cli, path: str) -> None:
     done = cli.run("up", "--engine", "process", "--set", f"data={path}")
     assert done.code == 3, done.err

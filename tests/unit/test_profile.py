@@ -78,7 +78,11 @@ def test_data(choice: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "choice", ["", "hom", "srv/devpi", "./x", "~root/x", "~", "volume:", "volume:-v", "volume:a/b", "/a\nb", "/a\0b"]
+    "choice",
+    [
+        *("", "hom", "srv/devpi", "./x", "~root/x", "~", "volume:", "volume:-v", "volume:a/b", "/a\nb", "/a\0b"),
+        *("/..", "/srv/missing/../..", "~/..", "~/../other/x", "//", "//proc/x"),
+    ],
 )
 def test_data_that_is_refused(choice: str) -> None:
     with pytest.raises(ValidationError):
