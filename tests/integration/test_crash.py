@@ -79,7 +79,7 @@ def leftovers(cli: Cli) -> list[str]:
         listed = subprocess.check_output(["docker", "ps", "--all", "--format", "{{.Names}}"], text=True).split()
         found += [name for name in listed if name.startswith(cli.name)]
     else:
-        commands = subprocess.check_output(["ps", "-eo", "args"], text=True).splitlines()
+        commands = subprocess.check_output(["ps", "-ww", "-eo", "args"], text=True).splitlines()
         found += [line for line in commands if str(cli.data) in line]
     return found
 
