@@ -118,14 +118,14 @@ def _up(made: Deployment, ends: list[float], peaks: dict[str, float]) -> float:
 
 
 def _peak(made: Deployment) -> float:
-    """MiB that all processes of the server had at most, each at its own worst moment (``VmHWM``)."""
+    """MiB that the largest process had at its worst moment (``VmHWM``): devpi-server's, not that of its supervisor."""
     if made.engine == "docker":
         format_ = "{{.State.Pid}}"
         root = int(subprocess.check_output(["docker", "inspect", f"--format={format_}", made.name], text=True))
         pids = [root, *_below(root)]
     else:
         pids = [pid for pid in _all() if str(made.data).encode() in _read(pid, "cmdline")]
-    return sum(int(found[1]) for pid in pids if (found := re.search(rb"VmHWM:\s+(\d+)", _read(pid, "status")))) / 1024
+    return max(int(found[1]) for pid in pids if (found := re.search(rb"VmHWM:\s+(\d+)", _read(pid, "status")))) / 1024
 
 
 def _all() -> Iterator[int]:
