@@ -16,7 +16,7 @@ import typer
 from typer.models import OptionInfo
 
 from deployer import __version__
-from deployer.errors import DeployerError, Interrupted
+from deployer.errors import DeployerError, Interrupted, UsageError
 from deployer.ui import UI, Result, silence
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -41,6 +41,8 @@ shown without importing any, and one verb is run without importing the others.""
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 COMPLETING = "_DEPLOYER_COMPLETE"
 """Set by the shell's completion, which may ask for the options of any verb."""
+# What every complaint about a command line is, in the click that Typer brings or in the one that is installed.
+_MISUSE: Any = typer.BadParameter.__base__
 GROUPS = {"image": "Our own server image.", "secret": "The passwords of a deployment."}
 EPILOG = "Reading from an index needs no password; see SECURITY.md for what is and what is not protected."
 
@@ -85,16 +87,11 @@ def _callback(verb: str, module: ModuleType) -> Callable[..., None]:
 
 
 def execute(verb: str, run: Callable[[Any, UI], Result], options: Any) -> int:
-    """Run one command; its exit code. What went wrong is printed, never raised (unless ``--debug``)."""
+    """Run one command; its exit code. What went wrong is printed, never raised; ``--debug`` adds where."""
     ui = UI(json=options.json, quiet=options.quiet)
     try:
         try:
             result = run(options, ui)
-        except DeployerError as error:
-            if options.debug:
-                raise
-            ui.fail(verb, error)
-            return error.exit_code
         except KeyboardInterrupt:
             _handled()
             ui.fail(verb, Interrupted("interrupted", hint="run the command again: it goes on from what is there"))
@@ -103,21 +100,28 @@ def execute(verb: str, run: Callable[[Any, UI], Result], options: Any) -> int:
             raise
         except Exception as error:
             if options.debug:
-                raise
-            ui.fail(
-                verb,
-                DeployerError(
-                    f"a defect of deployer: {type(error).__name__}: {error}".splitlines()[0],
-                    hint=f"please report it with the output of 'deployer {verb} --debug'",
-                ),
-            )
-            return DeployerError.exit_code
+                ui.trace(error)
+            failure = _failure(verb, error)
+            ui.fail(verb, failure)
+            return failure.exit_code
         ui.finish(verb, result)
         return result.exit_code
     except BrokenPipeError:
         # Whoever read what a command says as it goes on has gone (`logs -f | head`): there is no more to do.
         silence(sys.stdout)
         return 0
+
+
+def _failure(verb: str, error: Exception) -> DeployerError:
+    """What is told of an exception: itself if it was meant to be told, else that it is a defect."""
+    if isinstance(error, UsageError):
+        error.hint = error.hint or f"deployer {verb} --help"
+    if isinstance(error, DeployerError):
+        return error
+    return DeployerError(
+        f"a defect of deployer: {type(error).__name__}: {error}".splitlines()[0],
+        hint=f"please report it with the output of 'deployer {verb} --debug'",
+    )
 
 
 def _handled() -> None:
@@ -166,12 +170,31 @@ def _listed() -> None:
     raise AssertionError("a verb was run that the command line does not name")
 
 
+def _wants_json(words: Sequence[str]) -> bool:
+    """Whether an envelope is expected, of a command line that can't be understood."""
+    return "--json" in words or os.environ.get("DEPLOYER_JSON", "").lower() in {"1", "true", "t", "yes", "y", "on"}
+
+
+def run(words: Sequence[str]) -> int:
+    """Run one command line; its exit code."""
+    app = application(words)
+    if not _wants_json(words):
+        return int(app(words) or 0)
+    try:
+        return int(app(words, standalone_mode=False) or 0)
+    except _MISUSE as misuse:
+        verb = next((verb for verb in COMMANDS if list(words[: len(verb.split())]) == verb.split()), "")
+        hint = " ".join(("deployer", *verb.split(), "--help"))
+        UI(json=True).fail(verb, UsageError(misuse.format_message(), hint=hint))
+        return UsageError.exit_code
+
+
 def main() -> None:
     """The console script."""
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
-    application(sys.argv[1:])()
+    raise SystemExit(run(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -178,6 +178,12 @@ class UI:
         else:
             self._tell(error)
 
+    def trace(self, error: BaseException) -> None:
+        """Print where a failure came from, secrets blanked."""
+        from traceback import format_exception
+
+        self._say("".join(format_exception(error)).rstrip("\n"))
+
     def _tell(self, error: DeployerError) -> None:
         self._say(f"{self._paint('error'.ljust(WIDTH), '1;31')}{error.message}")
         for detail in error.details:

@@ -97,9 +97,9 @@ def _missing(binary: str, error: OSError) -> EngineUnreachable:
 def spawning(argv: Sequence[str], *, env: Mapping[str, str], errors_to: Path) -> Iterator[int]:
     """Start a process that outlives us, in a session of its own, with exactly ``env``; its pid.
 
-    It is to wait for a line on its standard input, which it gets at the end of the block; if the block fails, or if we
-    are killed in it, that input just ends. What it says before it has a log of its own is appended to the file
-    ``errors_to`` (0600). Raises EngineUnreachable.
+    It is to wait for a line on its standard input, which it gets at the end of the block; if the block fails it is
+    killed, having done nothing, and if we are killed in it, that input just ends. What it says before it has a log of
+    its own is appended to the file ``errors_to`` (0600). Raises EngineUnreachable.
     """
     log = os.open(errors_to, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
@@ -117,15 +117,16 @@ def spawning(argv: Sequence[str], *, env: Mapping[str, str], errors_to: Path) ->
         raise _missing(argv[0], error) from None
     finally:
         os.close(log)
-    # Its exit is noticed by its mark, not by us as its parent: we are gone by then.
-    process.returncode = 0
     assert process.stdin is not None  # noqa: S101 - it is a pipe
     try:
         yield process.pid
-        # One that has ended already is found out by whoever waits for it.
-        with suppress(BrokenPipeError):
-            process.stdin.write(b"go\n")
-            process.stdin.flush()
-    finally:
-        with suppress(BrokenPipeError):
-            process.stdin.close()
+    except BaseException:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        raise
+    # Its exit is noticed by its mark, not by us as its parent: we are gone by then.
+    process.returncode = 0
+    # One that has ended already is found out by whoever waits for it.
+    with suppress(BrokenPipeError), process.stdin as told:
+        told.write(b"go\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,7 +14,9 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 import pytest
@@ -269,6 +272,108 @@ def test_what_was_acknowledged_outlives_kills_from_outside(boxed: Cli, tmp_path:
     done = boxed.up("--no-pip", "--json")
     assert (done.code, done.data["changes"]) == (0, [])
     assert last.name in page
+
+
+class Machine:
+    """A host for a docker engine: all that runs on it ends at the same moment when its plug is pulled.
+
+    It is a namespace of processes, mounts and network; the last is not for the test's comfort: an engine without a
+    bridge removes the one that it finds, which would be that of this host's own engine.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._disk, self._run = directory / "disk", directory / "run"
+        self.docker_host = f"unix://{self._run}/docker.sock"
+
+    def boot(self) -> None:
+        shutil.rmtree(self._run, ignore_errors=True)  # it is in memory
+        self._run.mkdir(parents=True)
+        engine = (
+            *("dockerd", f"--host={self.docker_host}", f"--data-root={self._disk}"),
+            *(f"--exec-root={self._run}/exec", f"--pidfile={self._run}/pid"),
+            *("--bridge=none", "--iptables=false", "--ip-forward=false"),
+        )
+        with (self._run / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [
+                    *("unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"),
+                    *("sh", "-c", 'ip link set lo up && exec "$@"', "boot", *engine),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        until(lambda: self._answers() or self._process.poll() is not None)
+        assert self._answers(), (self._run / "log").read_text()
+
+    def on_it(self, *words: str) -> list[str]:
+        """The command, with this machine's network."""
+        return ["nsenter", f"--net=/proc/{self._process.pid}/ns/net", *words]
+
+    def has(self, image: str) -> None:
+        """Give it an image of this host's engine."""
+        with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as saved:
+            subprocess.run(
+                ["docker", f"--host={self.docker_host}", "load"], stdin=saved.stdout, check=True, capture_output=True
+            )
+
+    def pull_the_plug(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        until(lambda: not self._answers())
+
+    def _answers(self) -> bool:
+        asked = ["docker", f"--host={self.docker_host}", "version"]
+        return subprocess.run(asked, capture_output=True, check=False).returncode == 0
+
+
+@dataclass
+class Seated(Cli):
+    """A user who sits at the machine: loopback is the machine's."""
+
+    machine: Machine = field(kw_only=True)
+
+    def argv(self, *words: str) -> list[str]:
+        return self.machine.on_it(*super().argv(*words))
+
+
+@pytest.fixture
+def machine(boxed: Cli) -> Iterator[Machine]:
+    """A machine that has our image already."""
+    if os.getuid() != 0 or not all(map(shutil.which, ("dockerd", "unshare", "nsenter", "ip"))):
+        pytest.skip("an engine of its own needs root, dockerd, util-linux and iproute2")
+    # The path of a socket is a hundred characters at most, and the engine appends to this one.
+    with TemporaryDirectory(prefix="deployer-") as directory:
+        made = Machine(Path(directory))
+        made.boot()
+        try:
+            made.has(docker("inspect", "--format={{.Config.Image}}", boxed.name))
+            yield made
+        finally:
+            made.pull_the_plug()
+
+
+@pytest.mark.docker
+def test_a_deployment_comes_back_after_a_power_cut(machine: Machine, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    extra = {"DOCKER_HOST": machine.docker_host}
+    cli = Seated(
+        home=tmp_path / "home", engine="docker", network="host", upstream=NOWHERE, extra=extra, machine=machine
+    )
+    words = ("--no-pip", "--set", "users.carol={}")
+    up = cli.up(*words)
+    assert up.code == 0, up.err
+    before = cli.run("status", "--json").data
+    machine.pull_the_plug()
+    machine.boot()
+    # Nobody runs `up`.
+    wait_ready(cli)
+    after = cli.run("status", "--json").data
+    assert (after["server_uuid"], after["indexes"]) == (before["server_uuid"], before["indexes"])
+    assert after["started_at"] > before["started_at"]
+    assert cli.up(*words, "--json").data["changes"] == []
+    cli.clean()
+    assert cli.run("status", "--json").data["state"] == "absent"
 
 
 @pytest.mark.docker

@@ -107,6 +107,24 @@ def test_usage(words: tuple[str, ...], tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "s3cr3t" not in done.stdout
+    told = command(tmp_path, *words, "--json")
+    assert (told.returncode, told.stderr) == (2, "")
+    error = json.loads(told.stdout)["error"]
+    assert error["code"] == "usage"
+    assert error["hint"].startswith("deployer ")
+    assert error["message"] in done.stderr or "'--name'" in error["message"]
+
+
+def test_usage_that_only_the_command_can_judge(tmp_path: Path) -> None:
+    for words in (("logs", "--grep", "("), ("render", "--format", "x"), ("configure-pip", "--scope", "x")):
+        done = command(tmp_path, *words)
+        assert done.returncode == 2
+        assert f"hint      deployer {words[0]} --help" in done.stderr
+
+
+def test_the_variable_for_json_counts_where_the_line_is_wrong(tmp_path: Path) -> None:
+    done = command(tmp_path, "status", "--nonsense", DEPLOYER_JSON="1")
+    assert json.loads(done.stdout)["command"] == "status"
 
 
 def test_a_profile_that_is_not_there(tmp_path: Path) -> None:
@@ -184,9 +202,17 @@ def test_a_defect_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Traceback" not in told
 
 
-def test_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ZeroDivisionError):
-        execute("up", fails(ZeroDivisionError("x")), Options(debug=True))
+@pytest.mark.parametrize("error", [ZeroDivisionError("x"), NotReadyError("x", hint="y")], ids=repr)
+@pytest.mark.parametrize("json", [False, True])
+def test_debug_shows_where_and_changes_nothing_else(
+    error: Exception, json: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = execute("up", fails(error), Options(json=json)), capsys.readouterr()
+    traced = execute("up", fails(error), Options(json=json, debug=True)), capsys.readouterr()
+    assert (traced[0], traced[1].out) == (plain[0], plain[1].out)
+    assert "Traceback" in traced[1].err
+    assert "in fails" not in plain[1].err
+    assert traced[1].err.endswith(plain[1].err.replace("warning   careful\n", ""))
 
 
 def test_an_interrupt_has_a_code_of_its_own() -> None:
@@ -196,7 +222,7 @@ def test_an_interrupt_has_a_code_of_its_own() -> None:
 def test_no_secret_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     secret = generate().reveal()
     error = NotReadyError(f"no: {secret}", hint=secret, details=(f"https://user:{secret}@example.com",))
-    for options in (Options(), Options(json=True)):
+    for options in (Options(), Options(json=True), Options(debug=True)):
         execute("up", fails(error), options)
         printed = capsys.readouterr()
         assert secret not in printed.out + printed.err
