@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployer import __version__
-from deployer.engines import Detection, detect
+from deployer.engines import Detection, detect, open_engine
 from deployer.engines.base import Engine
 from deployer.errors import ConflictError
 from deployer.facts import Facts
@@ -16,7 +16,8 @@ from deployer.host import ca_file, data_facts, port_facts, proxies, selinux_enfo
 from deployer.loader import Loaded, Override, load
 from deployer.plan import Plan, data_path, plan
 from deployer.profile import Profile
-from deployer.spec import LABEL_PROFILE, LABEL_URL, PREVIOUS, Container, EngineInfo, State
+from deployer.spec import LABEL_PROFILE, LABEL_URL, PREVIOUS, Container, EngineInfo, EngineName, State
+from deployer.state import read_applied
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +46,7 @@ def prepare(ref: str, name: str, *, overrides: Sequence[Override] = (), replace:
     Raises ProfileError, EngineUnreachable, ConflictError, Refused.
     """
     loaded = load(ref, overrides=overrides)
-    detection = detect(loaded.profile.engine)
-    current = detection.engine.inspect(name)
+    detection, current = _locate(loaded.profile.engine, name)
     previous = detection.engine.inspect(name + PREVIOUS) if current is None else None
     _check_profile(current, loaded.name, replace=replace)
     facts = gather(loaded.profile, detection.info, current or previous, name=name)
@@ -57,6 +57,22 @@ def prepare(ref: str, name: str, *, overrides: Sequence[Override] = (), replace:
         plan=plan(loaded.profile, facts, name=name, profile_name=loaded.name),
         previous=previous,
     )
+
+
+def _locate(wanted: str, name: str) -> tuple[Detection, Container | None]:
+    """The engine, and what is there of the deployment. ``auto`` stays with the engine that the deployment is on: an
+    engine that was installed or started since is no reason to begin anew there.
+
+    Raises EngineUnreachable.
+    """
+    last = read_applied(name) if wanted == "auto" else None
+    if last is not None and last.engine in set(EngineName):
+        engine = open_engine(EngineName(last.engine))
+        current = engine.inspect(name)
+        if current is not None and current.ours:
+            return Detection(engine=engine, info=engine.probe()), current
+    detection = detect(wanted)
+    return detection, detection.engine.inspect(name)
 
 
 def _check_profile(current: Container | None, wanted: str, *, replace: bool) -> None:

@@ -59,6 +59,20 @@ def test_a_second_up_starts_no_second_server(cli: Cli) -> None:
     assert processes(cli) == before
 
 
+def test_auto_stays_where_the_deployment_is(cli: Cli) -> None:
+    assert cli.up().code == 0
+    # An engine that would be preferred has come since: whatever is asked of it fails this test.
+    later = cli.home / "bin" / "nerdctl"
+    later.parent.mkdir()
+    later.write_text(f"#!/bin/sh\necho called >>{later}.log\nexit 1\n")
+    later.chmod(0o755)
+    env = {"PATH": f"{later.parent}:{os.environ['PATH']}"}
+    again = cli.run("up", "--port", str(cli.port), "--data", str(cli.data), "--upstream", cli.upstream, env=env)
+    assert (again.code, cli.run("plan", *cli.up_words()[1:]).code) == (0, 0), again.err
+    assert f"server    {cli.name} unchanged" in again.err
+    assert not later.with_name("nerdctl.log").exists()
+
+
 def test_a_killed_supervisor_takes_its_server_along_and_is_replaced(cli: Cli) -> None:
     assert cli.up().code == 0
     uuid = cli.run("status", "--json").data["server_uuid"]
