@@ -48,6 +48,15 @@ class PortFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ceiling:
+    """What a program that may not raise its own resource limits can give to another at most (getrlimit(2)); 0 = any
+    number."""
+
+    nofile: int
+    nproc: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     engine: EngineInfo
     uid: int
@@ -57,6 +66,7 @@ class Facts:
     data: DataFacts | None = None  # None: a volume
     current: Container | None = None  # whatever carries the name now
     selinux: bool = False
+    ceiling: Ceiling | None = None  # None: this user may raise limits, or the engine is not started by this user
     ca_file: Path | None = None
     proxies: Mapping[str, str] = field(default_factory=dict)
     upstream: str = ""  # what the host's pip installs from; empty = pip's own default

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from deployer.facts import Content, DataFacts, PortFacts
+from deployer.facts import Ceiling, Content, DataFacts, PortFacts
 
 # What devpi-server, or our own start-up, leaves in a server directory.
 _DEVPI_MARKS = frozenset({".nodeinfo", ".serverversion", ".sqlite", ".deployer"})
@@ -25,6 +25,7 @@ _PROXY_VARIABLES = (
     "ALL_PROXY",
     "all_proxy",
 )
+_CAP_SYS_RESOURCE = 24
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
 
 
@@ -125,6 +126,33 @@ def selinux_enforcing() -> bool:
         return Path("/sys/fs/selinux/enforce").read_text().strip() == "1"
     except OSError:
         return False
+
+
+def ceiling() -> Ceiling | None:
+    """The hard limits of a root that lacks CAP_SYS_RESOURCE, as in many containers and sandboxes; ``None`` for one that
+    may raise them, and for other users, whose engines stay below theirs by themselves (capabilities(7))."""
+    import resource
+
+    if os.getuid() != 0:
+        return None
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+        numbers = int(Path("/proc/sys/kernel/pid_max").read_text())
+        if int(fields["CapEff"], 16) >> _CAP_SYS_RESOURCE & 1:
+            return None
+    except (OSError, KeyError, ValueError):
+        return None
+    nofile, nproc = (_hard_limit(which) for which in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC))
+    # No more processes than there are numbers for: podman lowers its own limit to that first.
+    return Ceiling(nofile=nofile, nproc=min(nproc or numbers, numbers))
+
+
+def _hard_limit(which: int) -> int:
+    import resource
+
+    hard = resource.getrlimit(which)[1]
+    return 0 if hard == resource.RLIM_INFINITY else hard
 
 
 def proxies(env: Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ nothing touched.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -441,10 +441,26 @@ def _spec(
         ports=(Port(host_ip=bind, host_port=port, container_port=inner),) if published else (),
         user=_user(profile, facts, data),
         stop_signal=image.stop_signal,
-        limits=Limits(memory=_memory(server.memory, own=own), pids=server.pids, nofile=server.nofile, cpus=server.cpus),
+        limits=_limits(profile, facts),
         read_only=image.read_only,
         **common,  # type: ignore[arg-type]
     )
+
+
+def _limits(profile: Profile, facts: Facts) -> Limits:
+    server = profile.server
+    limits = Limits(
+        memory=_memory(server.memory, own=not profile.image.ref),
+        pids=server.pids,
+        nofile=server.nofile,
+        cpus=server.cpus,
+    )
+    if facts.engine.name is not EngineName.PODMAN or facts.ceiling is None:
+        return limits
+    # podman is a child of ours, and asks for more processes and files than this host's root may give.
+    ceiling = facts.ceiling
+    nofile = min(filter(None, (limits.nofile, ceiling.nofile)), default=0)
+    return replace(limits, nofile=nofile, nproc=ceiling.nproc)
 
 
 def _memory(limit: str, *, own: bool) -> str:

@@ -12,7 +12,7 @@ from deployer.engines import Detection, detect, open_engine
 from deployer.engines.base import Engine
 from deployer.errors import ConflictError
 from deployer.facts import Facts
-from deployer.host import ca_file, data_facts, port_facts, proxies, selinux_enforcing
+from deployer.host import ca_file, ceiling, data_facts, port_facts, proxies, selinux_enforcing
 from deployer.loader import Loaded, Override, load
 from deployer.plan import Plan, data_path, plan
 from deployer.profile import Profile
@@ -130,6 +130,7 @@ def gather(
         data=data_facts(path) if path is not None else None,
         current=current,
         selinux=selinux_enforcing(),
+        ceiling=ceiling(),
         ca_file=ca_file(profile.network.ca_file, pip_cert=config.value("cert"), env=os.environ),
         proxies=proxies(os.environ),
         upstream=upstream.value if upstream else "",

@@ -73,6 +73,8 @@ class Limits:
     memory: str = ""  # bytes with an optional unit, as engines take it: "256m"
     pids: int = 0
     nofile: int = 0
+    nproc: int = 0
+    """Processes of the container's user on the host; for engines whose own default is more than this host allows."""
     cpus: float = 0.0
 
 

@@ -69,6 +69,9 @@ class ArgvEngine:
         text = done.stderr.strip() or done.stdout.strip()
         cause = _last_line(text)
         dialect = self._dialect
+        for said, cure in dialect.cures:
+            if said.search(text):
+                return EngineError(f"{self.name}: {cause}", hint=cure)
         match True:
             case _ if dialect.name_taken.search(text):
                 return ConflictError(f"{self.name}: {cause}", hint="choose another name with --name")

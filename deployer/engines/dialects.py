@@ -8,6 +8,19 @@ from dataclasses import dataclass, field
 
 from deployer.spec import EngineName, State
 
+RUNTIME_CURES = (
+    (
+        re.compile("cgroups in hybrid mode not supported"),
+        'apt-get install runc, and in /etc/containers/containers.conf: [engine] runtime = "runc"',
+    ),
+    (
+        re.compile("error setting rlimit|setrlimit"),
+        "this host's root may not raise limits: lower server.nofile below 'ulimit -Hn', and in "
+        '/etc/containers/containers.conf: [containers] default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]',
+    ),
+)
+"""What runc and crun say on hosts that do not suit them, whichever engine called them, and what helps."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dialect:
@@ -26,6 +39,8 @@ class Dialect:
     """Words that succeed where a build can be given secrets; none needed when empty, never when None."""
     install: str = ""
     start: str = ""
+    cures: tuple[tuple[re.Pattern[str], str], ...] = RUNTIME_CURES
+    """What is said when this host does not suit the engine, and what helps; looked for before all else."""
     refused: re.Pattern[str] = re.compile(r"permission denied", re.IGNORECASE)
     down: re.Pattern[str] = re.compile(
         r"cannot connect|is the docker daemon running|no such file or directory|connection refused|connect: ",

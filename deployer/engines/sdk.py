@@ -22,6 +22,7 @@ from deployer.spec import (
     EngineName,
     ExecResult,
     Image,
+    Mount,
     NetworkMode,
     State,
 )
@@ -36,17 +37,18 @@ _DIALECT = DIALECTS[EngineName.DOCKER]
 
 def host_options(spec: ContainerSpec) -> dict[str, Any]:
     """The keyword arguments of ``create_host_config`` for ``spec``; docker-py's names, Docker's meaning."""
-    from docker.types import LogConfig, Mount, Ulimit
+    from docker.types import LogConfig, Ulimit
+    from docker.types import Mount as DockerMount
 
     limits = spec.limits
     log = {"max-file": str(spec.log_max_files)} | ({"max-size": spec.log_max_size} if spec.log_max_size else {})
     options: dict[str, Any] = {
         "mounts": [
-            Mount(target=mount.target, source=mount.source, type=mount.kind, read_only=mount.read_only)  # type: ignore[arg-type]
+            DockerMount(target=mount.target, source=mount.source, type=mount.kind, read_only=mount.read_only)  # type: ignore[arg-type]
             for mount in spec.mounts
-            if not mount.relabel
+            if not _as_bind(mount)
         ],
-        "binds": [f"{mount.source}:{mount.target}:Z" for mount in spec.mounts if mount.relabel] or None,
+        "binds": [_bind(mount) for mount in spec.mounts if _as_bind(mount)] or None,
         "tmpfs": dict(text.partition(":")[::2] for text in spec.tmpfs),
         "network_mode": "host" if spec.network is NetworkMode.HOST else "default",
         "port_bindings": {port.container_port: (port.host_ip, port.host_port) for port in spec.ports},
@@ -62,9 +64,22 @@ def host_options(spec: ContainerSpec) -> dict[str, Any]:
         options["pids_limit"] = limits.pids
     if limits.cpus:
         options["nano_cpus"] = round(limits.cpus * 1e9)
-    if limits.nofile:
-        options["ulimits"] = [Ulimit(name="nofile", soft=limits.nofile, hard=limits.nofile)]
+    options["ulimits"] = [
+        Ulimit(name=name, soft=number, hard=number)
+        for name, number in (("nofile", limits.nofile), ("nproc", limits.nproc))
+        if number
+    ]
     return options
+
+
+def _as_bind(mount: Mount) -> bool:
+    """Docker's mounts can't ask for an SELinux label; podman's answer to them takes a comma for the end of a path."""
+    return mount.relabel or (mount.kind == "bind" and "," in mount.source)
+
+
+def _bind(mount: Mount) -> str:
+    options = [word for word, wanted in (("ro", mount.read_only), ("Z", mount.relabel)) if wanted]
+    return ":".join(filter(None, (mount.source, mount.target, ",".join(options))))
 
 
 def _restart(policy: str) -> dict[str, Any]:
@@ -75,7 +90,9 @@ def _restart(policy: str) -> dict[str, Any]:
 class SdkEngine:
     """Implements :class:`deployer.engines.base.Engine` over Docker's API."""
 
-    def __init__(self, *, timeout: int = TIMEOUT) -> None:
+    def __init__(self, *, socket: str = "", timeout: int = TIMEOUT) -> None:
+        """``socket``: another address than DOCKER_HOST's or Docker's own; podman answers Docker's API, too."""
+        self._socket = socket
         self._timeout = timeout
         self._opened: DockerClient | None = None
 
@@ -88,7 +105,11 @@ class SdkEngine:
         if self._opened is None:
             import docker
 
-            self._opened = docker.from_env(timeout=self._timeout)
+            self._opened = (
+                docker.DockerClient(base_url=self._socket, timeout=self._timeout)
+                if self._socket
+                else docker.from_env(timeout=self._timeout)
+            )
         return self._opened
 
     @contextmanager
@@ -108,6 +129,9 @@ class SdkEngine:
     def _error(self, doing: str, error: Exception, else_raise: Callable[[str], DeployerError] | None) -> DeployerError:
         text = str(getattr(error, "explanation", None) or error)
         cause = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+        for said, cure in _DIALECT.cures:
+            if said.search(text):
+                return EngineError(f"docker: {cause}", hint=cure)
         match True:
             case _ if _DIALECT.name_taken.search(text):
                 return ConflictError(f"docker: {cause}", hint="choose another name with --name")

@@ -1,15 +1,20 @@
-"""One contract, every engine: the fake, Docker by its command line and by its socket, podman, nerdctl."""
+"""One contract, every engine: the fake, docker and podman by command line and by socket, nerdctl."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import os
+import shutil
 import socket
 import subprocess
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,6 +25,7 @@ from deployer.engines.base import Engine
 from deployer.engines.dialects import DIALECTS
 from deployer.engines.sdk import SdkEngine
 from deployer.errors import ConflictError, EngineError, ImageUnavailable
+from deployer.host import ceiling
 from deployer.render import Directory, run_script
 from deployer.spec import (
     LABEL_NAME,
@@ -75,9 +81,15 @@ class Bench:
             tmpfs=("/tmp:rw,noexec,nosuid,nodev,size=8m",),
             ports=(Port(host_ip="127.0.0.1", host_port=free_port(), container_port=3141),),
             user="12345:12345",
-            limits=Limits(memory="64m", pids=32, nofile=512),
+            limits=Limits(memory="64m", pids=32, nofile=512, nproc=self.nproc),
         )
         return replace(made, **changes)  # type: ignore[arg-type]
+
+    @property
+    def nproc(self) -> int:
+        """As a plan has it: podman's own default is more than a root without CAP_SYS_RESOURCE may give."""
+        most = ceiling()
+        return most.nproc if most and self.kind.startswith("podman") else 0
 
     def wait_line(self, name: str, line: str) -> list[str]:
         deadline = time.monotonic() + 30
@@ -99,12 +111,50 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@cache
+def podman_socket() -> str:
+    """Where podman speaks Docker's API; the service ends with the tests."""
+    directory = Path(tempfile.mkdtemp(prefix="deployer-podman-"))
+    url = f"unix://{directory}/podman.sock"
+    process = subprocess.Popen(["podman", "system", "service", "--time=0", url], stderr=subprocess.DEVNULL)
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    atexit.register(process.wait)
+    atexit.register(process.terminate)
+    deadline = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+            client.connect(f"{directory}/podman.sock")
+            return url
+        assert time.monotonic() < deadline, "podman system service does not listen"
+        time.sleep(0.05)
+
+
+def cgroup_value(pid: int, controller: str, unified: str, legacy: str) -> str:
+    """What the kernel holds a process to, in either version of control groups (cgroups(7))."""
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        number, names, path = line.split(":", 2)
+        if controller in names.split(","):
+            where = (top / path.lstrip("/") / legacy for top in Path("/sys/fs/cgroup").glob(f"*{controller}*"))
+            return next(value for value in where if value.exists()).read_text().strip()
+        own = Path("/sys/fs/cgroup") / path.lstrip("/") / unified
+        if number == "0" and own.exists():
+            return own.read_text().strip()
+    raise AssertionError(f"process {pid} is in no control group of {controller}")
+
+
 def make(kind: str, context: Path) -> tuple[Engine, str]:
     if kind == "fake":
         return FakeEngine(images={TAG: Image(id="sha256:1", ref=TAG)}), TAG
     name = kind.partition("-")[0]
     need(name)
-    engine: Engine = SdkEngine() if kind == "docker-sdk" else ArgvEngine(DIALECTS[EngineName(name)])
+    engine: Engine
+    match kind:
+        case "docker-socket":
+            engine = SdkEngine()
+        case "podman-socket":
+            engine = SdkEngine(socket=podman_socket())
+        case _:
+            engine = ArgvEngine(DIALECTS[EngineName(name)])
     if engine.image(TAG) is None:
         engine.build(BuildRequest(context=context, tag=TAG), lambda line: None)
     return engine, TAG
@@ -114,8 +164,9 @@ def make(kind: str, context: Path) -> tuple[Engine, str]:
     params=[
         "fake",
         pytest.param("docker", marks=pytest.mark.docker),
-        pytest.param("docker-sdk", marks=pytest.mark.docker),
+        pytest.param("docker-socket", marks=pytest.mark.docker),
         "podman",
+        "podman-socket",
         "nerdctl",
     ]
 )
@@ -217,6 +268,59 @@ class TestContract:
         with pytest.raises(EngineError):
             bench.engine.rename(f"{bench.prefix}-none", spec.name)
 
+    def test_logs_since_and_follow(self, bench: Bench) -> None:
+        if bench.kind == "fake":
+            pytest.skip("the fake has no clock")
+        spec = bench.spec()
+        bench.engine.run(spec)
+        everything = bench.wait_line(spec.name, "word it's")
+        assert list(bench.engine.logs(spec.name, since="10m")) == everything
+        assert list(bench.engine.logs(spec.name, since="2099-01-01T00:00:00Z")) == []
+        following = bench.engine.logs(spec.name, follow=True)
+        assert [next(following) for _ in everything] == everything
+        bench.engine.stop(spec.name, timeout=SECONDS)
+        assert list(following) == ["stopped by SIGINT"]  # and it ends with the container
+
+    def test_a_server_that_dies_is_started_again(self, bench: Bench) -> None:
+        if bench.kind == "fake":
+            pytest.skip("nothing runs in the fake that could die")
+        spec = bench.spec(restart="unless-stopped")
+        bench.engine.run(spec)
+        bench.wait_line(spec.name, "started")
+        died = bench.engine.inspect(spec.name).pid  # type: ignore[union-attr]
+        assert died is not None
+        # What a rootless podman runs belongs to other users of its own.
+        enter = ("podman", "unshare") if os.getuid() and bench.kind.startswith("podman") else ()
+        subprocess.run([*enter, "kill", "-KILL", str(died)], check=True)
+        deadline = time.monotonic() + 60
+        while (found := bench.engine.inspect(spec.name)) is None or found.pid in (None, died):
+            assert time.monotonic() < deadline, found
+            time.sleep(0.1)
+        assert found.state is State.RUNNING
+        # Stopped by us, it stays so.
+        bench.engine.stop(spec.name, timeout=SECONDS)
+        assert bench.engine.inspect(spec.name).state is State.STOPPED  # type: ignore[union-attr]
+
+    def test_limits_hold(self, bench: Bench) -> None:
+        if bench.kind == "fake":
+            pytest.skip("nothing runs in the fake that could be limited")
+        spec = bench.spec(limits=Limits(memory="64m", pids=32, nofile=512, nproc=bench.nproc, cpus=0.5))
+        bench.engine.run(spec)
+        found = bench.engine.inspect(spec.name)
+        assert found is not None
+        assert found.pid is not None
+        files = next(
+            line for line in Path(f"/proc/{found.pid}/limits").read_text().splitlines() if "open files" in line
+        )
+        assert files.split()[3:5] == ["512", "512"]
+        assert cgroup_value(found.pid, "memory", "memory.max", "memory.limit_in_bytes") == str(64 << 20)
+        assert cgroup_value(found.pid, "pids", "pids.max", "pids.max") == "32"
+        quota, period = (
+            cgroup_value(found.pid, "cpu", "cpu.max", name).split()[0 if name.endswith("quota_us") else -1]
+            for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        )
+        assert int(quota) * 2 == int(period)
+
     def test_exec(self, bench: Bench) -> None:
         spec = bench.spec()
         bench.engine.run(spec)
@@ -270,7 +374,7 @@ class TestContract:
         assert said
         if bench.kind != "fake":
             assert image.labels["word"] == "x"
-            subprocess.run([bench.engine.name, "rmi", tag], capture_output=True, check=True)
+            subprocess.run([bench.kind.partition("-")[0], "rmi", tag], capture_output=True, check=True)
 
 
 @pytest.mark.docker

@@ -15,7 +15,10 @@ from typing import Any
 from tests.engines import BASE
 from tests.plain_devpi import free_port
 
-KEPT = ("PATH", "LANG", "DOCKER_HOST", "PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR", "PYTHONPATH")
+KEPT = (
+    *("PATH", "LANG", "PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR", "PYTHONPATH"),
+    *("DOCKER_HOST", "CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "CONTAINERD_ADDRESS", "CNI_PATH"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

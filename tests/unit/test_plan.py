@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from deployer.errors import ConflictError, DeployerError, Refused
-from deployer.facts import Content, DataFacts, Facts, PortFacts
+from deployer.facts import Ceiling, Content, DataFacts, Facts, PortFacts
 from deployer.plan import CONTAINER_UID, Plan, base_url, data_path, mirrors_below, plan, size
 from deployer.profile import Image, Index, Network, Profile, Server
 from deployer.spec import Container, EngineInfo, EngineName, NetworkMode, State
@@ -61,6 +61,27 @@ def test_a_default_container_is_hardened_and_published_on_loopback_only() -> Non
     assert spec.limits.memory == "256m"
     assert spec.limits.pids
     assert dict(spec.env) == {}
+
+
+@pytest.mark.parametrize(
+    ("ceiling", "wanted", "nofile", "nproc"),
+    [
+        (None, 4096, 4096, 0),
+        (Ceiling(nofile=20000, nproc=9000), 4096, 4096, 9000),
+        (Ceiling(nofile=1024, nproc=9000), 4096, 1024, 9000),
+        (Ceiling(nofile=1024, nproc=9000), 0, 1024, 9000),
+        (Ceiling(nofile=0, nproc=9000), 0, 0, 9000),
+    ],
+)
+def test_podman_is_asked_for_no_more_than_this_root_may_give(
+    ceiling: Ceiling | None, wanted: int, nofile: int, nproc: int
+) -> None:
+    profile, podman = Profile(server=Server(nofile=wanted)), EngineInfo(name=EngineName.PODMAN, version="4.3.1")
+    limits = make(profile, replace(ROOT, engine=podman, ceiling=ceiling)).spec.limits
+    assert (limits.nofile, limits.nproc) == (nofile, nproc)
+    # Docker's daemon is not a child of ours, and has limits of its own.
+    limits = make(profile, replace(ROOT, ceiling=ceiling)).spec.limits
+    assert (limits.nofile, limits.nproc) == (wanted, 0)
 
 
 def test_host_network_listens_at_the_bind_address_and_publishes_nothing() -> None:
