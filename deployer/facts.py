@@ -57,6 +57,41 @@ class Ceiling:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reach:
+    """What came of asking one index for one page. ``stage`` is how far it came: resolve, connect, tls, answer, body
+    or done; ``peer`` what was connected to; ``skew`` the seconds that the clock here is ahead of the one there."""
+
+    url: str
+    stage: str = "resolve"
+    ok: bool = False
+    status: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    peer: str = ""
+    addresses: tuple[str, ...] = ()
+    error: str = ""
+    skew: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vantage:
+    """What was seen from one place. ``mtu``: bytes by interface; ``failure``: why nothing could be asked there."""
+
+    answers: tuple[Reach, ...] = ()
+    resolvers: tuple[str, ...] = ()
+    mtu: Mapping[str, int] = field(default_factory=dict)
+    failure: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """The upstreams as seen from a bridged container, and from this host where that was asked as well."""
+
+    bridge: Vantage
+    host: Vantage | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     engine: EngineInfo
     uid: int
@@ -74,3 +109,5 @@ class Facts:
     image_ref: str = ""  # our own image
     image_build: str = ""  # the digest of what it would be built from
     version: str = ""  # of deployer
+    resolv_conf: Path | None = None  # where this host says which name servers it asks
+    measured: Measured | None = None  # None: not asked, or the network is another one since

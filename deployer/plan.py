@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from deployer.errors import ConflictError, DeployerError, Refused
 from deployer.facts import Content, DataFacts, Facts
+from deployer.network import Network, choose
 from deployer.profile import DATA_CHOICES, Index, Profile, User
 from deployer.secrets import mask_url
 from deployer.spec import (
@@ -115,7 +116,7 @@ class Plan:
     spec: ContainerSpec
     image: ImagePlan | None
     data: DataPlan
-    network: NetworkMode
+    network: Network
     url: str
     simple_url: str
     users: Mapping[str, User]
@@ -149,13 +150,13 @@ def size(text: str) -> int:
 def plan(profile: Profile, facts: Facts, *, name: str, profile_name: str) -> Plan:
     """Decide everything. Raises Refused (unsafe), ConflictError (port, name or data directory not usable)."""
     _check_safe(profile, facts)
-    mode = NetworkMode.HOST if facts.engine.name is EngineName.PROCESS else NetworkMode(profile.network.mode)
+    network = choose(profile, facts, profile_name=profile_name)
     data = _data(profile, facts)
     _check_owner(facts, name=name)
     _check_port(facts)
     url = base_url(profile.network.bind, facts.port.number)
     index = profile.clients.index
-    spec = _spec(profile, facts, data, mode, name=name, profile_name=profile_name, url=url)
+    spec = _spec(profile, facts, data, network.mode, name=name, profile_name=profile_name, url=url)
     return Plan(
         name=name,
         profile_name=profile_name,
@@ -163,7 +164,7 @@ def plan(profile: Profile, facts: Facts, *, name: str, profile_name: str) -> Pla
         spec=spec,
         image=_image(profile, facts),
         data=data,
-        network=mode,
+        network=network,
         url=url,
         simple_url=f"{url}/{index}/+simple/",
         users=profile.users,
@@ -178,7 +179,7 @@ def plan(profile: Profile, facts: Facts, *, name: str, profile_name: str) -> Pla
         ),
         ready_timeout=timedelta(seconds=profile.server.ready_timeout),
         loopback=profile.network.bind.is_loopback,
-        warnings=tuple(_warnings(profile, facts)),
+        warnings=tuple(_warnings(profile, network)),
     )
 
 
@@ -381,6 +382,15 @@ def _environment(profile: Profile, facts: Facts) -> tuple[dict[str, str], tuple[
     return env, mounts
 
 
+def _resolver(facts: Facts) -> tuple[Mount, ...]:
+    """The host's own list of name servers, not the copy that an engine makes of it at the start: with another node of
+    a VPN come other servers. (SELinux lets no container read it, and gives no second label to a file of the host.)"""
+    if facts.engine.name is EngineName.PROCESS or facts.resolv_conf is None or facts.selinux:
+        return ()
+    path = str(facts.resolv_conf)
+    return (Mount(kind="bind", source=path, target=path, read_only=True),)
+
+
 def _spec(
     profile: Profile,
     facts: Facts,
@@ -393,6 +403,8 @@ def _spec(
 ) -> ContainerSpec:
     bind, port = str(profile.network.bind), facts.port.number
     env, mounts = _environment(profile, facts)
+    if mode is NetworkMode.HOST:
+        mounts += _resolver(facts)
     labels = {LABEL_NAME: name, LABEL_PROFILE: profile_name, LABEL_URL: url, LABEL_VERSION: facts.version}
     server = profile.server
     common = {
@@ -480,11 +492,13 @@ def _user(profile: Profile, facts: Facts, data: DataPlan) -> str:
     return f"{data.uid}:{data.gid}"
 
 
-def _warnings(profile: Profile, facts: Facts) -> Iterator[str]:
+def _warnings(profile: Profile, network: Network) -> Iterator[str]:
     if not profile.network.bind.is_loopback:
         yield (
             f"{profile.network.bind} is reachable by others: reads need no password and logins are not throttled; "
             "put a TLS proxy in front"
         )
-    if profile.network.mode == "host" and profile.image.ref:
+    if network.warning:
+        yield network.warning
+    if network.mode is NetworkMode.HOST and profile.image.ref:
         yield "host network with an image that is not ours: it chooses its own address and port"

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from deployer import __version__
+from deployer import __version__, reach, routes
 from deployer.engines import Detection, detect, open_engine
 from deployer.engines.base import Engine
 from deployer.errors import ConflictError
 from deployer.facts import Facts
 from deployer.host import ca_file, ceiling, data_facts, port_facts, proxies, selinux_enforcing
 from deployer.loader import Loaded, Override, load
-from deployer.plan import Plan, data_path, plan
+from deployer.network import conclusive, upstreams
+from deployer.plan import CA_TARGET, Plan, data_path, plan
 from deployer.profile import Profile
 from deployer.spec import LABEL_PROFILE, LABEL_URL, PREVIOUS, Container, EngineInfo, EngineName, State
 from deployer.state import read_applied
@@ -22,13 +23,15 @@ from deployer.state import read_applied
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A plan, and what it was made from. ``previous``: a container that an interrupted run set aside."""
+    """A plan, and what it was made from. ``previous``: a container that an interrupted run set aside;
+    ``image_ready``: the image was made or found already."""
 
     loaded: Loaded
     detection: Detection
     facts: Facts
     plan: Plan
     previous: Container | None = None
+    image_ready: bool = False
 
     @property
     def engine(self) -> Engine:
@@ -73,6 +76,35 @@ def _locate(wanted: str, name: str) -> tuple[Detection, Container | None]:
             return Detection(engine=engine, info=engine.probe()), current
     detection = detect(wanted)
     return detection, detection.engine.inspect(name)
+
+
+def measured(prepared: Prepared) -> Prepared:
+    """The same, decided by what the network lets through: ``auto`` is measured unless it was before, in this network.
+
+    The image has to be there. Raises EngineUnreachable, ImageUnavailable, Locked.
+    """
+    if not prepared.plan.network.open:
+        return prepared
+    facts, profile, name = prepared.facts, prepared.loaded.profile, prepared.plan.name
+    found = reach.measure(
+        prepared.plan.spec,
+        prepared.engine,
+        upstreams(profile, facts),
+        ca_file=facts.ca_file,
+        ca_target=CA_TARGET,
+    )
+    if conclusive(found):
+        reach.remember(name, _fingerprint(profile, facts), found)
+    facts = replace(facts, measured=found)
+    made = plan(profile, facts, name=name, profile_name=prepared.loaded.name)
+    return replace(prepared, facts=facts, plan=made)
+
+
+def _fingerprint(profile: Profile, facts: Facts) -> str:
+    """Of all that decides what an upstream answers, and from where."""
+    proxies = sorted(facts.proxies.items()) if profile.network.proxy else ()
+    urls = upstreams(profile, facts)
+    return routes.fingerprint([urls, proxies, facts.ca_file, facts.engine.name, facts.engine.rootless])
 
 
 def _check_profile(current: Container | None, wanted: str, *, replace: bool) -> None:
@@ -121,7 +153,7 @@ def gather(
     running = current is not None and current.state in (State.RUNNING, State.RESTARTING, State.PAUSED)
     config = pip.read_config(os.environ)
     upstream = pip.upstream(config, ours=is_ours)
-    return Facts(
+    facts = Facts(
         engine=info,
         uid=os.getuid(),
         gid=os.getgid(),
@@ -138,4 +170,8 @@ def gather(
         image_ref=reference(),
         image_build=build_digest(profile.image.base),
         version=__version__,
+        resolv_conf=routes.resolv_conf(),
     )
+    if profile.network.mode != "auto":
+        return facts
+    return replace(facts, measured=reach.recall(name, _fingerprint(profile, facts)))

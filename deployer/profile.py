@@ -83,7 +83,7 @@ class Model(BaseModel):
 
 
 class Network(Model):
-    mode: Literal["bridge", "host"] = "bridge"
+    mode: Literal["auto", "bridge", "host"] = "auto"
     bind: IPv4Address | IPv6Address = IPv4Address("127.0.0.1")
     port: Whole = Field(3141, ge=0, le=65535)
     expose: bool = False

@@ -85,11 +85,11 @@ def _seconds(duration: timedelta) -> int:
     return round(duration.total_seconds())
 
 
-def run_argv(spec: ContainerSpec, engine: EngineName) -> tuple[str, ...]:
-    """The words that create and start ``spec`` on ``engine``."""
+def run_argv(spec: ContainerSpec, engine: EngineName, *, once: bool = False) -> tuple[str, ...]:
+    """The words that create and start ``spec`` on ``engine``; ``once``: in the foreground, and remove it."""
     if engine is EngineName.PROCESS:
         return (sys.executable, "-m", "deployer.server", *spec.command)
-    text = environment("sh").get_template("run/run.j2").render(spec=spec, engine=engine)
+    text = environment("sh").get_template("run/run.j2").render(spec=spec, engine=engine, once=once)
     return tuple(shlex.split(text))
 
 

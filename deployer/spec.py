@@ -22,6 +22,9 @@ LABEL_BUILD = LABEL_PREFIX + "build-sha256"
 PREVIOUS = ".previous"
 """Suffix of the name under which a replaced container waits until its successor has proven itself."""
 
+THROW_AWAY = ".reach"
+"""Suffix of the name of a container that only asks what the network lets through."""
+
 
 class EngineName(StrEnum):
     NERDCTL = "nerdctl"

@@ -72,6 +72,13 @@ class FakeEngine:
         self.said[spec.name] = ["started", *(f"word {word}" for word in spec.command)]
         return f"id{self.started}"
 
+    def once(self, spec: ContainerSpec, *, timeout: timedelta) -> ExecResult:
+        self.containers.pop(spec.name, None)
+        self.run(spec)
+        self.remove(spec.name)
+        said = "".join(f"{line}\n" for line in self.said[spec.name])
+        return ExecResult(returncode=3 if spec.command[-1:] == ("end",) else 0, stdout=said, stderr="")
+
     def start(self, name: str) -> None:
         self.containers[name] = replace(self._require(name), state=State.RUNNING, exit_code=None)
 

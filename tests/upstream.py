@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import re
+import ssl
 import tarfile
 import threading
 import time
@@ -145,6 +146,8 @@ class Upstream:
 
     distributions: list[Distribution] = field(default_factory=list)
     faults: Faults = field(default_factory=Faults)
+    host: str = "127.0.0.1"
+    tls: ssl.SSLContext | None = None
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -164,7 +167,7 @@ class Upstream:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self._port}"
 
     @property
     def simple_url(self) -> str:
@@ -180,7 +183,12 @@ class Upstream:
     def start(self) -> None:
         """Listen; after :meth:`stop` again at the same port."""
         self.stopping.clear()
-        self._server = _Server(("127.0.0.1", self._port), self)
+        self._server = _Server((self.host, self._port), self)
+        if self.tls is not None:
+            # The handshake is the handler's: one client that stalls must not keep the others out.
+            self._server.socket = self.tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 

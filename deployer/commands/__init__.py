@@ -63,7 +63,7 @@ class Overrides(Common):
     """What overrides the profile; empty means: as the profile says."""
 
     engine: Annotated[str, Option("--engine", metavar="ENGINE", help="auto, nerdctl, docker, podman or process.")] = ""
-    network: Annotated[str, Option("--network", metavar="MODE", help="bridge or host.")] = ""
+    network: Annotated[str, Option("--network", metavar="MODE", help="auto, bridge or host.")] = ""
     bind: Annotated[str, Option("--bind", metavar="ADDRESS", help="Address to listen on or publish at.")] = ""
     port: Annotated[int | None, Option("--port", metavar="N", min=0, max=65535, help="Port; 0 takes a free one.")] = (
         None
@@ -110,7 +110,7 @@ def overrides(options: Overrides) -> tuple[Override, ...]:
     given = [parse_set(text) for text in options.set or ()]
     for field, key in OVERRIDE_KEYS.items():
         value = getattr(options, field)
-        if value not in ("", None, False):
+        if value is not None and value is not False and value != "":  # 0 is a port, though it equals False
             given.append(Override(key, value, f"--{field.replace('_', '-')}"))
     if options.upstream:
         given.append(Override("indexes.root/pypi.type", "mirror", "--upstream"))

@@ -27,6 +27,7 @@ class Options(Exclusive, Located):
 
 def run(options: Options, ui: UI) -> Result:
     """Stop and remove the server; keep its data unless told."""
+    from deployer import reach
     from deployer.deployment import find, forget_passwords
     from deployer.state import forget, hold
 
@@ -44,6 +45,7 @@ def run(options: Options, ui: UI) -> Result:
             ui.step("data", f"{kept} (kept; delete it with --purge)")
         if options.purge:
             forget(options.name)
+            reach.forget(options.name)
             forget_passwords(options.name)
     if not removed and not purged:
         ui.step("server", f"{options.name}: nothing to do")
@@ -91,10 +93,10 @@ def _consent(data: Mount, *, yes: bool) -> None:
 
 
 def _remove(deployment: Deployment, ui: UI) -> list[str]:
-    from deployer.spec import PREVIOUS
+    from deployer.spec import PREVIOUS, THROW_AWAY
 
     removed = []
-    for name in (deployment.name, deployment.name + PREVIOUS):
+    for name in (deployment.name, deployment.name + PREVIOUS, deployment.name + THROW_AWAY):
         container = deployment.engine.inspect(name)
         if container is not None and container.ours:
             with ui.working("server", f"stopping {name}"):

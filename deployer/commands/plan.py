@@ -26,9 +26,11 @@ def run(options: Options, ui: UI) -> Result:
     Exit code 10 when `up` would change something, 0 when it would not.
     """
     from deployer.errors import DriftError
-    from deployer.prepare import prepare
+    from deployer.prepare import measured, prepare
 
     prepared = prepare(options.profile, options.name, overrides=overrides(options))
+    if prepared.plan.network.open and not _image(prepared)[1]:
+        prepared = measured(prepared)
     steps = _steps(prepared)
     changing = [name for name, (_, changes) in steps.items() if changes]
     text = "\n".join(f"{name.ljust(10)}{line}" for name, (lines, _) in steps.items() for line in lines)
@@ -76,6 +78,7 @@ def _steps(prepared: Prepared) -> dict[str, tuple[list[str], bool]]:
     where = f"volume {plan.data.source}" if plan.data.kind == "volume" else plan.data.source
     what = "create, 0700" if plan.data.create else "close to others, 0700" if plan.data.tighten else "as it is"
     steps["data"] = ([f"{where} ({what})"], plan.data.create or plan.data.tighten)
+    steps["network"] = ([f"{plan.network.mode} ({plan.network.reason})"], False)
     if same:
         steps["server"] = ([f"{plan.name} runs as planned at {plan.url}"], False)
     else:

@@ -80,6 +80,8 @@ def _bring_up(options: Options, prepared: Prepared, ui: UI, rollback: ExitStack)
     if not options.no_pip:
         _check_clients(plan)
     current = settle(plan.name, engine, prepared.current, prepared.previous)
+    prepared = _decided(prepared, ui)
+    plan = prepared.plan
     done = _container(prepared, current, ui, rollback)
     started = time.monotonic()
     with closing_api(_ready(prepared, done, ui)) as ready:
@@ -135,6 +137,22 @@ def pip_settings(plan: Plan) -> PipSettings:
     return PipSettings(index_url=plan.simple_url, timeout=plan.clients.timeout)
 
 
+def _decided(prepared: Prepared, ui: UI) -> Prepared:
+    """Have the network measured where that is still open, with the image that the server runs from."""
+    from dataclasses import replace
+
+    from deployer.prepare import measured
+
+    if not prepared.plan.network.open:
+        return prepared
+    _image(prepared, ui)
+    with ui.working("network", "asking the upstream from a bridged container"):
+        decided = measured(prepared)
+    if warning := decided.plan.network.warning:
+        ui.warn(warning)
+    return replace(decided, image_ready=True)
+
+
 def _container(prepared: Prepared, current: Container | None, ui: UI, rollback: ExitStack) -> Done:
     from deployer.apply import Done, ensure_container, is_current, make_data
     from deployer.spec import State
@@ -143,7 +161,7 @@ def _container(prepared: Prepared, current: Container | None, ui: UI, rollback: 
     if current is not None and is_current(plan, current) and current.state is State.RUNNING:
         _say_container(prepared, Done.UNCHANGED, ui)
         return Done.UNCHANGED
-    if plan.image is not None:
+    if plan.image is not None and not prepared.image_ready:
         _image(prepared, ui)
     if current is not None and not is_current(plan, current):
         for line in differences(prepared):
@@ -178,8 +196,8 @@ def _say_container(prepared: Prepared, done: Done, ui: UI) -> None:
     plan, data = prepared.plan, prepared.facts.data
     where = f"volume {plan.data.source}" if data is None else str(data.path)
     ui.step("data", where + (" (created)" if plan.data.create and done != "unchanged" else ""))
-    reach = plan.network if plan.engine.name != "process" else "this host, no container"
-    ui.step("network", f"{reach} (profile {plan.profile_name})")
+    reach = plan.network.mode if plan.engine.name != "process" else "this host, no container"
+    ui.step("network", f"{reach} ({plan.network.reason})")
     ui.step("server", f"{plan.name} {done}")
 
 
@@ -373,7 +391,7 @@ def _result(
             "url": plan.url,
             "simple_url": plan.simple_url,
             "engine": plan.engine.name,
-            "network": plan.network,
+            "network": plan.network.mode,
             "server": done,
             "changes": [
                 *([] if done == "unchanged" else [f"server {done}"]),

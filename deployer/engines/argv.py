@@ -27,6 +27,8 @@ from deployer.spec import (
 
 PROBE_TIMEOUT = 5.0
 RUN_TIMEOUT = 60.0
+_ENGINE_FAILED = frozenset({125, 126, 127})
+"""Exit codes of ``run`` that are the engine's own (its manual): nothing ran."""
 BUILD_LINES = 12
 """Lines of a failed build that are shown."""
 
@@ -157,6 +159,32 @@ class ArgvEngine:
                 self._remove_stillborn(spec)
             raise failure
         return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
+
+    def once(self, spec: ContainerSpec, *, timeout: timedelta) -> ExecResult:
+        try:
+            done = self._run_once(spec, timeout)
+            if done.returncode in _ENGINE_FAILED and self._dialect.name_taken.search(done.stderr):
+                # Whoever ran it before us was killed.
+                self._remove_ours(spec.name)
+                done = self._run_once(spec, timeout)
+        except BaseException:
+            self._remove_ours(spec.name)
+            raise
+        if done.returncode in _ENGINE_FAILED:
+            failure = self._failure(done)
+            self._remove_ours(spec.name)
+            raise failure
+        return ExecResult(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
+
+    def _run_once(self, spec: ContainerSpec, timeout: timedelta) -> Completed:
+        from deployer.render import run_argv
+
+        return self._runner.run(run_argv(spec, self.name, once=True), timeout=timeout.total_seconds())
+
+    def _remove_ours(self, name: str) -> None:
+        left = self.inspect(name)
+        if left is not None and left.ours:
+            self.remove(name)
 
     def _remove_stillborn(self, spec: ContainerSpec) -> None:
         """An engine that can't start a container leaves it behind, created."""

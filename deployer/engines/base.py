@@ -27,6 +27,10 @@ class Engine(Protocol):
         Raises ConflictError when the name or a port is taken, ImageUnavailable when the image is absent
         (images are never pulled here)."""
 
+    def once(self, spec: ContainerSpec, *, timeout: timedelta) -> ExecResult:
+        """Run ``spec`` to its end, for at most ``timeout``; what it said. No container is left behind, also of an
+        earlier call that was killed. Raises as :meth:`run`; EngineUnreachable after ``timeout``."""
+
     def start(self, name: str) -> None:
         """Bring a stopped, created or paused container to running; nothing when it runs already."""
 

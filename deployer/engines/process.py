@@ -157,6 +157,13 @@ class ProcessEngine:
         )
         return self._start(spec.name, record)
 
+    def once(self, spec: ContainerSpec, *, timeout: timedelta) -> ExecResult:
+        """On this host, with the environment that a server of ``spec`` would have."""
+        env = {key: value for key, value in os.environ.items() if key in _INHERITED} | dict(spec.env)
+        argv = (sys.executable, "-m", "deployer.server", *spec.command)
+        done = self._runner.run(argv, timeout=timeout.total_seconds(), env=env)
+        return ExecResult(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
+
     def start(self, name: str) -> None:
         record = self._require(name)
         if not self._alive(record):

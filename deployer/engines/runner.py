@@ -32,11 +32,26 @@ class Runner:
         # Messages are matched, so they have to come in the language that they are matched in.
         self._env = {**os.environ, "LC_ALL": "C", **(env or {})}
 
-    def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = TIMEOUT) -> Completed:
-        """Run to the end. Raises EngineUnreachable when the binary is missing, or after ``timeout`` seconds."""
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        timeout: float = TIMEOUT,
+        env: Mapping[str, str] | None = None,
+    ) -> Completed:
+        """Run to the end; with ``env``, in exactly that environment.
+
+        Raises EngineUnreachable when the binary is missing, or after ``timeout`` seconds.
+        """
         try:
             done = subprocess.run(
-                list(argv), input=stdin, capture_output=True, timeout=timeout, env=self._env, check=False
+                list(argv),
+                input=stdin,
+                capture_output=True,
+                timeout=timeout,
+                env=self._env if env is None else dict(env),
+                check=False,
             )
         except subprocess.TimeoutExpired:
             raise EngineUnreachable(

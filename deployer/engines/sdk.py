@@ -207,6 +207,23 @@ class SdkEngine:
                 raise
             return str(created["Id"])
 
+    def once(self, spec: ContainerSpec, *, timeout: timedelta) -> ExecResult:
+        left = self.inspect(spec.name)
+        if left is not None and left.ours:
+            self.remove(spec.name)
+        try:
+            self.run(spec)
+            container = self._require(spec.name)
+            with self._told("wait"):
+                code = int(container.wait(timeout=timeout.total_seconds())["StatusCode"])
+                out, err = (
+                    container.logs(stdout=stream == "out", stderr=stream == "err").decode("utf-8", "replace")
+                    for stream in ("out", "err")
+                )
+        finally:
+            self.remove(spec.name)
+        return ExecResult(returncode=code, stdout=out, stderr=err)
+
     def start(self, name: str) -> None:
         container = self._require(name)
         with self._told("start"):

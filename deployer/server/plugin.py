@@ -48,7 +48,7 @@ class About:
             "uuid": uuid,
             "version": __version__,
             "server_version": _server_version(),
-            "default_mirror_url": _default_mirror_url(),
+            "default_mirror_url": default_mirror_url(),
             "web": self._config.pluginmanager.has_plugin("devpi-web"),
             "offline": bool(self._config.args.offline_mode),
             "writable": self._can_write(),
@@ -85,7 +85,7 @@ def _server_version() -> str:
     return str(version)
 
 
-def _default_mirror_url() -> str | None:
+def default_mirror_url() -> str | None:
     """What devpi-server ships as the upstream of ``root/pypi``; None when it no longer says so."""
     from devpi_server import main
 

@@ -43,7 +43,7 @@ from tests.engines import BASE, need
 from tests.fake_engine import FakeEngine
 from tests.plain_devpi import free_port
 
-TAG = "localhost/deployer-contract-test:1"
+TAG = "localhost/deployer-contract-test:2"
 # Says what it was given, lives until it is told to stop, and says how.
 PROGRAM = """
 import signal, sys, time
@@ -55,6 +55,8 @@ signal.signal(signal.SIGTERM, stop)
 print('started', flush=True)
 for word in sys.argv[1:]:
     print('word', word, flush=True)
+if sys.argv[-1] == 'end':
+    sys.exit(3)
 time.sleep(600)
 """
 SECONDS = timedelta(seconds=10)
@@ -327,6 +329,25 @@ class TestContract:
         done = bench.engine.exec(spec.name, ("echo", "a b", "$HOME"))
         assert (done.returncode, done.stdout) == (0, "a b $HOME\n")
         assert bench.engine.exec(spec.name, ("no-such-program",)).returncode != 0
+
+    def test_once_runs_to_the_end_and_leaves_nothing(self, bench: Bench) -> None:
+        spec = bench.spec(command=("one", "end"), restart="no", ports=())
+        for _ in range(2):
+            done = bench.engine.once(spec, timeout=timedelta(seconds=60))
+            assert (done.returncode, done.stdout.splitlines()) == (3, ["started", "word one", "word end"])
+            assert bench.engine.inspect(spec.name) is None
+
+    def test_once_takes_the_place_of_what_was_killed(self, bench: Bench) -> None:
+        bench.engine.run(bench.spec(ports=()))
+        spec = bench.spec(command=("end",), restart="no", ports=())
+        assert bench.engine.once(spec, timeout=timedelta(seconds=60)).returncode == 3
+        assert bench.engine.inspect(spec.name) is None
+
+    def test_once_without_an_image_leaves_nothing(self, bench: Bench) -> None:
+        spec = bench.spec(image="localhost/deployer-absent:1", restart="no")
+        with pytest.raises(ImageUnavailable):
+            bench.engine.once(spec, timeout=timedelta(seconds=60))
+        assert bench.engine.inspect(spec.name) is None
 
     def test_host_network_publishes_nothing(self, bench: Bench) -> None:
         spec = bench.spec(network=NetworkMode.HOST, ports=())

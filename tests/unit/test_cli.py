@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from deployer import state
 from deployer.cli import COMMANDS, execute
+from deployer.commands import Overrides, overrides
 from deployer.errors import DeployerError, Locked, NotReadyError, ProfileError, Refused
 from deployer.secrets import BLANK, Secret, generate, mask
 from deployer.ui import UI, Result
@@ -365,3 +366,9 @@ def test_a_lock_is_held_by_one(state_root: Path) -> None:
     assert "--wait" in error.value.hint
     with state.hold("it"), state.hold("another"):
         pass
+
+
+def test_port_zero_is_a_choice() -> None:
+    given = {(override.key, override.value) for override in overrides(Overrides(port=0))}
+    assert ("network.port", 0) in given
+    assert overrides(Overrides(port=None)) == ()

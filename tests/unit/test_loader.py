@@ -501,7 +501,7 @@ def test_what_is_shipped_builds_on_what_is_shipped(tmp_path: Path) -> None:
     (tmp_path / "default.yaml").write_text("extends: vpn\nnetwork: {port: 4000}\n")
     own = load("default", user_dir=tmp_path)
     assert (own.profile.network.mode, own.profile.network.port) == ("host", 4000)
-    assert load("ci", user_dir=tmp_path).profile.network.mode == "bridge"
+    assert load("ci", user_dir=tmp_path).profile.network.mode == "auto"
 
 
 def test_own_profiles_are_where_the_variable_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

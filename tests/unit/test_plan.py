@@ -101,7 +101,7 @@ def test_a_process_gets_the_host_path_and_no_image() -> None:
     made = make(facts=PROCESS)
     assert made.image is None
     assert made.spec.command[made.spec.command.index("--serverdir") + 1] == str(DATA.path)
-    assert made.network is NetworkMode.HOST
+    assert made.network.mode is NetworkMode.HOST
 
 
 def test_root_gives_the_data_to_nobody_that_exists_and_never_to_itself() -> None:

@@ -77,7 +77,7 @@ def test_ready_profiles_say_only_what_differs(alone: Path) -> None:
 
 def test_default_is_for_this_host_only(alone: Path) -> None:
     network = load("default", user_dir=alone).profile.network
-    assert (network.mode, network.bind.is_loopback, network.port) == ("bridge", True, 3141)
+    assert (network.mode, network.bind.is_loopback, network.port) == ("auto", True, 3141)
 
 
 def test_vpn_uses_the_hosts_network_and_is_patient(alone: Path) -> None:
