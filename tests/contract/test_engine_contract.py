@@ -167,8 +167,8 @@ def make(kind: str, context: Path) -> tuple[Engine, str]:
         "fake",
         pytest.param("docker", marks=pytest.mark.docker),
         pytest.param("docker-socket", marks=pytest.mark.docker),
-        "podman",
-        "podman-socket",
+        pytest.param("podman", marks=pytest.mark.podman),
+        pytest.param("podman-socket", marks=pytest.mark.podman),
         "nerdctl",
     ]
 )

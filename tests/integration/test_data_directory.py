@@ -30,10 +30,12 @@ def cli(tmp_path: Path) -> Iterator[Cli]:
         made.clean()
 
 
-@pytest.fixture
-def boxed(tmp_path: Path) -> Iterator[Cli]:
-    need("docker")
-    made = Cli(home=tmp_path, engine="docker", upstream="http://127.0.0.1:9/simple/")
+@pytest.fixture(
+    params=[pytest.param("docker", marks=pytest.mark.docker), pytest.param("podman", marks=pytest.mark.podman)]
+)
+def boxed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cli]:
+    need(request.param)
+    made = Cli(home=tmp_path, engine=request.param, upstream="http://127.0.0.1:9/simple/")
     try:
         yield made
     finally:
@@ -85,8 +87,7 @@ def test_a_directory_that_is_missing_is_made(cli: Cli, name: str) -> None:
     assert not path.exists()
 
 
-@pytest.mark.docker
-@pytest.mark.parametrize("name", ["with space", 'it\'s "quoted"', "päckchen-包"])
+@pytest.mark.parametrize("name", ["with space", 'it\'s, "quoted"', "päckchen-包"])
 def test_a_container_gets_any_directory(boxed: Cli, name: str) -> None:
     path = boxed.home / name
     done = up(boxed, str(path))
@@ -158,7 +159,6 @@ def test_a_file_is_no_directory(cli: Cli) -> None:
     assert (cli.home / "file").read_text() == "mine"
 
 
-@pytest.mark.docker
 @ROOT_ONLY
 def test_files_are_never_given_away(boxed: Cli) -> None:
     """A server directory of root's own: the container runs as somebody else, and root is told how to hand it over."""
@@ -226,10 +226,9 @@ def test_a_disk_that_fills_up_is_told_and_nothing_is_lost(cli: Cli) -> None:
         assert cli.run("down").code == 0
 
 
-@pytest.mark.docker
 def test_a_volume_is_kept_until_it_is_purged(boxed: Cli) -> None:
     volume = f"{boxed.name}-data"
-    exists = ["docker", "volume", "inspect", volume]
+    exists = [boxed.engine, "volume", "inspect", volume]
     done = up(boxed, f"volume:{volume}")
     assert done.code == 0, done.err
     uuid = boxed.run("status", "--json").data["server_uuid"]
@@ -238,4 +237,4 @@ def test_a_volume_is_kept_until_it_is_purged(boxed: Cli) -> None:
     assert up(boxed, f"volume:{volume}").code == 0
     assert boxed.run("status", "--json").data["server_uuid"] == uuid
     assert boxed.run("down", "--purge", "--yes").code == 0
-    assert subprocess.run(exists, capture_output=True, check=False).returncode == 1
+    assert subprocess.run(exists, capture_output=True, check=False).returncode != 0

@@ -18,6 +18,8 @@ from tests.upstream import Upstream
 PROCESS = pytest.param(("process", "host"), id="process", marks=pytest.mark.server)
 DOCKER_HOST = pytest.param(("docker", "host"), id="docker-host", marks=pytest.mark.docker)
 DOCKER_BRIDGE = pytest.param(("docker", "bridge"), id="docker-bridge", marks=pytest.mark.docker)
+PODMAN_HOST = pytest.param(("podman", "host"), id="podman-host", marks=pytest.mark.podman)
+PODMAN_BRIDGE = pytest.param(("podman", "bridge"), id="podman-bridge", marks=pytest.mark.podman)
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def files_below(home: Path) -> set[str]:
     return {str(path) for path in home.rglob("*") if not any(path.is_relative_to(top) for top in aside)}
 
 
-@pytest.mark.parametrize("cli", [PROCESS, DOCKER_HOST], indirect=True)
+@pytest.mark.parametrize("cli", [PROCESS, DOCKER_HOST, PODMAN_HOST], indirect=True)
 def test_from_nothing_to_a_package_and_back(cli: Cli, upstream: Upstream, tmp_path: Path) -> None:
     cli.pip_conf.parent.mkdir(parents=True)
     before = b"# mine\r\n[global]\r\nno-color = true\r\n"
@@ -68,7 +70,7 @@ def test_from_nothing_to_a_package_and_back(cli: Cli, upstream: Upstream, tmp_pa
     assert files_below(tmp_path) == untouched
 
 
-@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE], indirect=True)
+@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE], indirect=True)
 def test_a_second_up_changes_nothing_and_says_so(cli: Cli) -> None:
     assert cli.up("--json").data["server"] == "created"
     before = cli.run("status", "--json").data
@@ -83,7 +85,7 @@ def test_a_second_up_changes_nothing_and_says_so(cli: Cli) -> None:
     assert (plan.code, plan.data["changes"]) == (0, [])
 
 
-@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE], indirect=True)
+@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE], indirect=True)
 def test_uploads_survive_every_kind_of_stop_and_change(cli: Cli, tmp_path: Path) -> None:
     from tests.upstream import make_wheel
 
@@ -137,7 +139,7 @@ def cli_pip() -> tuple[str, ...]:
     return (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-cache-dir")
 
 
-@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE], indirect=True)
+@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE], indirect=True)
 def test_a_failed_up_leaves_what_was_there_before(cli: Cli) -> None:
     # From nothing: nothing stays.
     failed = cli.up("--timeout", "1", "--set", "server.threads=0")
@@ -172,7 +174,7 @@ def test_a_failed_first_up_removes_what_it_made(cli: Cli) -> None:
     assert not cli.pip_conf.exists()
 
 
-@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE], indirect=True)
+@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE], indirect=True)
 def test_what_status_says_fits_the_contract(cli: Cli) -> None:
     absent = cli.run("status", "--json")
     assert (absent.code, absent.data["state"]) == (6, "absent")
@@ -191,7 +193,7 @@ def test_what_status_says_fits_the_contract(cli: Cli) -> None:
     assert done.data["server_uuid"] == uuid
 
 
-@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE], indirect=True)
+@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE], indirect=True)
 def test_drift_is_told_and_mended(cli: Cli) -> None:
     import httpx
 
@@ -218,7 +220,7 @@ def test_drift_is_told_and_mended(cli: Cli) -> None:
     assert (config["result"]["volatile"], config["result"]["title"]) == (False, "by hand")
 
 
-@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE], indirect=True)
+@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE], indirect=True)
 def test_nothing_shows_the_password(cli: Cli) -> None:
     up = cli.up("--debug")
     assert up.code == 0, up.err
@@ -230,13 +232,13 @@ def test_nothing_shows_the_password(cli: Cli) -> None:
         said += [done.out, done.err]
     assert cli.up("--json", "--set", "server.request_timeout=31").code == 0
     said += [done.out, done.err]
-    if cli.engine == "docker":
+    if cli.engine != "process":
         for words in (
             ("inspect", cli.name),
             ("logs", cli.name),
             ("history", "--no-trunc", "localhost/deployer-devpi:6.20.3"),
         ):
-            shown = subprocess.run(["docker", *words], capture_output=True, text=True, check=True)
+            shown = subprocess.run([cli.engine, *words], capture_output=True, text=True, check=True)
             said += [shown.stdout, shown.stderr]
     for process in Path("/proc").glob("[0-9]*"):
         for name in ("cmdline", "environ"):
@@ -251,7 +253,7 @@ def test_nothing_shows_the_password(cli: Cli) -> None:
     assert stat.S_IMODE(holders[0].stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE], indirect=True)
+@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE], indirect=True)
 def test_modes_are_tight_under_any_umask(cli: Cli) -> None:
     before = os.umask(0)
     try:
@@ -267,7 +269,7 @@ def test_modes_are_tight_under_any_umask(cli: Cli) -> None:
     assert loose == []
 
 
-@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE], indirect=True)
+@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE], indirect=True)
 def test_the_server_lets_no_stranger_in(cli: Cli) -> None:
     import httpx
 
@@ -279,7 +281,7 @@ def test_the_server_lets_no_stranger_in(cli: Cli) -> None:
         assert (config["acl_toxresult_upload"], config["mirror_whitelist"]) == ([], [])
 
 
-@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE], indirect=True)
+@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE], indirect=True)
 def test_logs(cli: Cli) -> None:
     assert cli.up("--no-pip").code == 0
     everything = cli.run("logs").out.splitlines()
