@@ -14,6 +14,7 @@ from typing import Any
 from pluggy import HookimplMarker
 
 from deployer import __version__
+from deployer.server import assemble
 from deployer.server.secretfiles import Private
 
 hookimpl = HookimplMarker("devpiserver")
@@ -31,6 +32,7 @@ def devpiserver_pyramid_configure(config: Any, pyramid_config: Any) -> None:
     # Registered by devpi before its own routes, so `/{user}` does not take it.
     pyramid_config.add_route(ROUTE, ROUTE)
     pyramid_config.add_view(about, route_name=ROUTE, renderer="json", request_method="GET")
+    assemble.put_in_place(pyramid_config)
 
 
 class About:

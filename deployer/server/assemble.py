@@ -1,0 +1,78 @@
+"""Puts together what keeps devpi-server truthful under load, and hangs it into devpi's application."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from devpi_server import __version__ as devpi_version
+from pyramid.tweens import EXCVIEW, INGRESS
+
+from deployer import __version__
+from deployer.server.bulkhead import Bulkhead
+from deployer.server.changes import Changelog
+from deployer.server.client import Client
+from deployer.server.gate import Gate
+from deployer.server.indexes import Indexes
+from deployer.server.pages import PageStore
+from deployer.server.secretfiles import Private
+from deployer.server.upstreams import Upstreams
+
+LOGGING = "devpi_server.views.tween_request_logging"
+TRANSACTION = "devpi_server.views.tween_keyfs_transaction"
+STORE = "deployer.pages"
+"""Where Pyramid's registry has the page store, for other plugins."""
+_CHANGED = ("USER", "PROJSIMPLELINKS", "PROJVERSION", "PROJNAMES")
+
+
+def put_in_place(pyramid_config: Any) -> None:
+    """Hang everything into the application that is being made. Called by devpi, once, before it serves."""
+    xom = pyramid_config.registry["xom"]
+    config = xom.config
+    upstreams = Upstreams()
+    changelog = Changelog(xom.keyfs, offline=config.offline_mode)
+    store = PageStore(Private.of(Path(config.server_path)).directory, changelog, words=_words(pyramid_config))
+    indexes = Indexes(xom, upstreams)
+    # devpi's own tests give it another client by the same way.
+    xom.http = Client(
+        upstreams,
+        timeout=config.request_timeout,
+        offline=lambda: bool(config.offline_mode),
+        may_get=indexes.may_get,
+    )
+    gate = Gate(
+        store,
+        indexes,
+        Bulkhead(max(1, config.args.threads // 2)),
+        timeout=config.request_timeout,
+        offline=lambda: bool(config.offline_mode),
+    )
+    pyramid_config.registry[STORE] = store
+    # With `over` alone Pyramid's exception view moves above devpi's transaction, and every write is rolled back.
+    pyramid_config.add_tween("deployer.server.assemble.gate_factory", over=LOGGING, under=INGRESS)
+    pyramid_config.add_tween("deployer.server.gate.note_transaction", over=EXCVIEW, under=TRANSACTION)
+    pyramid_config.registry[gate_factory] = gate
+    for name in _CHANGED:
+        # For what devpi commits without a request: a page that came after its client was gone.
+        xom.keyfs.notifier.on_key_change(name, lambda _event: store.catch_up())
+    threading.Thread(target=store.watch, name="pages", daemon=True).start()
+
+
+def gate_factory(handler: Any, registry: Any) -> Any:
+    """The tween above all of devpi's."""
+    return registry[gate_factory].tween(handler)
+
+
+def _words(pyramid_config: Any) -> dict[str, Any]:
+    config = pyramid_config.registry["xom"].config
+    plugins = pyramid_config.registry["devpi_version_info"]
+    return {
+        "deployer": __version__,
+        "devpi": devpi_version,
+        "plugins": [list(plugin) for plugin in plugins],
+        "uuid": config.nodeinfo["uuid"],
+        "offline": config.offline_mode,
+        "absolute_urls": config.args.absolute_urls,
+        "core_metadata": config.args.enable_core_metadata,
+    }

@@ -1,0 +1,74 @@
+"""No upstream may take all of the server's threads: who may wait for one, and who is told to come back later."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from deployer.server.upstreams import Upstream
+
+
+class Place:
+    """The place of one request among those that wait."""
+
+    def __init__(self, bulkhead: Bulkhead, upstreams: Sequence[Upstream]) -> None:
+        self._bulkhead = bulkhead
+        self.upstreams = {upstream.origin: upstream for upstream in upstreams}
+        self.held = True
+
+    @property
+    def may_stay(self) -> bool:
+        """Whether to go on waiting. False means that the place is gone."""
+        return self._bulkhead.keeps(self)
+
+
+class Bulkhead:
+    """``share``: how many threads may wait for an upstream that gives no sign of life, and how many may ask it."""
+
+    def __init__(self, share: int) -> None:
+        self._share = share
+        self._lock = threading.Lock()
+        self._waiting: Counter[str] = Counter()
+        self._asking: dict[str, threading.BoundedSemaphore] = {}
+
+    @contextlib.contextmanager
+    def waiting(self, upstreams: Sequence[Upstream]) -> Iterator[Place]:
+        """Wait for some upstreams, as long as the place says so."""
+        place = Place(self, upstreams)
+        with self._lock:
+            self._waiting.update(place.upstreams.keys())
+        try:
+            yield place
+        finally:
+            with self._lock:
+                self._leave(place)
+
+    def keeps(self, place: Place) -> bool:
+        """Whether ``place`` is kept: while an upstream is quiet, only a share of those who wait for it may stay."""
+        with self._lock:
+            full = any(
+                self._waiting[origin] > self._share and upstream.quiet for origin, upstream in place.upstreams.items()
+            )
+            if full:
+                self._leave(place)
+            return place.held
+
+    def _leave(self, place: Place) -> None:
+        if place.held:
+            place.held = False
+            self._waiting.subtract(place.upstreams.keys())
+
+    @contextlib.contextmanager
+    def asking(self, upstreams: Sequence[Upstream]) -> Iterator[None]:
+        """Have devpi ask these upstreams; waits for a turn."""
+        with self._lock:
+            turns = [
+                self._asking.setdefault(origin, threading.BoundedSemaphore(self._share))
+                for origin in sorted({upstream.origin for upstream in upstreams})  # in one order: no deadlock
+            ]
+        with contextlib.ExitStack() as stack:
+            for turn in turns:
+                stack.enter_context(turn)
+            yield

@@ -1,0 +1,260 @@
+"""What every request goes through before devpi, above its transactions: pages that are warm never get there.
+
+A page that devpi would have to ask an upstream for is asked for by one request alone. Whoever wants it meanwhile
+waits, and is answered by a transaction that begins after the first one's end: devpi's own lock lets them run with an
+older view of the database, in which the page is empty (docs/devpi-concurrent-first-requests.md).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from devpi_server.log import threadlog
+from devpi_server.normalized import normalize_name
+from devpi_server.views import INSTALLER_USER_AGENT_REGEXP as INSTALLER
+from devpi_server.views import SIMPLE_API_V1_JSON as JSON_TYPE
+from pyramid.response import Response
+
+from deployer.server.bulkhead import Bulkhead
+from deployer.server.flights import Flights
+from deployer.server.indexes import RETRY, Indexes, Mirror
+from deployer.server.pages import Key, PageStore, View
+
+PATIENCE = 1.0
+"""Seconds that a client waits for a new page when there is one that was right until just now."""
+_PAGE = re.compile(r"/([^+/]+)/([^+/]+)/(?:\+simple/)?([^+/]+)/?")
+_PASS, _FIRST, _TRANSACTION = "deployer.pass", "deployer.first", "deployer.transaction"
+_TYPES = {"json": JSON_TYPE, "html": "text/html"}
+_SLICE = 0.1
+"""Seconds between two looks at whether to go on waiting."""
+
+Handler = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A project's page that somebody asks for. ``name``: of its file; None when there is no file of this answer."""
+
+    user: str
+    index: str
+    project: str  # normalised
+    name: str | None
+
+    @property
+    def key(self) -> Key:
+        return (self.user, self.index, self.project)
+
+    @property
+    def stage(self) -> str:
+        return f"{self.user}/{self.index}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer that may be given to several."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    @classmethod
+    def of_text(cls, status: int, text: str) -> Answer:
+        return cls(status, (("Content-Type", "text/plain; charset=utf-8"),), f"{text}\n".encode())
+
+    @property
+    def shows_nothing(self) -> bool:
+        """Whether it says that there is no such project, or lists no file of it."""
+        empty = b"<a " not in self.body and b'"filename"' not in self.body
+        return self.status == 404 or (self.status == 200 and empty)
+
+    def response(self) -> Any:
+        return Response(status=self.status, headerlist=list(self.headers), body=self.body)
+
+
+@dataclass(frozen=True)
+class Flown:
+    """What a flight for a page brought: the answer, for whom it was asked, and which state of devpi it shows."""
+
+    wanted: Wanted
+    answer: Answer
+    view: View
+
+
+def negotiate(request: Any) -> str | None:
+    """``json`` or ``html`` as devpi would choose; None for what people's browsers get."""
+    if request.method not in ("GET", "HEAD") or request.query_string or request.script_name:
+        return None
+    if "HTTP_X_DEVPI_ABSOLUTE_URLS" in request.environ:
+        return None
+    offers = request.accept.acceptable_offers(["text/html", JSON_TYPE])
+    if not offers:
+        return None
+    if offers[0][0] == JSON_TYPE:
+        return "json"
+    return "html" if INSTALLER.match(request.user_agent or "") else None
+
+
+def wanted_page(request: Any) -> Wanted | None:
+    """The page that is asked for; None for any other request."""
+    path = request.path_info
+    found = _PAGE.fullmatch(path)
+    if found is None or request.method not in ("GET", "HEAD"):
+        return None
+    user, index, project = found.groups()
+    is_simple = "/+simple/" in path
+    if not is_simple and not INSTALLER.match(request.user_agent or ""):
+        return None
+    normal = str(normalize_name(project))
+    exact = is_simple and path.endswith("/") and project == normal
+    return Wanted(user, index, normal, negotiate(request) if exact else None)
+
+
+class Gate:
+    """The tween above devpi's. ``timeout``: seconds that devpi gives an upstream."""
+
+    def __init__(
+        self, store: PageStore, indexes: Indexes, bulkhead: Bulkhead, *, timeout: float, offline: Callable[[], bool]
+    ) -> None:
+        self._store = store
+        self._indexes = indexes
+        self._bulkhead = bulkhead
+        self._timeout = timeout
+        self._offline = offline
+        self._flights: Flights[Flown] = Flights("page")
+
+    def tween(self, handler: Handler) -> Handler:
+        """What is called for each request, in front of ``handler``."""
+
+        def gate(request: Any) -> Any:
+            if request.environ.pop(_PASS, False):
+                return handler(request)
+            wanted = wanted_page(request)
+            if wanted is not None:
+                return self._page(request, wanted, handler)
+            return self._other(request, handler)
+
+        return gate
+
+    def _other(self, request: Any, handler: Handler) -> Any:
+        self._indexes.follow(self._store.configured)
+        try:
+            return handler(request)
+        finally:
+            # Before anybody is told: what a write has made wrong is gone when it is acknowledged.
+            self._store.catch_up(None if request.method not in ("GET", "HEAD") else self._committed(request))
+
+    @staticmethod
+    def _committed(request: Any) -> int:
+        transaction = request.environ.get(_TRANSACTION)
+        serial = getattr(transaction, "commit_serial", None)
+        return -1 if serial is None else int(serial)
+
+    # Pages
+
+    def _page(self, request: Any, wanted: Wanted, handler: Handler) -> Any:
+        warm = self._warm(request, wanted, self._store.read)
+        if warm is not None:
+            return warm
+        mirrors = self._indexes.mirrors(wanted.stage, configured=self._store.configured) or ()
+        if self._offline() or all(self._indexes.is_fresh(mirror, wanted.project) for mirror in mirrors):
+            return self._ask(request, wanted, mirrors, handler).answer.response()
+        stale = self._warm(request, wanted, self._store.read_stale)
+        if stale is not None:
+            return self._refreshed(request, wanted, mirrors, stale)
+        return self._first(request, wanted, mirrors)
+
+    def _warm(self, request: Any, wanted: Wanted, read: Callable[[Key, str], bytes | None]) -> Any:
+        if wanted.name is None:
+            return None
+        packed = "gzip" in request.headers.get("Accept-Encoding", "")
+        body = read(wanted.key, f"{wanted.name}.gz" if packed else wanted.name)
+        if body is None:
+            return None
+        response = Response(body=body, content_type=_TYPES[wanted.name], charset="utf-8")
+        response.headers["Vary"] = "Accept, Accept-Encoding, User-Agent"
+        response.headers["Cache-Control"] = "no-cache"
+        if packed:
+            response.headers["Content-Encoding"] = "gzip"
+        return response
+
+    def _refreshed(self, request: Any, wanted: Wanted, mirrors: tuple[Mirror, ...], stale: Any) -> Any:
+        """A new page if it comes soon, else the one that was right until just now."""
+        if all(self._indexes.upstream(mirror).answers for mirror in mirrors):
+            flight, _ = self._flights.join(wanted.project, lambda: self._fly(request, wanted, mirrors))
+            if flight.wait(PATIENCE):
+                fresh = self._warm(request, wanted, self._store.read)
+                if fresh is not None:
+                    return fresh
+                flown = flight.outcome
+                if flown.wanted == wanted and flown.answer.status < 500:
+                    return flown.answer.response()
+        self._store.hold(wanted.key, RETRY)
+        return stale
+
+    def _first(self, request: Any, wanted: Wanted, mirrors: tuple[Mirror, ...]) -> Any:
+        """Nobody has an answer: ask, or wait for who asks already."""
+        upstreams = [self._indexes.upstream(mirror) for mirror in mirrors]
+        deadline = time.monotonic() + self._timeout * (len(mirrors) + 1)
+        with self._bulkhead.waiting(upstreams) as place:
+            while place.may_stay:
+                flight, mine = self._flights.join(wanted.project, lambda: self._fly(request, wanted, mirrors))
+                while not flight.wait(_SLICE):
+                    if not place.may_stay or time.monotonic() > deadline:
+                        return busy()
+                if (warm := self._warm(request, wanted, self._store.read)) is not None:
+                    return warm
+                flown = flight.outcome
+                if mine or (flown.wanted == wanted and self._store.holds(wanted.project, flown.view)):
+                    return flown.answer.response()
+            return busy()
+
+    def _fly(self, request: Any, wanted: Wanted, mirrors: tuple[Mirror, ...]) -> Flown:
+        asked = request.copy()
+        asked.environ[_PASS] = True
+        with self._bulkhead.asking([self._indexes.upstream(mirror) for mirror in mirrors]):
+            return self._ask(asked, wanted, mirrors, lambda asked: request.invoke_subrequest(asked, use_tweens=True))
+
+    def _ask(self, request: Any, wanted: Wanted, mirrors: tuple[Mirror, ...], handler: Handler) -> Flown:
+        """Ask devpi, in this thread, and keep the page where it can be kept."""
+        began, mark = time.monotonic(), self._store.mark
+        response = handler(request)
+        answer = Answer(response.status_code, tuple(response.headers.items()), response.body)
+        view = View(first=request.environ[_FIRST], own=request.environ[_TRANSACTION].commit_serial, mark=mark)
+        self._store.catch_up(-1 if view.own is None else view.own)
+        if answer.shows_nothing and (silent := self._silent(wanted, mirrors, began)):
+            # devpi leaves out a base that does not answer, and then there is "no such project": not so.
+            threadlog.warn("%s was not told of %s", silent, wanted.project)
+            return Flown(wanted, Answer.of_text(502, f"{silent} did not answer for {wanted.project}"), view)
+        if answer.status == 200 and wanted.name is not None:
+            due = float("inf") if self._offline() else self._indexes.due(mirrors, wanted.project, began=began)
+            self._store.put(wanted.key, wanted.name, answer.body, due=due, view=view)
+        return Flown(wanted, answer, view)
+
+    def _silent(self, wanted: Wanted, mirrors: tuple[Mirror, ...], began: float) -> str:
+        """A mirror that was asked for the page since ``began`` and gave nothing; empty when there is none."""
+        silent = (mirror.name for mirror in mirrors if self._indexes.gave_nothing(mirror, wanted.project, began=began))
+        return next(silent, "")
+
+
+def note_transaction(handler: Handler, registry: Any) -> Handler:
+    """The tween below devpi's: it tells the gate which state of the database an answer shows."""
+    keyfs = registry["xom"].keyfs
+
+    def note(request: Any) -> Any:
+        request.environ[_TRANSACTION] = keyfs.tx
+        request.environ[_FIRST] = keyfs.tx.at_serial
+        return handler(request)
+
+    return note
+
+
+def busy() -> Any:
+    """What is told to whoever can't be served now and may come back."""
+    answer = Answer.of_text(503, "the upstream does not answer at present")
+    response = answer.response()
+    response.headers["Retry-After"] = "1"
+    return response
