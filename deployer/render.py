@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -34,7 +35,16 @@ class Directory:
     gid: int = 0
 
 
-GRAMMARS = {"sh": shlex.quote}
+def systemd_word(text: str) -> str:
+    """One word of a command line in a unit file: quotes and C escapes (systemd.syntax(7)), and nothing that systemd
+    would expand (systemd.service(5), COMMAND LINES; systemd.unit(5), SPECIFIERS)."""
+    if re.fullmatch(r"[A-Za-z0-9_@+:,./=-]+", text):
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return '"' + "".join(c if c.isprintable() else "".join(f"\\x{b:02x}" for b in c.encode()) for c in escaped) + '"'
+
+
+GRAMMARS = {"sh": shlex.quote, "systemd": systemd_word}
 """How each kind of output quotes one value (``text -> text``)."""
 
 
@@ -111,3 +121,37 @@ def run_script(
     # The command and its verb on the first line, then a word a line.
     head, rest = " ".join(words[:2]), words[2:]
     return "\n".join([*lines, " \\\n  ".join([head, *rest]), ""])
+
+
+def unit(
+    name: str, engine: EngineName, *, scope: str, start: Sequence[str], stop: Sequence[str], start_timeout: timedelta
+) -> str:
+    """A systemd unit that has the deployment ``name`` started at boot; ``start`` and ``stop`` are words for env(1),
+    ``scope`` is ``system`` or ``user``."""
+    return (
+        environment("systemd")
+        .get_template("service/unit.j2")
+        .render(name=name, engine=engine, scope=scope, start=start, stop=stop, start_timeout=start_timeout)
+    )
+
+
+_OF_THE_UNIT = ("--detach", "--name=", "--restart=")
+"""Options of ``run`` that a unit has its own words for."""
+_UNIT_RESTART = {"no": "no", "on-failure": "on-failure"}
+
+
+def quadlet(spec: ContainerSpec) -> str:
+    """A Quadlet file that has systemd run ``spec`` by podman."""
+    argv = run_argv(spec, EngineName.PODMAN)
+    options = argv[2 : argv.index("--")]
+    return (
+        environment("systemd")
+        .get_template("service/quadlet.j2")
+        .render(
+            name=spec.name,
+            image=spec.image,
+            options=[word for word in options if not word.startswith(_OF_THE_UNIT)],
+            command=spec.command,
+            restart=_UNIT_RESTART.get(spec.restart.partition(":")[0], "always"),
+        )
+    )

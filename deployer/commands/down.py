@@ -39,7 +39,7 @@ def run(options: Options, ui: UI) -> Result:
         if doomed is not None and not throw_away:
             _consent(doomed, yes=options.yes)
         removed = _remove(deployment, ui) if deployment else []
-        purged = _purge(doomed, deployment, ui) if doomed is not None else False
+        purged = purge(doomed, deployment, ui) if doomed is not None else False
         kept = data.source if data is not None and not purged else ""
         if kept and removed:
             ui.step("data", f"{kept} (kept; delete it with --purge)")
@@ -51,7 +51,7 @@ def run(options: Options, ui: UI) -> Result:
         ui.step("server", f"{options.name}: nothing to do")
     return Result(
         data={"removed": removed, "data_kept": kept, "purged": purged},
-        warnings=_dangling(deployment) if removed else (),
+        warnings=(*_dangling(deployment), *_service(options.name)) if removed else (),
     )
 
 
@@ -107,7 +107,7 @@ def _remove(deployment: Deployment, ui: UI) -> list[str]:
     return removed
 
 
-def _purge(data: Mount, deployment: Deployment | None, ui: UI) -> bool:
+def purge(data: Mount, deployment: Deployment | None, ui: UI) -> bool:
     """Delete the data: a volume through its engine, a directory only when it is devpi's."""
     import shutil
 
@@ -160,4 +160,15 @@ def _dangling(deployment: Deployment | None) -> tuple[str, ...]:
     value = pip.read_config(os.environ).value("index-url")
     if url and value.startswith(url + "/"):
         return ("pip still installs from this server: deployer configure-pip --undo",)
+    return ()
+
+
+def _service(name: str) -> tuple[str, ...]:
+    """A unit that would start at boot what is no more."""
+    from deployer.service import Service
+
+    for scope in ("system", "user"):
+        service = Service.of(name, scope=scope, home=Path.home(), env=os.environ)
+        if service.path.exists():
+            return (f"{service.path} still starts it at boot: deployer install-service --scope {scope} --undo",)
     return ()

@@ -14,18 +14,26 @@ from deployer.commands import Overrides, overrides
 from deployer.ui import UI, Result
 
 if TYPE_CHECKING:
-    from deployer.spec import EngineInfo
+    from deployer.render import Directory
+    from deployer.spec import ContainerSpec, EngineInfo, EngineName
 
-FORMATS = ("sh", "argv")
+FORMATS = ("sh", "argv", "systemd", "quadlet")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Overrides):
-    format: Annotated[str, Option("--format", metavar="FORMAT", help="sh (a script) or argv (one line).")] = "sh"
+    format: Annotated[
+        str,
+        Option(
+            "--format",
+            metavar="FORMAT",
+            help="sh (a script), argv (one line), systemd (a unit that starts what `up` made), quadlet (for podman).",
+        ),
+    ] = "sh"
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Print what would be run, as a script or as one line.
+    """Print what would be run, as a script or as a file for systemd.
 
     The engine need not be installed.
     """
@@ -33,7 +41,7 @@ def run(options: Options, ui: UI) -> Result:
     from deployer.loader import load
     from deployer.plan import plan
     from deployer.prepare import gather
-    from deployer.render import Directory, run_argv, run_script
+    from deployer.render import Directory, run_argv
 
     if options.format not in FORMATS:
         raise UsageError(f"--format is one of {', '.join(FORMATS)}")
@@ -49,12 +57,29 @@ def run(options: Options, ui: UI) -> Result:
     header = [f"The deployment {options.name!r} of the profile {loaded.name!r}, as deployer runs it on {info.name}."]
     if made.image is not None and made.image.own:
         header.append(f"It needs the image {made.image.ref}: deployer image build --engine {info.name}")
-    text = (
-        shlex.join(argv)
-        if options.format == "argv"
-        else run_script(made.spec, info.name, directories=directories, header=tuple(header))
-    )
+    text = _text(options.format, made.spec, info.name, directories=directories, header=tuple(header))
     return Result(data={"engine": info.name, "argv": list(argv), "text": text}, text=text, warnings=made.warnings)
+
+
+def _text(
+    form: str, spec: ContainerSpec, engine: EngineName, *, directories: tuple[Directory, ...], header: tuple[str, ...]
+) -> str:
+    from deployer.commands.install_service import unit_text
+    from deployer.errors import UsageError
+    from deployer.render import quadlet, run_argv, run_script
+    from deployer.spec import EngineName
+
+    match form:
+        case "argv":
+            return shlex.join(run_argv(spec, engine))
+        case "systemd":
+            return unit_text(spec.name, engine, scope="system" if os.getuid() == 0 else "user")
+        case "quadlet" if engine is not EngineName.PODMAN:
+            raise UsageError(f"a Quadlet is run by podman, not by {engine}: --engine podman")
+        case "quadlet":
+            return quadlet(spec)
+        case _:
+            return run_script(spec, engine, directories=directories, header=header)
 
 
 def _engine(wanted: str) -> EngineInfo:

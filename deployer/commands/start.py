@@ -1,0 +1,59 @@
+"""``deployer start``: start a deployment that was stopped, and wait until it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
+
+from deployer.commands import Exclusive, Located
+from deployer.ui import UI, Result
+
+if TYPE_CHECKING:
+    from deployer.deployment import Deployment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Exclusive, Located):
+    timeout: Annotated[int, Option("--timeout", metavar="SECONDS", min=1, help="How long to wait.")] = 60
+
+
+def run(options: Options, ui: UI) -> Result:
+    """Start what was stopped and wait until it answers.
+
+    Nothing is made or changed: what there is of the deployment is started as it is, as after a boot.
+    """
+    return wait_for(options, ui, lambda deployment: deployment.engine.start(options.name), doing="starting")
+
+
+def wait_for(options: Options, ui: UI, act: Callable[[Deployment], None], *, doing: str) -> Result:
+    """Do something with the deployment that makes it run, and wait until it truly answers.
+
+    Raises ConflictError when there is none, NotReadyError.
+    """
+    from deployer.deployment import require
+    from deployer.readiness import wait
+    from deployer.state import hold
+
+    with hold(options.name, wait=options.wait):
+        deployment = require(options.name, engine=options.engine)
+        server_dir = deployment.server_dir
+        with ui.working("server", f"{doing} {options.name}"):
+            act(deployment)
+            ready = wait(
+                url=deployment.url,
+                engine=deployment.engine,
+                name=options.name,
+                expected_uuid=server_dir.uuid if server_dir else lambda: None,
+                proof_key=server_dir.proof_key if server_dir else lambda: None,
+                credentials=None,
+                index=None,
+                deadline=timedelta(seconds=options.timeout),
+                on_stage=lambda stage, seconds: None,
+            )
+        seconds = max(ready.timings.values(), default=0.0)
+        ui.step("ready", f"{deployment.url} in {seconds:.1f} s")
+    return Result(data={"url": deployment.url, "timings": dict(ready.timings)})

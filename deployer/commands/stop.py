@@ -1,0 +1,30 @@
+"""``deployer stop``: stop the server and keep all that there is of the deployment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from deployer.commands import Exclusive, Located
+from deployer.ui import UI, Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Exclusive, Located):
+    pass
+
+
+def run(options: Options, ui: UI) -> Result:
+    """Stop the server; `deployer start` goes on with it."""
+    from deployer.deployment import require
+    from deployer.spec import State
+    from deployer.state import hold
+
+    with hold(options.name, wait=options.wait):
+        deployment = require(options.name, engine=options.engine)
+        stopped = deployment.container.state is State.STOPPED
+        if not stopped:
+            with ui.working("server", f"stopping {options.name}"):
+                deployment.engine.stop(options.name, timeout=timedelta(seconds=30))
+    ui.step("server", f"{options.name}: nothing to do" if stopped else f"{options.name} stopped; deployer start")
+    return Result(data={"stopped": not stopped})
