@@ -227,6 +227,9 @@ def _join(lines: Iterable[str], *, like: str) -> str:
             rows[at] = raw + (_first_end(like) or "\n")
     if rows and like and not like.endswith(("\n", "\r")):
         rows[-1] = _split(rows[-1])[0]
+        while len(rows) > 1 and not rows[-1]:  # a blank line is nothing but its end
+            rows.pop()
+            rows[-1] = _split(rows[-1])[0]
     return "".join(rows)
 
 

@@ -244,6 +244,7 @@ def own_words(text: str) -> dict[str, list[str]]:
 @given(texts, targets)
 @example("[global]\n index-url = a\n# c\n b", OURS)
 @example("[global]\ntrusted-host: \n a\r\n\r b", REMOTE)
+@example("[global]\nindex-url=\n\n [global]", OURS)
 def test_merge_of_any_text(text: str, wanted: PipSettings) -> None:
     if not readable(text):
         with pytest.raises(ClientFileError):
