@@ -112,6 +112,11 @@ def store_password(name: str, user: str, password: Secret) -> None:
     write_private(_password_file(name, user), password.reveal() + "\n")
 
 
+def forget_password(name: str, user: str) -> None:
+    """Remove the password of a user who is gone."""
+    _password_file(name, user).unlink(missing_ok=True)
+
+
 def forget_passwords(name: str) -> None:
     """Remove every password of the deployment ``name`` from this host."""
     for path in (state_dir(name) / "secrets").glob("*.password"):

@@ -168,7 +168,7 @@ def plan(profile: Profile, facts: Facts, *, name: str, profile_name: str) -> Pla
         url=url,
         simple_url=f"{url}/{index}/+simple/",
         users=profile.users,
-        indexes=profile.indexes,
+        indexes=members_named(profile.indexes, profile.groups),
         default_upstream=facts.upstream,
         upstream_source=facts.upstream_source,
         clients=ClientPlan(
@@ -189,6 +189,22 @@ def base_url(bind: IPv4Address | IPv6Address, port: int) -> str:
     if bind.is_unspecified:
         address = "::1" if bind.version == 6 else "127.0.0.1"
     return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+
+
+def members_named(indexes: Mapping[str, Index], groups: Mapping[str, tuple[str, ...]]) -> dict[str, Index]:
+    """``indexes`` with each ``@group`` in a list of upload rights replaced by its members: devpi knows only users."""
+
+    def members(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if names is None:
+            return None
+        listed = (groups.get(name[1:], ()) if name.startswith("@") else (name,) for name in names)
+        return tuple(dict.fromkeys(member for part in listed for member in part))
+
+    acls = ("acl_upload", "acl_toxresult_upload")
+    return {
+        name: index.model_copy(update={acl: members(getattr(index, acl)) for acl in acls})
+        for name, index in indexes.items()
+    }
 
 
 def mirrors_below(indexes: Mapping[str, Index], index: str) -> tuple[str, ...]:

@@ -127,6 +127,12 @@ class Server(Model):
 class User(Model):
     email: Text = ""
     title: Text = ""
+    description: Text = ""
+    custom_data: Text = ""
+
+
+MIRROR_KEYS = ("url", "cache_expiry", "project_list", "core_metadata", "external_urls", "web_url", "ignore_serial")
+STAGE_KEYS = ("bases", "acl_upload", "acl_toxresult_upload", "mirror_whitelist", "mirror_whitelist_inheritance")
 
 
 class Index(Model):
@@ -137,21 +143,29 @@ class Index(Model):
 
     type: Literal["mirror", "stage"]
     title: Text | None = None
+    description: Text | None = None
+    custom_data: Text | None = None
     volatile: bool | None = None
     # mirror
     url: Url | None = None
     cache_expiry: Whole | None = Field(None, ge=0, le=MAX_SECONDS)
     project_list: bool | None = None
+    core_metadata: bool | None = None
+    external_urls: bool | None = None
+    web_url: Text | None = None
+    ignore_serial: bool | None = None
     # stage
     bases: tuple[IndexName, ...] | None = None
     acl_upload: tuple[Text, ...] | None = None
+    acl_toxresult_upload: tuple[Text, ...] | None = None
     mirror_whitelist: tuple[Text, ...] | None = None
+    mirror_whitelist_inheritance: Literal["intersection", "union"] | None = None
 
     @model_validator(mode="after")
     def _fields_fit_type(self) -> Self:
         foreign = {
-            "mirror": ("bases", "acl_upload", "mirror_whitelist"),
-            "stage": ("url", "cache_expiry", "project_list"),
+            "mirror": STAGE_KEYS,
+            "stage": MIRROR_KEYS,
         }[self.type]
         given = [name for name in foreign if getattr(self, name) is not None]
         if given:
@@ -182,6 +196,7 @@ class Profile(Model):
     image: Image = Image()
     server: Server = Server()
     users: dict[UserName, User] = {}
+    groups: dict[UserName, tuple[UserName, ...]] = {}
     indexes: dict[IndexName, Index] = Field(default_factory=_default_indexes)
     clients: Clients = Clients()
 

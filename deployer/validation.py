@@ -162,6 +162,7 @@ def _crosschecks(tree: Mapping[str, object], source_of: SourceOf) -> Iterator[Pr
     yield from _unknown_bases(indexes, source_of)
     yield from _circles(indexes, source_of)
     yield from _unknown_owners(indexes, users, source_of)
+    yield from _unknown_groups(tree.get("groups"), indexes, users, source_of)
     yield from _unknown_client_index(tree.get("clients"), indexes, source_of)
 
 
@@ -221,6 +222,31 @@ def _unknown_owners(
                 hint=did_you_mean(owner, known) or f"users: {{{owner}: {{}}}}",
                 source=source_of(path),
             )
+
+
+def _unknown_groups(
+    groups: object, indexes: Mapping[str, object], users: Mapping[str, object], source_of: SourceOf
+) -> Iterator[Problem]:
+    """Members that are no users, and rights of groups that nobody declared."""
+    declared = groups if isinstance(groups, Mapping) else {}
+    for group, members in declared.items():
+        for number, member in enumerate(members if isinstance(members, list | tuple) else ()):
+            if isinstance(member, str) and member not in {"root", *users}:
+                yield Problem(
+                    message=f"{dotted(('groups', group))}: unknown user {shown(member)}",
+                    hint=did_you_mean(member, users) or f"users: {{{member}: {{}}}}",
+                    source=source_of(("groups", group, number)),
+                )
+    for name, index in indexes.items():
+        for key in ("acl_upload", "acl_toxresult_upload"):
+            listed = index.get(key) if isinstance(index, Mapping) else None
+            for number, who in enumerate(listed if isinstance(listed, list | tuple) else ()):
+                if isinstance(who, str) and who.startswith("@") and who[1:] not in declared:
+                    yield Problem(
+                        message=f"{dotted(('indexes', name, key))}: unknown group {shown(who)}",
+                        hint=did_you_mean(who, [f"@{known}" for known in declared]) or f"groups: {{{who[1:]}: []}}",
+                        source=source_of(("indexes", name, key, number)),
+                    )
 
 
 def _unknown_client_index(clients: object, indexes: Mapping[str, object], source_of: SourceOf) -> Iterator[Problem]:

@@ -102,21 +102,23 @@ def _image(prepared: Prepared) -> tuple[list[str], bool]:
 
 def _indexes(prepared: Prepared) -> tuple[list[str], bool]:
     from deployer.devpi.api import DevpiApi
-    from deployer.devpi.topology import EMPTY, changes, wanted
+    from deployer.devpi.converge import steps
+    from deployer.devpi.declared import wanted
+    from deployer.devpi.topology import EMPTY, Kind, compare
     from deployer.spec import LABEL_URL, State
 
     plan, container = prepared.plan, prepared.current
+    target = wanted(plan.users, plan.indexes, default_mirror_url=plan.default_upstream or "(the server's own default)")
     if container is not None and container.state is State.RUNNING:
         # Asked where it answers now, which may not be where it is planned to be.
         with DevpiApi(container.labels[LABEL_URL]) as api:
-            current = api.topology()
+            found = steps(api, target)
     elif plan.data.create:
-        current = EMPTY
+        found = compare(EMPTY, target)
     else:
         return ["compared with the profile once the server runs"], False
-    target = wanted(plan.users, plan.indexes, default_mirror_url=plan.default_upstream or "(the server's own default)")
-    found = changes(current, target)
-    return [change.text for change in found] or ["unchanged"], any(change.due for change in found)
+    told = [change.text for change in found if change.kind is not Kind.UNCHANGED]
+    return told or ["unchanged"], any(change.due for change in found)
 
 
 def _pip(prepared: Prepared) -> tuple[list[str], bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -36,6 +36,9 @@ class Options(Exclusive, Overrides):
     no_pip: Annotated[bool, Option("--no-pip", help="Leave every client file alone.")] = False
     keep: Annotated[bool, Option("--keep", help="After a failure, keep what was made, for a look.")] = False
     replace: Annotated[bool, Option("--replace", help="Switch a deployment that runs under another profile.")] = False
+    prune: Annotated[
+        bool, Option("--prune", help="Remove users and empty indexes that the profile does not name; needs --yes.")
+    ] = False
     yes: Annotated[bool, Option("--yes", "-y", help="Never ask.")] = False
 
 
@@ -45,9 +48,12 @@ def run(options: Options, ui: UI) -> Result:
     It returns when the server truly answers. Running it again changes nothing; a changed profile is shown as a
     difference and applied; a failure leaves what was there before.
     """
+    from deployer.errors import Refused
     from deployer.prepare import prepare
     from deployer.state import hold
 
+    if options.prune and not options.yes:
+        raise Refused("--prune would remove what the profile does not name", hint="insist with --yes")
     with hold(options.name, wait=options.wait):
         prepared = prepare(
             options.profile, options.name, overrides=overrides(options), replace=options.replace or options.yes
@@ -86,10 +92,10 @@ def _bring_up(options: Options, prepared: Prepared, ui: UI, rollback: ExitStack)
     started = time.monotonic()
     with closing_api(_ready(prepared, done, ui)) as ready:
         _check_version(plan, ready)
-        changes = _seed(prepared, ready)
+        changes = _seed(prepared, ready, removing=options.prune)
     timings = {**ready.timings, "index": time.monotonic() - started}
     ui.step("ready", f"{plan.url} in {timings['index']:.1f} s   ({_stages(timings)})")
-    ui.step("indexes", ", ".join(change.brief for change in changes) or "unchanged")
+    say_changes(changes, ui)
     # From here on the server is as the profile wants it: a client file that fails is no reason to take it away.
     rollback.pop_all()
     if done != "unchanged":
@@ -103,6 +109,16 @@ def _bring_up(options: Options, prepared: Prepared, ui: UI, rollback: ExitStack)
         else f"deployer exec --name {plan.name} -- pip download --no-deps flask",
     )
     return _result(prepared, done, timings, changes, client_changes)
+
+
+def say_changes(changes: Sequence[Change], ui: UI) -> None:
+    """Tell what became of users and indexes, and what the profile does not name."""
+    from deployer.devpi.topology import Kind
+
+    ui.step("indexes", ", ".join(change.brief for change in changes if change.due) or "unchanged")
+    for change in changes:
+        if change.kind is Kind.KEPT:
+            ui.note(change.text)
 
 
 @contextmanager
@@ -283,31 +299,36 @@ def _password(prepared: Prepared) -> Secret:
     return password
 
 
-def _seed(prepared: Prepared, ready: Ready) -> tuple[Change, ...]:
+def _seed(prepared: Prepared, ready: Ready, *, removing: bool) -> tuple[Change, ...]:
     """Make users and indexes as declared, and open the one of the clients. Raises NotReadyError, ServerRefused."""
     from deployer.errors import NotReadyError
     from deployer.readiness import lost
 
     try:
-        changes = _converge(prepared, ready)
+        changes = _converge(prepared, ready, removing=removing)
         ready.api.simple_status(prepared.plan.clients.index)
     except NotReadyError as error:
         raise lost(prepared.engine, prepared.plan.name) or error from None
     return changes
 
 
-def _converge(prepared: Prepared, ready: Ready) -> tuple[Change, ...]:
-    from deployer.devpi.topology import apply, changes, wanted
+def _converge(prepared: Prepared, ready: Ready, *, removing: bool) -> tuple[Change, ...]:
+    from deployer.deployment import forget_password
+    from deployer.devpi.converge import converge, steps
+    from deployer.devpi.declared import wanted
 
     plan, api = prepared.plan, ready.api
     default = plan.default_upstream or ready.identity.default_mirror_url or ""
-    found = changes(api.topology(), wanted(plan.users, plan.indexes, default_mirror_url=default))
+    found = steps(api, wanted(plan.users, plan.indexes, default_mirror_url=default), removing=removing)
     if plan.image is not None and not plan.image.own:
         _login_foreign(prepared, api)
-    elif found and "login" not in ready.timings:
-        api.login("root", _password(prepared))
-    if found:
-        apply(api, found, on_change=lambda change: None, new_password=lambda user: _new_password(plan.name, user))
+    converge(
+        api,
+        found,
+        password=lambda: _password(prepared),
+        new_password=lambda user: _new_password(plan.name, user),
+        forget=lambda user: forget_password(plan.name, user),
+    )
     return found
 
 
@@ -395,7 +416,7 @@ def _result(
             "server": done,
             "changes": [
                 *([] if done == "unchanged" else [f"server {done}"]),
-                *(change.text for change in changes),
+                *(change.text for change in changes if change.due),
                 *(f"{change.path} written" for change in client_changes if change.changed),
             ],
             "timings": {stage: round(seconds, 3) for stage, seconds in timings.items()},

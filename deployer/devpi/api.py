@@ -12,18 +12,25 @@ from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx
 
-from deployer.devpi.topology import DEVPI_6, Dialect, Topology, Value
+from deployer.devpi.fields import Dialect, Value, dialect_of
+from deployer.devpi.topology import Node, Topology
 from deployer.devpi.transport import Deadline, DeadlineTransport
 from deployer.errors import ConflictError, NotReadyError, ProfileError, ServerRefused
 from deployer.secrets import Secret, mask
 
 MAX_BODY = 1024 * 1024
-"""Bytes of an answer that are read at most: everything that is asked for here is a few kilobytes."""
+"""Bytes of an answer that are read at most, where what is asked for is a few kilobytes."""
+MAX_TOPOLOGY = 8 * MAX_BODY
+"""Bytes of the list of all users and indexes that are read at most: enough for some twenty thousand."""
+MAX_LIST = 64 * MAX_BODY
+"""Bytes of a list of projects or of files that are read at most."""
+SLOW = 120.0
+"""Seconds for what may make the server ask an upstream, or move files."""
 
 JsonObject = dict[str, object]
 _UUID = re.compile(r"[0-9a-fA-F-]{8,64}")
@@ -106,7 +113,7 @@ class DevpiApi:
         *,
         timeout: float = 10.0,
         transport: httpx.BaseTransport | None = None,
-        dialect: Dialect = DEVPI_6,
+        dialect: Dialect | None = None,
     ) -> None:
         self.url = base_url.rstrip("/")
         self.timeout = timeout
@@ -114,6 +121,7 @@ class DevpiApi:
         self._deadline = Deadline()
         self._login: _Login | None = None
         self._uuid: str | None = None
+        self._server_version: str | None = None
         tls = urlsplit(base_url).scheme == "https"
         self._client = httpx.Client(
             base_url=self.url,
@@ -151,7 +159,23 @@ class DevpiApi:
         if not _UUID.fullmatch(identity.uuid):
             raise self._not_devpi("it does not tell its uuid")
         self._uuid = self._uuid or identity.uuid
+        self._server_version = identity.server_version
         return identity
+
+    @property
+    def dialect(self) -> Dialect:
+        """How this server spells what it is told: by its version, which is asked for once."""
+        if self._dialect is None:
+            if self._server_version is None:
+                self.identity()
+            self._dialect = dialect_of(self._server_version or "")
+        if self._dialect is None:
+            raise ServerRefused(
+                f"{self.url} is devpi-server {self._server_version or 'of an unknown version'}: its users and indexes "
+                "can be read but not made",
+                hint="run devpi-server 6.20 or newer",
+            )
+        return self._dialect
 
     def _foreign_identity(self) -> Identity:
         status = self._get("/+status", "tell its status", kind="status")
@@ -174,13 +198,26 @@ class DevpiApi:
         result = self._result(reply, f"log in {user}", kind="proxyauth")
         self._login = _Login(user=user, password=password, token=self._token(result))
 
+    def use(self, user: str, password: Secret) -> None:
+        """Send the password with each write that follows instead of logging in, for one that comes alone.
+
+        A write that is refused logs in after all, which tells a wrong password from a missing right.
+        """
+        self._login = _Login(user=_user(user), password=password, token=password)
+
+    @property
+    def authenticated(self) -> bool:
+        """Whether writes are sent in somebody's name."""
+        return self._login is not None
+
     # What it has
 
     def topology(self) -> Topology:
         """All users and the configuration of all indexes, in one request that never lists projects."""
-        raw = self._get("/", "list its users and indexes", kind="list:userconfig")
+        reply = self._request("GET", "/", limit=MAX_TOPOLOGY)
+        raw = self._result(reply, "list its users and indexes", kind="list:userconfig")
         try:
-            return Topology.parse(raw, dialect=self._dialect)
+            return Topology.parse(raw)
         except ValueError as error:
             raise self._not_devpi(str(error)) from None
 
@@ -193,6 +230,24 @@ class DevpiApi:
         """
         result = self._get(f"/{_index(index)}", f"open index {index}", kind="indexconfig", params={"no_projects": ""})
         return IndexStatus(name=index, type=_text(result.get("type")))
+
+    def projects(self, index: str) -> tuple[str, ...]:
+        """The names of all projects on ``index`` itself.
+
+        Never ask it of a mirror that has a list of projects (``mirror_no_project_list`` is false): that makes the
+        server fetch every name of its upstream.
+        """
+        reply = self._request("GET", f"/{_index(index)}", limit=MAX_LIST, timeout=SLOW)
+        answer = self._result(reply, f"open index {index}", kind="indexconfig")
+        names = answer.get("projects")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise self._not_devpi(f"no list of projects of {index}")
+        return tuple(names)
+
+    def is_empty(self, index: str, node: Node) -> bool:
+        """Whether it is certain that nothing is on ``index``, of which ``node`` is known."""
+        listed = node.fields.get("type") == "mirror" and node.fields.get("mirror_no_project_list") is not True
+        return not listed and not self.projects(index)
 
     # What it shall have
 
@@ -215,12 +270,16 @@ class DevpiApi:
             self._login = _Login(user=name, password=password, token=self._token(result))
 
     def put_index(self, name: str, fields: Mapping[str, Value]) -> None:
-        """Create an index; ``fields`` in the words of version 6."""
-        self._write("PUT", f"/{_index(name)}", self._dialect.encode(fields), f"create index {name}")
+        """Create an index; ``fields`` in the words of version 6, whatever the server's are."""
+        self._write("PUT", f"/{_index(name)}", self.dialect.encode(fields), f"create index {name}")
 
     def patch_index(self, name: str, fields: Mapping[str, Value]) -> None:
         """Change these fields of an index and no others. Cached files of a mirror stay, also under a new address."""
-        self._write("PATCH", f"/{_index(name)}", self._dialect.encode(fields), f"modify index {name}")
+        self._write("PATCH", f"/{_index(name)}", self.dialect.encode(fields), f"modify index {name}")
+
+    def delete_user(self, name: str) -> None:
+        """Delete a user and all indexes of it. devpi refuses when one of them is not volatile."""
+        self._write("DELETE", f"/{_user(name)}", None, f"delete user {name}")
 
     def delete_index(self, name: str) -> None:
         """Delete an index and every file on it. devpi refuses when it is not volatile."""
@@ -295,16 +354,20 @@ class DevpiApi:
         body: JsonObject | None = None,
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
+        limit: int = MAX_BODY,
+        timeout: float | None = None,
+        **content: Any,
     ) -> _Reply:
-        self._deadline.start(self.timeout)
+        timeout = self.timeout if timeout is None else timeout
+        self._deadline.start(timeout)
         try:
             with self._client.stream(
-                method, path, json=body, params=params, headers=headers, timeout=self.timeout
+                method, path, json=body, params=params, headers=headers, timeout=timeout, **content
             ) as response:
-                return self._read(response)
+                return self._read(response, limit)
         except httpx.TimeoutException:
             raise NotReadyError(
-                f"{self.url} did not answer {method} {path} within {self.timeout:g} s",
+                f"{self.url} did not answer {method} {path} within {timeout:g} s",
                 hint="see what it is doing: deployer logs",
             ) from None
         except httpx.TransportError as error:
@@ -312,7 +375,7 @@ class DevpiApi:
                 f"cannot talk to {self.url}: {_line(str(error))}", hint="see whether it runs: deployer status"
             ) from None
 
-    def _read(self, response: httpx.Response) -> _Reply:
+    def _read(self, response: httpx.Response, limit: int) -> _Reply:
         if 300 <= response.status_code < 400:
             raise self._not_devpi(f"a redirect to {_line(response.headers.get('Location', 'nowhere'))}")
         if response.headers.get("Content-Encoding", "identity") != "identity":
@@ -320,8 +383,8 @@ class DevpiApi:
         body = bytearray()
         for chunk in response.iter_raw():
             body += chunk
-            if len(body) > MAX_BODY:
-                raise self._not_devpi(f"an answer of more than {MAX_BODY} bytes")
+            if len(body) > limit:
+                raise self._not_devpi(f"an answer of more than {limit} bytes")
             self._deadline.left(None, httpx.ReadTimeout)
         return _Reply(status=response.status_code, body=bytes(body))
 

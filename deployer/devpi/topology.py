@@ -1,118 +1,24 @@
 """Users and indexes: what the server has, what the profile wants, and the steps from one to the other.
 
-Everything but :func:`apply` is pure. Fields are called as devpi-server 6 calls them; a :class:`Dialect`
-translates for a server that spells them otherwise.
+Everything but :func:`apply` is pure. Fields are called as in ``fields.py``.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Protocol
 
+from deployer.devpi.fields import USER_FIELDS, Dialect, Value, dialect_of_index, read
 from deployer.errors import ConflictError, ProfileError
 from deployer.secrets import mask_url
 
 if TYPE_CHECKING:
-    from deployer.profile import Index as ProfileIndex
-    from deployer.profile import User as ProfileUser
     from deployer.secrets import Secret
 
-Value = str | int | bool | tuple[str, ...]
 ROOT = "root"
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"expected text, got {value!r}")
-    return value
-
-
-def _number(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(f"expected a number, got {value!r}")
-    return int(value)
-
-
-def _flag(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    known = {"true": True, "yes": True, "false": False, "no": False}  # what devpi takes
-    try:
-        return known[_text(value).lower()]
-    except KeyError:
-        raise ValueError(f"expected true or false, got {value!r}") from None
-
-
-def _names(value: object) -> tuple[str, ...]:
-    if isinstance(value, str):  # devpi takes and old data may hold "a,b"
-        return tuple(part for part in (word.strip() for word in value.split(",")) if part)
-    if not isinstance(value, list | tuple | set | frozenset):
-        raise ValueError(f"expected a list of names, got {value!r}")
-    return tuple(_text(item) for item in value)
-
-
-def _acl(value: object) -> tuple[str, ...]:
-    special = {":ANONYMOUS:", ":AUTHENTICATED:"}  # devpi stores these two in capitals, the order has no meaning
-    return tuple(sorted({name.upper() if name.upper() in special else name for name in _names(value)}))
-
-
-def _projects(value: object) -> tuple[str, ...]:
-    # PEP 503's normal form, which devpi stores; "*" stands for every project.
-    return tuple(sorted({re.sub(r"[-_.]+", "-", name).lower() for name in _names(value)}))
-
-
-INDEX_FIELDS: Mapping[str, Callable[[object], Value]] = {
-    "type": _text,
-    "title": _text,
-    "volatile": _flag,
-    "mirror_url": _text,
-    "mirror_cache_expiry": _number,
-    "mirror_no_project_list": _flag,
-    "bases": _names,
-    "acl_upload": _acl,
-    "acl_toxresult_upload": _acl,
-    "mirror_whitelist": _projects,
-}
-"""Every field that a profile can own, with the form in which devpi stores its values."""
-USER_FIELDS: Mapping[str, Callable[[object], Value]] = {"email": _text, "title": _text}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dialect:
-    """How one version of devpi-server spells index fields and index types; what is left out is as in version 6."""
-
-    fields: Mapping[str, str] = field(default_factory=dict)
-    types: Mapping[str, str] = field(default_factory=dict)
-
-    def encode(self, fields: Mapping[str, Value]) -> dict[str, object]:
-        """Our fields as a JSON object for this server."""
-        return {
-            self.fields.get(name, name): list(value) if isinstance(value, tuple) else self._type(name, value)
-            for name, value in fields.items()
-        }
-
-    def decode(self, raw: Mapping[str, object]) -> dict[str, Value]:
-        """The fields that a profile can own, normalised, out of what the server tells of an index.
-
-        Raises ValueError when a value is not of its field's kind.
-        """
-        ours = {theirs: name for name, theirs in self.fields.items()}
-        types = {theirs: name for name, theirs in self.types.items()}
-        known = {ours.get(key, key): value for key, value in raw.items()}
-        fields = {name: read(known[name]) for name, read in INDEX_FIELDS.items() if name in known}
-        if isinstance(kind := fields.get("type"), str):
-            fields["type"] = types.get(kind, kind)
-        return fields
-
-    def _type(self, name: str, value: Value) -> Value:
-        return self.types.get(value, value) if name == "type" and isinstance(value, str) else value
-
-
-DEVPI_6 = Dialect()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,20 +37,33 @@ class Topology:
     indexes: Mapping[str, Node] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, raw: Mapping[str, object], *, dialect: Dialect = DEVPI_6) -> Topology:
-        """What ``GET /`` of devpi tells. Raises ValueError when that is not its shape."""
+    def parse(cls, raw: Mapping[str, object]) -> Topology:
+        """What ``GET /`` of any devpi tells. Raises ValueError when that is not its shape."""
         users: dict[str, Node] = {}
         indexes: dict[str, Node] = {}
         for user, config in raw.items():
             if not isinstance(config, dict) or not isinstance(config.get("indexes", {}), dict):
                 raise ValueError(f"expected a user's configuration, got {config!r}")
-            known = {name: read(config[name]) for name, read in USER_FIELDS.items() if name in config}
-            users[user] = Node(fields=known)
+            users[user] = Node(fields=read(USER_FIELDS, config))
             for name, index in config.get("indexes", {}).items():
                 if not isinstance(index, dict):
                     raise ValueError(f"expected an index's configuration, got {index!r}")
-                indexes[f"{user}/{name}"] = Node(fields=dialect.decode(index))
+                indexes[f"{user}/{name}"] = Node(fields=dialect_of_index(index).decode(index))
         return cls(users=users, indexes=indexes)
+
+    def fit(self, dialect: Dialect) -> Topology:
+        """What of this a server of that dialect can hold. Raises ProfileError for what it can't be told."""
+        return Topology(
+            users=self.users,
+            indexes={
+                name: Node(fields=dialect.fit(name, node.fields), initial=dialect.fit(name, node.initial))
+                for name, node in self.indexes.items()
+            },
+        )
+
+    def heirs(self, base: str) -> tuple[str, ...]:
+        """The indexes that have ``base`` among their bases."""
+        return tuple(sorted(name for name, node in self.indexes.items() if base in _bases(node)))
 
 
 EMPTY = Topology(users={ROOT: Node()})
@@ -156,6 +75,8 @@ class Kind(StrEnum):
     MODIFY_USER = "modify-user"
     CREATE_INDEX = "create-index"
     MODIFY_INDEX = "modify-index"
+    REMOVE_INDEX = "remove-index"
+    REMOVE_USER = "remove-user"
     KEPT = "kept"
     UNCHANGED = "unchanged"
 
@@ -177,11 +98,15 @@ class FieldChange:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """One step towards the profile, or the word that none is needed. ``target`` is a user or a ``user/name``."""
+    """One step towards the profile, or the word that none is needed. ``target`` is a user or a ``user/name``.
+
+    ``reason``: why something that the profile does not name is kept all the same.
+    """
 
     kind: Kind
     target: str
     fields: tuple[FieldChange, ...] = ()
+    reason: str = ""
 
     @property
     def due(self) -> bool:
@@ -201,6 +126,8 @@ class Change:
                 return f"{self.target} created"
             case Kind.MODIFY_USER | Kind.MODIFY_INDEX:
                 return f"{self.target}: {', '.join(change.text for change in self.fields)}"
+            case Kind.REMOVE_INDEX | Kind.REMOVE_USER:
+                return f"{self.target} removed"
             case Kind.KEPT | Kind.UNCHANGED:
                 return f"{self.target} {self.kind}"
 
@@ -214,8 +141,11 @@ class Change:
                 return f"create {noun} {self.target}" + (f" with {details}" if details else "")
             case Kind.MODIFY_USER | Kind.MODIFY_INDEX:
                 return f"modify {noun} {self.target}: {details}"
+            case Kind.REMOVE_INDEX | Kind.REMOVE_USER:
+                return f"remove {noun} {self.target}"
             case Kind.KEPT:
-                return f"keep {noun} {self.target}, which the profile does not name"
+                why = f": {self.reason}" if self.reason else ""
+                return f"keep {noun} {self.target}, which the profile does not name{why}"
             case Kind.UNCHANGED:
                 return f"{noun} {self.target} unchanged"
 
@@ -230,62 +160,6 @@ def _shown(value: Value) -> str:
             return mask_url(value) or '""'
         case _:
             return str(value)
-
-
-def wanted(
-    users: Mapping[str, ProfileUser], indexes: Mapping[str, ProfileIndex], *, default_mirror_url: str
-) -> Topology:
-    """What a profile declares, as far as it owns it.
-
-    ``default_mirror_url`` (may be empty) is given to a mirror without ``url`` when it is created; one that
-    exists keeps what it has. The owner of an index is wanted too, whether it is listed or not.
-    """
-    nodes = {name: Node(fields=_user_fields(user)) for name, user in users.items()}
-    for owner in (name.partition("/")[0] for name in indexes):
-        if owner != ROOT:
-            nodes.setdefault(owner, Node())
-    mirrors = {n: _mirror(i, default_mirror_url) for n, i in indexes.items() if i.type == "mirror"}
-    stages = {n: _stage(i) for n, i in indexes.items() if i.type == "stage"}
-    return Topology(users=nodes, indexes={name: (mirrors | stages)[name] for name in indexes})
-
-
-def _user_fields(user: ProfileUser) -> dict[str, Value]:
-    # devpi removes a field that is set to nothing, so an empty one can't be told from one that is not owned.
-    return {name: value for name, value in (("email", user.email), ("title", user.title)) if value}
-
-
-def _mirror(index: ProfileIndex, default_url: str) -> Node:
-    fields = _owned(
-        type="mirror",
-        title=index.title,
-        volatile=index.volatile,
-        mirror_url=index.url or None,
-        mirror_cache_expiry=index.cache_expiry,
-        mirror_no_project_list=None if index.project_list is None else not index.project_list,
-    )
-    # The list of all names is tens of megabytes, and devpi-web asks for it as soon as the index exists:
-    # switching it off later is too late.
-    defaults = _owned(mirror_url=default_url or None, mirror_no_project_list=True)
-    return Node(fields=fields, initial={name: value for name, value in defaults.items() if name not in fields})
-
-
-def _stage(index: ProfileIndex) -> Node:
-    fields = _owned(
-        type="stage",
-        title=index.title,
-        volatile=index.volatile,
-        bases=index.bases,
-        acl_upload=index.acl_upload,
-        # devpi's own default lets anonymous clients write test results into the data directory.
-        acl_toxresult_upload=(),
-        mirror_whitelist=index.mirror_whitelist,
-    )
-    # Empty is what keeps a public package from replacing a private one of the same name.
-    return Node(fields=fields, initial={} if "mirror_whitelist" in fields else {"mirror_whitelist": ()})
-
-
-def _owned(**fields: Value | None) -> dict[str, Value]:
-    return {name: INDEX_FIELDS[name](value) for name, value in fields.items() if value is not None}
 
 
 def changes(current: Topology, wanted: Topology) -> tuple[Change, ...]:
@@ -313,6 +187,37 @@ def compare(current: Topology, wanted: Topology) -> tuple[Change, ...]:
     )
 
 
+def prune(current: Topology, wanted: Topology, *, empty: Container[str]) -> tuple[Change, ...]:
+    """What becomes of all that ``wanted`` does not name: the removals in an order that works, then what is kept.
+
+    ``empty``: the indexes that are known to hold nothing. What holds something, is another's base or owns such an
+    index is kept, with the reason.
+    """
+    bases = {name: _bases(node) for name, node in current.indexes.items()}
+    bases |= {name: _bases(node) for name, node in wanted.indexes.items() if "bases" in node.fields}
+    left = sorted(current.indexes.keys() - wanted.indexes.keys())
+    steps: list[Change] = []
+    # Each round takes away what nothing inherits from any more: at last only what must stay is left.
+    while free := [name for name in left if name in empty and not _heirs(bases, name)]:
+        for name in free:
+            steps.append(Change(kind=Kind.REMOVE_INDEX, target=name))
+            left.remove(name)
+            del bases[name]
+    owners = {name.partition("/")[0] for name in bases}
+    users = sorted(current.users.keys() - wanted.users.keys() - {ROOT})
+    steps += [Change(kind=Kind.REMOVE_USER, target=user) for user in users if user not in owners]
+    steps += [Change(kind=Kind.KEPT, target=user, reason="owns an index") for user in users if user in owners]
+    for name in left:
+        heirs = _heirs(bases, name)
+        reason = f"a base of {', '.join(heirs)}" if heirs else f"not empty (deployer index delete {name})"
+        steps.append(Change(kind=Kind.KEPT, target=name, reason=reason))
+    return tuple(steps)
+
+
+def _heirs(bases: Mapping[str, tuple[str, ...]], base: str) -> tuple[str, ...]:
+    return tuple(sorted(name for name, listed in bases.items() if base in listed and name != base))
+
+
 def _user_change(name: str, have: Node | None, want: Node) -> Change:
     return _change(name, have, want, create=Kind.CREATE_USER, modify=Kind.MODIFY_USER)
 
@@ -326,7 +231,8 @@ def _index_change(name: str, have: Node | None, want: Node) -> Change:
     if have is not None and have.fields.get("type") != want.fields["type"]:
         raise ConflictError(
             f"index {name} is of type {have.fields.get('type')} on the server, the profile says {want.fields['type']}",
-            hint="devpi can't change an index's type: give it another name in the profile, or delete it by hand",
+            hint="devpi can't change an index's type: give it another name in the profile, or remove what is there: "
+            f"deployer index delete {name}",
         )
     return _change(name, have, want, create=Kind.CREATE_INDEX, modify=Kind.MODIFY_INDEX)
 
@@ -367,6 +273,8 @@ class Api(Protocol):
     def patch_user(self, name: str, fields: Mapping[str, Value]) -> None: ...
     def put_index(self, name: str, fields: Mapping[str, Value]) -> None: ...
     def patch_index(self, name: str, fields: Mapping[str, Value]) -> None: ...
+    def delete_user(self, name: str) -> None: ...
+    def delete_index(self, name: str) -> None: ...
 
 
 def apply(
@@ -391,6 +299,12 @@ def apply(
                 api.put_index(change.target, change.values)
             case Kind.MODIFY_INDEX:
                 api.patch_index(change.target, change.values)
+            case Kind.REMOVE_INDEX:
+                # devpi deletes a volatile index only. What is removed here was declared by nobody and holds nothing.
+                api.patch_index(change.target, {"volatile": True})
+                api.delete_index(change.target)
+            case Kind.REMOVE_USER:
+                api.delete_user(change.target)
             case Kind.KEPT | Kind.UNCHANGED:
                 continue
         on_change(change)

@@ -12,7 +12,8 @@ from datetime import timedelta
 import pytest
 
 from deployer.devpi.api import DevpiApi
-from deployer.devpi.topology import Change, Kind, Topology, apply, changes, compare, wanted
+from deployer.devpi.declared import wanted
+from deployer.devpi.topology import Change, Kind, Topology, apply, changes, compare
 from deployer.errors import ConflictError, NotReadyError, ServerRefused
 from deployer.profile import Index, User
 from deployer.readiness import wait
@@ -101,6 +102,7 @@ def test_makes_what_the_profile_declares(root: DevpiApi, goal: Topology, upstrea
         "acl_upload": (":ANONYMOUS:", "root"),
         "acl_toxresult_upload": (),
         "mirror_whitelist": (),
+        "mirror_whitelist_inheritance": "intersection",
     }
     assert now.indexes["dev/work"].fields["mirror_whitelist"] == ("some-project",)
     assert root.simple_status("root/dev").type == "stage"

@@ -51,9 +51,9 @@ def test_what_the_reference_shows_in_comments_is_a_profile_too(tmp_path: Path) -
     """Taking the comment signs away from the keys that have no default leaves a profile that loads."""
     text = re.sub(r"^( +)# (\w+):(.*)$", r"\1\2:\3", REFERENCE.read_text(), flags=re.MULTILINE)
     path = tmp_path / "all.yaml"
-    path.write_text(text.replace("    email:", "      email:").replace("users: {}", "users:   "))
-    text = re.sub(r"^    title: \"\"(?=.*\n\nindexes)", '      title: ""', path.read_text(), flags=re.MULTILINE)
-    path.write_text(text)
+    head, _, rest = text.replace("users: {}", "users:   ").partition("  dev:\n")
+    user, _, rest = rest.partition("\n\n")
+    path.write_text(head + "  dev:\n" + re.sub(r"^", "  ", user, flags=re.MULTILINE) + "\n\n" + rest)
     profile = load(str(path)).profile
     assert profile.users["dev"].model_fields_set == set(User.model_fields)
     said = profile.indexes["root/pypi"].model_fields_set | profile.indexes["root/dev"].model_fields_set

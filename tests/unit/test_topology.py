@@ -9,19 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployer.devpi.topology import (
-    EMPTY,
-    INDEX_FIELDS,
-    Dialect,
-    Kind,
-    Node,
-    Topology,
-    Value,
-    apply,
-    changes,
-    compare,
-    wanted,
-)
+from deployer.devpi.declared import wanted
+from deployer.devpi.fields import INDEX_FIELDS, Dialect, Value
+from deployer.devpi.topology import EMPTY, Kind, Node, Topology, apply, changes, compare
 from deployer.errors import ConflictError, ProfileError
 from deployer.profile import Index, Profile, User
 from deployer.secrets import Secret

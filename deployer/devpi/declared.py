@@ -1,0 +1,109 @@
+"""Between what a profile says of users and indexes and what a server has: both ways, pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from deployer.devpi.fields import INDEX_FIELDS, Value
+from deployer.devpi.topology import ROOT, Node, Topology
+from deployer.secrets import BLANK, mask_url
+
+if TYPE_CHECKING:
+    from deployer.profile import Index, User
+
+_COMMON = {"title": "title", "description": "description", "custom_data": "custom_data", "volatile": "volatile"}
+_MIRROR = {
+    "url": "mirror_url",
+    "cache_expiry": "mirror_cache_expiry",
+    "project_list": "mirror_no_project_list",
+    "core_metadata": "mirror_provides_core_metadata",
+    "external_urls": "mirror_use_external_urls",
+    "web_url": "mirror_web_url_fmt",
+    "ignore_serial": "mirror_ignore_serial_header",
+}
+_STAGE = {
+    name: name
+    for name in ("bases", "acl_upload", "acl_toxresult_upload", "mirror_whitelist", "mirror_whitelist_inheritance")
+}
+KEYS: Mapping[str, Mapping[str, str]] = {"mirror": _COMMON | _MIRROR, "stage": _COMMON | _STAGE}
+"""Of each type of index: the key of a profile and the field of the server that it owns."""
+_OPPOSITE = frozenset({"project_list"})
+"""Keys that say the opposite of their field."""
+USER_KEYS = ("email", "title", "description", "custom_data")
+
+
+def wanted(users: Mapping[str, User], indexes: Mapping[str, Index], *, default_mirror_url: str) -> Topology:
+    """What a profile declares, as far as it owns it.
+
+    ``default_mirror_url`` (may be empty) is given to a mirror without ``url`` when it is created; one that
+    exists keeps what it has. The owner of an index is wanted too, whether it is listed or not.
+    """
+    nodes = {name: Node(fields=_user_fields(user)) for name, user in users.items()}
+    for owner in (name.partition("/")[0] for name in indexes):
+        if owner != ROOT:
+            nodes.setdefault(owner, Node())
+    return Topology(users=nodes, indexes={name: _node(index, default_mirror_url) for name, index in indexes.items()})
+
+
+def _user_fields(user: User) -> dict[str, Value]:
+    # devpi removes a field that is set to nothing, so an empty one can't be told from one that is not owned.
+    return {name: getattr(user, name) for name in USER_KEYS if getattr(user, name)}
+
+
+def _node(index: Index, default_url: str) -> Node:
+    fields: dict[str, Value] = {"type": index.type}
+    for key, name in KEYS[index.type].items():
+        value = getattr(index, key)
+        if value is not None and not (key == "url" and value == ""):
+            fields[name] = INDEX_FIELDS[name](not value if key in _OPPOSITE else value)
+    initial: dict[str, Value] = {}
+    if index.type == "mirror":
+        # The list of all names is tens of megabytes, and devpi-web asks for it as soon as the index exists:
+        # switching it off later is too late.
+        initial = {"mirror_no_project_list": True, **({"mirror_url": default_url} if default_url else {})}
+    else:
+        # devpi's own default lets anonymous clients write test results into the data directory.
+        fields.setdefault("acl_toxresult_upload", ())
+        # Empty is what keeps a public package from replacing a private one of the same name.
+        initial = {"mirror_whitelist": ()}
+    return Node(fields=fields, initial={name: value for name, value in initial.items() if name not in fields})
+
+
+def exported(topology: Topology) -> dict[str, Any]:
+    """The keys ``users`` and ``indexes`` of a profile that declares exactly ``topology``; no secret is in it.
+
+    An index whose type a profile does not know is left out.
+    """
+    users = {
+        name: {key: node.fields[key] for key in USER_KEYS if key in node.fields}
+        for name, node in topology.users.items()
+        if name != ROOT
+    }
+    indexes: dict[str, Any] = {
+        name: told for name, node in topology.indexes.items() if (told := _told(node)) is not None
+    }
+    # What every profile has unless it says otherwise.
+    for name in ("root/pypi", "root/dev"):
+        indexes.setdefault(name, None)
+    return {"users": users, "indexes": indexes}
+
+
+def _told(node: Node) -> dict[str, Any] | None:
+    keys = KEYS.get(str(node.fields["type"])) if "type" in node.fields else None
+    if keys is None:
+        return None
+    told: dict[str, Any] = {"type": node.fields["type"]}
+    for key, name in keys.items():
+        if name in node.fields:
+            value = node.fields[name]
+            told[key] = not value if key in _OPPOSITE else list(value) if isinstance(value, tuple) else value
+    if isinstance(url := told.get("url"), str):
+        told["url"] = mask_url(url).replace(f"{BLANK}@", "")
+    return told
+
+
+def hidden_credentials(topology: Topology) -> tuple[str, ...]:
+    """The mirrors whose address on the server holds a user and a password, which no profile may."""
+    urls = {name: str(node.fields.get("mirror_url", "")) for name, node in topology.indexes.items()}
+    return tuple(name for name, url in urls.items() if mask_url(url) != url)

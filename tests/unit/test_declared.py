@@ -1,0 +1,197 @@
+"""From a profile to a server's words and back, for every version: all of it pure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deployer.devpi.declared import KEYS, exported, hidden_credentials, wanted
+from deployer.devpi.fields import DEVPI_6, DEVPI_7, DIALECTS, INDEX_FIELDS, Dialect, dialect_of
+from deployer.devpi.topology import Kind, Node, Topology, changes, prune
+from deployer.errors import ProfileError
+from deployer.loader import load
+from deployer.plan import members_named
+from deployer.profile import Index, User
+
+UPSTREAM = "https://packages.example.com/simple/"
+USERS = {"dev": User(email="dev@example.com", title="Developers", description="All of them", custom_data="x: 1")}
+INDEXES = {
+    "root/pypi": Index(
+        type="mirror",
+        title="All that is public",
+        description="a mirror",
+        custom_data="{}",
+        volatile=False,
+        url=UPSTREAM,
+        cache_expiry=60,
+        project_list=False,
+        external_urls=False,
+        web_url="https://packages.example.com/project/{name}/",
+    ),
+    "root/dev": Index(
+        type="stage",
+        bases=("root/pypi",),
+        volatile=False,
+        acl_upload=("dev", ":AUTHENTICATED:"),
+        acl_toxresult_upload=("dev",),
+        mirror_whitelist=("*",),
+        mirror_whitelist_inheritance="union",
+    ),
+    "dev/work": Index(type="stage", bases=("root/dev",), mirror_whitelist=(), title=""),
+}
+
+
+def served(goal: Topology, dialect: Dialect) -> Topology:
+    """``goal`` as a server of that dialect would tell it after it was made."""
+    raw: dict[str, dict[str, object]] = {
+        name: {"username": name, **node.fields, "indexes": {}} for name, node in {"root": Node(), **goal.users}.items()
+    }
+    for name, node in goal.fit(dialect).indexes.items():
+        user, _, index = name.partition("/")
+        made = raw[user]["indexes"]
+        assert isinstance(made, dict)
+        made[index] = dialect.encode({**node.initial, **node.fields})
+    return Topology.parse(raw)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=lambda dialect: str(dialect.major))
+def test_what_was_made_is_as_wanted(dialect: Dialect) -> None:
+    goal = wanted(USERS, INDEXES, default_mirror_url="")
+    assert changes(served(goal, dialect), goal.fit(dialect)) == ()
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=lambda dialect: str(dialect.major))
+def test_what_is_exported_loads_to_the_same(dialect: Dialect, tmp_path: Path) -> None:
+    running = served(wanted(USERS, INDEXES, default_mirror_url=""), dialect)
+    path = tmp_path / "running.yaml"
+    path.write_text(yaml.safe_dump({"extends": "default", **exported(running)}, sort_keys=False))
+    profile = load(str(path)).profile
+    again = wanted(profile.users, profile.indexes, default_mirror_url="").fit(dialect)
+    assert changes(running, again) == ()
+    assert {name: node.fields for name, node in again.indexes.items()} == {
+        name: node.fields for name, node in running.indexes.items()
+    }
+    assert again.users == {name: node for name, node in running.users.items() if name != "root"}
+
+
+def test_an_export_holds_no_credentials() -> None:
+    running = Topology(
+        users={"root": Node()},
+        indexes={"root/in": Node(fields={"type": "mirror", "mirror_url": "https://u:canary-1@packages.example.com/"})},
+    )
+    assert exported(running)["indexes"]["root/in"]["url"] == "https://packages.example.com/"
+    assert hidden_credentials(running) == ("root/in",)
+
+
+def test_an_index_of_a_type_that_no_profile_knows_is_left_out() -> None:
+    running = Topology(indexes={"root/odd": Node(fields={"type": "odd"}), "root/none": Node()})
+    assert exported(running)["indexes"] == {"root/pypi": None, "root/dev": None}
+
+
+def test_version_7_spells_everything_otherwise() -> None:
+    fields = wanted({}, INDEXES, default_mirror_url="").indexes
+    assert DEVPI_7.encode(fields["root/pypi"].fields)["remote_url"] == UPSTREAM
+    assert DEVPI_7.encode(fields["root/pypi"].fields)["type"] == "remote"
+    told = DEVPI_7.encode(fields["root/dev"].fields)
+    assert told["project_inheritance_rules"] == ["allow all"]
+    assert told["trust_inheritance_rules_from"] == "type:not remote"
+    assert DEVPI_7.encode(fields["dev/work"].fields)["project_inheritance_rules"] == [
+        "block type:remote if local_exists"
+    ]
+    assert not any("mirror" in name for node in fields.values() for name in DEVPI_7.encode(node.fields))
+
+
+def test_what_version_7_has_no_word_for_is_told_or_left_out() -> None:
+    names = {"root/dev": Index(type="stage", mirror_whitelist=("one",))}
+    goal = wanted({}, names, default_mirror_url="")
+    assert goal.fit(DEVPI_6) == goal
+    with pytest.raises(ProfileError, match=r"root/dev: devpi-server 7 has no mirror_whitelist \[one\], only \[\] or"):
+        goal.fit(DEVPI_7)
+    mirror = {"root/pypi": Index(type="mirror", url=UPSTREAM, core_metadata=True, ignore_serial=True)}
+    node = wanted({}, mirror, default_mirror_url="").fit(DEVPI_7).indexes["root/pypi"]
+    assert set(node.fields) == {"type", "mirror_url"}
+
+
+@pytest.mark.parametrize(
+    ("version", "major"), [("6.20.3", 6), ("7.0.0b4", 7), ("7", 7), ("5.5.1", None), ("8.0", None), ("", None)]
+)
+def test_the_version_tells_the_dialect(version: str, major: int | None) -> None:
+    found = dialect_of(version)
+    assert (found.major if found else None) == major
+
+
+def test_every_key_of_a_type_owns_a_known_field() -> None:
+    own = {"type", *(name for keys in KEYS.values() for name in keys.values())}
+    assert own == set(INDEX_FIELDS)
+
+
+# Groups
+
+
+def test_a_group_of_rights_becomes_its_members() -> None:
+    indexes = {"root/dev": Index(type="stage", acl_upload=("@makers", "ci", "root"))}
+    named = members_named(indexes, {"makers": ("dev", "ci")})["root/dev"]
+    assert (named.acl_upload, named.acl_toxresult_upload) == (("dev", "ci", "root"), None)
+
+
+def test_groups_that_nobody_declared_are_told_where_they_stand(tmp_path: Path) -> None:
+    path = tmp_path / "team.yaml"
+    path.write_text(
+        "extends: default\nusers: {dev: {}}\ngroups:\n  makers: [dev, dve]\n"
+        "indexes:\n  root/dev: {type: stage, acl_upload: ['@maker']}\n"
+    )
+    with pytest.raises(ProfileError) as caught:
+        load(str(path))
+    lines = "\n".join((caught.value.message, *caught.value.details))
+    assert "team.yaml:4: groups.makers: unknown user 'dve'" in lines
+    assert "team.yaml:6: indexes.root/dev.acl_upload: unknown group '@maker'" in lines
+    assert "did you mean '@makers'?" in lines
+
+
+# What the profile does not name
+
+
+def stage(*bases: str) -> Node:
+    return Node(fields={"type": "stage", "bases": bases})
+
+
+def told(current: Topology, goal: Topology, *, empty: set[str]) -> list[str]:
+    return [change.text for change in prune(current, goal, empty=empty)]
+
+
+def test_only_what_is_empty_and_no_base_goes() -> None:
+    users = {name: Node() for name in ("root", "dev", "ops")}
+    current = Topology(
+        users=users,
+        indexes={
+            "dev/top": stage("dev/low"),
+            "dev/low": stage(),
+            "ops/full": stage("ops/base"),
+            "ops/base": stage(),
+            "root/dev": stage("root/old"),
+            "root/old": stage(),
+        },
+    )
+    goal = Topology(users={}, indexes={"root/dev": Node(fields={"type": "stage"})})
+    assert told(current, goal, empty=set(current.indexes) - {"ops/full"}) == [
+        "remove index dev/top",
+        "remove index dev/low",
+        "remove user dev",
+        "keep user ops, which the profile does not name: owns an index",
+        "keep index ops/base, which the profile does not name: a base of ops/full",
+        "keep index ops/full, which the profile does not name: not empty (deployer index delete ops/full)",
+        "keep index root/old, which the profile does not name: a base of root/dev",
+    ]
+
+
+def test_a_base_that_the_profile_takes_away_is_none() -> None:
+    current = Topology(users={"root": Node()}, indexes={"root/dev": stage("root/old"), "root/old": stage()})
+    goal = Topology(indexes={"root/dev": stage()})
+    assert [change.kind for change in prune(current, goal, empty={"root/old"})] == [Kind.REMOVE_INDEX]
+
+
+def test_a_circle_on_the_server_is_kept() -> None:
+    current = Topology(users={"root": Node()}, indexes={"root/a": stage("root/b"), "root/b": stage("root/a")})
+    assert {change.kind for change in prune(current, Topology(), empty={"root/a", "root/b"})} == {Kind.KEPT}
