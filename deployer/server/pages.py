@@ -47,8 +47,8 @@ _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _GZIP_LEVEL = 5
 _CHANGES_KEPT = 20_000
 _SWEEP = 60.0  # seconds
-_STAMP_EVERY = 50
-"""Serials that a start may have to look at again: writing the stamp costs more than that."""
+_STAMP_EVERY = 1.0
+"""Seconds between two stamps: a start looks at what was committed since the last one again."""
 
 Key = tuple[str, str, str]  # user, index, project
 
@@ -129,6 +129,7 @@ class PageStore:
     def _write_stamp(self, serial: int) -> None:
         self._stamp.write(serial)
         self._stamped = serial
+        self._stamped_at = time.monotonic()
 
     def _take_stock(self, root: Path, into: OrderedDict[Key, _Entry]) -> None:
         for directory in sorted(root.glob("*/*/*"), key=lambda path: path.stat().st_mtime):
@@ -186,8 +187,7 @@ class PageStore:
                 return
             self._apply(self.seen, current)
             self.seen = current
-            if current - self._stamped >= _STAMP_EVERY:
-                self._write_stamp(current)
+            self._wake.notify_all()
 
     def _apply(self, seen: int, current: int) -> None:
         for serial, touched in self._changelog.since(seen, current):
@@ -293,7 +293,15 @@ class PageStore:
             with self._lock:
                 self._expire()
                 wait = self._dues[0][0] - self._clock() if self._dues else _SWEEP
+                if self._stamped < self.seen:
+                    wait = min(wait, _STAMP_EVERY)
                 self._wake.wait(min(max(wait, 0.01), _SWEEP))
+            self._keep_stamp()
+
+    def _keep_stamp(self) -> None:
+        with self._lock:
+            if self._stamped < self.seen and time.monotonic() - self._stamped_at >= _STAMP_EVERY:
+                self._write_stamp(self.seen)
 
     def _expire(self) -> None:
         now = self._clock()
