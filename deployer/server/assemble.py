@@ -44,7 +44,8 @@ def put_in_place(pyramid_config: Any) -> None:
     gate = Gate(
         store,
         indexes,
-        Bulkhead(max(1, config.args.threads // 2)),
+        Bulkhead(config.args.threads),
+        Path(config.server_path),
         timeout=config.request_timeout,
         offline=lambda: bool(config.offline_mode),
     )

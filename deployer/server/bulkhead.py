@@ -9,6 +9,9 @@ from collections.abc import Iterator, Sequence
 
 from deployer.server.upstreams import Upstream
 
+UNKNOWN = 0.5
+"""Seconds after its last sign of life for which an upstream is taken to be well."""
+
 
 class Place:
     """The place of one request among those that wait."""
@@ -25,10 +28,15 @@ class Place:
 
 
 class Bulkhead:
-    """``share``: how many threads may wait for an upstream that gives no sign of life, and how many may ask it."""
+    """Over the ``threads`` that the server has.
 
-    def __init__(self, share: int) -> None:
-        self._share = share
+    Half of them may wait for an upstream that gives no sign of life, and so many may ask it at once. Most of them may
+    wait for one of which nothing is known yet: when many begin at once, before its first answer.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._share = max(1, threads // 2)
+        self._most = max(1, threads * 4 // 5)
         self._lock = threading.Lock()
         self._waiting: Counter[str] = Counter()
         self._asking: dict[str, threading.BoundedSemaphore] = {}
@@ -48,12 +56,15 @@ class Bulkhead:
     def keeps(self, place: Place) -> bool:
         """Whether ``place`` is kept: while an upstream is quiet, only a share of those who wait for it may stay."""
         with self._lock:
-            full = any(
-                self._waiting[origin] > self._share and upstream.quiet for origin, upstream in place.upstreams.items()
-            )
-            if full:
+            if any(self._is_full(origin, upstream) for origin, upstream in place.upstreams.items()):
                 self._leave(place)
             return place.held
+
+    def _is_full(self, origin: str, upstream: Upstream) -> bool:
+        waiting = self._waiting[origin]
+        if waiting > self._most:
+            return upstream.since_sign > UNKNOWN
+        return waiting > self._share and upstream.quiet
 
     def _leave(self, place: Place) -> None:
         if place.held:

@@ -124,11 +124,11 @@ class Client(HTTPClient):
 
     def _note(self, response: httpx.Response) -> None:
         upstream = self._answered(response)
-        response.stream = _Watched(response.stream, upstream)
+        response.stream = _Watched(response.stream, upstream, id(response.request))
 
     async def _note_async(self, response: httpx.Response) -> None:
         upstream = self._answered(response)
-        response.stream = _WatchedAsync(response.stream, upstream)
+        response.stream = _WatchedAsync(response.stream, upstream, id(response.request))
 
     def _answered(self, response: httpx.Response) -> Upstream:
         upstream = self._upstreams.of(str(response.request.url))
@@ -148,8 +148,8 @@ def _stay_away(response: httpx.Response) -> float:
 
 
 class _Watched(httpx.SyncByteStream):
-    def __init__(self, inner: Any, upstream: Upstream) -> None:
-        self._inner, self._upstream = inner, upstream
+    def __init__(self, inner: Any, upstream: Upstream, request: int) -> None:
+        self._inner, self._upstream, self._request = inner, upstream, request
 
     def __iter__(self) -> Iterator[bytes]:
         for piece in self._inner:
@@ -157,12 +157,13 @@ class _Watched(httpx.SyncByteStream):
             yield piece
 
     def close(self) -> None:
+        self._upstream.left(self._request)
         self._inner.close()
 
 
 class _WatchedAsync(httpx.AsyncByteStream):
-    def __init__(self, inner: Any, upstream: Upstream) -> None:
-        self._inner, self._upstream = inner, upstream
+    def __init__(self, inner: Any, upstream: Upstream, request: int) -> None:
+        self._inner, self._upstream, self._request = inner, upstream, request
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for piece in self._inner:
@@ -170,4 +171,5 @@ class _WatchedAsync(httpx.AsyncByteStream):
             yield piece
 
     async def aclose(self) -> None:
+        self._upstream.left(self._request)
         await self._inner.aclose()

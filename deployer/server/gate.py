@@ -7,10 +7,12 @@ older view of the database, in which the page is empty (docs/devpi-concurrent-fi
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from devpi_server.log import threadlog
@@ -20,13 +22,16 @@ from devpi_server.views import SIMPLE_API_V1_JSON as JSON_TYPE
 from pyramid.response import Response
 
 from deployer.server.bulkhead import Bulkhead
+from deployer.server.downloads import Downloads
 from deployer.server.flights import Flights
 from deployer.server.indexes import RETRY, Indexes, Mirror
 from deployer.server.pages import Key, PageStore, View
+from deployer.server.secretfiles import Private
 
 PATIENCE = 1.0
 """Seconds that a client waits for a new page when there is one that was right until just now."""
 _PAGE = re.compile(r"/([^+/]+)/([^+/]+)/(?:\+simple/)?([^+/]+)/?")
+_FILE = re.compile(r"/[^+/]+/[^+/]+/\+[ef]/.+")
 _PASS, _FIRST, _TRANSACTION = "deployer.pass", "deployer.first", "deployer.transaction"
 _TYPES = {"json": JSON_TYPE, "html": "text/html"}
 _SLICE = 0.1
@@ -117,14 +122,23 @@ class Gate:
     """The tween above devpi's. ``timeout``: seconds that devpi gives an upstream."""
 
     def __init__(
-        self, store: PageStore, indexes: Indexes, bulkhead: Bulkhead, *, timeout: float, offline: Callable[[], bool]
+        self,
+        store: PageStore,
+        indexes: Indexes,
+        bulkhead: Bulkhead,
+        serverdir: Path,
+        *,
+        timeout: float,
+        offline: Callable[[], bool],
     ) -> None:
         self._store = store
         self._indexes = indexes
         self._bulkhead = bulkhead
         self._timeout = timeout
         self._offline = offline
+        self._stored = serverdir / "+files"
         self._flights: Flights[Flown] = Flights("page")
+        self._downloads = Downloads(Private.of(serverdir).directory)
 
     def tween(self, handler: Handler) -> Handler:
         """What is called for each request, in front of ``handler``."""
@@ -135,6 +149,8 @@ class Gate:
             wanted = wanted_page(request)
             if wanted is not None:
                 return self._page(request, wanted, handler)
+            if self._is_cold_file(request):
+                return self._file(request)
             return self._other(request, handler)
 
         return gate
@@ -152,6 +168,43 @@ class Gate:
         transaction = request.environ.get(_TRANSACTION)
         serial = getattr(transaction, "commit_serial", None)
         return -1 if serial is None else int(serial)
+
+    # Files
+
+    def _is_cold_file(self, request: Any) -> bool:
+        """Whether devpi may have to download what is asked for. Who accepts its JSON is told about a file."""
+        if request.method not in ("GET", "HEAD") or "application/json" in request.headers.get("Accept", ""):
+            return False
+        found = _FILE.fullmatch(request.path_info)
+        return found is not None and not (self._stored / found[0][1:]).exists()
+
+    def _file(self, request: Any) -> Any:
+        user, index = request.path_info.split("/")[1:3]
+        mirrors = self._indexes.mirrors(f"{user}/{index}", configured=self._store.configured) or ()
+        upstreams = [self._indexes.upstream(mirror) for mirror in mirrors]
+        deadline = time.monotonic() + self._timeout * 2
+        with contextlib.ExitStack() as stack:
+            place = stack.enter_context(self._bulkhead.waiting(upstreams))
+            if not place.may_stay:
+                return busy()
+            download = self._downloads.join(request, lambda asked: self._inside(request, asked))
+            while not download.wait_for_headers(_SLICE):
+                if not place.may_stay or time.monotonic() > deadline:
+                    return busy()
+            if download.failed:
+                return Answer.of_text(502, "the file can't be had").response()
+            body: Any = []
+            if request.method == "GET":
+                # The place is given up when the body has been sent, or nobody wants it any more.
+                body = _Body(download.body(lambda: place.may_stay), stack.pop_all())
+            return Response(status=download.status, headerlist=list(download.headers), app_iter=body)
+
+    def _inside(self, request: Any, asked: Any) -> Any:
+        """devpi's answer, past this gate, and what it committed taken into account."""
+        asked.environ[_PASS] = True
+        response = request.invoke_subrequest(asked, use_tweens=True)
+        self._store.catch_up(self._committed(asked))
+        return response
 
     # Pages
 
@@ -214,9 +267,8 @@ class Gate:
 
     def _fly(self, request: Any, wanted: Wanted, mirrors: tuple[Mirror, ...]) -> Flown:
         asked = request.copy()
-        asked.environ[_PASS] = True
         with self._bulkhead.asking([self._indexes.upstream(mirror) for mirror in mirrors]):
-            return self._ask(asked, wanted, mirrors, lambda asked: request.invoke_subrequest(asked, use_tweens=True))
+            return self._ask(asked, wanted, mirrors, lambda asked: self._inside(request, asked))
 
     def _ask(self, request: Any, wanted: Wanted, mirrors: tuple[Mirror, ...], handler: Handler) -> Flown:
         """Ask devpi, in this thread, and keep the page where it can be kept."""
@@ -238,6 +290,19 @@ class Gate:
         """A mirror that was asked for the page since ``began`` and gave nothing; empty when there is none."""
         silent = (mirror.name for mirror in mirrors if self._indexes.gave_nothing(mirror, wanted.project, began=began))
         return next(silent, "")
+
+
+class _Body:
+    """The pieces of a body, and what is to be let go of when no more of it is wanted."""
+
+    def __init__(self, pieces: Iterator[bytes], held: contextlib.ExitStack) -> None:
+        self._pieces, self._held = pieces, held
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._pieces
+
+    def close(self) -> None:
+        self._held.close()
 
 
 def note_transaction(handler: Handler, registry: Any) -> Handler:

@@ -59,6 +59,12 @@ class Upstream:
             return self.clock() - max(self._sign, min(self._asking.values())) > QUIET
 
     @property
+    def since_sign(self) -> float:
+        """Seconds since it last gave a sign of life."""
+        with self._lock:
+            return self.clock() - self._sign
+
+    @property
     def answers(self) -> bool:
         """Whether a request to it can be expected to be answered soon."""
         return not (self.down or self.quiet)
@@ -80,7 +86,7 @@ class Upstream:
         with self._lock:
             now = self.clock()
             self._sign = now
-            began = self._asking.pop(request, now)
+            began = self._asking.get(request, now)
             self.slowest = max(self.slowest, now - began)
             self._closed_until = now + min(stay_away, LONGEST_HOLD) if stay_away > 0 else float("-inf")
             if self._probe == request:
@@ -102,7 +108,7 @@ class Upstream:
                 self._probe = None
 
     def left(self, request: int) -> None:
-        """Note that nobody waits for ``request`` any more, whatever came of it."""
+        """Note that nothing more of ``request`` will come: its body is whole, or nobody wants the rest."""
         with self._lock:
             self._asking.pop(request, None)
             if self._probe == request:

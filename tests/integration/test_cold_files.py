@@ -1,0 +1,155 @@
+"""Files that are not here yet: downloaded once, whoever asks and whoever hangs up, and stored only when whole."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urljoin
+
+import pytest
+
+from tests.indexed_server import FILE, JSON, PATIENCE, at_once, get, make_indexes
+from tests.server_process import Server
+from tests.upstream import Distribution, Upstream, make_wheel
+
+pytestmark = pytest.mark.server
+
+BIG = make_wheel("big", "1.0", files={"big.bin": bytes(range(256)) * 16 * 1024})  # 4 MiB
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    with Upstream([BIG]) as running:
+        running.faults.path = "/files/"
+        yield running
+
+
+@pytest.fixture
+def server(tmp_path: Path, upstream: Upstream) -> Iterator[Server]:
+    running = Server(tmp_path / "data").start("--request-timeout", "10")
+    try:
+        make_indexes(running.port, running.auth, upstream)
+        yield running
+    finally:
+        running.end()
+
+
+def path_of(server: Server, wheel: Distribution) -> str:
+    """Where the page says that the file is."""
+    page = f"/root/dev/+simple/{wheel.project}/"
+    told = json.loads(get(server.port, page, JSON).body)
+    (url,) = [file["url"] for file in told["files"] if file["filename"] == wheel.filename]
+    return urljoin(page, url)
+
+
+def stored(server: Server, path: str) -> Path:
+    return server.serverdir / "+files" / path[1:]
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("clients", [8, 32])
+def test_all_who_ask_get_it_by_one_download(server: Server, upstream: Upstream, clients: int) -> None:
+    upstream.faults.bandwidth = 4 * 2**20
+    path = path_of(server, BIG)
+    answers = at_once(server.port, [(path, FILE)] * clients)
+    assert {got.status for got in answers} == {200}
+    assert all(got.body == BIG.content for got in answers)
+    assert upstream.files(BIG.filename) == 1
+    wait_until(stored(server, path).exists)
+    assert stored(server, path).read_bytes() == BIG.content
+    assert get(server.port, path, FILE).body == BIG.content
+    assert upstream.files(BIG.filename) == 1
+
+
+def test_clients_are_sent_what_is_there_before_the_rest_comes(server: Server, upstream: Upstream) -> None:
+    upstream.faults.bandwidth = 2**20
+    path = path_of(server, BIG)
+    connections = [http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE) for _ in range(3)]
+    try:
+        for connection in connections:
+            connection.request("GET", path, headers=FILE)
+            answer = connection.getresponse()
+            assert int(answer.headers["Content-Length"]) == len(BIG.content)
+            assert answer.read(100_000) == BIG.content[:100_000]
+            assert not stored(server, path).exists()
+    finally:
+        for connection in connections:
+            connection.close()
+    # All of them hung up: the download goes on.
+    wait_until(stored(server, path).exists)
+    assert get(server.port, path, FILE).body == BIG.content
+    assert upstream.files(BIG.filename) == 1
+
+
+def test_probes_start_the_one_download_and_no_other(server: Server, upstream: Upstream) -> None:
+    upstream.faults.bandwidth = 4 * 2**20
+    path = path_of(server, BIG)
+    head = get(server.port, path, FILE, "HEAD")
+    assert (head.status, head.body) == (200, b"")
+    assert int(head.headers["content-length"]) == len(BIG.content)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as probe:
+        probe.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nRange: bytes=-1000\r\n\r\n".encode())
+        assert b" 200 " in probe.recv(1000).partition(b"\r\n")[0] + b" "
+    assert get(server.port, path, FILE).body == BIG.content
+    assert upstream.files(BIG.filename) == 1
+
+
+def test_a_download_that_breaks_off_is_short_for_all_and_not_kept(server: Server, upstream: Upstream) -> None:
+    upstream.faults.bandwidth = 4 * 2**20
+    upstream.faults.short_body = True
+    path = path_of(server, BIG)
+    answers = at_once(server.port, [(path, FILE)] * 8)
+    assert not any(got.whole for got in answers)
+    assert all(BIG.content.startswith(got.body) for got in answers)
+    assert upstream.files(BIG.filename) == 1
+    assert not stored(server, path).exists()
+    upstream.faults.short_body = False
+    assert get(server.port, path, FILE).body == BIG.content
+    wait_until(stored(server, path).exists)
+
+
+def test_a_wrong_hash_is_not_kept(server: Server, upstream: Upstream) -> None:
+    upstream.faults.path = "/"
+    upstream.faults.wrong_hash = True
+    path = path_of(server, BIG)
+    assert get(server.port, path, FILE).body == BIG.content  # the client has its own look at the hash
+    assert not stored(server, path).exists()
+
+
+@pytest.mark.parametrize(("status", "told"), [(404, 404), (403, 502), (500, 502), (429, 502)])
+def test_refusals_are_told_to_all_who_asked(server: Server, upstream: Upstream, status: int, told: int) -> None:
+    upstream.faults.latency = 0.3
+    upstream.faults.status = status
+    path = path_of(server, BIG)
+    answers = at_once(server.port, [(path, FILE)] * 8)
+    assert {got.status for got in answers} == {told}
+    assert upstream.files(BIG.filename) <= 2
+    upstream.faults.status = 0
+    assert get(server.port, path, FILE).body == BIG.content
+
+
+def test_memory_does_not_grow_with_the_file(server: Server, upstream: Upstream) -> None:
+    huge = make_wheel("huge", "1.0", files={"huge.bin": bytes(96 * 2**20)})
+    upstream.add(huge)
+    path = path_of(server, huge)
+    before = peak_kib(server)
+    answers = at_once(server.port, [(path, FILE)] * 4)
+    assert [len(got.body) for got in answers] == [len(huge.content)] * 4
+    assert peak_kib(server) - before < 32 * 1024
+    assert not [path for path in server.private.iterdir() if path.stat().st_size > 2**20]
+
+
+def peak_kib(server: Server) -> int:
+    assert server.process is not None
+    lines = Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
