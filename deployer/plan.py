@@ -209,33 +209,58 @@ def members_named(indexes: Mapping[str, Index], groups: Mapping[str, tuple[str, 
 
 def mirrors_below(indexes: Mapping[str, Index], index: str) -> tuple[str, ...]:
     """The mirrors among the direct and indirect bases of ``index``, each once, in order."""
+    return tuple(name for name in _below(indexes, index) if indexes[name].type == "mirror")
+
+
+def _below(indexes: Mapping[str, Index], index: str) -> tuple[str, ...]:
+    """``index`` and all its direct and indirect bases, each once, in order."""
     found: dict[str, None] = {}
-    seen: set[str] = set()
     queue = [index]
     while queue:
         current = queue.pop(0)
-        if current in seen or current not in indexes:
+        if current in found or current not in indexes:
             continue
-        seen.add(current)
-        if indexes[current].type == "mirror":
-            found[current] = None
+        found[current] = None
         queue.extend(indexes[current].bases or ())
     return tuple(found)
+
+
+def merged(indexes: Mapping[str, Index], name: str) -> tuple[str, ...]:
+    """The mirrors below ``name`` that no ordered index keeps apart: a client of it takes the highest version of all."""
+    mirrors = mirrors_below(indexes, name)
+    kept_apart = [set(mirrors_below(indexes, one)) for one in _below(indexes, name) if indexes[one].type == "ordered"]
+    return tuple(
+        mirror
+        for mirror in mirrors
+        if any(other != mirror and not any({mirror, other} <= apart for apart in kept_apart) for other in mirrors)
+    )
 
 
 def _refusals(profile: Profile, facts: Facts) -> Iterator[tuple[str, str]]:
     """Every reason not to go on, as (cause, cure)."""
     for name, index in profile.indexes.items():
-        if index.type == "stage" and len(mirrors := mirrors_below(profile.indexes, name)) > 1:
+        if not index.accept_confusion and (mirrors := merged(profile.indexes, name)):
             yield (
                 f"{name} would merge the mirrors {' and '.join(mirrors)}: whoever publishes a higher version of a "
                 "private name on one of them wins, in any order of bases",
-                "give each mirror a stage of its own, or upload the private packages to a stage",
+                f"make the order real (indexes.{name}.type: ordered), or give it one mirror and upload the private "
+                "packages; accept_confusion: true on it insists",
+            )
+        if index.type == "ordered" and profile.image.ref:
+            yield (
+                f"{name} is of type ordered, which the server of {profile.image.ref} does not know: it would merge",
+                "leave image.ref out: deployer's own image knows it",
+            )
+        if index.credentials is not None and not index.url:
+            yield (
+                f"{name} has credentials and no url: they would go to whatever this host's pip installs from",
+                f"name the upstream that they are for: indexes.{name}.url",
             )
         if index.url and "@" in urlsplit(index.url).netloc:
             yield (
                 f"{name}: the url {mask_url(index.url)} holds credentials, which devpi shows to every reader",
-                "leave user and password out of the url",
+                f"leave user and password out of it, and name them by indexes.{name}.credentials: "
+                '{username: USER, password: "env:VARIABLE"}',
             )
     follows_pip = any(index.type == "mirror" and not index.url for index in profile.indexes.values())
     if follows_pip and "@" in urlsplit(facts.upstream).netloc:
@@ -514,6 +539,12 @@ def _warnings(profile: Profile, network: Network) -> Iterator[str]:
             f"{profile.network.bind} is reachable by others: reads need no password and logins are not throttled; "
             "put a TLS proxy in front"
         )
+    for name, index in profile.indexes.items():
+        if index.accept_confusion and (mirrors := merged(profile.indexes, name)):
+            yield (
+                f"{name} merges the mirrors {' and '.join(mirrors)} (accept_confusion): a public package of a higher "
+                "version replaces a private one"
+            )
     if network.warning:
         yield network.warning
     if network.mode is NetworkMode.HOST and profile.image.ref:

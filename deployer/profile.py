@@ -36,6 +36,13 @@ _DIGEST = r"^$|^sha256:[0-9a-f]{64}$"
 _INSIDE_PATH = r"^/[^\x00-\x1f\x7f,]*$"
 _IDS = r"^$|^[0-9]+:[0-9]+$"
 _SIGNAL = r"^SIG[A-Z0-9]+$"
+# A reference to a secret, never the secret. "command:" is split as a shell would, and no shell runs it.
+_REFERENCE = (
+    r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[/~][^\x00-\x1f\x7f]*|command:[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*"
+    r"|keyring:[^/\x00-\x1f\x7f]+/[^\x00-\x1f\x7f]+)$"
+)
+# PEP 503's names in any spelling, with * for any text.
+_PROJECT_PATTERN = r"^[A-Za-z0-9*]([A-Za-z0-9._*-]*[A-Za-z0-9*])?$"
 _RESTART = r"^(no|always|unless-stopped|on-failure(:[0-9]+)?)$"
 
 FORMS: dict[str, str] = {
@@ -51,6 +58,8 @@ FORMS: dict[str, str] = {
     _INSIDE_PATH: "an absolute path without a comma",
     _IDS: "uid:gid as numbers, like 1000:1000",
     _SIGNAL: "a signal's name, like SIGTERM",
+    _REFERENCE: "a reference to a secret: env:NAME, file:PATH, command:WORDS or keyring:SERVICE/USER",
+    _PROJECT_PATTERN: "a project's name, in which * stands for any text, like acme-*",
     _RESTART: "no, always, unless-stopped, on-failure or on-failure:5",
 }
 """What each pattern asks for, in words: the loader's messages are made of them."""
@@ -63,6 +72,8 @@ EnvName = Annotated[str, StringConstraints(pattern=_ENV_NAME)]
 Size = Annotated[str, StringConstraints(pattern=_SIZE, max_length=20)]
 Memory = Annotated[str, StringConstraints(pattern=_MEMORY, max_length=20)]
 Url = Annotated[str, StringConstraints(pattern=_URL, max_length=2048)]
+SecretRef = Annotated[str, StringConstraints(pattern=_REFERENCE, max_length=4096)]
+ProjectPattern = Annotated[str, StringConstraints(pattern=_PROJECT_PATTERN, max_length=200)]
 Digest = Annotated[str, StringConstraints(pattern=_DIGEST)]
 
 
@@ -131,17 +142,44 @@ class User(Model):
     custom_data: Text = ""
 
 
-MIRROR_KEYS = ("url", "cache_expiry", "project_list", "core_metadata", "external_urls", "web_url", "ignore_serial")
-STAGE_KEYS = ("bases", "acl_upload", "acl_toxresult_upload", "mirror_whitelist", "mirror_whitelist_inheritance")
+MIRROR_KEYS = (
+    *("url", "cache_expiry", "project_list", "core_metadata", "external_urls", "web_url", "ignore_serial"),
+    "credentials",
+)
+MERGING_KEYS = ("mirror_whitelist", "mirror_whitelist_inheritance", "accept_confusion")
+"""Keys about bases that are merged."""
+STAGE_KEYS = ("bases", "acl_upload", "acl_toxresult_upload", *MERGING_KEYS)
+
+
+class Credentials(Model):
+    """What a mirror's upstream wants to see: user and password, or a token. Secrets are references, never values."""
+
+    username: Text = Field("", description="the user, when a password goes with it")
+    password: SecretRef | None = Field(None, description="its password: env:NAME, file:PATH, command:… or keyring:…")
+    token: SecretRef | None = Field(None, description="a token instead: env:NAME, file:PATH, command:… or keyring:…")
+    token_as: Literal["bearer", "user"] = Field("bearer", description="sent as bearer token, or as a user's name")
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if (self.password is None) == (self.token is None):
+            raise ValueError("expected either username and password, or token")
+        if (self.password is not None) != bool(self.username):
+            raise ValueError(
+                "username and password go together; a token has no username (token_as: user sends it as one)"
+            )
+        if ":" in self.username:
+            raise ValueError("a username can't hold a colon")
+        return self
 
 
 class Index(Model):
-    """A mirror of an upstream, or a stage that takes uploads and inherits from its bases.
+    """A mirror of an upstream; a stage that takes uploads and inherits from its bases; or an ordered index, which is a
+    stage whose bases are a priority: a name is served from the first base that owns it, and from no other.
 
     A field that is ``None`` is not owned by the profile: the server keeps what it has.
     """
 
-    type: Literal["mirror", "stage"]
+    type: Literal["mirror", "stage", "ordered"]
     title: Text | None = None
     description: Text | None = None
     custom_data: Text | None = None
@@ -154,22 +192,33 @@ class Index(Model):
     external_urls: bool | None = None
     web_url: Text | None = None
     ignore_serial: bool | None = None
-    # stage
+    credentials: Credentials | None = None
+    # what an ordered index above makes of this one
+    owns: tuple[ProjectPattern, ...] = ()
+    only_owned: bool = False
+    # stage, ordered
     bases: tuple[IndexName, ...] | None = None
     acl_upload: tuple[Text, ...] | None = None
     acl_toxresult_upload: tuple[Text, ...] | None = None
+    # stage
     mirror_whitelist: tuple[Text, ...] | None = None
     mirror_whitelist_inheritance: Literal["intersection", "union"] | None = None
+    accept_confusion: bool = False
 
     @model_validator(mode="after")
     def _fields_fit_type(self) -> Self:
         foreign = {
             "mirror": STAGE_KEYS,
             "stage": MIRROR_KEYS,
+            "ordered": (*MIRROR_KEYS, *MERGING_KEYS),
         }[self.type]
-        given = [name for name in foreign if getattr(self, name) is not None]
+        given = [name for name in foreign if getattr(self, name) not in (None, False)]
         if given:
             raise ValueError(f"an index of type {self.type} has no {', '.join(given)}")
+        if self.type == "ordered" and not self.bases:
+            raise ValueError("an index of type ordered needs bases")
+        if self.only_owned and not self.owns:
+            raise ValueError("only_owned needs the names that are owned: owns")
         return self
 
 

@@ -37,7 +37,7 @@ def schema() -> dict[str, Any]:
             definition["description"] = comments.get(section, "")
         for key, value in definition["properties"].items():
             value.pop("title", None)
-            value["description"] = comments[f"{section}.{key}".removeprefix(".")]
+            value["description"] = comments.get(f"{section}.{key}".removeprefix("."), "") or value["description"]
     for section, definition in (("users", "User"), ("indexes", "Index")):
         entries = made["properties"][section]
         entries["additionalProperties"] = False

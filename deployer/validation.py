@@ -74,10 +74,12 @@ def _cause(details: ErrorDetails, path: KeyPath) -> tuple[str, str]:
     if kind == "extra_forbidden":
         return "unknown key", _other_key(path)
     if kind == "missing":
-        return "is missing", "type: mirror, or type: stage" if key == "type" else ""
+        return "is missing", "type: mirror, stage or ordered" if key == "type" else ""
     if given is None:
         return "has no value", 'give it one ("" is an empty one), or take the key away'
-    return _wanted(details, context, secret=path[:2] == ("image", "env")), _cure(given, context, kind, key)
+    return _wanted(details, context, secret=path[:2] == ("image", "env") or "credentials" in path), _cure(
+        given, context, kind, key
+    )
 
 
 def _wanted(details: ErrorDetails, context: Mapping[str, Any], *, secret: bool) -> str:

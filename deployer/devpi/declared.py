@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from deployer.devpi.fields import INDEX_FIELDS, Value
+from deployer.devpi.fields import INDEX_FIELDS, Value, normal
 from deployer.devpi.topology import ROOT, Node, Topology
 from deployer.secrets import BLANK, mask_url
 
@@ -26,7 +26,12 @@ _STAGE = {
     name: name
     for name in ("bases", "acl_upload", "acl_toxresult_upload", "mirror_whitelist", "mirror_whitelist_inheritance")
 }
-KEYS: Mapping[str, Mapping[str, str]] = {"mirror": _COMMON | _MIRROR, "stage": _COMMON | _STAGE}
+_ORDERED = {name: name for name in ("bases", "acl_upload", "acl_toxresult_upload")}
+KEYS: Mapping[str, Mapping[str, str]] = {
+    "mirror": _COMMON | _MIRROR,
+    "stage": _COMMON | _STAGE,
+    "ordered": _COMMON | _ORDERED,
+}
 """Of each type of index: the key of a profile and the field of the server that it owns."""
 _OPPOSITE = frozenset({"project_list"})
 """Keys that say the opposite of their field."""
@@ -43,7 +48,7 @@ def wanted(users: Mapping[str, User], indexes: Mapping[str, Index], *, default_m
     for owner in (name.partition("/")[0] for name in indexes):
         if owner != ROOT:
             nodes.setdefault(owner, Node())
-    return Topology(users=nodes, indexes={name: _node(index, default_mirror_url) for name, index in indexes.items()})
+    return Topology(users=nodes, indexes={name: _node(name, indexes, default_mirror_url) for name in indexes})
 
 
 def _user_fields(user: User) -> dict[str, Value]:
@@ -51,7 +56,8 @@ def _user_fields(user: User) -> dict[str, Value]:
     return {name: getattr(user, name) for name in USER_KEYS if getattr(user, name)}
 
 
-def _node(index: Index, default_url: str) -> Node:
+def _node(index_name: str, indexes: Mapping[str, Index], default_url: str) -> Node:
+    index = indexes[index_name]
     fields: dict[str, Value] = {"type": index.type}
     for key, name in KEYS[index.type].items():
         value = getattr(index, key)
@@ -65,9 +71,40 @@ def _node(index: Index, default_url: str) -> Node:
     else:
         # devpi's own default lets anonymous clients write test results into the data directory.
         fields.setdefault("acl_toxresult_upload", ())
-        # Empty is what keeps a public package from replacing a private one of the same name.
-        initial = {"mirror_whitelist": ()}
+        # A release, once it was installed somewhere, must not become another.
+        initial = {"volatile": False}
+    if index.type == "stage":
+        # Empty is what keeps a public package from replacing an uploaded one of the same name.
+        initial["mirror_whitelist"] = ()
+    if index.type == "ordered":
+        fields |= _ownership(index_name, indexes)
     return Node(fields=fields, initial={name: value for name, value in initial.items() if name not in fields})
+
+
+def _ownership(name: str, indexes: Mapping[str, Index]) -> dict[str, Value]:
+    """Who owns which names, for an ordered index: it knows that by itself, no upstream has to be asked.
+
+    What an index below a base owns, the base owns. Entries are ``base:pattern``.
+    """
+    bases = [base for base in indexes[name].bases or () if base in indexes]
+    below = {name: [indexes[name]], **{base: [indexes[one] for one in _below(base, indexes)] for base in bases}}
+    entries = (f"{base}:{normal(pattern)}" for base, found in below.items() for one in found for pattern in one.owns)
+    return {
+        "owns": INDEX_FIELDS["owns"](tuple(entries)),
+        "only_owned": INDEX_FIELDS["only_owned"](tuple(base for base in bases if indexes[base].only_owned)),
+    }
+
+
+def _below(name: str, indexes: Mapping[str, Index]) -> tuple[str, ...]:
+    """An index and all that it inherits from, each once."""
+    found: dict[str, None] = {}
+    queue = [name]
+    while queue:
+        current = queue.pop(0)
+        if current in indexes and current not in found:
+            found[current] = None
+            queue += indexes[current].bases or ()
+    return tuple(found)
 
 
 def exported(topology: Topology) -> dict[str, Any]:
@@ -83,10 +120,24 @@ def exported(topology: Topology) -> dict[str, Any]:
     indexes: dict[str, Any] = {
         name: told for name, node in topology.indexes.items() if (told := _told(node)) is not None
     }
+    _tell_owners(topology, indexes)
     # What every profile has unless it says otherwise.
     for name in ("root/pypi", "root/dev"):
         indexes.setdefault(name, None)
     return {"users": users, "indexes": indexes}
+
+
+def _tell_owners(topology: Topology, indexes: Mapping[str, Any]) -> None:
+    """A profile says of the bases what the server says of an ordered index."""
+    for node in topology.indexes.values():
+        owns, only_owned = node.fields.get("owns", ()), node.fields.get("only_owned", ())
+        for base, _, pattern in (str(entry).partition(":") for entry in (owns if isinstance(owns, tuple) else ())):
+            if indexes.get(base) is not None:
+                known = indexes[base].setdefault("owns", [])
+                known += [pattern] if pattern not in known else []
+        for base in only_owned if isinstance(only_owned, tuple) else ():
+            if indexes.get(base) is not None:
+                indexes[base]["only_owned"] = True
 
 
 def _told(node: Node) -> dict[str, Any] | None:

@@ -51,7 +51,16 @@ def _acl(value: object) -> tuple[str, ...]:
 
 def _projects(value: object) -> tuple[str, ...]:
     # PEP 503's normal form, which devpi stores; "*" stands for every project.
-    return tuple(sorted({re.sub(r"[-_.]+", "-", name).lower() for name in _names(value)}))
+    return tuple(sorted({normal(name) for name in _names(value)}))
+
+
+def normal(name: str) -> str:
+    """A project's name as PEP 503 compares it; a pattern's ``*`` stays."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _entries(value: object) -> tuple[str, ...]:
+    return tuple(sorted(set(_names(value))))
 
 
 INDEX_FIELDS: Mapping[str, Callable[[object], Value]] = {
@@ -72,6 +81,9 @@ INDEX_FIELDS: Mapping[str, Callable[[object], Value]] = {
     "acl_toxresult_upload": _acl,
     "mirror_whitelist": _projects,
     "mirror_whitelist_inheritance": _text,
+    # Of the type `ordered`, which is our own plugin's.
+    "owns": _entries,
+    "only_owned": _entries,
 }
 """Every field that a profile can own, with the form in which devpi stores its values."""
 USER_FIELDS: Mapping[str, Callable[[object], Value]] = {

@@ -39,6 +39,10 @@ INDEXES = {
         mirror_whitelist=("*",),
         mirror_whitelist_inheritance="union",
     ),
+    "root/private": Index(
+        type="mirror", url="https://private.example.com/", volatile=True, owns=("acme-*", "shop"), only_owned=True
+    ),
+    "root/both": Index(type="ordered", bases=("root/private", "root/pypi"), volatile=False, acl_upload=("dev",)),
     "dev/work": Index(type="stage", bases=("root/dev",), mirror_whitelist=(), title=""),
 }
 
@@ -124,7 +128,8 @@ def test_the_version_tells_the_dialect(version: str, major: int | None) -> None:
 
 def test_every_key_of_a_type_owns_a_known_field() -> None:
     own = {"type", *(name for keys in KEYS.values() for name in keys.values())}
-    assert own == set(INDEX_FIELDS)
+    # What an ordered index says of its bases, each base says of itself.
+    assert own | {"owns", "only_owned"} == set(INDEX_FIELDS)
 
 
 # Groups

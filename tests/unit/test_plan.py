@@ -12,7 +12,7 @@ import pytest
 from deployer.errors import ConflictError, DeployerError, Refused
 from deployer.facts import Ceiling, Content, DataFacts, Facts, PortFacts
 from deployer.plan import CONTAINER_UID, Plan, base_url, data_path, mirrors_below, plan, size
-from deployer.profile import Image, Index, Network, Profile, Server
+from deployer.profile import Credentials, Image, Index, Network, Profile, Server
 from deployer.spec import Container, EngineInfo, EngineName, NetworkMode, State
 
 HOME = Path("/home/someone")
@@ -221,6 +221,48 @@ def test_two_mirrors_under_one_stage_are_refused_also_through_another_stage() ->
     assert "root/a and root/b" in refuse(Refused, Profile(indexes=direct)).message
     indirect = MIRRORS | {"root/mid": stage("root/a"), "root/dev": stage("root/mid", "root/b")}
     assert "root/dev" in refuse(Refused, Profile(indexes=indirect)).message
+
+
+def ordered(*bases: str) -> Index:
+    return Index(type="ordered", bases=bases)
+
+
+def test_the_refusal_names_the_two_safe_ways_and_the_key_that_insists() -> None:
+    hint = refuse(Refused, Profile(indexes=MIRRORS | {"root/dev": stage("root/a", "root/b")})).hint
+    assert all(word in hint for word in ("type: ordered", "upload the private packages", "accept_confusion: true"))
+
+
+def test_an_ordered_index_may_have_two_mirrors_and_be_a_base_itself() -> None:
+    indexes = MIRRORS | {"root/dev": ordered("root/a", "root/b"), "root/team": stage("root/dev")}
+    assert make(Profile(indexes=indexes)).warnings == ()
+
+
+def test_an_ordered_index_beside_a_mirror_that_it_does_not_have_keeps_nothing_apart() -> None:
+    indexes = {
+        **MIRRORS,
+        "root/c": Index(type="mirror", url="https://c.example.com/"),
+        "root/ab": ordered("root/a", "root/b"),
+        "root/dev": stage("root/ab", "root/c"),
+    }
+    assert "root/dev would merge the mirrors" in refuse(Refused, Profile(indexes=indexes)).message
+
+
+def test_credentials_need_the_address_that_they_are_for() -> None:
+    index = Index(type="mirror", credentials=Credentials(token="env:TOKEN"))
+    assert "whatever" in refuse(Refused, Profile(indexes={"root/a": index, "root/dev": stage("root/a")})).message
+
+
+def test_insisting_on_confusion_is_told_as_a_warning() -> None:
+    insists = Index(type="stage", bases=("root/a", "root/b"), accept_confusion=True)
+    (warning,) = make(Profile(indexes=MIRRORS | {"root/dev": insists})).warnings
+    assert "root/dev merges the mirrors root/a and root/b" in warning
+
+
+def test_an_image_that_does_not_know_the_order_is_refused() -> None:
+    profile = Profile(
+        indexes=MIRRORS | {"root/dev": ordered("root/a", "root/b")}, image=Image(ref="example.com/devpi:6")
+    )
+    assert "does not know" in refuse(Refused, profile).message
 
 
 def test_one_mirror_reached_on_two_ways_is_one_mirror() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
 
-from deployer.profile import DATA_CHOICES, FORMS, Clients, Image, Index, Network, Profile, Server, User
+from deployer.profile import DATA_CHOICES, FORMS, Clients, Credentials, Image, Index, Network, Profile, Server, User
 
 MODELS: tuple[type[BaseModel], ...] = (Profile, Network, Image, Server, User, Index, Clients)
 
@@ -56,16 +56,20 @@ def test_a_profile_survives_json() -> None:
         ("url", "https://example.com/", "mirror"),
         ("cache_expiry", 1, "mirror"),
         ("project_list", True, "mirror"),
-        ("bases", [], "stage"),
-        ("acl_upload", ["root"], "stage"),
+        ("credentials", {"token": "env:TOKEN"}, "mirror"),
+        ("bases", ["root/x"], "stage ordered"),
+        ("acl_upload", ["root"], "stage ordered"),
         ("mirror_whitelist", ["*"], "stage"),
-        ("title", "x", None),
-        ("volatile", True, None),
+        ("accept_confusion", True, "stage"),
+        ("owns", ["acme-*"], "mirror stage ordered"),
+        ("title", "x", "mirror stage ordered"),
+        ("volatile", True, "mirror stage ordered"),
     ],
 )
-def test_an_index_has_the_fields_of_its_type(kind: str, field: str, value: object, owner: str | None) -> None:
-    given = {"type": kind, field: value}
-    if owner in (kind, None):
+def test_an_index_has_the_fields_of_its_type(kind: str, field: str, value: object, owner: str) -> None:
+    needed = {"ordered": {"bases": ["root/x"]}, "mirror": {"url": "https://example.com/"}, "stage": {}}
+    given = {"type": kind, **needed[kind], field: value}
+    if kind in owner.split():
         assert getattr(Index.model_validate(given), field) is not None
     else:
         with pytest.raises(ValidationError, match=f"an index of type {kind} has no {field}"):
@@ -149,3 +153,52 @@ def test_every_pattern_has_its_words() -> None:
         return set().union(*map(patterns, schema)) if isinstance(schema, list) else set()
 
     assert patterns(Profile.model_json_schema()) == set(FORMS)
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"type": "ordered"}, "needs bases"),
+        ({"type": "stage", "only_owned": True}, "only_owned needs the names"),
+        ({"type": "stage", "owns": ["acme core"]}, "pattern"),
+        ({"type": "stage", "owns": ["[a-z]*"]}, "pattern"),
+    ],
+)
+def test_what_an_ordered_index_needs_is_asked_for(given: object, why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        Index.model_validate(given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"username": "deploy", "password": "env:TOKEN"},
+        {"username": "deploy", "password": "file:/run/secrets/token"},
+        {"username": "deploy", "password": "file:~/token"},
+        {"token": "command:vault read -field=token secret/pypi"},
+        {"token": "keyring:packages.example.com/deploy", "token_as": "user"},
+    ],
+)
+def test_credentials_are_references(given: object) -> None:
+    Credentials.model_validate(given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"username": "deploy"},
+        {"password": "env:TOKEN"},
+        {"username": "deploy", "token": "env:TOKEN"},
+        {"username": "deploy", "password": "env:A", "token": "env:B"},
+        {"username": "a:b", "password": "env:A"},
+        {"username": "deploy", "password": "hunter2"},
+        {"username": "deploy", "password": "file:relative"},
+        {"token": "env:1"},
+        {"token": "command: "},
+        {"token": "keyring:service"},
+    ],
+)
+def test_no_other_credentials_are_taken(given: object) -> None:
+    with pytest.raises(ValidationError):
+        Credentials.model_validate(given)

@@ -286,3 +286,26 @@ def test_any_json_parses_or_is_a_value_error(raw: dict[str, object]) -> None:
     except ValueError:
         return
     assert topology.users.keys() == raw.keys()
+
+
+def test_an_ordered_index_knows_itself_what_is_owned_below_it() -> None:
+    indexes = {
+        "root/pypi": Index(type="mirror", url=UPSTREAM),
+        "root/private": Index(type="mirror", url=UPSTREAM, owns=("Acme_*", "shop"), only_owned=True),
+        "root/team": Index(type="stage", bases=("root/private",), owns=("team-*",)),
+        "root/dev": Index(type="ordered", bases=("root/team", "root/pypi"), owns=("local",)),
+        "root/flat": Index(type="ordered", bases=("root/private", "root/pypi")),
+    }
+    made = wanted({}, indexes, default_mirror_url="").indexes
+    assert made["root/dev"].fields["owns"] == (
+        "root/dev:local",
+        "root/team:acme-*",
+        "root/team:shop",
+        "root/team:team-*",
+    )
+    assert made["root/dev"].fields["only_owned"] == ()
+    assert made["root/flat"].fields["owns"] == ("root/private:acme-*", "root/private:shop")
+    assert made["root/flat"].fields["only_owned"] == ("root/private",)
+    assert made["root/dev"].fields["acl_toxresult_upload"] == ()
+    assert made["root/dev"].initial == {"volatile": False}
+    assert "owns" not in made["root/private"].fields
