@@ -45,6 +45,7 @@ class PortFacts:
     number: int
     free: bool = True
     holder: str = ""
+    privileged: bool = False  # only root may listen there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,7 @@ class Facts:
     data: DataFacts | None = None  # None: a volume
     current: Container | None = None  # whatever carries the name now
     selinux: bool = False
+    lingering: bool | None = None  # systemd keeps this user's programs after the last logout; None: no systemd
     ceiling: Ceiling | None = None  # None: this user may raise limits, or the engine is not started by this user
     ca_file: Path | None = None
     proxies: Mapping[str, str] = field(default_factory=dict)

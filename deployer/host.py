@@ -76,6 +76,7 @@ def port_facts(bind: IPv4Address | IPv6Address, number: int, *, held_by_us: bool
     """
     if held_by_us:
         return PortFacts(number=number)
+    privileged = 0 < number < _first_unprivileged_port()
     family = socket.AF_INET6 if bind.version == 6 else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         # As servers do: a port in TIME_WAIT is free, one that is listened on is not.
@@ -83,10 +84,31 @@ def port_facts(bind: IPv4Address | IPv6Address, number: int, *, held_by_us: bool
         try:
             probe.bind((str(bind), number))
         except PermissionError:
-            return PortFacts(number=number, free=False, holder="the kernel (ports below 1024 need root)")
+            # Who else has it can't be found out by trying; whether it is needed by us is not decided here.
+            return PortFacts(number=number, free=not (holder := _holder(number)), holder=holder, privileged=True)
         except OSError as error:
             return PortFacts(number=number, free=False, holder=_holder(number) or _reason(error))
-        return PortFacts(number=probe.getsockname()[1])
+        return PortFacts(number=probe.getsockname()[1], privileged=privileged)
+
+
+def _first_unprivileged_port() -> int:
+    """Below it, only root may listen (ip-sysctl, ip_unprivileged_port_start)."""
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    except (OSError, ValueError):
+        return 1024
+
+
+def lingering() -> bool | None:
+    """Whether this user's programs outlive the last logout and start at boot (loginctl(1), enable-linger)."""
+    import pwd
+
+    if not Path("/run/systemd/system").exists():
+        return None
+    try:
+        return (Path("/var/lib/systemd/linger") / pwd.getpwuid(os.getuid()).pw_name).exists()
+    except KeyError:
+        return None
 
 
 def _reason(error: OSError) -> str:

@@ -153,7 +153,7 @@ def plan(profile: Profile, facts: Facts, *, name: str, profile_name: str) -> Pla
     network = choose(profile, facts, profile_name=profile_name)
     data = _data(profile, facts)
     _check_owner(facts, name=name)
-    _check_port(facts)
+    _check_port(facts, network.mode)
     url = base_url(profile.network.bind, facts.port.number)
     index = profile.clients.index
     spec = _spec(profile, facts, data, network.mode, name=name, profile_name=profile_name, url=url)
@@ -179,7 +179,7 @@ def plan(profile: Profile, facts: Facts, *, name: str, profile_name: str) -> Pla
         ),
         ready_timeout=timedelta(seconds=profile.server.ready_timeout),
         loopback=profile.network.bind.is_loopback,
-        warnings=tuple(_warnings(profile, network)),
+        warnings=tuple(_warnings(profile, facts, network)),
     )
 
 
@@ -291,7 +291,16 @@ def _check_owner(facts: Facts, *, name: str) -> None:
         )
 
 
-def _check_port(facts: Facts) -> None:
+def _check_port(facts: Facts, mode: NetworkMode) -> None:
+    engine, port = facts.engine, facts.port.number
+    inside = engine.name is not EngineName.PROCESS
+    root_listens = mode is NetworkMode.BRIDGE and not engine.rootless if inside else facts.uid == 0
+    if facts.port.privileged and not root_listens:
+        who = f"a rootless {engine.name}" if engine.rootless else "a server that does not run as root"
+        raise ConflictError(
+            f"port {port} is for root only, and {who} can't listen there",
+            hint=f"choose a higher one with --port N, or: sudo sysctl net.ipv4.ip_unprivileged_port_start={port}",
+        )
     if not facts.port.free:
         holder = f" by {facts.port.holder}" if facts.port.holder else ""
         raise ConflictError(
@@ -493,6 +502,7 @@ def _spec(
         tmpfs=(TMPFS,),
         ports=(Port(host_ip=bind, host_port=port, container_port=inner),) if published else (),
         user=_user(profile, facts, data),
+        userns=_userns(profile, facts, data),
         stop_signal=image.stop_signal,
         limits=_limits(profile, facts),
         read_only=image.read_only,
@@ -500,14 +510,20 @@ def _spec(
     )
 
 
-def _limits(profile: Profile, facts: Facts) -> Limits:
+def _wanted_limits(profile: Profile) -> Limits:
     server = profile.server
-    limits = Limits(
+    return Limits(
         memory=_memory(server.memory, own=not profile.image.ref),
         pids=server.pids,
         nofile=server.nofile,
         cpus=server.cpus,
     )
+
+
+def _limits(profile: Profile, facts: Facts) -> Limits:
+    """What is wanted, without what this engine can't hold a container to."""
+    nothing = Limits()
+    limits = replace(_wanted_limits(profile), **{name: getattr(nothing, name) for name in facts.engine.unheld})
     if facts.engine.name is not EngineName.PODMAN or facts.ceiling is None:
         return limits
     # podman is a child of ours, and asks for more processes and files than this host's root may give.
@@ -528,12 +544,22 @@ def _user(profile: Profile, facts: Facts, data: DataPlan) -> str:
         return profile.image.user
     if data.kind == "volume":
         return ""  # a new volume belongs to the image's own user
-    if facts.engine.rootless:
+    if facts.engine.rootless and facts.engine.name is not EngineName.PODMAN:
         return "0:0"  # which is the invoking user on the host, and nobody more
     return f"{data.uid}:{data.gid}"
 
 
-def _warnings(profile: Profile, network: Network) -> Iterator[str]:
+def _userns(profile: Profile, facts: Facts, data: DataPlan) -> str:
+    """Where the user inside must be mapped to the invoking one, so that the files on the host are that one's."""
+    if not facts.engine.rootless or facts.engine.name is not EngineName.PODMAN or data.kind == "volume":
+        return ""
+    if not profile.image.user:
+        return "keep-id"
+    uid, _, gid = profile.image.user.partition(":")
+    return f"keep-id:uid={uid},gid={gid}"
+
+
+def _warnings(profile: Profile, facts: Facts, network: Network) -> Iterator[str]:
     if not profile.network.bind.is_loopback:
         yield (
             f"{profile.network.bind} is reachable by others: reads need no password and logins are not throttled; "
@@ -545,6 +571,14 @@ def _warnings(profile: Profile, network: Network) -> Iterator[str]:
                 f"{name} merges the mirrors {' and '.join(mirrors)} (accept_confusion): a public package of a higher "
                 "version replaces a private one"
             )
+    dropped = [name for name in facts.engine.unheld if getattr(_wanted_limits(profile), name)]
+    if dropped:
+        yield (
+            f"{facts.engine.name} can't limit {', '.join(dropped)} here, so the server runs without: a rootless engine "
+            "needs control groups of version 2, delegated to its user"
+        )
+    if facts.engine.rootless and facts.lingering is False:
+        yield f"a rootless {facts.engine.name} ends with its user's last logout: loginctl enable-linger"
     if network.warning:
         yield network.warning
     if network.mode is NetworkMode.HOST and profile.image.ref:

@@ -12,7 +12,7 @@ from deployer.engines import Detection, detect, open_engine
 from deployer.engines.base import Engine
 from deployer.errors import ConflictError
 from deployer.facts import Facts
-from deployer.host import ca_file, ceiling, data_facts, port_facts, proxies, selinux_enforcing
+from deployer.host import ca_file, ceiling, data_facts, lingering, port_facts, proxies, selinux_enforcing
 from deployer.loader import Loaded, Override, load
 from deployer.network import conclusive, upstreams
 from deployer.plan import CA_TARGET, Plan, data_path, plan
@@ -163,6 +163,7 @@ def gather(
         current=current,
         selinux=selinux_enforcing(),
         ceiling=ceiling(),
+        lingering=lingering(),
         ca_file=ca_file(profile.network.ca_file, pip_cert=config.value("cert"), env=os.environ),
         proxies=proxies(os.environ),
         upstream=upstream.value if upstream else "",

@@ -100,6 +100,8 @@ class ContainerSpec:
     network: NetworkMode = NetworkMode.BRIDGE
     ports: tuple[Port, ...] = ()
     user: str = ""  # "uid:gid"; empty = the image's own
+    userns: str = ""
+    """How users inside map to users of this host, in podman's words; empty = as the engine does by itself."""
     restart: str = "unless-stopped"  # "no" | "on-failure:N" | "unless-stopped" | "always"
     stop_signal: str = "SIGINT"
     stop_timeout: timedelta = timedelta(seconds=10)
@@ -162,6 +164,8 @@ class EngineInfo:
     version: str
     rootless: bool = False
     how: str = ""
+    unheld: tuple[str, ...] = ()
+    """Limits (fields of :class:`Limits`) that it can't hold a container to on this host."""
 
 
 @dataclass(frozen=True, kw_only=True)

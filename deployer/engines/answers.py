@@ -24,7 +24,7 @@ def container_from(raw: dict[str, Any], dialect: Dialect) -> Container:
         name=str(raw.get("Name", "")).lstrip("/"),
         state=state,
         image=str(_at(raw, "Config", "Image") or raw.get("ImageName") or raw.get("Image") or ""),
-        image_id=_digest(raw.get("Image")),
+        image_id=_image_id(raw.get("Image")),
         labels=dict(_at(raw, "Config", "Labels") or {}),
         exit_code=code if isinstance(code, int) and state is State.STOPPED else None,
         oom_killed=bool(_at(raw, "State", "OOMKilled")),
@@ -42,6 +42,12 @@ def _digest(text: Any) -> str:
     """Image ids with their algorithm, as docker writes them; podman leaves it out."""
     value = str(text or "")
     return f"sha256:{value}" if len(value) == 64 and ":" not in value else value
+
+
+def _image_id(text: Any) -> str:
+    """The id of a container's image; nerdctl gives its name there, which is no id."""
+    value = _digest(text)
+    return value if value.startswith("sha256:") else ""
 
 
 def _ports(raw: dict[str, Any]) -> tuple[Port, ...]:

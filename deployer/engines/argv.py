@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from deployer.engines.answers import container_from, image_from
-from deployer.engines.dialects import Dialect
+from deployer.engines.dialects import Dialect, Nature
 from deployer.engines.runner import Completed, ProcessFailed, Runner
 from deployer.errors import ConflictError, EngineError, EngineUnreachable, ImageUnavailable
 from deployer.spec import (
@@ -31,6 +32,9 @@ _ENGINE_FAILED = frozenset({125, 126, 127})
 """Exit codes of ``run`` that are the engine's own (its manual): nothing ran."""
 BUILD_LINES = 12
 """Lines of a failed build that are shown."""
+
+_LOGGED = re.compile(r'^time=\S+ level=\w+ msg=("(?:[^"\\]|\\.)*")')
+"""How nerdctl and podman write to a log what is meant for a person; the message is quoted as JSON is."""
 
 
 class ArgvEngine:
@@ -111,14 +115,16 @@ class ArgvEngine:
                 f"{self.name} is installed, but its engine does not answer",
                 hint=f"{self._dialect.start}, or --engine process",
             )
-        return EngineInfo(name=self.name, version=answer, rootless=self._rootless(), how=path)
+        nature = self._nature()
+        return EngineInfo(name=self.name, version=answer, rootless=nature.rootless, how=path, unheld=nature.unheld)
 
-    def _rootless(self) -> bool:
-        """Asked only of an engine that may be: root's is not, nor one that is reached through root's socket."""
+    def _nature(self) -> Nature:
+        """Asked only of an engine that may be rootless: root's own is not."""
         if os.getuid() == 0 and "DOCKER_HOST" not in os.environ:
-            return False
-        done = self._call(*self._dialect.rootless, timeout=PROBE_TIMEOUT)
-        return self._dialect.rootless_mark in done.stdout
+            return Nature(rootless=False)
+        done = self._checked(*self._dialect.info, timeout=PROBE_TIMEOUT)
+        answer = self._json(done)
+        return self._dialect.nature(answer if isinstance(answer, dict) else {})
 
     def can_build_with_secrets(self) -> bool:
         words = self._dialect.builds_with_secrets
@@ -276,4 +282,7 @@ class ArgvEngine:
 def _last_line(text: str) -> str:
     """The line that says what is wrong: engines end with advice on their own --help."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and "--help" not in line]
-    return lines[-1] if lines else "no reason given"
+    if not lines:
+        return "no reason given"
+    logged = _LOGGED.search(lines[-1])
+    return " ".join(json.loads(logged[1]).split()) if logged else lines[-1]

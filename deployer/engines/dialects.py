@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from deployer.spec import EngineName, State
 
@@ -23,6 +24,33 @@ RUNTIME_CURES = (
 
 
 @dataclass(frozen=True, kw_only=True)
+class Nature:
+    """``unheld``: the limits that an engine of this nature does not hold containers to."""
+
+    rootless: bool
+    unheld: tuple[str, ...] = ()
+
+
+def docker_nature(info: Mapping[str, Any]) -> Nature:
+    """As docker and nerdctl tell it. A limit that is not spoken of is taken for held."""
+    keys = {"memory": "MemoryLimit", "pids": "PidsLimit", "cpus": "CpuCfsQuota"}
+    return Nature(
+        rootless=any("rootless" in str(option) for option in info.get("SecurityOptions") or ()),
+        unheld=tuple(limit for limit, key in keys.items() if info.get(key) is False),
+    )
+
+
+def podman_nature(info: Mapping[str, Any]) -> Nature:
+    """A rootless podman holds the limits whose controllers were delegated to the user (podman-run(1))."""
+    host = info.get("host") or {}
+    rootless = bool((host.get("security") or {}).get("rootless"))
+    given = host.get("cgroupControllers") or () if host.get("cgroupVersion") != "v1" else ()
+    controllers = {"memory": "memory", "pids": "pids", "cpus": "cpu"}
+    unheld = tuple(limit for limit, name in controllers.items() if rootless and name not in given)
+    return Nature(rootless=rootless, unheld=unheld)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dialect:
     """One engine's ways. Patterns are searched in stderr, ignoring case."""
 
@@ -31,9 +59,10 @@ class Dialect:
     """Words that make it answer with JSON, and only when the engine itself answers (not its client alone)."""
     version_key: tuple[str, ...]
     """Where the engine's version is in that answer."""
-    rootless: tuple[str, ...]
-    """Words that tell, as JSON, whether it runs rootless; asked only where that is possible."""
-    rootless_mark: str
+    info: tuple[str, ...]
+    """Words that make it tell about itself in JSON; asked only of an engine that may be rootless."""
+    nature: Callable[[Mapping[str, Any]], Nature]
+    """What that answer means."""
     build: tuple[str, ...] = ("build", "--network=host")
     builds_with_secrets: tuple[str, ...] | None = ()
     """Words that succeed where a build can be given secrets; none needed when empty, never when None."""
@@ -56,7 +85,8 @@ class Dialect:
         r"address already in use|port is already allocated|bind for", re.IGNORECASE
     )
     image_missing: re.Pattern[str] = re.compile(
-        r"no such image|unable to find image|image not known|image.* not found|pull access denied", re.IGNORECASE
+        r"no such image|unable to find image|image not known|image.* not (found|available)|pull access denied",
+        re.IGNORECASE,
     )
     states: Mapping[str, State] = field(
         default_factory=lambda: {
@@ -80,8 +110,8 @@ DIALECTS: Mapping[EngineName, Dialect] = {
         name=EngineName.NERDCTL,
         version=("version", "--format", "{{json .}}"),
         version_key=("Client", "Version"),
-        rootless=("info", "--format", "{{json .SecurityOptions}}"),
-        rootless_mark="rootless",
+        info=("info", "--format", "{{json .}}"),
+        nature=docker_nature,
         # BuildKit behind nerdctl grants no host network unless it was told to.
         build=("build",),
         install="see your distribution, or the nerdctl project's own archive",
@@ -91,8 +121,8 @@ DIALECTS: Mapping[EngineName, Dialect] = {
         name=EngineName.DOCKER,
         version=("version", "--format", "{{json .}}"),
         version_key=("Server", "Version"),
-        rootless=("info", "--format", "{{json .SecurityOptions}}"),
-        rootless_mark="rootless",
+        info=("info", "--format", "{{json .}}"),
+        nature=docker_nature,
         builds_with_secrets=("buildx", "version"),
         install="apt-get install docker.io",
         start="systemctl start docker",
@@ -101,8 +131,8 @@ DIALECTS: Mapping[EngineName, Dialect] = {
         name=EngineName.PODMAN,
         version=("version", "--format", "json"),
         version_key=("Client", "Version"),
-        rootless=("info", "--format", "json"),
-        rootless_mark='"rootless": true',
+        info=("info", "--format", "json"),
+        nature=podman_nature,
         # Without a registry search list podman takes short names for local ones only.
         install="apt-get install podman",
         start="podman system migrate",

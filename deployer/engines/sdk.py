@@ -155,9 +155,13 @@ class SdkEngine:
     def probe(self) -> EngineInfo:
         with self._told("version"):
             version = self._client.version()
-            rootless = any("rootless" in option for option in self._client.info().get("SecurityOptions") or ())
+            nature = _DIALECT.nature(self._client.info())
         return EngineInfo(
-            name=self.name, version=str(version["Version"]), rootless=rootless, how=str(self._client.api.base_url)
+            name=self.name,
+            version=str(version["Version"]),
+            rootless=nature.rootless,
+            how=str(self._client.api.base_url),
+            unheld=nature.unheld,
         )
 
     def can_build_with_secrets(self) -> bool:

@@ -116,8 +116,55 @@ def test_existing_data_keeps_its_owner_when_root_deploys() -> None:
     assert not made.data.create
 
 
+ROOTLESS = EngineInfo(name=EngineName.PODMAN, version="5", rootless=True)
+
+
 def test_a_rootless_engine_runs_as_the_invoking_user() -> None:
-    assert make(engine=EngineInfo(name=EngineName.PODMAN, version="5", rootless=True)).spec.user == "0:0"
+    for name in (EngineName.DOCKER, EngineName.NERDCTL):
+        spec = make(engine=replace(ROOTLESS, name=name)).spec
+        assert (spec.user, spec.userns) == ("0:0", "")
+    spec = make(engine=ROOTLESS).spec
+    assert (spec.user, spec.userns) == ("1000:1000", "keep-id")
+    # Another user inside is still the invoking one on the host.
+    spec = make(Profile(image=Image(ref="x", user="77:78")), engine=ROOTLESS).spec
+    assert (spec.user, spec.userns) == ("77:78", "keep-id:uid=77,gid=78")
+    spec = make(Profile(data="volume:packages"), engine=ROOTLESS, data=None).spec
+    assert (spec.user, spec.userns) == ("", "")
+
+
+def test_limits_that_cannot_be_held_are_left_out_and_told() -> None:
+    made = make(Profile(server=Server(cpus=0)), engine=replace(ROOTLESS, unheld=("memory", "pids", "cpus")))
+    assert (made.spec.limits.memory, made.spec.limits.pids, made.spec.limits.nofile) == ("", 0, 4096)
+    (warning,) = made.warnings
+    assert "memory, pids here" in warning
+    assert make(engine=ROOTLESS).warnings == ()
+
+
+def test_lingering_is_told_where_the_server_would_end_with_the_last_logout() -> None:
+    told = {answer: make(engine=ROOTLESS, lingering=answer).warnings for answer in (True, False, None)}
+    assert [len(told[answer]) for answer in (True, False, None)] == [0, 1, 0]
+    assert "loginctl enable-linger" in told[False][0]
+    assert make(lingering=False).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("engine", "uid", "mode", "refused"),
+    [
+        (EngineInfo(name=EngineName.DOCKER, version="1"), 1000, "bridge", False),
+        (EngineInfo(name=EngineName.DOCKER, version="1"), 0, "host", True),
+        (EngineInfo(name=EngineName.DOCKER, version="1", rootless=True), 1000, "bridge", True),
+        (ROOTLESS, 1000, "bridge", True),
+        (EngineInfo(name=EngineName.PROCESS, version="1"), 1000, "host", True),
+        (EngineInfo(name=EngineName.PROCESS, version="1"), 0, "host", False),
+    ],
+)
+def test_a_port_for_root_only(engine: EngineInfo, uid: int, mode: str, refused: bool) -> None:
+    profile = Profile(network=Network(port=80, mode=mode))  # type: ignore[arg-type]
+    facts = replace(FACTS, engine=engine, uid=uid, port=PortFacts(number=80, privileged=True))
+    if refused:
+        assert "root" in refuse(ConflictError, profile, facts).message
+    else:
+        assert make(profile, facts).url == "http://127.0.0.1:80"
 
 
 def test_a_volume_belongs_to_the_user_of_the_image() -> None:
