@@ -5,17 +5,16 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-import signal
 import sys
 import typing
 from collections.abc import Callable, Sequence
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Annotated, Any
 
 import typer
 from typer.models import OptionInfo
 
-from deployer import __version__
+from deployer import __version__, interrupts
 from deployer.errors import DeployerError, Interrupted, UsageError
 from deployer.ui import UI, Result, silence
 
@@ -41,7 +40,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Every verb, the module in ``deployer/commands/`` that it is, and what it does in a line: the list of all verbs is
 shown without importing any, and one verb is run without importing the others."""
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 COMPLETING = "_DEPLOYER_COMPLETE"
 """Set by the shell's completion, which may ask for the options of any verb."""
 # What every complaint about a command line is, in the click that Typer brings or in the one that is installed.
@@ -133,14 +131,6 @@ def _handled() -> None:
     eval("None")  # noqa: S307 - whatever text is run next makes it forget
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    # A second signal must not cut the roll-back of the first one short: neither here nor in what it starts, which
-    # inherits this.
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
 def application(words: Sequence[str]) -> typer.Typer:
     """The app for one command line: whole for the verb that ``words`` name, and its list for all the others."""
     app = typer.Typer(
@@ -194,9 +184,7 @@ def run(words: Sequence[str]) -> int:
 
 def main() -> None:
     """The console script."""
-    for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _interrupt)
+    interrupts.listen()
     raise SystemExit(run(sys.argv[1:]))
 
 

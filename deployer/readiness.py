@@ -36,6 +36,8 @@ ROOT = "root"
 POLL = 0.015
 """Seconds between two looks at a port: short, for the time from the server's first answer to ours counts."""
 LOG_LINES = 20
+BACKGROUND = "deployer-background"
+"""The name of the threads that something is asked in meanwhile."""
 _INSPECT_FIRST, _INSPECT_SLOWEST = 0.3, 2.0  # seconds; asking an engine costs a process
 _READ_FIRST, _READ_SLOWEST = 1.0, 8.0  # seconds; a frozen server must not hide its own death for long
 _MAX_ANSWER = 64 * 1024  # bytes
@@ -398,5 +400,5 @@ def _in_background(call: Callable[[], T]) -> Future[T]:
         except BaseException as error:
             future.set_exception(error)
 
-    Thread(target=run, daemon=True).start()
+    Thread(target=run, name=BACKGROUND, daemon=True).start()
     return future

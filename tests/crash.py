@@ -1,4 +1,5 @@
-"""``python -m tests.crash NUMBER SIGNAL WORD…``: the command line, with ``SIGNAL`` just before its effect ``NUMBER``.
+"""``python -m tests.crash SIGNAL COUNT EFFECT WORD…``: the command line, with ``SIGNAL`` just before its ``COUNT``-th
+``EFFECT``.
 
 An effect is what Python's own audit events tell of: a process, a connection, a file that is written, renamed, removed.
 Nothing in deployer knows of this. With a file descriptor in ``CRASH_TOLD``, each effect is written to it, one a line.
@@ -11,42 +12,39 @@ import signal
 import sys
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-ALWAYS = {
-    "subprocess.Popen",
-    "os.rename",
-    "os.remove",
-    "os.rmdir",
-    "os.mkdir",
-    "os.chmod",
-    "os.chown",
-    "socket.connect",
-}
+ALWAYS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.chown"}
 
 
 def effect(event: str, args: tuple[object, ...]) -> str:
-    """What would be done, in a line; empty for what changes nothing."""
-    if event == "open":
-        path, _, flags = args
-        writes = isinstance(flags, int) and flags & WRITING
-        return f"open {path}" if writes and "/dev/" not in str(path) else ""
-    return f"{event} {args[0]}" if event in ALWAYS else ""
+    """What would be done, in a line that is the same each time; empty for what changes nothing."""
+    match event, args:
+        case "open", (str() | os.PathLike() as path, _, int() as flags) if flags & WRITING and "/dev/" not in str(path):
+            return f"open {path}"
+        case "subprocess.Popen", (_, words, *_):
+            return " ".join(["start", *map(str, words)])  # type: ignore[call-overload]
+        case "socket.connect", _:
+            return "connect"
+        case _, (str() | os.PathLike() as path, *_) if event in ALWAYS:
+            return f"{event} {path}"
+    return ""
 
 
 def main() -> None:
-    number, name, words = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
+    name, count, awaited, words = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4:]
     told = int(os.environ.pop("CRASH_TOLD", "-1"))
     seen = 0
 
     def hear(event: str, args: tuple[object, ...]) -> None:
         nonlocal seen
-        what = effect(event, args)
+        what = effect(event, args).replace("\n", " ")
         if not what:
             return
         if told >= 0:
-            os.write(told, what.replace("\n", " ").encode() + b"\n")
-        if seen == number:
-            os.kill(os.getpid(), getattr(signal, name))
-        seen += 1
+            os.write(told, what.encode() + b"\n")
+        if what == awaited:
+            seen += 1
+            if seen == count:
+                os.kill(os.getpid(), getattr(signal, name))
 
     from deployer.cli import main as deployer
 

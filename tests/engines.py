@@ -23,9 +23,9 @@ def why_not(engine: str) -> str:
         return "" if find_spec("devpi_server") else "devpi-server is not installed (pip install 'deployer[server]')"
     if shutil.which(engine) is None:
         return f"{engine} is not installed"
-    if subprocess.run([engine, "info"], capture_output=True, timeout=30, check=False).returncode:
+    if subprocess.run([engine, "info"], capture_output=True, timeout=120, check=False).returncode:
         return f"{engine} is installed, but its engine does not answer"
-    if subprocess.run([engine, "image", "inspect", BASE], capture_output=True, timeout=30, check=False).returncode:
+    if subprocess.run([engine, "image", "inspect", BASE], capture_output=True, timeout=120, check=False).returncode:
         return f"{engine} has no base image {BASE} (see CONTRIBUTING.md)"
     return ""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import random
 import secrets
 import shutil
 import socket
@@ -19,10 +21,13 @@ CHEAP = ("--argon2-memory-cost", "8", "--argon2-time-cost", "1", "--argon2-paral
 
 
 def free_port() -> int:
-    """A port that nothing listened on a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A port that nothing listens on, and that nothing is given by chance: the kernel's own choice for whoever does
+    not care is a port above these."""
+    while True:
+        port = random.randint(10_240, 32_000)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("", port))
+            return port
 
 
 def init(serverdir: Path) -> None:
@@ -88,14 +93,14 @@ class PlainDevpi:
     def start(self) -> None:
         """Start the process and return when it answers."""
         self.launch()
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         while not self.answers():
             if self.process is None or self.process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"devpi-server did not start:\n{self.log_file.read_text()[-4000:]}")
             time.sleep(0.05)
 
     def answers(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             connection.request("GET", "/+api", headers={"Accept": "application/json"})
             return connection.getresponse().status == 200

@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.plain_devpi import free_port
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 """Seconds until a test stops waiting for what must come: far more than it takes."""
 COMMAND = (sys.executable, "-m", "deployer.server")
 
@@ -25,7 +25,7 @@ def request(
     port: int, method: str, path: str, *, body: object = None, headers: Mapping[str, str] | None = None
 ) -> tuple[int, Any]:
     """Status and JSON body of one request. Raises OSError while nothing listens."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         sent = {"Accept": "application/json", "Content-Type": "application/json", **(headers or {})}
         connection.request(method, path, body=None if body is None else json.dumps(body), headers=sent)

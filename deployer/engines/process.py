@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from deployer.engines.moments import moment
 from deployer.engines.runner import Runner, spawning
@@ -254,27 +254,29 @@ class ProcessEngine:
         rotated = sorted(log.parent.glob(log.name + ".*"), key=lambda path: -int(path.suffix[1:] or 0))
         lines: list[str] = []
         for path in (*rotated, log):
-            if path.exists():
+            with contextlib.suppress(FileNotFoundError):  # rotated away in this moment
                 lines += path.read_text(encoding="utf-8", errors="replace").splitlines()
         return lines
 
     def _followed(self, name: str) -> Iterator[str]:
         """Lines as they come, across rotations, until the process ends."""
         log = self._log(name)
-        stream = log.open(encoding="utf-8", errors="replace")
+        stream: TextIO = log.open(encoding="utf-8", errors="replace")
         try:
             stream.seek(0, os.SEEK_END)
             rest = ""
             while True:
                 record = self._read(name)
                 over = record is None or not self._alive(record)
+                newer = _newer(log, than=stream)
+                # What is read now is all that there ever will be, if it is over or the file was rotated away.
                 *lines, rest = (rest + stream.read()).split("\n")
                 yield from lines
-                if over:
-                    return
-                if log.exists() and log.stat().st_ino != os.fstat(stream.fileno()).st_ino:
+                if newer is not None:
                     stream.close()
-                    stream = log.open(encoding="utf-8", errors="replace")
+                    stream = newer
+                elif over:
+                    return
                 elif not lines:
                     time.sleep(_POLL * 5)
         finally:
@@ -300,6 +302,16 @@ class ProcessEngine:
 
     def volume_remove(self, name: str) -> None:
         raise EngineError("a process has no volumes", hint="--engine docker, podman or nerdctl")
+
+
+def _newer(log: Path, *, than: TextIO) -> TextIO | None:
+    """The file that has taken the place of ``than``; ``None`` while that is still the one, or there is none."""
+    try:
+        if log.stat().st_ino == os.fstat(than.fileno()).st_ino:
+            return None
+        return log.open(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return None
 
 
 def _utc(time: datetime) -> str:

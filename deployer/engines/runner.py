@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.errors import EngineUnreachable
+from deployer.interrupts import shielded
 
 TIMEOUT = 30.0
 """Seconds that one call may take unless its caller knows better: an engine that hangs must not hang us."""
@@ -40,19 +41,22 @@ class Runner:
         timeout: float = TIMEOUT,
         env: Mapping[str, str] | None = None,
     ) -> Completed:
-        """Run to the end; with ``env``, in exactly that environment.
+        """Run to the end, which an interrupt waits for; with ``env``, in exactly that environment.
 
-        Raises EngineUnreachable when the binary is missing, or after ``timeout`` seconds.
+        It is a process group of its own, for a terminal interrupts all of ours. Raises EngineUnreachable when the
+        binary is missing, or after ``timeout`` seconds.
         """
         try:
-            done = subprocess.run(
-                list(argv),
-                input=stdin,
-                capture_output=True,
-                timeout=timeout,
-                env=self._env if env is None else dict(env),
-                check=False,
-            )
+            with shielded():
+                done = subprocess.run(
+                    list(argv),
+                    input=stdin,
+                    capture_output=True,
+                    timeout=timeout,
+                    env=self._env if env is None else dict(env),
+                    check=False,
+                    process_group=0,
+                )
         except subprocess.TimeoutExpired:
             raise EngineUnreachable(
                 f"{argv[0]} {argv[1] if len(argv) > 1 else ''} did not answer within {timeout:.0f} s".replace(
@@ -113,9 +117,15 @@ def spawning(argv: Sequence[str], *, env: Mapping[str, str], errors_to: Path) ->
     """Start a process that outlives us, in a session of its own, with exactly ``env``; its pid.
 
     It is to wait for a line on its standard input, which it gets at the end of the block; if the block fails it is
-    killed, having done nothing, and if we are killed in it, that input just ends. What it says before it has a log of
-    its own is appended to the file ``errors_to`` (0600). Raises EngineUnreachable.
+    killed, having done nothing, and if we are killed in it, that input just ends. An interrupt waits for the end of
+    the block. What it says before it has a log of its own is appended to the file ``errors_to`` (0600). Raises
+    EngineUnreachable.
     """
+    with shielded():
+        yield from _spawning(argv, env=env, errors_to=errors_to)
+
+
+def _spawning(argv: Sequence[str], *, env: Mapping[str, str], errors_to: Path) -> Iterator[int]:
     log = os.open(errors_to, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         process = subprocess.Popen(

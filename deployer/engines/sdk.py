@@ -14,6 +14,7 @@ from deployer.engines.answers import container_from, image_from
 from deployer.engines.dialects import DIALECTS
 from deployer.engines.moments import moment
 from deployer.errors import ConflictError, DeployerError, EngineError, EngineUnreachable, ImageUnavailable
+from deployer.interrupts import shielded
 from deployer.spec import (
     BuildRequest,
     Container,
@@ -189,7 +190,7 @@ class SdkEngine:
         return container_from(found.attrs, _DIALECT) if found is not None else None
 
     def run(self, spec: ContainerSpec) -> str:
-        with self._told("run"):
+        with self._told("run"), shielded():
             api = self._client.api
             created = api.create_container(
                 image=spec.image,

@@ -59,7 +59,7 @@ if sys.argv[-1] == 'end':
     sys.exit(3)
 time.sleep(600)
 """
-SECONDS = timedelta(seconds=10)
+SECONDS = timedelta(seconds=60)
 
 
 @dataclass
@@ -94,7 +94,8 @@ class Bench:
         return most.nproc if most and self.kind.startswith("podman") else 0
 
     def wait_line(self, name: str, line: str) -> list[str]:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 180
+        lines: list[str] = []
         while time.monotonic() < deadline:
             lines = list(self.engine.logs(name))
             if line in lines:

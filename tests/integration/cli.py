@@ -79,7 +79,7 @@ class Cli:
     def argv(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "deployer.cli", *words]
 
-    def run(self, *words: str, env: Mapping[str, str] | None = None, stdin: str = "", timeout: float = 240) -> Done:
+    def run(self, *words: str, env: Mapping[str, str] | None = None, stdin: str = "", timeout: float = 600) -> Done:
         done = subprocess.run(
             self.argv(*words),
             env={**self.env, **(env or {})},
@@ -111,7 +111,7 @@ class Cli:
             env={**self.env, **(env or {})},
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=600,
             check=False,
         )
 

@@ -21,7 +21,7 @@ from deployer.secrets import Secret, generate
 pytestmark = pytest.mark.docker
 
 BASE = os.environ.get("DEPLOYER_TEST_BASE", "localhost/deployer-test-base:1")
-IMAGE = "localhost/deployer-test-plain-devpi:1"
+IMAGE = "localhost/deployer-test-independent-devpi:1"
 PORT = 3141
 PASSWORD = "the password of a throw-away server"
 DOCKERFILE = f"""\
@@ -50,7 +50,7 @@ def _unavailable() -> str:
     """Why this can't be run here; empty when it can."""
     if shutil.which("docker") is None:
         return "no docker on PATH"
-    if _docker("version", timeout=30).returncode:
+    if _docker("version", timeout=180).returncode:
         return "docker does not answer"
     if _docker("image", "inspect", BASE).returncode:
         return f"the base image {BASE} is absent (set DEPLOYER_TEST_BASE)"
@@ -97,7 +97,7 @@ def url(image: str) -> Iterator[str]:
 
 
 def _until_it_answers(address: str, running: object) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 180
     with DevpiApi(address) as api:
         while True:
             try:

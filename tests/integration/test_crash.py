@@ -6,7 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ import pytest
 from tests.engines import need
 from tests.integration.cli import Cli
 
+PATIENCE = 180.0
 ROOT = Path(__file__).resolve().parents[2]
 PROCESS = pytest.param("process", marks=pytest.mark.server)
 DOCKER = pytest.param("docker", marks=pytest.mark.docker)
@@ -38,15 +42,41 @@ def cli(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cli]:
         made.clean()
 
 
-def crash(cli: Cli, number: int, name: str, words: Sequence[str]) -> tuple[int, str]:
-    """Exit code and what was said of a command that gets a signal before its effect ``number``."""
+@dataclass(frozen=True)
+class Point:
+    """A moment of a command: just before it does ``effect`` for the ``count``-th time."""
+
+    effect: str
+    count: int = 1
+
+
+def points(told: Sequence[str]) -> list[Point]:
+    """Every moment, in order, that comes again when the command is run again.
+
+    Waiting connects, and asks the engine, as often as it takes: of what repeats the first two times are as good as all.
+    """
+    seen = Counter[str]()
+    found = []
+    for effect in told:
+        seen[effect] += 1
+        if seen[effect] <= 2:
+            found.append(Point(effect, seen[effect]))
+    return found
+
+
+def crash_argv(point: Point, name: str, words: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "tests.crash", name, str(point.count), point.effect, *words]
+
+
+def crash(cli: Cli, point: Point, name: str, words: Sequence[str]) -> tuple[int, str]:
+    """Exit code and what was said of a command that gets a signal at ``point``."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.crash", str(number), name, *words],
+        crash_argv(point, name, words),
         env=cli.env,
         cwd=cli.home,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert "Traceback" not in done.stderr, done.stderr
@@ -58,7 +88,7 @@ def effects(cli: Cli, words: Sequence[str]) -> list[str]:
     read, write = os.pipe()
     with os.fdopen(read) as told:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.crash", "-1", "SIGKILL", *words],
+            crash_argv(Point("never", 0), "SIGKILL", words),
             env={**cli.env, "CRASH_TOLD": str(write)},
             cwd=cli.home,
             pass_fds=(write,),
@@ -67,7 +97,7 @@ def effects(cli: Cli, words: Sequence[str]) -> list[str]:
         )
         os.close(write)
         lines = told.read().splitlines()
-    assert process.wait(60) == 0
+    assert process.wait(PATIENCE) == 0
     return lines
 
 
@@ -90,82 +120,93 @@ def clear(cli: Cli) -> None:
     assert down.code == 0, down.err
     assert cli.run("configure-pip", "--undo").code == 0
     assert cli.pip_conf.read_bytes() == b"# mine\n"
-    assert leftovers(cli) == [], down.err
+    # What a killed run had started, and not yet told to go on, ends by itself as soon as it gets to run.
+    deadline = time.monotonic() + PATIENCE
+    while found := leftovers(cli):
+        assert time.monotonic() < deadline, (found, down.err)
+        time.sleep(0.1)
 
 
-@pytest.mark.timeout(500)
+def usual(cli: Cli, words: Sequence[str]) -> list[Point]:
+    """The moments of ``up`` where it has been before: its state directory and its locks are there already."""
+    effects(cli, words)
+    clear(cli)
+    told = effects(cli, words)
+    clear(cli)
+    if cli.engine == "docker":
+        # Its files are those of the other engine, and are not written in another way.
+        told = [effect for effect in told if effect.startswith(("start ", "connect", f"os.mkdir {cli.data}", "os.ch"))]
+    return points(told)
+
+
+@pytest.mark.timeout(1500)
 def test_up_heals_from_a_kill_before_any_effect(cli: Cli) -> None:
     words = cli.up_words()
-    steps = effects(cli, words)
-    kinds = {step.partition(" ")[0] for step in steps}
-    assert {"open", "os.mkdir", "os.rename", "socket.connect"} <= kinds
-    assert any("pip.conf" in step for step in steps)
-    assert any("applied.json" in step for step in steps)
-    clear(cli)
-    # Waiting connects again and again: of effects that repeat, the first and the last are as good as all.
-    worth = [number for number, step in enumerate(steps) if step not in (steps[number - 1 : number] or [""])]
-    assert len(worth) > 15
+    moments = usual(cli, words)
+    if cli.engine == "process":
+        kinds = {point.effect.partition(" ")[0] for point in moments}
+        assert {"open", "start", "connect", "os.mkdir", "os.rename"} <= kinds
+        for file in ("record.json", "applied.json", "pip.conf"):
+            assert any(file in point.effect for point in moments)
     killed = 0
-    for number in worth:
-        code, said = crash(cli, number, "SIGKILL", words)
-        if code == 0:  # it connected less often while it waited, and is through
-            break
-        assert code == -signal.SIGKILL, (number, steps[number], said)
-        killed += 1
+    for point in moments:
+        code, said = crash(cli, point, "SIGKILL", words)
+        # It may have been ready before it had to look a second time.
+        assert code == -signal.SIGKILL or (code == 0 and point.count == 2), (point, said)
+        killed += code != 0
         healed = cli.up()
-        assert healed.code == 0, (number, steps[number], healed.err)
-        assert cli.run("status", "--engine", cli.engine).code == 0, (number, steps[number])
+        assert healed.code == 0, (point, healed.err)
+        assert cli.run("status", "--engine", cli.engine).code == 0, point
         clear(cli)
-    assert killed > 15
+    assert killed > 8
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_up_undoes_what_it_did_when_it_is_interrupted(cli: Cli, name: str) -> None:
     words = cli.up_words()
-    steps = effects(cli, words)
-    clear(cli)
     undone = 0
-    for number in range(1, len(steps), 4):
-        code, said = crash(cli, number, name, words)
+    for point in usual(cli, words)[["SIGINT", "SIGTERM"].index(name) :: 2]:
+        code, said = crash(cli, point, name, words)
         # What comes after the server is ready is no reason to take it away again.
         if "\nindexes " in said:
             clear(cli)
             continue
-        assert code == 130, (number, steps[number], said)
+        assert code == 130, (point, said)
         assert "interrupted" in said
-        assert leftovers(cli) == [], (number, steps[number], said)
+        assert leftovers(cli) == [], (point, said)
         undone += 1
-    assert undone > 4
+    assert undone > 3
     assert cli.up().code == 0
     clear(cli)
 
 
+@pytest.mark.timeout(900)
 def test_an_interrupted_change_brings_back_what_ran(cli: Cli) -> None:
     assert cli.up().code == 0
     before = cli.run("status", "--json").data
     words = cli.up_words("--set", "server.threads=7")
-    steps = effects(cli, words)
+    moments = points(effects(cli, words))
     assert cli.up().code == 0
-    for number in range(1, len(steps), max(1, len(steps) // 6)):
-        code, said = crash(cli, number, "SIGTERM", words)
-        assert code in (0, 130), (number, steps[number], said)
+    for point in moments[1 :: max(1, len(moments) // 6)]:
+        code, said = crash(cli, point, "SIGTERM", words)
+        assert code in (0, 130), (point, said)
         assert cli.up().code == 0
         after = cli.run("status", "--json").data
         assert (after["ready"], after["server_uuid"]) == (True, before["server_uuid"])
     clear(cli)
 
 
+@pytest.mark.timeout(900)
 def test_down_can_be_run_again_after_a_kill(cli: Cli) -> None:
     assert cli.up().code == 0
     words = ("down", "--purge", "--yes", "--engine", cli.engine)
-    steps = effects(cli, words)
-    for number in range(len(steps)):
-        if "lock" in steps[number]:
+    for point in points(effects(cli, words)):
+        if "lock" in point.effect:
             continue
-        assert cli.up().code == 0, (number, steps[number])
-        code, said = crash(cli, number, "SIGKILL", words)
-        assert code in (0, -signal.SIGKILL), (number, steps[number], said)
+        assert cli.up().code == 0, point
+        code, said = crash(cli, point, "SIGKILL", words)
+        assert code in (0, -signal.SIGKILL), (point, said)
     clear(cli)
 
 

@@ -237,7 +237,7 @@ def _wait(devpi: PlainDevpi, **changed: object) -> list[str]:
         "proof_key": lambda: None,
         "credentials": None,
         "index": None,
-        "deadline": timedelta(seconds=60),
+        "deadline": timedelta(seconds=180),
         "on_stage": lambda stage, seconds: stages.append(stage),
     } | changed
     wait(**arguments).api.close()  # type: ignore[arg-type]
@@ -277,4 +277,4 @@ def test_wait_tells_a_frozen_server(devpi: PlainDevpi) -> None:
     assert devpi.process is not None
     os.kill(devpi.process.pid, signal.SIGSTOP)
     with pytest.raises(NotReadyError, match=r"accepts connections but does not answer.* at stage api"):
-        _wait(devpi, deadline=timedelta(seconds=2))
+        _wait(devpi, deadline=timedelta(seconds=4))

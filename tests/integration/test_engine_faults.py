@@ -103,7 +103,7 @@ def test_what_auto_passes_over_is_told(tmp_path: Path) -> None:
 def test_a_daemon_that_is_down(tmp_path: Path) -> None:
     need("docker")
     cli = Cli(home=tmp_path, engine="docker", extra={"DOCKER_HOST": f"unix://{tmp_path}/nosock"})
-    done = cli.up(timeout=20)
+    done = cli.up()
     assert done.code == 4
     assert "--engine process" in done.err
     assert two_lines(done)
@@ -277,7 +277,7 @@ def test_an_image_that_is_not_the_pinned_one_is_not_started(cli: Cli) -> None:
 
 @pytest.mark.parametrize("command", ["[]", "[/bin/true]", "[/bin/sh, -c, echo last words; exit 3]", "[/no/such]"])
 def test_an_image_that_does_not_serve(cli: Cli, command: str) -> None:
-    done = cli.up("--image", BASE, "--set", f"image.command={command}", "--timeout", "20")
+    done = cli.up("--image", BASE, "--set", f"image.command={command}", "--timeout", "60")
     assert done.code in (4, 6), done.err
     assert two_lines(done)
     if "last words" in command:
@@ -327,7 +327,7 @@ def test_a_server_that_is_slow_is_waited_for(cli: Cli) -> None:
     running = subprocess.Popen(
         cli.argv(*cli.up_words("--json")), env=cli.env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=cli.home
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while subprocess.run([cli.engine, "pause", cli.name], capture_output=True, check=False).returncode:
         assert time.monotonic() < deadline
         assert running.poll() is None
@@ -342,7 +342,7 @@ def test_a_server_that_never_answers_is_given_up(cli: Cli) -> None:
     command = "[/usr/bin/python3, -c, 'import socket, time; s = socket.create_server((\"\", 3141)); time.sleep(600)']"
     done = cli.up("--image", BASE, "--set", f"image.command={command}", "--timeout", "4")
     assert done.code == 6
-    assert "4." in done.err
+    assert "at stage api" in done.err
     assert two_lines(done)
     assert containers(cli) == []
 

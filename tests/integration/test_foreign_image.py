@@ -65,7 +65,7 @@ def login(cli: Cli, password: str) -> int:
         json={"user": "root", "password": password},
         headers={"Accept": "application/json"},
         trust_env=False,
-        timeout=30,
+        timeout=180,
     )
     return answer.status_code
 

@@ -287,7 +287,6 @@ def test_litter_of_a_full_disk_is_cleared(used: Server) -> None:
 def test_a_second_server_on_the_directory_is_refused(used: Server) -> None:
     used.start()
     second = Server(used.serverdir)
-    second.port = used.port + 1
     result = subprocess.run(
         [sys.executable, "-m", "deployer.server", *second.words], capture_output=True, text=True, timeout=PATIENCE
     )

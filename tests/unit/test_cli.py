@@ -31,7 +31,7 @@ def command(tmp_path: Path, *words: str, **env: str) -> subprocess.CompletedProc
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
 
 
@@ -158,7 +158,7 @@ def test_the_command_line_wins_over_the_variable(tmp_path: Path) -> None:
 def test_completion_knows_every_option() -> None:
     env = {**os.environ, "_DEPLOYER_COMPLETE": "complete_bash", "COMP_WORDS": "deployer status --ch", "COMP_CWORD": "2"}
     script = Path(sys.executable).with_name("deployer")
-    done = subprocess.run([script], env=env, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([script], env=env, capture_output=True, text=True, check=False, timeout=300)
     assert "--check" in done.stdout, done.stderr
 
 

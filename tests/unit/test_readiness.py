@@ -28,6 +28,7 @@ from tests.scripted_engine import ScriptedEngine, container
 PASSWORD = "canary-password-9d1c"
 UUID = "00112233445566778899aabbccddeeff"
 KEY = "5a" * 32
+PATIENCE = 60.0
 API = devpi_reply("apiconfig", {"authstatus": ["noauth", "", []]})
 HTML = reply(b"<h1>It works</h1>", kind="text/html")
 STARTING = reply(b"not yet", status="503 Busy", kind="text/plain")
@@ -57,17 +58,19 @@ def with_plugin(key: str = KEY, uuid: str = UUID) -> Answer:
 
 @dataclass
 class Clock:
-    """A clock that only goes on when somebody sleeps; other threads get a moment of real time to do their part."""
+    """A clock that only goes on when somebody sleeps, and when all that is asked meanwhile has been answered."""
 
     now: float = 1000.0
-    real: float = 0.001
 
     def __call__(self) -> float:
         return self.now
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
-        time.sleep(self.real)
+        for thread in threading.enumerate():
+            if thread.name == readiness.BACKGROUND:
+                thread.join(PATIENCE)
+        time.sleep(0.001)
 
 
 class RealClock(Clock):
@@ -187,7 +190,7 @@ def test_nothing_listens_at_the_deadline() -> None:
 
 def test_listens_but_never_answers() -> None:
     with HostileServer(drip(b"", pause=30)) as server:
-        error = Waiting(server.url, seconds=1, clock=RealClock()).fails()
+        error = Waiting(server.url, seconds=3, clock=RealClock()).fails()
     assert error.exit_code == 6
     assert "accepts connections but does not answer" in error.message
     assert "at stage api" in error.message
@@ -198,7 +201,7 @@ def test_listens_but_never_answers() -> None:
 )
 def test_slow_drip_does_not_outlast_the_deadline(start: bytes) -> None:
     with HostileServer(drip(start)) as server:
-        error = Waiting(server.url, seconds=0.5, clock=RealClock()).fails()
+        error = Waiting(server.url, seconds=2, clock=RealClock()).fails()
     assert error.exit_code == 6
     assert "does not answer" in error.message
 
@@ -229,7 +232,7 @@ def test_endless_answer_is_cut_off() -> None:
 
 def test_error_pages_until_the_deadline() -> None:
     with HostileServer(always(STARTING)) as server:
-        error = Waiting(server.url, seconds=0.3).fails()
+        error = Waiting(server.url, seconds=3).fails()
     assert "HTTP 503: not yet" in error.message
 
 
