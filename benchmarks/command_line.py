@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.bench import Bench
 from benchmarks.deployment import Deployment, answers, deployment
-from benchmarks.measure import Ratio, Report, in_turns, timed
+from benchmarks.measure import Goal, Grid, in_turns, timed
 
 BARE = """
 from typing import Annotated
@@ -20,48 +21,63 @@ def up(name: Annotated[str, typer.Option("--name")] = "devpi"): "Start."
 def down(): "Stop."
 app()
 """
-RATIOS = (
-    Ratio(name="`--help` / `python -c pass`", of="deployer --help", to=("python -c pass",), goal=6),
-    Ratio(
-        name="`status` / (`docker ps` + Typer command)",
-        of="deployer status",
-        to=("docker ps", "bare Typer command"),
-        goal=2,
-    ),
-    Ratio(
-        name="no-change `up` / (`docker inspect` + request + Typer command)",
-        of="deployer up, no change",
-        to=("docker inspect", "one request", "bare Typer command"),
-        goal=3,
-    ),
+COLUMN = "ms"
+EMPTY, HELP, STATUS, PS, REQUEST, TYPER = (
+    "python -c pass",
+    "deployer --help",
+    "deployer status",
+    "docker ps",
+    "one request",
+    "bare Typer command",
 )
+UNCHANGED, INSPECT = "deployer up, no change", "docker inspect"
 
 
-def run(rounds: int) -> Report:
-    """The suite ``command-line``: ``rounds`` of each command against one running deployment on Docker."""
-    with deployment("docker") as made:
+def command_line(bench: Bench) -> list[Grid]:
+    """Each command against one running deployment; on Docker where that is asked for, else as a process."""
+    engine = "docker" if "docker" in bench.engines else "process"
+    grid = Grid(title=f"Command line (engine {engine})", columns=(COLUMN,), base=EMPTY)
+    with deployment(engine) as made:
         bare = made.home / "bare.py"
         bare.write_text(BARE)
-        samples = in_turns(_cases(made, bare), rounds=rounds)
-    return Report(title="Command line", samples=samples, ratios=RATIOS)
+        cases = _cases(made, bare)
+        for case in cases.values():
+            case()  # the first of each fills caches
+        in_turns(grid, cases, rounds=3 * bench.scale.rounds)
+    grid.goals = [
+        Goal(number=8, what=f"`{HELP}` / `{EMPTY}`", values=grid.ratio(HELP, COLUMN), limit=6),
+        Goal(
+            number=8,
+            what=f"`{STATUS}` / (`{PS}` + one request)",
+            values=grid.ratio(STATUS, COLUMN, PS, REQUEST) if engine == "docker" else (),
+            limit=2,
+        ),
+    ]
+    if engine == "docker":
+        least = grid.ratio(UNCHANGED, COLUMN, INSPECT, REQUEST, TYPER)
+        grid.goals.append(
+            Goal(number=8, what=f"no-change `up` / (`{INSPECT}` + request + {TYPER})", values=least, limit=3)
+        )
+    return [grid]
 
 
-def _cases(made: Deployment, bare: Path):  # type: ignore[no-untyped-def]
-    def plain(*words: str | Path):  # type: ignore[no-untyped-def]
-        return timed(lambda: _quietly(words, made))
-
-    return {
-        "python -c pass": plain(sys.executable, "-c", "pass"),
-        "bare Typer --help": plain(sys.executable, bare, "--help"),
-        "bare Typer command": plain(sys.executable, bare, "up"),
-        "docker ps": plain("docker", "ps"),
-        "docker inspect": plain("docker", "inspect", made.name),
-        "one request": timed(lambda: answers(made.port)),
-        "deployer --help": timed(lambda: made.run(["--help"])),
-        "deployer status": timed(lambda: made.run(["status", "--engine", "docker"])),
-        "deployer plan": timed(lambda: made.run(made.words("plan"), codes=(0, 10))),
-        "deployer up, no change": timed(lambda: made.run(made.words("up"))),
+def _cases(made: Deployment, bare: Path) -> dict[str, Callable[[], Mapping[str, float]]]:
+    docker: dict[str, Callable[[], object]] = {
+        PS: lambda: _quietly(("docker", "ps"), made),
+        INSPECT: lambda: _quietly(("docker", "inspect", made.name), made),
     }
+    calls: dict[str, Callable[[], object]] = {
+        EMPTY: lambda: _quietly((sys.executable, "-c", "pass"), made),
+        "bare Typer --help": lambda: _quietly((sys.executable, bare, "--help"), made),
+        TYPER: lambda: _quietly((sys.executable, bare, "up"), made),
+        **(docker if made.engine == "docker" else {}),
+        REQUEST: lambda: answers(made.port),
+        HELP: lambda: made.run(["--help"]),
+        STATUS: lambda: made.run(["status", "--engine", made.engine]),
+        "deployer plan": lambda: made.run(made.words("plan"), codes=(0, 10)),
+        UNCHANGED: lambda: made.run(made.words("up")),
+    }
+    return {name: lambda call=call: {COLUMN: 1000 * timed(call)} for name, call in calls.items()}  # type: ignore[misc]
 
 
 def _quietly(words: Sequence[str | Path], made: Deployment) -> None:

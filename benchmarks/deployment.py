@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.processes import mentioning, tree
+
 COMMAND = Path(sys.executable).with_name("deployer")
 KEPT = ("PATH", "LANG", "DOCKER_HOST", "PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "DEPLOYER_BASE_IMAGE")
 NOWHERE = "http://127.0.0.1:9/simple/"
@@ -32,6 +34,7 @@ class Deployment:
     home: Path
     name: str
     port: int
+    upstream: str = NOWHERE
 
     @property
     def env(self) -> dict[str, str]:
@@ -45,7 +48,18 @@ class Deployment:
 
     def words(self, verb: str) -> list[str]:
         """``up`` or ``plan`` with what makes it this deployment."""
-        where = ["--engine", self.engine, "--port", str(self.port), "--data", str(self.data), "--upstream", NOWHERE]
+        where = [
+            "--engine",
+            self.engine,
+            "--port",
+            str(self.port),
+            "--data",
+            str(self.data),
+            "--upstream",
+            self.upstream,
+        ]
+        if self.engine != "process" and self.upstream != NOWHERE:
+            where += ["--network", "host"]  # the upstream is on this host's loopback
         return [verb, *where, *(["--no-pip"] if verb == "up" else [])]
 
     def run(self, words: Sequence[str], *, codes: Sequence[int] = (0,)) -> str:
@@ -61,25 +75,58 @@ class Deployment:
     def down(self) -> None:
         self.run(["down", "--engine", self.engine])
 
+    def purge(self) -> None:
+        """Nothing of it is left."""
+        self.run(["down", "--engine", self.engine, "--purge", "--yes"], codes=(0, 5))
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def restart(self) -> None:
+        self.run(["restart", "--engine", self.engine])
+
+    def processes(self) -> set[int]:
+        """All that runs for it, supervisor and front included."""
+        if self.engine == "process":
+            return tree(*mentioning(str(self.data)))
+        words = ["docker", "inspect", "--format={{.State.Pid}}", self.name]
+        return tree(int(subprocess.check_output(words, env=self.env, text=True)))
+
+    @property
+    def password(self) -> str:
+        return self.run(["secret", "show", "root"]).strip()
+
 
 @contextmanager
 def deployment(engine: str) -> Iterator[Deployment]:
     """A deployment that is up; nothing of it is left at the end."""
-    home = Path(tempfile.mkdtemp(prefix="deployer-benchmark-"))
-    home.chmod(0o755)
-    made = Deployment(engine=engine, home=home, name=f"deployer-bench-{uuid.uuid4().hex[:6]}", port=free_port())
+    made = new(engine)
     try:
         made.up()
         yield made
     finally:
-        made.run(["down", "--engine", engine, "--purge", "--yes"], codes=(0, 5))
-        shutil.rmtree(home, ignore_errors=True)
+        made.purge()
+
+
+def new(engine: str, *, upstream: str = NOWHERE) -> Deployment:
+    """A deployment that is not up yet."""
+    home = Path(tempfile.mkdtemp(prefix="deployer-benchmark-"))
+    home.chmod(0o755)
+    name = f"deployer-bench-{uuid.uuid4().hex[:6]}"
+    return Deployment(engine=engine, home=home, name=name, port=free_port(), upstream=upstream)
 
 
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    """Whether anything takes a connection."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def answers(port: int, path: str = "/+api") -> bool:

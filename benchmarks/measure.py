@@ -1,82 +1,136 @@
-"""Cases run in turns, and their ratios, paired round by round."""
+"""Cases run in turns, what each came to, and its ratio to the base of the same round."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-Samples = Mapping[str, Sequence[float]]
-"""Of each case, its seconds in each round."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Ratio:
-    """``of`` divided by the sum of ``to``, cases or figures by name; ``goal`` is the most that it should be."""
+class Goal:
+    """One thing that should be so: the median (of counts the worst) of ``values`` is at most (at least) ``limit``.
 
-    name: str
-    of: str
-    to: tuple[str, ...]
-    goal: float
+    Without values it was not measured.
+    """
+
+    number: int
+    what: str
+    values: Sequence[float]
+    limit: float
+    at_least: bool = False
+    worst: bool = False
+    unit: str = ""
+
+    @property
+    def value(self) -> float:
+        if self.worst:
+            return min(self.values) if self.at_least else max(self.values)
+        return statistics.median(self.values)
+
+    @property
+    def verdict(self) -> str:
+        if not self.values:
+            return "not measured"
+        reached = self.value >= self.limit if self.at_least else self.value <= self.limit
+        return "reached" if reached else "**not reached**"
+
+    def row(self) -> str:
+        sign = "≥" if self.at_least else "≤"
+        seen = spread(self.values) if self.values else "—"
+        return f"| {self.number} | {self.what} | {sign} {self.limit:g}{self.unit} | {seen} | {self.verdict} |"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """What one suite found. ``bounds``: figures that have a goal of their own, with their unit."""
+@dataclass(kw_only=True)
+class Grid:
+    """A table of samples, a list a round for each row and column.
+
+    ``columns``: names, with units. ``base``: the row that the others are divided by, where there is one;
+    ``ratios``: the columns for which that is said.
+    """
 
     title: str
-    samples: Samples
-    ratios: Sequence[Ratio] = ()
-    bounds: Sequence[tuple[str, float, float, str]] = ()
-    notes: Sequence[str] = field(default_factory=tuple)
+    columns: Sequence[str]
+    base: str = ""
+    ratios: Sequence[str] | None = None
+    samples: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    goals: list[Goal] = field(default_factory=list)
+
+    def add(self, row: str, values: Mapping[str, float]) -> None:
+        """One round of ``row``."""
+        for column, value in values.items():
+            if column not in self.columns:
+                raise KeyError(column)
+            self.samples.setdefault(row, {}).setdefault(column, []).append(value)
+
+    def of(self, row: str, column: str) -> list[float]:
+        """The samples; empty when that was not measured."""
+        return self.samples.get(row, {}).get(column, [])
+
+    def ratio(self, row: str, column: str, *bases: str) -> list[float]:
+        """The samples of ``row`` divided by those of ``bases`` together, round by round."""
+        below = [self.of(base, column) for base in bases or (self.base,)]
+        return [above / sum(under) for above, *under in zip(self.of(row, column), *below, strict=False) if sum(under)]
 
     def text(self) -> str:
-        """The report as Markdown."""
-        lines = [f"## {self.title}", "", "| case | median ms | min | max |", "|---|---|---|---|"]
-        for name, seconds in self.samples.items():
-            middle, low, high = (1000 * value for value in spread(seconds))
-            lines.append(f"| {name} | {middle:.0f} | {low:.0f} | {high:.0f} |")
-        if self.ratios or self.bounds:
-            lines += ["", "| figure | median | min | max | goal | |", "|---|---|---|---|---|---|"]
-        for ratio in self.ratios:
-            middle, low, high = spread(paired(self.samples, ratio))
-            met = "met" if middle <= ratio.goal else "missed"
-            lines.append(f"| {ratio.name} | {middle:.2f} | {low:.2f} | {high:.2f} | ≤ {ratio.goal:g} | {met} |")
-        for name, value, goal, unit in self.bounds:
-            met = "met" if value <= goal else "missed"
-            lines.append(f"| {name} | {value:.4g} {unit} | | | ≤ {goal:g} {unit} | {met} |")
+        """The table as Markdown: median (least–most), and the median ratio to the base."""
+        lines = [
+            f"## {self.title}",
+            "",
+            "| | " + " | ".join(self.columns) + " |",
+            "|---" * (len(self.columns) + 1) + "|",
+        ]
+        lines += [
+            f"| {row} | " + " | ".join(self._cell(row, column) for column in self.columns) + " |"
+            for row in self.samples
+        ]
+        if self.base and self.base in self.samples:
+            lines += [
+                "",
+                f"Each cell: median (least–most) and, after ×, the median ratio to *{self.base}* of the same round.",
+            ]
         return "\n".join([*lines, *(f"\n{note}" for note in self.notes)]) + "\n"
 
-
-def spread(values: Sequence[float]) -> tuple[float, float, float]:
-    """Median, least and most."""
-    return statistics.median(values), min(values), max(values)
-
-
-def paired(samples: Samples, ratio: Ratio) -> list[float]:
-    """The ratio of each round."""
-    below = [sum(parts) for parts in zip(*(samples[name] for name in ratio.to), strict=True)]
-    return [above / under for above, under in zip(samples[ratio.of], below, strict=True)]
+    def _cell(self, row: str, column: str) -> str:
+        values = self.of(row, column)
+        if not values:
+            return "—"
+        compared = self.ratios is None or column in self.ratios
+        ratio = self.ratio(row, column) if self.base and compared and row != self.base else []
+        return spread(values) + (f" ×{number(statistics.median(ratio))}" if ratio else "")
 
 
-def in_turns(cases: Mapping[str, Callable[[], float]], *, rounds: int) -> dict[str, list[float]]:
-    """Run every case once a round; a case returns its own seconds. A first round warms caches and is not counted."""
-    samples: dict[str, list[float]] = {name: [] for name in cases}
-    for number in range(rounds + 1):
+def summary(goals: Iterable[Goal]) -> str:
+    """All goals as one table of Markdown."""
+    lines = ["## Goals", "", "| | | goal | measured: median (least–most) | |", "|---|---|---|---|---|"]
+    return "\n".join([*lines, *(goal.row() for goal in sorted(goals, key=lambda goal: goal.number))]) + "\n"
+
+
+def spread(values: Sequence[float]) -> str:
+    """``median (least–most)``, or the one value where all are the same."""
+    texts = [number(value) for value in (statistics.median(values), min(values), max(values))]
+    return texts[0] if len(set(texts)) == 1 else f"{texts[0]} ({texts[1]}–{texts[2]})"
+
+
+def number(value: float) -> str:
+    """Three digits that mean something: 0.0123, 1.23, 123, 12.3k."""
+    if abs(value) >= 10_000:
+        return f"{value / 1000:.3g}k" if abs(value) < 1e6 else f"{value / 1000:.0f}k"
+    return f"{value:.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
+
+
+def in_turns(grid: Grid, cases: Mapping[str, Callable[[], Mapping[str, float]]], *, rounds: int) -> Grid:
+    """Run every case once a round, A B C, A B C, …, so that a busy machine slows all alike."""
+    for _ in range(rounds):
         for name, case in cases.items():
-            seconds = case()
-            if number:
-                samples[name].append(seconds)
-    return samples
+            grid.add(name, case())
+    return grid
 
 
-def timed(call: Callable[[], object]) -> Callable[[], float]:
-    """``call`` as a case: how long it takes."""
-
-    def case() -> float:
-        started = time.perf_counter()
-        call()
-        return time.perf_counter() - started
-
-    return case
+def timed(call: Callable[[], object]) -> float:
+    """Seconds that ``call`` takes."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started

@@ -1,0 +1,47 @@
+"""Whether what was uploaded is there for the very next request, on a page that was just asked for."""
+
+from __future__ import annotations
+
+import httpx
+
+from benchmarks.bench import Bench
+from benchmarks.load import JSON
+from benchmarks.measure import Goal, Grid, timed
+from benchmarks.peers import LOCAL, PRIVATE, Ours, Peer
+from tests.upstream import make_wheel
+
+FORMS = ({"Accept": "text/html"}, JSON)
+
+
+def uploads(bench: Bench) -> list[Grid]:
+    """Upload version after version; after each, the page in both forms must have it."""
+    columns = ("upload, ms", "page after it, ms", "uploads", "next page without it")
+    grid = Grid(title="A private upload", columns=columns)
+    for _ in range(bench.scale.few):
+        for kind in bench.peers:
+            if kind.takes_uploads:
+                with bench.up(kind) as peer:
+                    _round(grid, peer, bench.scale.uploads)
+    stale = grid.of(Ours.name, "next page without it")
+    what = "next pages that lack what was just uploaded"
+    grid.goals = [Goal(number=2, what=what, values=stale, limit=0, worst=True)]
+    return [grid]
+
+
+def _round(grid: Grid, peer: Peer, count: int) -> None:
+    url = f"{peer.simple_url}{PRIVATE}/"
+    stale, upload, after = 0, 0.0, 0.0
+    first = make_wheel(PRIVATE, "1.0")
+    peer.upload(first.filename, first.content)
+    with httpx.Client(timeout=60, **LOCAL) as client:
+        for number in range(count):
+            for form in FORMS * 2:
+                client.get(url, headers=form)  # whoever keeps pages has this one now
+            wheel = make_wheel(PRIVATE, f"1.1.{number}")
+            upload += timed(lambda wheel=wheel: peer.upload(wheel.filename, wheel.content))
+            for form in FORMS:
+                answers: list[httpx.Response] = []
+                after += timed(lambda form=form, kept=answers: kept.append(client.get(url, headers=form)))
+                stale += wheel.filename not in answers[0].text
+    mean = {"upload, ms": 1000 * upload / count, "page after it, ms": 1000 * after / count / len(FORMS)}
+    grid.add(peer.name, {**mean, "uploads": count, "next page without it": stale})
