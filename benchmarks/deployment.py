@@ -143,8 +143,8 @@ def answers(port: int, path: str = "/+api") -> bool:
     return response.status == 200
 
 
-def until_it_answers(port: int) -> float:
+def until_it_answers(port: int, path: str = "/+api") -> float:
     """The moment of the first 200, found by asking without a pause worth the name."""
-    while not answers(port):
+    while not answers(port, path):
         time.sleep(0.002)
     return time.perf_counter()

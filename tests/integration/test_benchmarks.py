@@ -1,0 +1,117 @@
+"""The benchmarks run and count rightly, at a size at which they measure nothing: no time is asserted."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from benchmarks.bench import Bench, Scale, bench
+from benchmarks.client import install
+from benchmarks.cold import DIRECT, stampede
+from benchmarks.faults import faults
+from benchmarks.index import GROUPS, Size
+from benchmarks.peers import NginxCache, NginxStatic, Ours, Peer
+from benchmarks.tools import beside_this_python
+from benchmarks.upload import uploads
+from benchmarks.warm import serving
+
+NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.skipif(NGINX is None, reason="the peers are made of nginx, which is not installed"),
+]
+TINY = Scale(
+    rounds=1,
+    few=1,
+    seconds=0.2,
+    size=Size(small=3, medium=2, large=2, megabytes=0.2, links=40),
+    peers=(NginxStatic, NginxCache, Ours),
+    clients=(3,),
+    stuck=3,
+    uploads=2,
+    rtt=0.001,
+    rate=0,
+    slow_default_start=False,
+)
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Bench]:
+    with bench(TINY, beside_this_python()) as made:
+        yield made
+
+
+def only(made: Bench, *peers: type[Peer]) -> Bench:
+    """The same surroundings with fewer peers."""
+    return replace(made, scale=replace(made.scale, peers=peers))
+
+
+def test_one_installer_takes_every_wheel_once(made: Bench) -> None:
+    made.forget()
+    done = install(made, f"{made.origin}/simple/", made.index.wanted(*GROUPS))
+    assert done.failed == 0, done.said
+    asked = made.asked()
+    assert dict(asked.wheels) == {wheel.filename: 1 for wheel in made.index.wheels.values()}
+    assert dict(asked.pages) == dict.fromkeys(made.index.wheels, 1)
+    assert asked.megabytes >= made.index.megabytes(*GROUPS)
+
+
+def test_failures_are_counted(made: Bench) -> None:
+    done = install(made, f"{made.origin}/simple/", ["bench-missing"], clients=2)
+    assert done.failed == 2
+    assert "bench-missing" in done.said
+
+
+def test_pages_are_as_long_as_asked_for_in_both_forms(made: Bench) -> None:
+    url = f"{made.origin}/simple/{made.index.longest}/"
+    as_json = httpx.get(url, headers={"Accept": "application/vnd.pypi.simple.v1+json"}, trust_env=False)
+    as_html = httpx.get(url, headers={"Accept": "text/html"}, trust_env=False)
+    assert len(as_json.json()["files"]) == as_html.text.count("<a ") == TINY.size.links
+
+
+def test_the_relay_breaks_and_mends(made: Bench) -> None:
+    url = f"{made.slow.origin}/simple/{made.index.usual}/"
+    try:
+        assert httpx.get(url, trust_env=False).status_code == 200
+        made.slow.become("hang")
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.get(url, trust_env=False, timeout=0.3)
+        made.slow.become("refuse")
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(url, trust_env=False)
+    finally:
+        made.slow.become("pass")
+    assert httpx.get(url, trust_env=False).status_code == 200
+
+
+def test_a_stampede_without_a_server_fetches_everything_as_often_as_there_are_clients(made: Bench) -> None:
+    (grid,) = stampede(made)
+    wheels = made.index.count("small", "medium")
+    assert grid.of(DIRECT, "wheel fetches") == [3 * wheels]
+    assert grid.of(DIRECT, "wheel: most, times") == [3]
+    assert grid.of(DIRECT, "failed clients") == grid.of(Ours.name, "failed clients") == [0]
+    assert grid.of(Ours.name, "page: most, times") == [1]
+
+
+def test_the_tables_have_a_row_of_every_peer_and_say_what_is_reached(made: Bench) -> None:
+    (grid,) = serving(only(made, NginxStatic, Ours))
+    assert set(grid.samples) == {NginxStatic.name, Ours.name}
+    assert all(grid.of(name, "not 2xx") == [0] for name in grid.samples)
+    assert all(goal.verdict in ("reached", "**not reached**") for goal in grid.goals)
+    assert f"| {Ours.name} |" in grid.text()
+
+
+def test_what_is_uploaded_is_on_the_next_page(made: Bench) -> None:
+    (grid,) = uploads(made)
+    assert grid.of(Ours.name, "uploads") == [TINY.uploads]
+    assert grid.of(Ours.name, "next page without it") == [0]
+
+
+def test_a_broken_upstream_fails_no_warm_install(made: Bench) -> None:
+    installs, stuck = faults(only(made, Ours))
+    assert installs.of(Ours.name, "failed") == [0]
+    assert len(stuck.goals) == 1 and stuck.goals[0].values
