@@ -23,6 +23,8 @@ LOGGING = "devpi_server.views.tween_request_logging"
 TRANSACTION = "devpi_server.views.tween_keyfs_transaction"
 STORE = "deployer.pages"
 """Where Pyramid's registry has the page store, for other plugins."""
+UNSENT = 256 * 1024
+"""Bytes of one answer that may wait in memory for its client."""
 _CHANGED = ("USER", "PROJSIMPLELINKS", "PROJVERSION", "PROJNAMES")
 
 
@@ -50,6 +52,8 @@ def put_in_place(pyramid_config: Any) -> None:
         offline=lambda: bool(config.offline_mode),
     )
     pyramid_config.registry[STORE] = store
+    # Keeps so much of each answer that its client has not taken yet; by default 16 MiB, more than there is for fifty.
+    config.waitress_info["kwargs"].update(outbuf_high_watermark=UNSENT, asyncore_use_poll=True)
     # With `over` alone Pyramid's exception view moves above devpi's transaction, and every write is rolled back.
     pyramid_config.add_tween("deployer.server.assemble.gate_factory", over=LOGGING, under=INGRESS)
     pyramid_config.add_tween("deployer.server.gate.note_transaction", over=EXCVIEW, under=TRANSACTION)

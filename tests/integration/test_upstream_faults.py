@@ -1,0 +1,191 @@
+"""An upstream that hangs, is gone, refuses or lies: what is warm stays, what is not is told, nobody else suffers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urljoin
+
+import pytest
+
+from tests.indexed_server import FILE, HTML, JSON, PATIENCE, at_once, get, make_indexes
+from tests.server_process import Server, request
+from tests.upstream import Distribution, Upstream, make_wheel
+
+pytestmark = pytest.mark.server
+
+STUCK = 60
+NAMES = ("alpha", "beta", "gamma")
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    with Upstream([make_wheel(name, "1.0") for name in NAMES]) as running:
+        yield running
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    server = Server(tmp_path / "data")
+
+    def begin(*words: str) -> Server:
+        return server.start(*words)
+
+    try:
+        yield begin
+    finally:
+        server.end()
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def page(index: str, project: str) -> str:
+    return f"/{index}/+simple/{project}/"
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["one page", "as many pages"])
+def test_a_hanging_upstream_takes_neither_warm_pages_nor_other_upstreams_along(
+    start: Callable[..., Server], upstream: Upstream, *, same: bool
+) -> None:
+    server = start("--request-timeout", "60")
+    make_indexes(server.port, server.auth, upstream)
+    warm = get(server.port, page("root/dev", "alpha"), JSON)
+    with Upstream([make_wheel("other", "1.0")]) as other:
+        mirror = {"type": "mirror", "mirror_url": other.simple_url, "mirror_no_project_list": True}
+        assert request(server.port, "PUT", "/root/other", body=mirror, headers=server.auth)[0] == 200
+        assert get(server.port, page("root/dev", "alpha"), JSON).body == warm.body
+        upstream.faults.hang = True
+        paths = [page("root/dev", "beta" if same else f"cold{number}") for number in range(STUCK)]
+        with ThreadPoolExecutor(STUCK) as pool:
+            stuck = [pool.submit(get, server.port, path, JSON) for path in paths]
+            wait_until(lambda: upstream.pages() > 1)
+            for _ in range(20):
+                assert get(server.port, page("root/dev", "alpha"), JSON).body == warm.body
+            assert get(server.port, page("root/other", "other"), JSON).status == 200
+            assert not all(future.done() for future in stuck)  # all of that was while they hung
+            told = [future.result() for future in stuck if future.done()]
+            assert all(got.status == 503 and got.headers["retry-after"] for got in told)
+            upstream.stop()
+        assert {future.result().status for future in stuck} <= {502, 503}
+
+
+def test_an_upstream_that_is_gone_is_asked_no_more_until_it_is_back(
+    start: Callable[..., Server], upstream: Upstream
+) -> None:
+    server = start("--request-timeout", "5")
+    make_indexes(server.port, server.auth, upstream)
+    upstream.faults.hang = True
+    assert get(server.port, page("root/dev", "alpha"), JSON).status == 502
+    asked = upstream.pages()
+    for index in ("root/dev", "root/pypi"):
+        for name in NAMES:
+            assert get(server.port, page(index, name), JSON).status == 502
+    assert upstream.pages() - asked <= 1  # one may have tried whether it is back
+    upstream.faults.hang = False
+    wait_until(lambda: get(server.port, page("root/dev", "alpha"), JSON).status == 200)
+    assert [get(server.port, page("root/pypi", name), JSON).status for name in NAMES] == [200] * 3
+
+
+@pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
+def test_refusals_are_not_taken_for_no_such_project(
+    start: Callable[..., Server], upstream: Upstream, status: int
+) -> None:
+    server = start()
+    make_indexes(server.port, server.auth, upstream, mirror_cache_expiry=1)
+    known = get(server.port, page("root/dev", "alpha"), JSON).body
+    upstream.faults.status = status
+    for index in ("root/pypi", "root/dev"):
+        assert get(server.port, page(index, "beta"), JSON).status == 502
+    wait_until(lambda: not (server.private / "pages/root/dev/alpha").exists())
+    assert get(server.port, page("root/dev", "alpha"), JSON).body == known
+    upstream.faults.status = 0
+    assert get(server.port, page("root/dev", "beta"), HTML).status == 200
+
+
+def test_no_such_project_is_no_fault(start: Callable[..., Server], upstream: Upstream) -> None:
+    server = start()
+    make_indexes(server.port, server.auth, upstream)
+    answers = at_once(server.port, [(page("root/dev", "missing"), JSON)] * 8)
+    assert {got.status for got in answers} == {404}
+    assert get(server.port, page("root/pypi", "missing"), JSON).status == 404
+    assert upstream.pages("missing") == 1
+
+
+def test_credentials_go_to_their_own_upstream_and_to_no_host_that_a_link_names(
+    start: Callable[..., Server], upstream: Upstream
+) -> None:
+    server = start()
+    wheel = make_wheel("private", "1.0")
+    with Upstream([wheel]) as elsewhere, Linking([wheel], elsewhere=elsewhere.url) as private:
+        private.faults.auth = ("deploy", "canary")
+        url = private.simple_url.replace("://", "://deploy:canary@")
+        make_indexes(server.port, server.auth, upstream, mirror_url=url)
+        told = json.loads(get(server.port, page("root/pypi", "private"), JSON).body)
+        path = urljoin(page("root/pypi", "private"), told["files"][0]["url"])
+        assert get(server.port, path, FILE).body == wheel.content
+        assert private.requests[-1].authorization
+        assert elsewhere.files() == 1
+        assert {asked.authorization for asked in elsewhere.requests} == {None}
+
+
+class Linking(Upstream):
+    """An upstream whose links lead to another host."""
+
+    def __init__(self, distributions: list[Distribution], *, elsewhere: str) -> None:
+        self.elsewhere = elsewhere
+        super().__init__(distributions)
+
+    def page(self, project: str, *, as_json: bool) -> bytes | None:
+        body = super().page(project, as_json=as_json)
+        return body and body.replace(b"/files/", f"{self.elsewhere}/files/".encode())
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+def test_a_certificate_of_nobody_is_refused_and_a_known_one_taken(
+    start: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"),
+            *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with Upstream([make_wheel("alpha", "1.0")], tls=context) as upstream:
+        server = start()
+        make_indexes(server.port, server.auth, upstream)
+        assert get(server.port, page("root/dev", "alpha"), JSON).status == 502
+        assert upstream.pages() == 0
+        server.end()
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+        server.start()
+        assert get(server.port, page("root/dev", "alpha"), JSON).status == 200
+
+
+def test_a_huge_page_is_served_whole(start: Callable[..., Server], upstream: Upstream) -> None:
+    server = start()
+    make_indexes(server.port, server.auth, upstream)
+    upstream.add(
+        *(
+            Distribution(project="huge", version=f"1.{n}", filename=f"huge-1.{n}.tar.gz", content=b"")
+            for n in range(3000)
+        )
+    )
+    answers = at_once(server.port, [(page("root/dev", "huge"), JSON)] * 8)
+    assert {len(json.loads(got.body)["files"]) for got in answers} == {3000}
+    assert upstream.pages("huge") == 1
