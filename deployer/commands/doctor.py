@@ -199,4 +199,5 @@ def _server(options: Options) -> Check:
         return _failure("server", error)
     if result.error:
         return _failure("server", result.error)
-    return Check(name="server", level="ok", evidence=f"{result.data['url']} is ready and can write")
+    offline = "; offline, no upstream is asked" if result.data["offline"] else ""
+    return Check(name="server", level="ok", evidence=f"{result.data['url']} is ready and can write{offline}")

@@ -54,6 +54,7 @@ class Identity:
     deployer_version: str = ""
     web: bool | None = None
     offline: bool | None = None
+    challenge: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +162,22 @@ class DevpiApi:
         self._uuid = self._uuid or identity.uuid
         self._server_version = identity.server_version
         return identity
+
+    def switch_offline(self, *, offline: bool, proof_key: str) -> None:
+        """Have the server ask no upstream any more, or ask them again. ``proof_key``: hex, of its data directory.
+
+        Raises ServerRefused also for a server without deployer's plugin.
+        """
+        identity = self.identity()
+        if not identity.challenge:
+            raise ServerRefused(
+                f"{self.url} can't be switched while it runs",
+                hint="set server.offline in the profile, then deployer up",
+            )
+        text = f"{identity.challenge}:{identity.uuid}:offline {'on' if offline else 'off'}"
+        proof = hmac.new(bytes.fromhex(proof_key), text.encode(), "sha256").hexdigest()
+        reply = self._request("POST", "/+deployer/offline", body={"offline": offline, "proof": proof})
+        self._accepted(reply, "switch")
 
     @property
     def dialect(self) -> Dialect:
@@ -405,6 +422,7 @@ def _identity(answer: JsonObject) -> Identity:
         deployer_version=_line(_text(answer.get("version"))),
         web=web if isinstance(web, bool) else None,
         offline=offline if isinstance(offline, bool) else None,
+        challenge=_text(answer.get("challenge")),
     )
 
 

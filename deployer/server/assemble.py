@@ -10,17 +10,20 @@ from devpi_server import __version__ as devpi_version
 from pyramid.tweens import EXCVIEW, INGRESS
 
 from deployer import __version__
+from deployer.server import offline
 from deployer.server.bulkhead import Bulkhead
 from deployer.server.changes import Changelog
 from deployer.server.client import Client
 from deployer.server.gate import Gate
 from deployer.server.indexes import Indexes
+from deployer.server.offline import Switch
 from deployer.server.pages import PageStore
 from deployer.server.secretfiles import Private
 from deployer.server.upstreams import Upstreams
 
 LOGGING = "devpi_server.views.tween_request_logging"
 TRANSACTION = "devpi_server.views.tween_keyfs_transaction"
+SWITCH, CHANGELOG = "deployer.offline", "deployer.changelog"
 STORE = "deployer.pages"
 """Where Pyramid's registry has the page store, for other plugins."""
 UNSENT = 256 * 1024
@@ -32,15 +35,17 @@ def put_in_place(pyramid_config: Any) -> None:
     """Hang everything into the application that is being made. Called by devpi, once, before it serves."""
     xom = pyramid_config.registry["xom"]
     config = xom.config
+    private = Private.of(Path(config.server_path))
+    switch = Switch(config, private)
     upstreams = Upstreams()
-    changelog = Changelog(xom.keyfs, offline=config.offline_mode)
-    store = PageStore(Private.of(Path(config.server_path)).directory, changelog, words=_words(pyramid_config))
+    changelog = Changelog(xom.keyfs, offline=switch.on)
+    store = PageStore(private.directory, changelog, words=_words(pyramid_config))
     indexes = Indexes(xom, upstreams)
     # devpi's own tests give it another client by the same way.
     xom.http = Client(
         upstreams,
         timeout=config.request_timeout,
-        offline=lambda: bool(config.offline_mode),
+        offline=lambda: switch.on,
         may_get=indexes.may_get,
     )
     gate = Gate(
@@ -49,9 +54,13 @@ def put_in_place(pyramid_config: Any) -> None:
         Bulkhead(config.args.threads),
         Path(config.server_path),
         timeout=config.request_timeout,
-        offline=lambda: bool(config.offline_mode),
+        offline=lambda: switch.on,
     )
     pyramid_config.registry[STORE] = store
+    pyramid_config.registry[CHANGELOG] = changelog
+    pyramid_config.registry[SWITCH] = switch
+    pyramid_config.add_route(offline.ROUTE, offline.ROUTE)
+    pyramid_config.add_view(switch.view, route_name=offline.ROUTE, renderer="json", request_method="POST")
     # Keeps so much of each answer that its client has not taken yet; by default 16 MiB, more than there is for fifty.
     config.waitress_info["kwargs"].update(outbuf_high_watermark=UNSENT, asyncore_use_poll=True)
     # With `over` alone Pyramid's exception view moves above devpi's transaction, and every write is rolled back.

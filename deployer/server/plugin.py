@@ -52,7 +52,8 @@ class About:
             "server_version": _server_version(),
             "default_mirror_url": default_mirror_url(),
             "web": self._config.pluginmanager.has_plugin("devpi-web"),
-            "offline": bool(self._config.args.offline_mode),
+            "offline": request.registry[assemble.SWITCH].on,
+            "challenge": request.registry[assemble.SWITCH].challenge,
             "writable": self._can_write(),
             "free_bytes": self._free_bytes(),
         }

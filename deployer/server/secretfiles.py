@@ -51,6 +51,11 @@ class Private:
         return self.directory / "running"
 
     @property
+    def offline(self) -> Path:
+        """What the server was told last while it ran: ``on`` or ``off``."""
+        return self.directory / "offline"
+
+    @property
     def backups(self) -> Path:
         return self.directory / "backups"
 
