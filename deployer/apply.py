@@ -107,8 +107,11 @@ def ensure_image(
 
 
 def settle(name: str, engine: Engine, current: Container | None, previous: Container | None) -> Container | None:
-    """Bring back what an interrupted run had set aside and not replaced; the container that stands now."""
-    if current is None and previous is not None and previous.ours:
+    """Bring back what an interrupted run had set aside and not replaced; the container that stands now.
+
+    ``previous`` is what was set aside, where nothing carries the name any more.
+    """
+    if previous is not None and previous.ours:
         engine.rename(name + PREVIOUS, name)
         return engine.inspect(name)
     return current

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("logs", "Show the server's log lines, secrets blanked."),
     "doctor": ("doctor", "Check this host and the server, and name each cure."),
     "offline": ("offline", "Serve only what is here, or ask upstreams again."),
+    "move": ("move", "Move the data to another place, verified, and go on there."),
     "render": ("render", "Print what would be run, as a script or as a file for systemd."),
     "configure-pip": ("configure_pip", "Point pip at the index, keeping all else in its file."),
     "install-service": ("install_service", "Have systemd start the server at boot."),

@@ -23,6 +23,7 @@ from deployer.spec import (
     LABEL_PROFILE,
     LABEL_URL,
     LABEL_VERSION,
+    Container,
     ContainerSpec,
     EngineInfo,
     EngineName,
@@ -147,12 +148,17 @@ def size(text: str) -> int:
     return int(text.rstrip("bkmg") or 0) * _UNITS[text.lstrip("0123456789")] if text else 0
 
 
-def plan(profile: Profile, facts: Facts, *, name: str, profile_name: str) -> Plan:
-    """Decide everything. Raises Refused (unsafe), ConflictError (port, name or data directory not usable)."""
+def plan(profile: Profile, facts: Facts, *, name: str, profile_name: str, moving: bool = False) -> Plan:
+    """Decide everything. ``moving``: the data of what runs now is taken along to another place.
+
+    Raises Refused (unsafe), ConflictError (port, name or data directory not usable).
+    """
     _check_safe(profile, facts)
     network = choose(profile, facts, profile_name=profile_name)
     data = _data(profile, facts)
     _check_owner(facts, name=name)
+    if not moving:
+        _check_place(facts.current, data, choice=profile.data)
     _check_port(facts, network.mode)
     url = base_url(profile.network.bind, facts.port.number)
     index = profile.clients.index
@@ -288,6 +294,16 @@ def _check_owner(facts: Facts, *, name: str) -> None:
         raise ConflictError(
             f"a container named {name!r} exists and is not deployer's",
             hint="choose another name with --name, or remove that container yourself",
+        )
+
+
+def _check_place(current: Container | None, data: DataPlan, *, choice: str) -> None:
+    """Another place for the data of what runs would be an index without packages."""
+    held = next((mount.source for mount in current.mounts if not mount.read_only), "") if current else ""
+    if held and held != data.source:
+        raise Refused(
+            f"the deployment keeps its data in {held}, not in {data.source}",
+            hint=f"--data {held}; or take it along: deployer move --data {choice}; or begin anew: deployer down",
         )
 
 

@@ -42,10 +42,13 @@ class Prepared:
         return self.facts.current
 
 
-def prepare(ref: str, name: str, *, overrides: Sequence[Override] = (), replace: bool = True) -> Prepared:
+def prepare(
+    ref: str, name: str, *, overrides: Sequence[Override] = (), replace: bool = True, moving: bool = False
+) -> Prepared:
     """Load the profile ``ref``, look at this host, decide what the deployment ``name`` is to be.
 
-    ``replace``: a deployment that runs under another profile may be switched to this one.
+    ``replace``: a deployment that runs under another profile may be switched to this one. ``moving``: its data is
+    taken along to another place.
     Raises ProfileError, EngineUnreachable, ConflictError, Refused.
     """
     loaded = load(ref, overrides=overrides)
@@ -57,7 +60,7 @@ def prepare(ref: str, name: str, *, overrides: Sequence[Override] = (), replace:
         loaded=loaded,
         detection=detection,
         facts=facts,
-        plan=plan(loaded.profile, facts, name=name, profile_name=loaded.name),
+        plan=plan(loaded.profile, facts, name=name, profile_name=loaded.name, moving=moving),
         previous=previous,
     )
 

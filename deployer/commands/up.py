@@ -60,7 +60,7 @@ def run(options: Options, ui: UI) -> Result:
         )
         with ExitStack() as rollback:
             try:
-                return _bring_up(options, prepared, ui, rollback)
+                return bring_up(options, prepared, ui, rollback)
             except BaseException as error:
                 if options.keep:
                     rollback.pop_all()
@@ -77,7 +77,8 @@ def _keep(prepared: Prepared, error: BaseException) -> None:
         engine.stop(plan.name, timeout=plan.spec.stop_timeout)
 
 
-def _bring_up(options: Options, prepared: Prepared, ui: UI, rollback: ExitStack) -> Result:
+def bring_up(options: Options, prepared: Prepared, ui: UI, rollback: ExitStack) -> Result:
+    """Have it run as planned, and undo nothing any more once it answers; the undoing until then is on ``rollback``."""
     from deployer.apply import settle
     from deployer.spec import PREVIOUS
 

@@ -234,6 +234,8 @@ class ProcessEngine:
         if self._read(new) is not None:
             raise ConflictError(f"the name {new!r} is taken", hint="deployer down")
         make_private(self._directory(new).parent)
+        # Without a record, what is there is of a start that came to nothing.
+        shutil.rmtree(self._directory(new), ignore_errors=True)
         # One step: what is on record of a process says nothing of its name.
         self._directory(name).rename(self._directory(new))
 

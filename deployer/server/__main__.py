@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from deployer import __version__
@@ -42,15 +43,14 @@ def _parser() -> argparse.ArgumentParser:
     check = verbs.add_parser("check", help="check a server directory that no server runs on")
     check.add_argument("--serverdir", required=True)
 
+    copy = verbs.add_parser("copy", help="copy a server directory that no server runs on, and verify the copy")
+    copy.add_argument("--source", required=True)
+    copy.add_argument("--target", required=True)
+
     health = verbs.add_parser("health", help="exit code 0 when the server answers")
     health.add_argument("--serverdir", default="", help="ask the server that runs on it, wherever it listens")
     health.add_argument("--host", default="127.0.0.1")
     health.add_argument("--port", type=int, default=3141)
-
-    reach = verbs.add_parser("reach", help="ask indexes as the server would; the evidence, as JSON")
-    reach.add_argument("url", nargs="+", help="simple index addresses; default: what devpi-server mirrors by itself")
-    reach.add_argument("--project", default="pip", help="the project whose page is asked for")
-    reach.add_argument("--timeout", type=float, default=10.0, help="seconds for all of them")
     return parser
 
 
@@ -69,10 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _secret(options)
         case "check":
             return _check(options)
-        case "reach":
-            from deployer.server.reach import reach
-
-            return reach(options)
+        case "copy":
+            return _copy(options)
         case _:
             return _health(options)
 
@@ -99,10 +97,22 @@ def _secret(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from deployer.server.prepare import check
+
+    return _answer(lambda: check(Path(options.serverdir)))
+
+
+def _copy(options: argparse.Namespace) -> int:
+    from deployer.server.moving import copy
+
+    os.umask(0o077)
+    return _answer(lambda: vars(copy(Path(options.source), Path(options.target))))
+
+
+def _answer(ask: Callable[[], Mapping[str, object]]) -> int:
     from deployer.server.refusal import Refusal
 
     try:
-        sys.stdout.write(json.dumps({"version": __version__} | check(Path(options.serverdir))) + "\n")
+        sys.stdout.write(json.dumps({"version": __version__, **ask()}) + "\n")
     except Refusal as refusal:
         return _refuse(refusal.cause, refusal.cure, code=refusal.code)
     return 0

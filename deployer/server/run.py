@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from deployer.server import passwords, prepare, secretfiles
+from deployer.server import moving, passwords, prepare, secretfiles
 from deployer.server.refusal import TAKEN, Refusal
 from deployer.server.secretfiles import Private
 
@@ -39,6 +39,7 @@ def serve(options: argparse.Namespace) -> int:
     try:
         with prepare.locked(serverdir) as private:
             check_port(options.host, options.port)
+            moving.check_whole(private)
             prepare.repair(serverdir, private)
             return _serve_on(options, serverdir, private)
     except Refusal as refusal:

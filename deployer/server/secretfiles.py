@@ -56,6 +56,16 @@ class Private:
         return self.directory / "offline"
 
     @property
+    def moving(self) -> Path:
+        """There while the directory is a copy that is not whole; in it where it is copied from."""
+        return self.directory / "moving"
+
+    @property
+    def moved(self) -> Path:
+        """There while the directory is a whole copy on which no server has run."""
+        return self.directory / "moved"
+
+    @property
     def backups(self) -> Path:
         return self.directory / "backups"
 
