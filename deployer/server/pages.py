@@ -114,6 +114,7 @@ class PageStore:
 
     def _begin(self) -> None:
         shutil.rmtree(self._trash, ignore_errors=True)
+        self._trash.mkdir(mode=0o700)
         known = self._stamp.read()
         for directory in (self._pages, self._stale):
             if known is None:
@@ -289,7 +290,8 @@ class PageStore:
     def watch(self) -> None:
         """Move pages out when they become due, and remove what was dropped, for as long as the process lives."""
         while True:
-            shutil.rmtree(self._trash, ignore_errors=True)
+            for thrown in self._trash.iterdir():
+                shutil.rmtree(thrown, ignore_errors=True)
             with self._lock:
                 self._expire()
                 wait = self._dues[0][0] - self._clock() if self._dues else _SWEEP
@@ -346,15 +348,13 @@ class PageStore:
 
     def _throw_away(self, path: Path) -> None:
         """Out of sight by one rename, whatever there is. Raises OSError when it stays in sight."""
+        if not path.exists():
+            return
         self._thrown += 1
-        away = self._trash / str(self._thrown)
         try:
-            path.rename(away)
-        except FileNotFoundError:
-            if not path.exists():
-                return
-            self._trash.mkdir(mode=0o700, exist_ok=True)
-            path.rename(away)
+            path.rename(self._trash / str(self._thrown))
+        except OSError:  # no room for another name
+            shutil.rmtree(path)
 
     def _path(self, root: Path, key: Key) -> Path:
         return root.joinpath(*key)

@@ -1,0 +1,181 @@
+"""The rules of the page store, with a changelog and a clock of our own; the real ones are in the integration tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deployer.server.changes import EVERYTHING, Touched
+from deployer.server.pages import NEVER, PageStore, View
+
+KEY = ("root", "dev", "alpha")
+OTHER = ("root", "dev", "beta")
+
+
+class Log:
+    """A changelog as the store sees it."""
+
+    def __init__(self) -> None:
+        self.entries: list[set[Touched]] = [set()]
+        self.history = b"a"
+
+    @property
+    def serial(self) -> int:
+        return len(self.entries) - 1
+
+    def commit(self, *touched: Touched) -> int:
+        self.entries.append(set(touched))
+        return self.serial
+
+    def raw(self, serial: int) -> bytes:
+        return self.history + str(serial).encode()
+
+    def since(self, seen: int, current: int) -> Iterator[tuple[int, set[Touched]]]:
+        for serial in range(seen + 1, current + 1):
+            yield serial, self.entries[serial]
+
+
+class Clock:
+    now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def log() -> Log:
+    return Log()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def make(directory: Path, log: Log, clock: Clock, *, limit: int = 10**6, **words: object) -> PageStore:
+    return PageStore(directory, log, words=words, limit=limit, clock=clock)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def store(tmp_path: Path, log: Log, clock: Clock) -> PageStore:
+    return make(tmp_path, log, clock)
+
+
+def view(store: PageStore, first: int, own: int | None = None) -> View:
+    return View(first=first, own=own, mark=store.mark)
+
+
+def test_a_page_is_kept_until_its_project_changes(store: PageStore, log: Log) -> None:
+    assert store.put(KEY, "json", b"page", due=NEVER, view=view(store, 0))
+    assert store.put(OTHER, "json", b"other", due=NEVER, view=view(store, 0))
+    assert store.read(KEY, "json") == b"page"
+    log.commit("alpha")
+    store.catch_up()
+    assert store.read(KEY, "json") is None
+    assert store.read(OTHER, "json") == b"other"
+    log.commit(EVERYTHING)
+    store.catch_up()
+    assert store.read(OTHER, "json") is None
+
+
+def test_an_answer_that_is_older_than_a_change_is_not_kept(store: PageStore, log: Log) -> None:
+    old = view(store, 0)
+    log.commit("alpha")
+    assert not store.put(KEY, "json", b"old", due=NEVER, view=old)
+    assert store.put(OTHER, "json", b"fine", due=NEVER, view=old)
+    assert store.put(KEY, "json", b"new", due=NEVER, view=view(store, 1))
+
+
+def test_an_answer_that_was_its_own_change_is_kept(store: PageStore, log: Log) -> None:
+    own = log.commit("alpha")
+    assert store.put(KEY, "json", b"fetched", due=NEVER, view=view(store, 0, own))
+
+
+def test_an_answer_whose_transaction_was_restarted_over_a_change_is_not_kept(store: PageStore, log: Log) -> None:
+    """It began with serial 0, somebody uploaded, and it went on with what it had read of the other index before."""
+    log.commit("alpha")
+    own = log.commit("alpha")
+    assert not store.put(KEY, "json", b"half old", due=NEVER, view=view(store, 0, own))
+
+
+def test_what_is_forgotten_by_hand_is_not_put_by_who_began_before(store: PageStore) -> None:
+    began = view(store, 0)
+    store.forget("alpha")
+    assert not store.put(KEY, "json", b"old", due=NEVER, view=began)
+    assert store.put(OTHER, "json", b"fine", due=NEVER, view=began)
+    store.forget_all()
+    assert not store.put(OTHER, "json", b"old", due=NEVER, view=began)
+    assert store.read(OTHER, "json") is None
+    assert store.put(KEY, "json", b"new", due=NEVER, view=view(store, 0))
+
+
+def test_a_page_that_is_due_is_out_of_sight_and_can_be_put_back(
+    store: PageStore, clock: Clock, log: Log, tmp_path: Path
+) -> None:
+    store.put(KEY, "json", b"page", due=clock.now + 10, view=view(store, 0))
+    assert store.read_stale(KEY, "json") is None
+    clock.now += 10
+    assert store.read(KEY, "json") is None
+    assert store.read_stale(KEY, "json") == b"page"
+    assert not (tmp_path / "pages/root/dev/alpha").exists()
+    store.hold(KEY, 5)
+    assert store.read(KEY, "json") == b"page"
+    clock.now += 5
+    assert store.read(KEY, "json") is None
+    log.commit("alpha")
+    store.catch_up()
+    assert store.read_stale(KEY, "json") is None  # never again, whatever the upstream does
+
+
+def test_the_oldest_go_when_there_is_no_room(tmp_path: Path, log: Log, clock: Clock) -> None:
+    store = make(tmp_path, log, clock, limit=40_000)
+    for number in range(20):
+        key = ("root", "dev", f"project{number}")
+        assert store.put(key, "json", os.urandom(4000), due=NEVER, view=view(store, 0))
+    there = [path for path in tmp_path.glob("pages/*/*/*/json*") if path.is_file()]
+    assert sum(path.stat().st_size for path in there) <= 40_000
+    assert store.read(("root", "dev", "project19"), "json") is not None
+    assert store.read(("root", "dev", "project0"), "json") is None
+
+
+@pytest.mark.parametrize("part", ["..", ".hidden", "a/b", "", "über"])
+def test_names_that_could_lead_elsewhere_are_not_kept(store: PageStore, part: str) -> None:
+    assert not store.put(("root", part, "alpha"), "json", b"page", due=NEVER, view=view(store, 0))
+
+
+def test_a_disk_that_is_full_costs_nobody_an_answer(store: PageStore, tmp_path: Path) -> None:
+    (tmp_path / "pages/root").write_text("in the way")
+    assert not store.put(KEY, "json", b"page", due=NEVER, view=view(store, 0))
+    assert store.read(KEY, "json") is None
+    (tmp_path / "pages/root").unlink()
+    assert store.put(KEY, "json", b"page", due=NEVER, view=view(store, 0))
+
+
+def test_pages_outlive_a_restart_but_for_what_changed_meanwhile(tmp_path: Path, log: Log, clock: Clock) -> None:
+    first = make(tmp_path, log, clock, version=1)
+    for key, due in ((KEY, NEVER), (OTHER, clock.now + 10)):
+        assert first.put(key, "json", b"page", due=due, view=view(first, 0))
+    log.commit("alpha")  # and a kill before anybody looked
+    second = make(tmp_path, log, clock, version=1)
+    assert second.read(KEY, "json") is None
+    assert second.read(OTHER, "json") == b"page"
+    clock.now += 10
+    assert second.read(OTHER, "json") is None
+    assert second.read_stale(OTHER, "json") == b"page"
+
+
+@pytest.mark.parametrize("change", ["words", "history", "stamp"])
+def test_pages_of_other_data_or_another_version_go(tmp_path: Path, log: Log, clock: Clock, change: str) -> None:
+    first = make(tmp_path, log, clock, version=1)
+    assert first.put(KEY, "json", b"page", due=NEVER, view=view(first, 0))
+    match change:
+        case "history":
+            log.history = b"b"
+        case "stamp":
+            (tmp_path / "pages.stamp").write_text("{")
+    second = make(tmp_path, log, clock, version=2 if change == "words" else 1)
+    assert second.read(KEY, "json") is None
+    assert not any(tmp_path.glob("pages/*"))
