@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deployer.errors import Locked, ProfileError
+from deployer.errors import ConflictError, Locked, ProfileError
 
 SCHEMA = 1
 
@@ -33,13 +33,29 @@ def state_dir(name: str) -> Path:
     return state_root() / name
 
 
+@contextmanager
+def _kept_at(path: Path) -> Iterator[None]:
+    """Tell that ``path`` can't be written. Raises ConflictError."""
+    try:
+        yield
+    except OSError as error:
+        raise ConflictError(
+            f"{path} can't be written: {error.strerror}",
+            hint="deployer keeps its records there; name another directory with DEPLOYER_STATE_DIR",
+        ) from None
+
+
 def make_private(directory: Path) -> Path:
-    """Create ``directory`` for this user's eyes only, and so every parent that is missing (whatever the umask)."""
-    for path in (*reversed(directory.parents), directory):
-        if not path.is_dir():
-            path.mkdir(exist_ok=True, mode=0o700)
-    if directory.stat().st_mode & 0o077:
-        directory.chmod(0o700)
+    """Create ``directory`` for this user's eyes only, and so every parent that is missing (whatever the umask).
+
+    Raises ConflictError.
+    """
+    with _kept_at(directory):
+        for path in (*reversed(directory.parents), directory):
+            if not path.is_dir():
+                path.mkdir(exist_ok=True, mode=0o700)
+        if directory.stat().st_mode & 0o077:
+            directory.chmod(0o700)
     return directory
 
 
@@ -47,19 +63,20 @@ def make_private(directory: Path) -> Path:
 def hold(name: str, *, wait: float = 0.0) -> Iterator[None]:
     """Hold the lock of the deployment ``name``; it is the kernel's (flock) and dies with this process.
 
-    ``wait``: seconds to wait for another run. Raises Locked.
+    ``wait``: seconds to wait for another run. Raises Locked, ConflictError.
     """
     from filelock import FileLock, Timeout
 
     path = make_private(state_dir(name)) / "lock"
     lock = FileLock(path, mode=0o600)
-    try:
-        lock.acquire(timeout=wait, poll_interval=0.05)
-    except Timeout:
-        raise Locked(
-            f"another run holds the lock of the deployment {name!r}",
-            hint="wait for it, or let this run wait with --wait SECONDS",
-        ) from None
+    with _kept_at(path):
+        try:
+            lock.acquire(timeout=wait, poll_interval=0.05)
+        except Timeout:
+            raise Locked(
+                f"another run holds the lock of the deployment {name!r}",
+                hint="wait for it, or let this run wait with --wait SECONDS",
+            ) from None
     try:
         yield
     finally:
@@ -99,11 +116,17 @@ def read_applied(name: str) -> Applied | None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace ``path`` atomically with ``text``, mode 0600 from its first moment."""
+    """Replace ``path`` atomically with ``text``, mode 0600 from its first moment. Raises ConflictError."""
     make_private(path.parent)
+    with _kept_at(path):
+        _replace(path, text)
+
+
+def _replace(path: Path, text: str) -> None:
     # One name, not a random one: what a killed run leaves is replaced by the next, which holds the lock.
     temporary = path.with_name(f".{path.name}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(text)

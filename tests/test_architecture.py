@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from deployer.errors import DeployerError
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("docker", "httpx", "jinja2", "pydantic", "yaml", "rich", "devpi_server", "requests")
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/commands.md", "docs/images.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/commands.md", "docs/faults.md", "docs/images.md")
 
 
 def tracked(*patterns: str) -> list[Path]:
@@ -32,7 +33,7 @@ def imported(*words: str) -> set[str]:
     """The top-level modules that one command line has imported when it ends."""
     code = "import sys, atexit; atexit.register(lambda: print('\\n' + ' '.join(sys.modules), file=sys.stderr)); "
     code += f"sys.argv = ['deployer', *{list(words)!r}]; from deployer.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
     return {name.partition(".")[0] for name in done.stderr.splitlines()[-1].split()}
 
 
@@ -94,6 +95,28 @@ def test_links_lead_somewhere(document: str) -> None:
     path = ROOT / document
     targets = re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text(encoding="utf-8"))
     assert all((path.parent / target).exists() for target in targets if "://" not in target), targets
+
+
+def named_tests(text: str) -> Iterator[tuple[str, str]]:
+    """Each ``file.py::test`` of a document; ``::test`` is of the file that was named last."""
+    file = ""
+    for named, test in re.findall(r"`(\w+\.py)?::(\w+)`", text):
+        file = named or file
+        yield file, test
+
+
+def test_every_test_that_a_document_names_exists() -> None:
+    files = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")}
+    named = list(named_tests((ROOT / "docs/faults.md").read_text(encoding="utf-8")))
+    assert len(named) > 80
+    assert [f"{file}::{test}" for file, test in named if f"def {test}(" not in files.get(file, "")] == []
+
+
+def test_every_fault_has_its_proof() -> None:
+    rows = re.findall(r"^\| .+ \|$", (ROOT / "docs/faults.md").read_text(encoding="utf-8"), re.MULTILINE)
+    faults = [row for row in rows if not row.startswith("| fault |")]
+    assert len(faults) > 60
+    assert [row for row in faults if "::" not in row.split(" | ")[-1]] == []
 
 
 def tree(error: type[DeployerError]) -> list[type[DeployerError]]:

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployer import state
 from deployer.cli import COMMANDS, execute
 from deployer.commands import Overrides, overrides
 from deployer.errors import DeployerError, Locked, NotReadyError, ProfileError, Refused
@@ -305,67 +304,6 @@ def test_a_secret_does_not_show_itself() -> None:
     assert secret == Secret("correct horse battery")
     assert secret != Secret("another")
     assert len({generate().reveal() for _ in range(20)}) == 20
-
-
-# State
-
-
-@pytest.fixture
-def state_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("DEPLOYER_STATE_DIR", str(tmp_path / "state"))
-    return tmp_path / "state"
-
-
-APPLIED = state.Applied(profile_name="default", profile_ref="default", engine="docker", simple_url="http://x/+simple/")
-
-
-def test_what_was_applied_is_remembered_for_this_user_only(state_root: Path) -> None:
-    before = os.umask(0)
-    try:
-        state.write_applied("it", APPLIED)
-    finally:
-        os.umask(before)
-    assert state.read_applied("it") == APPLIED
-    modes = {oct(path.stat().st_mode & 0o777) for path in (state_root, *state_root.rglob("*"))}
-    assert modes == {"0o700", "0o600"}
-    state.forget("it")
-    assert state.read_applied("it") is None
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": "1"}', '{"schema": 1}', "\x00\xff"])
-def test_a_damaged_record_is_no_reason_to_guess(text: str, state_root: Path) -> None:
-    state.write_private(state.state_dir("it") / "applied.json", text)
-    with pytest.raises(ProfileError, match="damaged") as error:
-        state.read_applied("it")
-    assert "remove" in error.value.hint
-
-
-def test_a_record_of_a_newer_deployer(state_root: Path) -> None:
-    state.write_private(state.state_dir("it") / "applied.json", json.dumps({"schema": state.SCHEMA + 1}))
-    with pytest.raises(ProfileError, match="newer deployer"):
-        state.read_applied("it")
-
-
-def test_a_write_that_fails_leaves_what_was_there(state_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    state.write_applied("it", APPLIED)
-    before = (state.state_dir("it") / "applied.json").read_bytes()
-
-    def full(_descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        state.write_applied("it", APPLIED)
-    assert [path.name for path in state.state_dir("it").iterdir()] == ["applied.json"]
-    assert (state.state_dir("it") / "applied.json").read_bytes() == before
-
-
-def test_a_lock_is_held_by_one(state_root: Path) -> None:
-    with state.hold("it"), pytest.raises(Locked) as error, state.hold("it"):
-        pass
-    assert "--wait" in error.value.hint
-    with state.hold("it"), state.hold("another"):
-        pass
 
 
 def test_port_zero_is_a_choice() -> None:
