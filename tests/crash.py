@@ -46,6 +46,8 @@ def main() -> None:
             if seen == count:
                 os.kill(os.getpid(), getattr(signal, name))
 
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)  # as in a terminal, also where the tests run under nohup
     from deployer.cli import main as deployer
 
     sys.argv = ["deployer", *words]
