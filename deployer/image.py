@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -60,7 +61,8 @@ def reference() -> str:
 
 def _sources() -> tuple[tuple[str, Path], ...]:
     """What is copied into the image of our own code, by its path in the context."""
-    files = (_PACKAGE / "__init__.py", *sorted((_PACKAGE / "server").glob("*.py")))
+    server = _PACKAGE / "server"
+    files = (_PACKAGE / "__init__.py", *sorted([*server.glob("*.py"), *server.glob("*.template")]))
     return tuple((str(Path("deployer") / path.relative_to(_PACKAGE)), path) for path in files)
 
 
@@ -132,7 +134,7 @@ def _masked(pip: PipSettings) -> str:
 
 
 def _build_args(pip: PipSettings) -> tuple[tuple[str, str], ...]:
-    args = {}
+    args = {"BUILT_AT": datetime.now(UTC).isoformat(timespec="seconds")}
     if pip.timeout:
         args["PIP_DEFAULT_TIMEOUT"] = str(pip.timeout)
     if pip.index_url and not pip.secret:

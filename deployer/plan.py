@@ -428,6 +428,8 @@ def serve_command(profile: Profile, *, directory: str, host: str, port: int) -> 
         command.append("--web")
     if server.offline:
         command.append("--offline")
+    if server.front != "auto":
+        command += ["--front", server.front]
     if profile.network.outside_url:
         command += ["--outside-url", profile.network.outside_url]
     return tuple(command)

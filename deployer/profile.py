@@ -123,6 +123,7 @@ class Server(Model):
     offline: bool = False
     mirror_cache_expiry: Whole = Field(1800, ge=0, le=MAX_SECONDS)
     threads: Whole = Field(50, ge=1, le=1000)
+    front: Literal["auto", "nginx", "python"] = "auto"
     memory: Memory = "auto"
     cpus: float = Field(0.0, ge=0, le=4096, allow_inf_nan=False)
     pids: Whole = Field(256, ge=0, le=4_194_304)  # the kernel's own limit of a pid

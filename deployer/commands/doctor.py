@@ -77,7 +77,7 @@ def _checks(options: Options) -> Iterator[Check]:
     config = pip.read_config(os.environ)
     yield _upstream(profile, config)
     yield _pip(config)
-    yield _server(options)
+    yield from _server(options)
 
 
 def _failure(name: str, error: Exception) -> Check:
@@ -185,7 +185,7 @@ def _pip(config: PipConfig) -> Check:
     return Check(name="pip", level="ok", evidence=where)
 
 
-def _server(options: Options) -> Check:
+def _server(options: Options) -> Iterator[Check]:
     from deployer.commands import status
     from deployer.deployment import find
     from deployer.errors import DeployerError
@@ -193,11 +193,31 @@ def _server(options: Options) -> Check:
 
     try:
         if find(options.name, engine=options.engine) is None:
-            return Check(name="server", level="ok", evidence="not deployed yet")
+            yield Check(name="server", level="ok", evidence="not deployed yet")
+            return
         result = status.run(status.Options(name=options.name, engine=options.engine), UI(quiet=True))
     except DeployerError as error:
-        return _failure("server", error)
+        yield _failure("server", error)
+        return
     if result.error:
-        return _failure("server", result.error)
+        yield _failure("server", result.error)
+        return
     offline = "; offline, no upstream is asked" if result.data["offline"] else ""
-    return Check(name="server", level="ok", evidence=f"{result.data['url']} is ready and can write{offline}")
+    yield Check(name="server", level="ok", evidence=f"{result.data['url']} is ready and can write{offline}")
+    if result.data["front"]:
+        yield front(result.data["front"], in_container=result.data["engine"] != "process")
+
+
+def front(told: str, *, in_container: bool) -> Check:
+    """Who answers clients, as the server tells it: ``nginx VERSION``, or ``python: `` and why it is not nginx."""
+    if told.startswith("nginx"):
+        return Check(name="front", level="ok", evidence=f"{told} sends files and pages, devpi does the rest")
+    why = told.partition(": ")[2]
+    if "switched off" in why:
+        return Check(name="front", level="ok", evidence=f"devpi answers everything itself: {why}")
+    cure = "install nginx (Debian: apt install nginx-light), then deployer restart"
+    if in_container:
+        cure = (
+            "deployer image build where apt reaches its mirrors, or on a --base-image that has nginx; then deployer up"
+        )
+    return Check(name="front", level="warning", evidence=f"devpi answers everything itself, slower: {why}", cure=cure)

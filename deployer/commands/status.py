@@ -119,6 +119,7 @@ def _data(deployment: Deployment, answer: dict[str, Any]) -> dict[str, Any]:
         "server_version": identity.get("server_version"),
         "server_uuid": identity.get("uuid"),
         "offline": identity.get("offline"),
+        "front": str(identity["front"]) if identity.get("front") else None,
         "image": container.image,
         "image_digest": container.image_id or None,
         "data_dir": server_dir.mount.source if server_dir else None,
@@ -213,6 +214,11 @@ def human(count: int) -> str:
     return f"{size:.1f} TB"
 
 
+def _front(told: str | None) -> str:
+    """Who answers clients; what would be faster is the doctor's to say."""
+    return f"{told} (deployer doctor has the cure)" if told and not told.startswith("nginx") else told or ""
+
+
 def _text(data: dict[str, Any]) -> str:
     size = f"  {human(data['data_bytes'])}" if data["data_bytes"] is not None else ""
     rows = {
@@ -222,6 +228,7 @@ def _text(data: dict[str, Any]) -> str:
         "index": data["simple_url"],
         "server": f"devpi-server {data['server_version']}" if data["server_version"] else "",
         "offline": "yes: no upstream is asked (deployer offline off)" if data["offline"] else "",
+        "front": _front(data["front"]),
         "image": data["image"],
         "data": f"{data['data_dir']}{size}" if data["data_dir"] else "",
         "started": data["started_at"] or "",

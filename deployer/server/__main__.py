@@ -26,6 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--outside-url", default="")
     serve.add_argument("--web", action="store_true")
     serve.add_argument("--offline", action="store_true")
+    serve.add_argument("--front", choices=("auto", "nginx", "python"), default="auto", help="who answers clients")
 
     supervise = verbs.add_parser("supervise", help="run serve as a child, with a log and restarts")
     supervise.add_argument("--log", required=True)

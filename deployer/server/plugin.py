@@ -14,7 +14,7 @@ from typing import Any
 from pluggy import HookimplMarker
 
 from deployer import __version__
-from deployer.server import assemble
+from deployer.server import assemble, secretfiles
 from deployer.server.secretfiles import Private
 
 hookimpl = HookimplMarker("devpiserver")
@@ -56,6 +56,7 @@ class About:
             "challenge": request.registry[assemble.SWITCH].challenge,
             "writable": self._can_write(),
             "free_bytes": self._free_bytes(),
+            "front": secretfiles.read_text(self._private.front),
         }
         nonce = request.headers.get(NONCE, "")
         if _NONCE_FORM.fullmatch(nonce):

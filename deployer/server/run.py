@@ -11,12 +11,15 @@ import re
 import signal
 import socket
 import sys
+import time
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from deployer.server import moving, passwords, prepare, secretfiles
+from deployer.server.front import Front, Nginx, Unusable, end_orphans, tell
 from deployer.server.refusal import TAKEN, Refusal
 from deployer.server.secretfiles import Private
 
@@ -33,28 +36,46 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 def serve(options: argparse.Namespace) -> int:
     """Prepare the server directory, then serve until a signal says stop; the exit code."""
     os.umask(0o077)
+    stop = _Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
+        signal.signal(number, stop)
     serverdir = Path(options.serverdir).absolute()
     try:
-        with prepare.locked(serverdir) as private:
-            check_port(options.host, options.port)
+        with prepare.locked(serverdir) as private, contextlib.ExitStack() as ports:
+            end_orphans(private)
+            listeners = [ports.enter_context(listener) for listener in bind(options.host, options.port)]
             moving.check_whole(private)
             prepare.repair(serverdir, private)
-            return _serve_on(options, serverdir, private)
+            code = _serve_on(options, serverdir, private, listeners, stop)
     except Refusal as refusal:
         return _tell(refusal.cause, refusal.cure, refusal.code)
     except KeyboardInterrupt:
         return 0
+    if stop.front is not None and stop.front.failed and not stop.front.stopping:
+        tell(f"{stop.front.failed}: devpi serves alone from now on")
+        again = (sys.executable, "-m", "deployer.server", *sys.argv[1:], "--front", "python")
+        os.execv(sys.executable, again)  # noqa: S606 - the same program, in the same process
+    return code
 
 
-def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
-    # The first process of a container has no default handlers: without this one SIGTERM would be ignored. One signal is
-    # enough; another must not cut the orderly stop short. It is heard and not ignored: of a signal that came before it
-    # was to be ignored, Python prints that it lost a race.
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda _number, _frame: None)
-    raise KeyboardInterrupt
+class _Stop:
+    """What a signal does: nginx first, so that it can answer what it was asked, and then devpi.
+
+    The first process of a container has no default handlers: without this one SIGTERM would be ignored. One signal is
+    enough; another must not cut the orderly stop short. It is heard and not ignored: of a signal that came before it
+    was to be ignored, Python prints that it lost a race.
+    """
+
+    def __init__(self) -> None:
+        self.front: Front | None = None
+        self._done = False
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        if self.front is not None and not self.front.gone.is_set():
+            self.front.quit()
+        elif not self._done:
+            self._done = True
+            raise KeyboardInterrupt
 
 
 def _tell(cause: str, cure: str, code: int) -> int:
@@ -63,25 +84,50 @@ def _tell(cause: str, cure: str, code: int) -> int:
     return code
 
 
-def check_port(host: str, port: int) -> None:
-    """Try the port before anything else is done: devpi would tell by a traceback, a second later. Raises Refusal."""
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Take the port before anything else is done, and hold it: devpi would tell by a traceback, a second later.
+
+    Nobody can connect to it yet. Raises Refusal.
+    """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         raise Refusal(f"{host} is no address: {error.strerror}", cure="choose another", code=TAKEN) from None
+    taken: list[socket.socket] = []
     for family, kind, protocol, _, address in found:
-        with contextlib.closing(socket.socket(family, kind, protocol)) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            try:
-                listener.bind(address)
-            except OSError as error:
-                why = "is taken" if error.errno == errno.EADDRINUSE else f"can't be used: {error.strerror}"
-                raise Refusal(f"port {port} of {host} {why}", cure="free it, or choose another", code=TAKEN) from None
+        listener = socket.socket(family, kind, protocol)
+        taken.append(listener)
+        listener.setblocking(False)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            _bind(listener, address)
+            # It is wanted for our own turn only: two that allow it may both have a port that nobody listens on yet.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        except OSError as error:
+            for other in taken:
+                other.close()
+            why = "is taken" if error.errno == errno.EADDRINUSE else f"can't be used: {error.strerror}"
+            raise Refusal(f"port {port} of {host} {why}", cure="free it, or choose another", code=TAKEN) from None
+    return taken
 
 
-def _serve_on(options: argparse.Namespace, serverdir: Path, private: Private) -> int:
+def _bind(listener: socket.socket, address: Any) -> None:
+    deadline = time.monotonic() + prepare.LOCK_PATIENCE
+    while True:
+        try:
+            return listener.bind(address)
+        except OSError as error:
+            # The nginx of a server that was killed is on its way out.
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def _serve_on(
+    options: argparse.Namespace, serverdir: Path, private: Private, listeners: Sequence[socket.socket], stop: _Stop
+) -> int:
     try:
         secretfiles.ensure_keys(private)
         first = prepare.needs_first_boot(serverdir, private)
@@ -92,17 +138,45 @@ def _serve_on(options: argparse.Namespace, serverdir: Path, private: Private) ->
         plugins = _plugins(web=options.web)
         if first:
             _first_boot(serverdir, private, plugins, pwhash)
+        stop.front = _front(options, serverdir, private, plugins, listeners)
         secretfiles.write_private(private.running, f"{options.host} {options.port}\n")
         try:
-            _devpi(options, serverdir, private, plugins)
+            _devpi(options, serverdir, private, plugins, listeners, stop.front)
         except Fatal as error:
             return _tell(str(error), "see the lines above", FAILED)
+        finally:
+            if stop.front is not None:
+                stop.front.clean()
         secretfiles.remove(private.running)
     except OSError as error:
         if error.errno in _FULL:
             return _tell(f"{serverdir} can't be written: {error.strerror}", "free some space", FAILED)
         raise
     return 0
+
+
+def _front(
+    options: argparse.Namespace,
+    serverdir: Path,
+    private: Private,
+    plugins: PluginManager,
+    listeners: Sequence[socket.socket],
+) -> Front | None:
+    """nginx, where there is one that will do; else the reason is logged and kept. Raises Refusal where it must be."""
+    front: Front | None = None
+    why_not = "it is switched off (server.front)"
+    # A plugin that decides who reads packages must be asked each time.
+    files = not plugins.hook.devpiserver_stage_get_principals_for_pkg_read.get_hookimpls()
+    try:
+        if options.front != "python":
+            front = Front(Nginx.find(), serverdir, listeners, request_timeout=options.request_timeout, files=files)
+    except Unusable as problem:
+        if options.front == "nginx":
+            raise Refusal(str(problem), cure="install nginx, or set server.front to auto", code=TAKEN) from None
+        why_not = str(problem)
+        tell(f"devpi serves alone, and slower: {why_not}")
+    secretfiles.write_private(private.front, (f"nginx {front.nginx.version}" if front else f"python: {why_not}") + "\n")
+    return front
 
 
 def _plugins(*, web: bool) -> PluginManager:
@@ -143,19 +217,35 @@ def _first_boot(serverdir: Path, private: Private, plugins: PluginManager, pwhas
     prepare.finish_first_boot(private)
 
 
-def _devpi(options: argparse.Namespace, serverdir: Path, private: Private, plugins: PluginManager) -> None:
+def _devpi(
+    options: argparse.Namespace,
+    serverdir: Path,
+    private: Private,
+    plugins: PluginManager,
+    listeners: Sequence[socket.socket],
+    front: Front | None,
+) -> None:
     from devpi_server.config import parseoptions
     from devpi_server.log import configure_logging
     from devpi_server.main import xom_from_config
 
     passwords.serialise()
-    config = parseoptions(plugins, _words(options, serverdir, private))
+    config = parseoptions(plugins, _words(options, serverdir, private, front))
     configure_logging(config.args)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_Masking(handler.formatter))
     xom = xom_from_config(config)
     if secretfiles.read_text(private.root_password) is None:
         _adopt(xom, private)
+    if front is not None:
+        # What devpi says it is serving at.
+        config.waitress_info["addresses"].append(
+            f"http://{options.host}:{options.port}, by nginx {front.nginx.version}"
+        )
+        front.start()
+    else:
+        for listener in listeners:
+            listener.close()
     xom.main()
 
 
@@ -172,8 +262,16 @@ class _Masking(logging.Formatter):
         return self._CREDENTIALS.sub("://****@", self._inner.format(record))
 
 
-def _words(options: argparse.Namespace, serverdir: Path, private: Private) -> list[str]:
-    words = ["devpi-server", "--serverdir", str(serverdir), "--host", options.host, "--port", str(options.port)]
+def _words(options: argparse.Namespace, serverdir: Path, private: Private, front: Front | None) -> list[str]:
+    words = ["devpi-server", "--serverdir", str(serverdir)]
+    if front is None:
+        words += ["--host", options.host, "--port", str(options.port)]
+    else:
+        # This host and port, which are devpi's defaults, mean none where there is a socket. It is ours alone, so
+        # whoever speaks there is nginx; a connection lasts for one answer, and a crowd must not be turned away.
+        words += ["--host", "localhost", "--port", "3141", "--unix-socket", str(front.socket)]
+        words += ["--unix-socket-perms", "600", "--connection-limit", "500"]
+        words += ["--trusted-proxy", "*", "--trusted-proxy-headers", "x-forwarded-for x-forwarded-proto"]
     words += ["--secretfile", str(private.secret), *_CHEAP, "--restrict-modify", "root"]
     words += ["--request-timeout", str(options.request_timeout), "--threads", str(options.threads)]
     words += ["--mirror-cache-expiry", str(options.mirror_cache_expiry)]

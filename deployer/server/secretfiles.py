@@ -66,6 +66,16 @@ class Private:
         return self.directory / "moved"
 
     @property
+    def front(self) -> Path:
+        """There while a server runs; in it who answers clients, and why it is not nginx."""
+        return self.directory / "front"
+
+    @property
+    def access_log(self) -> Path:
+        """One line a request, by nginx; older ones beside it, numbered."""
+        return self.directory / "log" / "access.log"
+
+    @property
     def backups(self) -> Path:
         return self.directory / "backups"
 

@@ -19,7 +19,7 @@ import pytest
 from deployer.server import prepare
 from deployer.server.passwords import OneAtATime
 from deployer.server.refusal import DAMAGED, TAKEN, UNSAFE, Refusal
-from deployer.server.run import _Masking, check_port
+from deployer.server.run import _Masking, bind
 from deployer.server.secretfiles import Private, ensure_keys, new_password, read_text, write_private
 
 
@@ -209,17 +209,19 @@ def test_a_path_that_is_no_directory_is_refused(tmp_path: Path) -> None:
     assert caught.value.code == UNSAFE
 
 
-def test_the_port_is_tried() -> None:
+def test_the_port_is_held() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         port = listener.getsockname()[1]
         with pytest.raises(Refusal, match=str(port)) as caught:
-            check_port("127.0.0.1", port)
+            bind("127.0.0.1", port)
         assert caught.value.code == TAKEN
-    check_port("127.0.0.1", port)
+    (held,) = bind("127.0.0.1", port)
+    with held, pytest.raises(Refusal, match="taken"):
+        bind("127.0.0.1", port)
     with pytest.raises(Refusal):
-        check_port("192.0.2.1", port)  # an address of documentation, which no host has
+        bind("192.0.2.1", port)  # an address of documentation, which no host has
 
 
 def test_addresses_lose_their_credentials_in_the_log() -> None:

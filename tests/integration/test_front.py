@@ -1,0 +1,379 @@
+"""nginx in front: the same answers as devpi's, fresh, unpoisoned, and there again after any kill."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urljoin
+
+import pytest
+
+from tests.front import PIP, UV, Answer, ask, make_indexes, need_nginx, noise, upload
+from tests.server_process import PATIENCE, Server, request
+from tests.upstream import Upstream, make_sdist, make_wheel
+
+pytestmark = pytest.mark.server
+
+BROWSER = {"User-Agent": "Mozilla/5.0", "Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
+
+
+class Fronted(Server):
+    """A server whose clients are answered by nginx."""
+
+    auth_now: dict[str, str]
+
+    @property
+    def behind(self) -> Path:
+        return self.private / "run" / "devpi"
+
+    @property
+    def nginx(self) -> int:
+        return int((self.private / "run" / "nginx.pid").read_text() or 0)
+
+    def both(self, path: str, headers: dict[str, str] | None = None, *, method: str = "GET") -> tuple[Answer, Answer]:
+        return ask(self.port, path, headers, method=method), ask(self.behind, path, headers, method=method)
+
+    def log(self) -> list[dict[str, object]]:
+        text = (self.private / "log" / "access.log").read_text()
+        return [json.loads(line) for line in text.splitlines()]
+
+
+def until(true: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    many = [make_wheel("many", f"1.{number}") for number in range(200)]
+    with Upstream([make_wheel("demo", "1.0"), make_sdist("demo", "1.1"), make_wheel("some-thing", "2.0"), *many]) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def made(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fronted]:
+    need_nginx()
+    server = Fronted(tmp_path_factory.mktemp("front") / "server")
+    try:
+        server.start("--front", "nginx")
+        server.auth_now = make_indexes(server, upstream.simple_url)
+        yield server
+    finally:
+        server.end()
+
+
+@pytest.fixture
+def server(made: Fronted) -> Fronted:
+    """The module's server, answering."""
+    if made.process is None:
+        made.start("--front", "nginx")
+    return made.wait()  # type: ignore[return-value]
+
+
+def file_of(server: Server, project: str, ending: str = ".whl") -> str:
+    """The path of one file of a project, as its page links to it."""
+    page = json.loads(ask(server.port, f"/root/dev/+simple/{project}/", PIP).plain)
+    url = next(file["url"] for file in page["files"] if file["filename"].endswith(ending))
+    return urljoin(f"/root/dev/+simple/{project}/", url)
+
+
+# The same answers
+
+
+def test_a_page_is_sent_by_nginx_once_it_is_known(server: Fronted) -> None:
+    for headers in (PIP, UV, {"User-Agent": "pip/9", "Accept": "text/html"}, {"User-Agent": "pip/9"}):
+        first = ask(server.port, "/root/dev/+simple/demo/", headers)
+        assert first.status == 200
+        before = server.output.count("/+simple/demo/")
+        again = [
+            ask(server.port, "/root/dev/+simple/demo/", {**headers, **more}) for more in ({}, {"Range": "bytes=0-3"})
+        ]
+        assert [answer.plain for answer in again] == [first.plain] * 2
+        assert server.output.count("/+simple/demo/") == before, "devpi was asked again"
+        packed = ask(server.port, "/root/dev/+simple/demo/", {**headers, "Accept-Encoding": "gzip"})
+        assert packed.headers["content-encoding"] == "gzip"
+        assert packed.plain == first.plain
+        head = ask(server.port, "/root/dev/+simple/demo/", headers, method="HEAD")
+        assert (head.status, head.body, head.headers["content-length"]) == (200, b"", str(len(first.body)))
+        assert {"etag", "last-modified"}.isdisjoint(again[0].headers)
+        assert again[0].headers["content-type"].lower() == first.headers["content-type"].lower()
+        assert again[0].headers["cache-control"] == "no-cache"
+
+
+def test_a_file_is_sent_by_nginx_in_whole_and_in_part(server: Fronted, upstream: Upstream) -> None:
+    for ending in (".whl", ".tar.gz"):
+        path = file_of(server, "demo", ending)
+        whole = ask(server.port, path)
+        assert (whole.status, hashlib.sha256(whole.body).hexdigest()[:3]) == (200, path.split("/")[4])
+        until(lambda path=path: (server.serverdir / "+files" / path[1:]).exists(), "the file is kept")  # type: ignore[misc]
+        before = server.output.count(path)
+        part = ask(server.port, path, {"Range": "bytes=10-19"})
+        assert (part.status, part.body) == (206, whole.body[10:20])
+        assert part.headers["content-range"] == f"bytes 10-19/{len(whole.body)}"
+        assert ask(server.port, path, {"Range": f"bytes={len(whole.body)}-"}).status == 416
+        head = ask(server.port, path, method="HEAD")
+        assert (head.status, head.headers["content-length"], head.body) == (200, str(len(whole.body)), b"")
+        assert ask(server.port, path, {"If-None-Match": head.headers["etag"]}).status == 304
+        assert server.output.count(path) == before, "devpi was asked again"
+        behind = ask(server.behind, path)
+        assert ask(server.port, path).body == behind.body == whole.body
+        for name in ("content-type", "content-length", "cache-control"):
+            assert head.headers[name] == behind.headers[name]
+    # What devpi knows of a file, and what it does not.
+    told = server.both(path, {"Accept": "application/json"})
+    assert told[0].body == told[1].body
+    assert json.loads(told[0].body)["type"] == "releasefilemeta"
+
+
+def test_a_thousand_random_requests_get_what_devpi_answers(server: Fronted) -> None:
+    upload(server, "demo", "5.0", noise(2000, seed=5), auth=server.auth_now)
+    files = [file_of(server, project) for project in ("demo", "many", "some-thing")]
+    for file in files:
+        assert ask(server.port, file).status == 200
+    chance = random.Random(20261125)  # noqa: S311 - not a secret
+    paths = [
+        *("/", "/root", "/root/dev", "/root/pypi", "/+api", "/+login", "/nobody", "/root/nothing/+simple/demo/"),
+        *("/root/dev/+simple/Demo/", "/root/dev/+simple/demo", "/root/pypi/+simple/some_thing/", "/root/dev/demo"),
+        *("/root/dev/+simple/%64emo/", "/root//dev/+simple/demo/", "/root/dev/./+simple/demo/", "/root/dev/demo/5.0"),
+        *("/root/dev/x/../+simple/demo/", "/root/dev/%2Bsimple/demo/", "/.deployer/root-password", "/.sqlite"),
+        *("/root/dev/+f/../../../.deployer/secret", "/root/pypi/+f/000/0123456789abc/demo-1.0-py3-none-any.whl"),
+        *("/+files/root/dev", "/.deployer/pages/root/dev/demo/json", "/root/dev/+simple/.../"),
+        *(files[0].replace("+f", "%2Bf"), files[1] + ".metadata", files[2].replace("root", "ROOT"), files[0] + "/"),
+    ] + [f"/root/{index}/+simple/{project}/" for index in ("dev", "pypi") for project in ("demo", "many", "some-thing")]
+    paths += [*files, *files]
+    accepts = [
+        *(PIP["Accept"], UV["Accept"], BROWSER["Accept"], "text/html", "*/*", "application/json", "text/plain", None),
+        *("application/vnd.pypi.simple.v1+json", "application/vnd.pypi.simple.v1+html", "text/html;q=0.1, */*;q=0.2"),
+    ]
+    differing = []
+    for number in range(1000):
+        headers = {
+            "User-Agent": chance.choice([PIP["User-Agent"], UV["User-Agent"], "Mozilla/5.0", "x pip/1", "curl/8"])
+        }
+        if accept := chance.choice(accepts):
+            headers["Accept"] = accept
+        for name, value in {
+            "Accept-Encoding": "gzip",
+            "Authorization": "Basic eDp5",
+            "X-Devpi-Absolute-Urls": "1",
+        }.items():
+            if chance.random() < (0.3 if name == "Accept-Encoding" else 0.03):
+                headers[name] = value
+        path = chance.choice(paths) + chance.choice(["", "", "", "", "?", "?x=1", "?no_projects="])
+        method = chance.choice(["GET", "GET", "GET", "HEAD", "OPTIONS"])
+        answers = server.both(path, {"Host": "index.example", **headers}, method=method)
+        front, behind = (material(answer) for answer in answers)
+        if front != behind:
+            differing.append((number, method, path, headers, front, behind))
+    assert not differing, "\n".join(map(str, differing[:20]))
+
+
+def material(answer: Answer) -> tuple[object, ...]:
+    """What a client acts upon."""
+    names = ("content-type", "location", "cache-control", "www-authenticate", "x-devpi-api-version")
+    vary = {word.strip().lower() for word in answer.headers.get("vary", "").split(",")} - {"", "accept-encoding"}
+    told = {name: answer.headers[name].lower() for name in names if name in answer.headers}
+    if "max-age=365000000" in told.get("cache-control", "") or answer.headers.get("content-type", "").endswith(
+        "v1+json"
+    ):
+        told.pop("x-devpi-api-version", None)  # of use to devpi's own client, which asks for neither
+    if "text/html" in told.get("content-type", ""):
+        told.pop("x-devpi-api-version", None)
+    if vary == {"accept", "user-agent"}:
+        told.pop("cache-control", None)  # a page that was just made carries none, a warm one says what is so anyway
+    return answer.status, re.sub(rb"0x[0-9a-f]+", b"0x", answer.plain), sorted(vary), told
+
+
+def test_an_upload_and_a_delete_are_seen_by_the_next_request(server: Fronted) -> None:
+    page, auth = "/root/dev/+simple/fresh/", server.auth_now
+    for number in range(12):
+        filename = upload(server, "fresh", f"1.{number}", noise(500, seed=number), auth=auth)
+        for headers in (PIP, {"User-Agent": "pip/9"}):
+            assert filename in ask(server.port, page, headers).text
+            assert filename in ask(server.port, page, headers).text
+        path = file_of(server, "fresh")
+        assert ask(server.port, path).status == 200
+        assert ask(server.port, f"/root/dev/fresh/1.{number}", auth, method="DELETE").status == 200
+        assert ask(server.port, path).status in (404, 410)
+        assert filename not in ask(server.port, page, PIP).text
+
+
+def test_a_large_upload_arrives(server: Fronted) -> None:
+    content = noise(50 << 20, seed=1)
+    upload(server, "large", "1.0", content, auth=server.auth_now)
+    assert hashlib.sha256(ask(server.port, file_of(server, "large")).body).digest() == hashlib.sha256(content).digest()
+
+
+# Poison
+
+
+def test_no_header_of_a_client_changes_what_others_get(server: Fronted) -> None:
+    poison = {
+        "X-outside-url": "http://evil.example/x",
+        "X_Outside_Url": "http://evil.example/y",
+        "X-Forwarded-Host": "evil.example",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-For": "203.0.113.9",
+        "Forwarded": "host=evil.example;proto=https",
+        "X-Real-IP": "203.0.113.9",
+        "X-Accel-Redirect": "/.deployer/secret",
+    }
+    api = {"Accept": "application/json", "Host": "index.example"}
+    assert b"evil" not in ask(server.port, "/+api", {**api, **poison}).body
+    assert b"https:" not in ask(server.port, "/+api", {**api, **poison}).body
+    upload(server, "poison", "1.0", noise(100, seed=2), auth=server.auth_now)
+    for headers in (PIP, {"User-Agent": "pip/9"}):
+        ask(server.port, "/root/dev/+simple/poison/", {**headers, **poison, "Host": "evil.example"})
+        clean = server.both("/root/dev/+simple/poison/", headers)
+        assert clean[0].plain == clean[1].plain
+        assert b"evil" not in clean[0].plain
+
+
+# Kills, stops, and crowds
+
+
+def test_nginx_is_there_again_after_a_kill_and_nobody_was_refused(server: Fronted) -> None:
+    assert server.process is not None
+    for _ in range(3):
+        before = server.nginx
+        os.kill(before, signal.SIGKILL)
+        # The port stays taken: who connects now waits.
+        assert request(server.port, "GET", "/+api")[0] == 200
+        until(lambda before=before: server.nginx not in (0, before), "another nginx")  # type: ignore[misc]
+    assert server.process.poll() is None
+    until(lambda: living(os.getpgid(server.nginx)) == 3, "a master and its two workers")
+
+
+def living(group: int) -> int:
+    """How many processes of a group there are, corpses not counted."""
+    states = []
+    for process in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _parent, its_group = process.read_text().rpartition(")")[2].split()[:3]
+            states += [state] if int(its_group) == group else []
+    return len(states) - states.count("Z")
+
+
+def test_nginx_goes_with_the_server_that_is_killed(server: Fronted) -> None:
+    group = server.nginx
+    server.end()
+    until(lambda: not living(group), "nginx outlives the server")
+    server.start("--front", "nginx")
+    assert ask(server.port, "/root/dev/+simple/demo/", PIP).status == 200
+
+
+def test_what_is_left_of_an_nginx_ends_at_the_next_start(server: Fronted) -> None:
+    group = server.nginx
+    assert server.process is not None
+    for victim in (server.process.pid, group):  # too soon for either to tell the other
+        os.kill(victim, signal.SIGSTOP)
+    for victim in (group, server.process.pid):
+        os.kill(victim, signal.SIGKILL)
+    server.process.wait()
+    assert living(group)
+    server.start("--front", "nginx")
+    assert not living(group)
+    assert ask(server.port, "/root/dev/+simple/demo/", PIP).status == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_answers_what_was_asked_and_leaves_nothing(server: Fronted, number: signal.Signals) -> None:
+    group = server.nginx
+    assert server.process is not None
+    server.process.send_signal(number)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.send(number) == 0, server.output
+    assert not living(group)
+    assert not (server.private / "running").exists()
+    assert not (server.private / "run").exists()
+    assert "Traceback" not in server.output
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        free.bind(("127.0.0.1", server.port))
+
+
+def test_dawdling_clients_keep_nobody_waiting(server: Fronted) -> None:
+    with contextlib.ExitStack() as stack:
+        crowd = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(300)]
+        for number, one in enumerate(crowd):
+            if number % 2:
+                one.sendall(b"GET /root/dev/ HTTP/1.1\r\nHost: x\r\nX-Slow: ")  # a head without an end
+            else:
+                one.sendall(b"POST /root/dev/ HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nbegun")
+        # More of them than devpi has threads or takes connections, and it does not even know of them.
+        assert request(server.port, "GET", "/root")[0] == 200
+        assert ask(server.port, "/root/dev/+simple/demo/", PIP).status == 200
+
+
+# Who serves, and who can't
+
+
+def test_it_says_who_serves(server: Fronted) -> None:
+    assert str(request(server.port, "GET", "/+deployer")[1]["front"]).startswith("nginx 1.")
+
+
+@pytest.fixture
+def lone(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path / "server")
+    try:
+        yield server
+    finally:
+        server.end()
+
+
+def test_without_nginx_devpi_serves_and_says_why(lone: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    need_nginx()
+    broken = tmp_path / "bin" / "nginx"
+    broken.parent.mkdir()
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{broken.parent}:{os.environ['PATH']}")
+    lone.start()
+    assert "devpi serves alone" in lone.output
+    assert str(request(lone.port, "GET", "/+deployer")[1]["front"]).startswith("python: ")
+    assert lone.send(signal.SIGTERM) == 0
+    code, output = lone.refuses("--front", "nginx")
+    assert code == 5
+    assert "Traceback" not in output
+
+
+def test_an_nginx_that_keeps_dying_is_given_up(lone: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    need_nginx()
+    dying = tmp_path / "bin" / "nginx"
+    dying.parent.mkdir()
+    dying.write_text(
+        '#!/bin/sh\ncase "$*" in *-V*) echo "nginx version: nginx/1.22.1" >&2;; *-t*) ;; *) exit 7;; esac\n'
+    )
+    dying.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{dying.parent}:{os.environ['PATH']}")
+    lone.start()
+    assert "devpi serves alone from now on" in lone.output
+    assert str(request(lone.port, "GET", "/+deployer")[1]["front"]).startswith("python: ")
+    assert lone.send(signal.SIGTERM) == 0
+
+
+def test_any_path_will_do(tmp_path: Path) -> None:
+    need_nginx()
+    long = Fronted(tmp_path / ("a long 'path' {with} odd; signs " + "x" * 90) / "server")
+    long.serverdir.parent.mkdir()
+    dollar = Server(tmp_path / "cash$" / "server")
+    dollar.serverdir.parent.mkdir()
+    try:
+        long.start("--front", "nginx")
+        dollar.start()
+        assert "devpi serves alone" in dollar.output
+        assert long.send(signal.SIGTERM) == 0
+    finally:
+        long.end()
+        dollar.end()
