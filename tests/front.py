@@ -120,4 +120,4 @@ def make_indexes(server: Server, mirror_url: str) -> dict[str, str]:
 
 def noise(count: int, *, seed: int) -> bytes:
     """So many bytes that no compression makes fewer."""
-    return random.Random(seed).randbytes(count)  # noqa: S311 - not a secret
+    return random.Random(seed).randbytes(count)

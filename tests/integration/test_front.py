@@ -141,7 +141,7 @@ def test_a_thousand_random_requests_get_what_devpi_answers(server: Fronted) -> N
     files = [file_of(server, project) for project in ("demo", "many", "some-thing")]
     for file in files:
         assert ask(server.port, file).status == 200
-    chance = random.Random(20261125)  # noqa: S311 - not a secret
+    chance = random.Random(20261125)
     paths = [
         *("/", "/root", "/root/dev", "/root/pypi", "/+api", "/+login", "/nobody", "/root/nothing/+simple/demo/"),
         *("/root/dev/+simple/Demo/", "/root/dev/+simple/demo", "/root/pypi/+simple/some_thing/", "/root/dev/demo"),
