@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "restart": ("restart", "Restart the server and wait until it truly answers."),
     "status": ("status", "Show what runs and whether it answers."),
     "logs": ("logs", "Show the server's log lines, secrets blanked."),
+    "stats": ("stats", "Show hits, misses and bytes of each index and upstream."),
     "doctor": ("doctor", "Check this host and the server, and name each cure."),
     "offline": ("offline", "Serve only what is here, or ask upstreams again."),
     "move": ("move", "Move the data to another place, verified, and go on there."),

@@ -428,6 +428,10 @@ def serve_command(profile: Profile, *, directory: str, host: str, port: int) -> 
         command.append("--web")
     if server.offline:
         command.append("--offline")
+    if server.log_max_size and server.log_max_size != "10m":
+        command += ["--log-max-size", server.log_max_size]
+    if server.log_max_files != 3:
+        command += ["--log-max-files", str(server.log_max_files)]
     if server.front != "auto":
         command += ["--front", server.front]
     if profile.network.outside_url:

@@ -16,6 +16,7 @@ from deployer.spec import Container, Mount
 
 ROOT_PASSWORD = ".deployer/root-password"  # noqa: S105 - a file's name
 PROOF_KEY = ".deployer/proof-key"
+STATISTICS = ".deployer/statistics.json"
 NODEINFO = ".nodeinfo"
 
 
@@ -61,6 +62,10 @@ class ServerDir:
 
     def proof_key(self) -> str | None:
         return self.read(PROOF_KEY)
+
+    def statistics(self) -> str | None:
+        """What the server has counted, as JSON."""
+        return self.read(STATISTICS)
 
     def root_password(self) -> Secret | None:
         text = self.read(ROOT_PASSWORD)

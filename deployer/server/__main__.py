@@ -26,6 +26,8 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--outside-url", default="")
     serve.add_argument("--web", action="store_true")
     serve.add_argument("--offline", action="store_true")
+    serve.add_argument("--log-max-size", default="10m", help="of the access log: bytes, or with a unit b, k, m or g")
+    serve.add_argument("--log-max-files", type=int, default=3, help="access logs that are kept")
     serve.add_argument("--front", choices=("auto", "nginx", "python"), default="auto", help="who answers clients")
 
     supervise = verbs.add_parser("supervise", help="run serve as a child, with a log and restarts")

@@ -10,7 +10,7 @@ from devpi_server import __version__ as devpi_version
 from pyramid.tweens import EXCVIEW, INGRESS
 
 from deployer import __version__
-from deployer.server import offline
+from deployer.server import offline, statistics
 from deployer.server.bulkhead import Bulkhead
 from deployer.server.changes import Changelog
 from deployer.server.client import Client
@@ -58,6 +58,7 @@ def put_in_place(pyramid_config: Any) -> None:
     )
     pyramid_config.registry[STORE] = store
     pyramid_config.registry[CHANGELOG] = changelog
+    pyramid_config.registry[statistics.UPSTREAMS] = upstreams
     pyramid_config.registry[SWITCH] = switch
     pyramid_config.add_route(offline.ROUTE, offline.ROUTE)
     pyramid_config.add_view(switch.view, route_name=offline.ROUTE, renderer="json", request_method="POST")

@@ -53,7 +53,7 @@ _PROXY = """\
       proxy_set_header X-Forwarded-Port "";
       proxy_set_header X-Forwarded-By "";
       proxy_set_header Forwarded "";
-      proxy_hide_header X-Deployer-Fetched;
+      proxy_hide_header X-Deployer-Kept;
       proxy_ignore_headers X-Accel-Redirect X-Accel-Expires X-Accel-Limit-Rate X-Accel-Buffering X-Accel-Charset;
       proxy_redirect off;
       proxy_next_upstream off;
@@ -183,12 +183,6 @@ class Front:
         """Whether it was asked to end."""
         return self._stopping
 
-    def reopen_log(self) -> None:
-        """Have nginx write to a new access log, where the old one was moved away."""
-        with self._lock:
-            if self._child is not None and not self._stopping:
-                self._child.send_signal(signal.SIGUSR1)
-
     def clean(self) -> None:
         """Remove what is only of use while it runs."""
         if self.socket.parent != self._run:
@@ -306,7 +300,8 @@ def _socket_path(run: Path) -> Path:
     path = run / "devpi"
     if len(os.fsencode(path)) <= _SOCKET_PATH:
         return path
-    return Path(tempfile.mkdtemp(prefix="deployer-")) / "devpi"
+    short = tempfile.mkdtemp(prefix="deployer-", dir="/tmp")
+    return Path(short) / "devpi"
 
 
 def _address(listener: socket.socket) -> str:

@@ -28,6 +28,8 @@ from deployer.server.indexes import RETRY, Indexes, Mirror
 from deployer.server.pages import Key, PageStore, View
 from deployer.server.secretfiles import Private
 
+KEPT = "X-Deployer-Kept"
+"""For the access log of a front: the page was here already. A front keeps it from clients."""
 PATIENCE = 1.0
 """Seconds that a client waits for a new page when there is one that was right until just now."""
 _PAGE = re.compile(r"/([^+/]+)/([^+/]+)/(?:\+simple/)?([^+/]+)/?")
@@ -212,6 +214,7 @@ class Gate:
     def _page(self, request: Any, wanted: Wanted, handler: Handler) -> Any:
         warm = self._warm(request, wanted, self._store.read)
         if warm is not None:
+            warm.headers[KEPT] = "1"
             return warm
         mirrors = self._indexes.mirrors(wanted.stage, configured=self._store.configured) or ()
         if self._offline() or all(self._indexes.is_fresh(mirror, wanted.project) for mirror in mirrors):

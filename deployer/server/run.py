@@ -8,9 +8,11 @@ import errno
 import logging
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from importlib.metadata import entry_points
@@ -18,10 +20,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from deployer.server import moving, passwords, prepare, secretfiles
+from deployer.server import moving, passwords, prepare, secretfiles, statistics
 from deployer.server.front import Front, Nginx, Unusable, end_orphans, tell
 from deployer.server.refusal import TAKEN, Refusal
 from deployer.server.secretfiles import Private
+from deployer.server.statistics import Statistics
+from deployer.server.supervisor import size
 
 if TYPE_CHECKING:
     from pluggy import PluginManager
@@ -128,6 +132,7 @@ def _bind(listener: socket.socket, address: Any) -> None:
 def _serve_on(
     options: argparse.Namespace, serverdir: Path, private: Private, listeners: Sequence[socket.socket], stop: _Stop
 ) -> int:
+    _keep_temporary_files(private)
     try:
         secretfiles.ensure_keys(private)
         first = prepare.needs_first_boot(serverdir, private)
@@ -153,6 +158,14 @@ def _serve_on(
             return _tell(f"{serverdir} can't be written: {error.strerror}", "free some space", FAILED)
         raise
     return 0
+
+
+def _keep_temporary_files(private: Private) -> None:
+    """Beside the data: an upload is written to one, and a container's ``/tmp`` is a small part of its memory."""
+    with contextlib.suppress(OSError):  # a full disk, on which what is there can still be read
+        shutil.rmtree(private.temporary, ignore_errors=True)
+        private.temporary.mkdir(mode=0o700)
+        tempfile.tempdir = str(private.temporary)
 
 
 def _front(
@@ -246,7 +259,11 @@ def _devpi(
     else:
         for listener in listeners:
             listener.close()
+    counts = Statistics(private, max_bytes=size(options.log_max_size), max_files=options.log_max_files)
+    plugins.register(counts, name=statistics.NAME)
+    counts.start()
     xom.main()
+    counts.finish()
 
 
 class _Masking(logging.Formatter):

@@ -76,6 +76,20 @@ class Private:
         return self.directory / "log" / "access.log"
 
     @property
+    def temporary(self) -> Path:
+        """What is of use only while it is open; empty after a start."""
+        return self.directory / "tmp"
+
+    @property
+    def nginx_pid(self) -> Path:
+        return self.directory / "run" / "nginx.pid"
+
+    @property
+    def statistics(self) -> Path:
+        """What clients and upstreams were served and asked, as JSON."""
+        return self.directory / "statistics.json"
+
+    @property
     def backups(self) -> Path:
         return self.directory / "backups"
 

@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin
 
 import pytest
@@ -41,10 +42,6 @@ class Fronted(Server):
 
     def both(self, path: str, headers: dict[str, str] | None = None, *, method: str = "GET") -> tuple[Answer, Answer]:
         return ask(self.port, path, headers, method=method), ask(self.behind, path, headers, method=method)
-
-    def log(self) -> list[dict[str, object]]:
-        text = (self.private / "log" / "access.log").read_text()
-        return [json.loads(line) for line in text.splitlines()]
 
 
 def until(true: Callable[[], object], what: str) -> None:
@@ -238,6 +235,65 @@ def test_no_header_of_a_client_changes_what_others_get(server: Fronted) -> None:
         clean = server.both("/root/dev/+simple/poison/", headers)
         assert clean[0].plain == clean[1].plain
         assert b"evil" not in clean[0].plain
+
+
+# What is counted
+
+
+def test_what_is_counted_is_what_was_asked(upstream: Upstream, tmp_path: Path) -> None:
+    need_nginx()
+    server = Fronted(tmp_path / "server")
+    try:
+        server.start("--log-max-size", "20k")
+        auth = make_indexes(server, upstream.simple_url)
+        secret = "s3cr3t-in-a-query"
+        for _ in range(3):
+            assert ask(server.port, "/root/dev/+simple/demo/", {**PIP, **auth}).status == 200
+            assert ask(server.port, "/root/dev/+simple/demo/", PIP).status == 200
+        path = file_of(server, "demo")
+        size = len(ask(server.port, path).body)
+        until((server.serverdir / "+files" / path[1:]).exists, "the file is kept")
+        for _ in range(4):
+            assert ask(server.port, f"{path}", {"Authorization": f"Basic {secret}"}).status == 200
+        assert ask(server.port, f"/root/pypi?token={secret}").status in (200, 415)
+        assert ask(server.port, "/no/such/+simple/demo/", PIP).status == 404
+        until(lambda: counted(server)["indexes"].get("root/pypi", {}).get("requests") == 7, "it is counted")
+        told = counted(server)
+        pypi = told["indexes"]["root/pypi"]
+        assert (pypi["misses"], pypi["bytes_saved"]) == (1, 4 * size)
+        dev = told["indexes"]["root/dev"]
+        assert (dev["requests"], dev["misses"], dev["hits"]) == (8, 1, 6)
+        assert "x-deployer-kept" not in ask(server.port, "/root/dev/+simple/demo/", {**PIP, **auth}).headers
+        assert "no/such" not in told["indexes"]
+        (origin,) = told["upstreams"]
+        assert origin == upstream.url
+        assert told["upstreams"][origin]["requests"] >= 2
+        assert told["upstreams"][origin]["bytes"] > size
+        assert secret not in "".join(path.read_text() for path in (server.private / "log").iterdir())
+
+        # Nothing is lost or counted twice by a restart, by a kill, or when the log is moved away.
+        asked = dev["requests"] + 1
+        for stop in (lambda: server.send(signal.SIGTERM), server.end):
+            stop()
+            server.start("--log-max-size", "20k")
+        for _ in range(300):
+            ask(server.port, "/root/dev/+simple/demo/", PIP)
+        until(lambda: counted(server)["indexes"]["root/dev"]["requests"] == asked + 300, "all are counted")
+        until((server.private / "log" / "access.log.1").exists, "the log is moved away")
+        for _ in range(10):
+            ask(server.port, "/root/dev/+simple/demo/", PIP)
+        until(lambda: counted(server)["indexes"]["root/dev"]["requests"] == asked + 310, "all are counted")
+        assert counted(server)["since"] == told["since"]
+        assert counted(server)["upstreams"][origin]["bytes"] >= told["upstreams"][origin]["bytes"]
+    finally:
+        server.end()
+
+
+def counted(server: Server) -> dict[str, Any]:
+    try:
+        return dict(json.loads((server.private / "statistics.json").read_text()))
+    except FileNotFoundError:
+        return {"indexes": {}}
 
 
 # Kills, stops, and crowds

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 
@@ -21,6 +22,7 @@ from deployer.image import PipSettings, build_digest, prepare
 from deployer.prepare import is_ours
 from deployer.spec import LABEL_BUILD, EngineName
 from tests.engines import BASE, need
+from tests.front import PIP, ask, make_indexes, noise, upload
 from tests.plain_devpi import free_port
 from tests.server_process import PATIENCE, Server, auth_header, login, request
 
@@ -209,3 +211,22 @@ def test_a_directory_of_somebody_else_is_refused(boxed: Boxed) -> None:
     assert boxed.until_it_ends() == 11
     assert str(UID) in docker("logs", boxed.name)
     assert list(boxed.server.serverdir.iterdir()) == []
+
+
+def test_nginx_answers_in_it_within_the_limits(boxed: Boxed) -> None:
+    boxed.run(options=(user(),))
+    server = boxed.server.wait()
+    front = request(server.port, "GET", "/+deployer")[1]["front"]
+    if not front.startswith("nginx"):
+        pytest.skip(f"apt reached nothing when the image was built: {front}")
+    auth = make_indexes(server, "http://192.0.2.1/simple/")
+    # Larger than what the container has for temporary files in memory, and as large as a wheel gets.
+    filename = upload(server, "large", "1.0", noise(70 << 20, seed=1), auth=auth)
+    page = json.loads(ask(server.port, "/root/dev/+simple/large/", PIP).body)
+    assert [file["filename"] for file in page["files"]] == [filename]
+    path = urljoin("/root/dev/+simple/large/", page["files"][0]["url"])
+    assert ask(server.port, path, {"Range": "bytes=5-14"}).body == noise(70 << 20, seed=1)[5:15]
+    docker("exec", boxed.name, "sh", "-c", "kill -9 $(cat /data/.deployer/run/nginx.pid)")
+    assert ask(server.port, "/root/dev/+simple/large/", PIP).status == 200
+    docker("stop", "--time=60", boxed.name)
+    assert boxed.state() == ("exited", 0, False)
