@@ -139,9 +139,16 @@ def _replace(path: Path, text: str) -> None:
 
 
 def write_applied(name: str, applied: Applied) -> None:
-    """Remember a successful ``up``."""
+    """Remember a successful ``up``. What is on record already is not written again. Raises ConflictError."""
     record = {"schema": SCHEMA} | {key: getattr(applied, key) for key in Applied.__dataclass_fields__}
-    write_private(state_dir(name) / "applied.json", json.dumps(record, indent=1, sort_keys=True) + "\n")
+    text = json.dumps(record, indent=1, sort_keys=True) + "\n"
+    path = state_dir(name) / "applied.json"
+    try:
+        if path.read_text(encoding="utf-8") == text:
+            return
+    except (OSError, ValueError):
+        pass  # absent, or damaged
+    write_private(path, text)
 
 
 def forget(name: str) -> None:

@@ -201,8 +201,11 @@ def test_an_interrupted_change_brings_back_what_ran(cli: Cli) -> None:
 def test_down_can_be_run_again_after_a_kill(cli: Cli) -> None:
     assert cli.up().code == 0
     words = ("down", "--purge", "--yes", "--engine", cli.engine)
-    for point in points(effects(cli, words)):
-        if "lock" in point.effect:
+    moments = [point for point in points(effects(cli, words)) if "lock" not in point.effect]
+    # Of what goes with its folder, one by one, the first and the last are as good as all.
+    within = [point for point in moments if point.effect.startswith("os.r") and "/" not in point.effect]
+    for point in moments:
+        if point in within[1:-1]:
             continue
         assert cli.up().code == 0, point
         code, said = crash(cli, point, "SIGKILL", words)

@@ -179,6 +179,17 @@ def test_what_was_applied_is_remembered_until_it_is_forgotten(root: Path) -> Non
         assert read_applied(NAME) is None
 
 
+def test_what_is_on_record_is_not_written_again(root: Path) -> None:
+    write_applied(NAME, APPLIED)
+    path = root / NAME / "applied.json"
+    before = path.stat().st_ino
+    write_applied(NAME, APPLIED)
+    assert path.stat().st_ino == before
+    path.write_bytes(b"\xff")
+    write_applied(NAME, APPLIED)
+    assert read_applied(NAME) == APPLIED
+
+
 def test_forgetting_keeps_the_lock_that_others_may_wait_for(root: Path) -> None:
     with hold(NAME):
         write_applied(NAME, APPLIED)
