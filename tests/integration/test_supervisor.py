@@ -168,11 +168,16 @@ def test_a_frozen_server_is_killed_in_the_end(supervised: Supervised) -> None:
 def test_rotation_keeps_what_the_server_says(supervised: Supervised) -> None:
     supervised.start("--log-max-size", "2k", "--log-max-files", "2")
     supervised.server.wait()
-    for _ in range(100):
+    rotated = supervised.log_file.with_name("server.log.1")
+    while not rotated.exists():
         assert supervised.server.answers()
+    assert supervised.supervisor is not None
+    supervised.supervisor.send_signal(signal.SIGTERM)  # what is looked at is not to change meanwhile
+    assert supervised.wait() == 0
     files = sorted(supervised.log_file.parent.iterdir())
     assert [path.name for path in files] == ["server.log", "server.log.1"]
     assert all(path.stat().st_size <= 2048 and path.stat().st_mode & 0o777 == 0o600 for path in files)
+    assert "supervisor: stopped, exit code 0" in supervised.log
 
 
 @pytest.mark.parametrize("options", [("--restart", "never"), ("--log-max-size", "many")])
