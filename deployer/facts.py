@@ -46,6 +46,7 @@ class PortFacts:
     free: bool = True
     holder: str = ""
     privileged: bool = False  # only root may listen there
+    absent: str = ""  # the address, when this host does not have it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,16 @@ class Reach:
     addresses: tuple[str, ...] = ()
     error: str = ""
     skew: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interface:
+    """A network interface that is up; ``mtu`` in bytes."""
+
+    name: str
+    mtu: int
+    vpn: bool = False
+    bridge: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

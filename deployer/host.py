@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -87,6 +88,8 @@ def port_facts(bind: IPv4Address | IPv6Address, number: int, *, held_by_us: bool
             # Who else has it can't be found out by trying; whether it is needed by us is not decided here.
             return PortFacts(number=number, free=not (holder := _holder(number)), holder=holder, privileged=True)
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                return PortFacts(number=number, free=False, absent=str(bind))
             return PortFacts(number=number, free=False, holder=_holder(number) or _reason(error))
         return PortFacts(number=probe.getsockname()[1], privileged=privileged)
 
@@ -112,7 +115,7 @@ def lingering() -> bool | None:
 
 
 def _reason(error: OSError) -> str:
-    return "" if error.errno == 98 else (error.strerror or "")
+    return "" if error.errno == errno.EADDRINUSE else (error.strerror or "")
 
 
 def _listeners(number: int) -> Iterator[tuple[str, str]]:

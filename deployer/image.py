@@ -23,6 +23,8 @@ from deployer.spec import LABEL_BUILD, BuildRequest
 DEFAULT_BASE = "python:3.13.9-slim-bookworm"
 """Any image with Python 3.11 or newer and its venv module will do."""
 LOCKS = ("build-requirements.txt", "requirements.txt")
+PYTHON = "/opt/deployer/bin/python"
+"""The interpreter of the server in our image (``templates/image/Dockerfile.j2``)."""
 REPOSITORY = "localhost/deployer-devpi"
 _PACKAGE = Path(__file__).resolve().parent
 # What an engine takes for an image; anything else could end the line that it stands on.

@@ -107,6 +107,18 @@ def _place(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2] or url
 
 
+def proxied(url: str, proxies: Mapping[str, str]) -> bool:
+    """Whether programs ask a proxy for ``url`` under these variables; loopback is no exception to them."""
+    from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
+
+    parts = urlsplit(url)
+    names = (f"{parts.scheme}_proxy", f"{parts.scheme}_proxy".upper(), "all_proxy", "ALL_PROXY")
+    if not any(proxies.get(name) for name in names):
+        return False
+    but = proxies.get("no_proxy") or proxies.get("NO_PROXY") or ""
+    return not proxy_bypass_environment(parts.hostname or "", {"no": but})
+
+
 def upstreams(profile: Profile, facts: Facts) -> tuple[str, ...]:
     """The addresses that the mirrors of a profile ask, each once."""
     urls = (

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from deployer.errors import ConflictError, DeployerError, Refused
 from deployer.facts import Content, DataFacts, Facts
-from deployer.network import Network, choose
+from deployer.network import Network, choose, proxied
 from deployer.profile import DATA_CHOICES, Index, Profile, User
 from deployer.secrets import mask_url
 from deployer.spec import (
@@ -185,7 +185,7 @@ def plan(profile: Profile, facts: Facts, *, name: str, profile_name: str, moving
         ),
         ready_timeout=timedelta(seconds=profile.server.ready_timeout),
         loopback=profile.network.bind.is_loopback,
-        warnings=tuple(_warnings(profile, facts, network)),
+        warnings=tuple(_warnings(profile, facts, network, url=url)),
     )
 
 
@@ -308,6 +308,12 @@ def _check_place(current: Container | None, data: DataPlan, *, choice: str) -> N
 
 
 def _check_port(facts: Facts, mode: NetworkMode) -> None:
+    if facts.port.absent:
+        other = "127.0.0.1" if ":" in facts.port.absent else "::1"
+        raise ConflictError(
+            f"{facts.port.absent} is no address of this host",
+            hint=f"--bind {other}, or another address that 'ip addr' shows",
+        )
     engine, port = facts.engine, facts.port.number
     inside = engine.name is not EngineName.PROCESS
     root_listens = mode is NetworkMode.BRIDGE and not engine.rootless if inside else facts.uid == 0
@@ -581,7 +587,7 @@ def _userns(profile: Profile, facts: Facts, data: DataPlan) -> str:
     return f"keep-id:uid={uid},gid={gid}"
 
 
-def _warnings(profile: Profile, facts: Facts, network: Network) -> Iterator[str]:
+def _warnings(profile: Profile, facts: Facts, network: Network, *, url: str) -> Iterator[str]:
     if not profile.network.bind.is_loopback:
         yield (
             f"{profile.network.bind} is reachable by others: reads need no password and logins are not throttled; "
@@ -603,5 +609,8 @@ def _warnings(profile: Profile, facts: Facts, network: Network) -> Iterator[str]
         yield f"a rootless {facts.engine.name} ends with its user's last logout: loginctl enable-linger"
     if network.warning:
         yield network.warning
+    if proxied(url, facts.proxies):
+        host = urlsplit(url).hostname
+        yield f"programs here ask their proxy for {url}, too: add {host} to NO_PROXY (deployer exec does so by itself)"
     if network.mode is NetworkMode.HOST and profile.image.ref:
         yield "host network with an image that is not ours: it chooses its own address and port"

@@ -11,7 +11,7 @@ from deployer import __version__, reach, routes
 from deployer.engines import Detection, detect, open_engine
 from deployer.engines.base import Engine
 from deployer.errors import ConflictError
-from deployer.facts import Facts
+from deployer.facts import Facts, Measured
 from deployer.host import ca_file, ceiling, data_facts, lingering, port_facts, proxies, selinux_enforcing
 from deployer.loader import Loaded, Override, load
 from deployer.network import conclusive, upstreams
@@ -88,15 +88,16 @@ def measured(prepared: Prepared) -> Prepared:
     """
     if not prepared.plan.network.open:
         return prepared
+    facts = prepared.facts
+    urls = upstreams(prepared.loaded.profile, facts)
+    found = reach.measure(prepared.plan.spec, prepared.engine, urls, ca_file=facts.ca_file, ca_target=CA_TARGET)
+    return decided(prepared, found)
+
+
+def decided(prepared: Prepared, found: Measured) -> Prepared:
+    """The same, with what was measured, which is kept for as long as the network is the same."""
     facts, profile, name = prepared.facts, prepared.loaded.profile, prepared.plan.name
-    found = reach.measure(
-        prepared.plan.spec,
-        prepared.engine,
-        upstreams(profile, facts),
-        ca_file=facts.ca_file,
-        ca_target=CA_TARGET,
-    )
-    if conclusive(found):
+    if profile.network.mode == "auto" and conclusive(found):
         reach.remember(name, _fingerprint(profile, facts), found)
     facts = replace(facts, measured=found)
     made = plan(profile, facts, name=name, profile_name=prepared.loaded.name)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from deployer.engines import open_engine
 from deployer.engines.base import Engine
-from deployer.errors import ConflictError, EngineError, EngineUnreachable, ImageUnavailable
+from deployer.errors import ConflictError, EngineError, EngineUnreachable, ImageUnavailable, Locked
 from deployer.facts import Measured, Vantage
 from deployer.network import REACH_SECONDS, on_host, reach_spec, vantage
 from deployer.spec import ContainerSpec, EngineName, ExecResult
@@ -30,14 +30,34 @@ def measure(
     """Ask ``urls`` as the planned server of ``spec`` would: from one bridged container, and from this host as well when
     that did not get everything. Raises EngineUnreachable, ImageUnavailable, Locked.
     """
-    asking = reach_spec(spec, tuple(urls), ca_target=ca_target)
-    with hold(f"{spec.name}/reach", wait=_PATIENCE.total_seconds()):
-        bridge = _from(engine, asking)
+    bridge = from_bridge(spec, engine, urls, ca_target=ca_target)
     if bridge.answers and all(answer.ok for answer in bridge.answers):
         return Measured(bridge=bridge)
     # A container knows the server's own default; this host need not have devpi-server.
     known = [answer.url for answer in bridge.answers if answer.url] or list(urls)
     return Measured(bridge=bridge, host=from_host(spec, known, ca_file=ca_file, ca_target=ca_target))
+
+
+def from_bridge(spec: ContainerSpec, engine: Engine, urls: Sequence[str], *, ca_target: str) -> Vantage:
+    """Ask ``urls`` from one bridged throw-away container. Raises EngineUnreachable, ImageUnavailable, Locked."""
+    # One at a time: they have one name, by which what a killed run has left is found.
+    with hold(_lock(spec.name), wait=_PATIENCE.total_seconds()):
+        return _from(engine, reach_spec(spec, tuple(urls), ca_target=ca_target))
+
+
+def _lock(name: str) -> str:
+    return f"{name}/reach"
+
+
+def under_way(name: str) -> bool:
+    """Whether somebody measures just now."""
+    if not state_dir(_lock(name)).exists():
+        return False
+    try:
+        with hold(_lock(name)):
+            return False
+    except Locked:
+        return True
 
 
 def from_host(spec: ContainerSpec, urls: Sequence[str], *, ca_file: Path | None, ca_target: str) -> Vantage:

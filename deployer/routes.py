@@ -10,24 +10,15 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from deployer.facts import Interface
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 # Where systemd-resolved keeps the servers behind its stub, whose address never changes.
 _RESOLVED = Path("/run/systemd/resolve/resolv.conf")
 _VPN_NAMES = re.compile(r"(tun|tap|wg|ppp|utun|ipsec|xfrm|nordlynx|tailscale|zt|proton|mullvad)[a-z0-9_-]*")
 _NET = Path("/sys/class/net")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interface:
-    """A network interface that is up; ``mtu`` in bytes."""
-
-    name: str
-    mtu: int
-    vpn: bool = False
-    bridge: bool = False
 
 
 def interfaces(net: Path = _NET) -> tuple[Interface, ...]:

@@ -29,7 +29,8 @@ from tests.integration.cli import Cli
 
 MACHINE, OUTSIDE = "10.77.0.2", "10.77.0.1"
 """The two ends of the only way out of the machine."""
-UPSTREAM, UPSTREAM_MOVED, RESOLVER, PROXY = "10.99.0.1", "10.99.0.2", "10.99.0.53", "10.77.0.9"
+PROXY = "10.77.0.9"
+UPSTREAM, UPSTREAM_MOVED, RESOLVER, RESOLVER_MOVED = "10.99.0.1", "10.99.0.2", "10.99.0.53", "10.99.0.54"
 PATIENCE = 60.0
 _TOOLS = ("dockerd", "docker", "unshare", "nsenter", "ip", "iptables", "mount")
 
@@ -93,8 +94,7 @@ class Machine:
         self._directory = directory
         self.docker_host = f"unix://{directory}/docker.sock"
         self.resolv_conf, self.hosts = directory / "resolv.conf", directory / "hosts"
-        self.resolv_conf.write_text(f"nameserver {RESOLVER}\n")
-        self.hosts.write_text("127.0.0.1 localhost\n::1 localhost\n")
+        self._files()
         engine = (
             *("dockerd", f"--host={self.docker_host}", f"--data-root={directory}/disk"),
             *(f"--exec-root={directory}/exec", f"--pidfile={directory}/pid", "--bip=172.31.255.1/24"),
@@ -117,6 +117,17 @@ class Machine:
                 stdout=log,
                 stderr=log,
             )
+
+    def _files(self) -> None:
+        # Written in place: other files would not be those that are mounted.
+        self.resolv_conf.write_text(f"nameserver {RESOLVER}\n")
+        self.hosts.write_text("127.0.0.1 localhost\n::1 localhost\n")
+
+    def reset(self) -> None:
+        """Undo what a test did to its files and its rules."""
+        self._files()
+        self.run("iptables", "-F", "DOCKER-USER")
+        self.run("iptables", "-A", "DOCKER-USER", "-j", "RETURN")
 
     def wait(self) -> None:
         until(lambda: self._answers() or self._process.poll() is not None)
@@ -148,8 +159,9 @@ class Machine:
                 ["docker", f"--host={self.docker_host}", "load"], stdin=saved.stdout, check=True, capture_output=True
             )
 
-    def connect(self, world: Namespace, *, name: str = "eth9", mtu: int = 1500) -> None:
-        """Lay the only way out, to ``world``."""
+    @contextlib.contextmanager
+    def connected(self, world: Namespace, *, name: str = "eth9", mtu: int = 1500) -> Iterator[str]:
+        """Have an only way out, to ``world``: an interface ``name``, whose other end is yielded."""
         peer = f"d{uuid.uuid4().hex[:8]}"
         run("ip", "link", "add", peer, "type", "veth", "peer", "name", f"{peer}m")
         run("ip", "link", "set", peer, "netns", world.name)
@@ -160,10 +172,10 @@ class Machine:
         self.run("ip", "addr", "add", f"{MACHINE}/24", "dev", name)
         self.run("ip", "link", "set", name, "mtu", str(mtu), "up")
         self.run("ip", "route", "add", "default", "via", OUTSIDE)
-
-    def disconnect(self, name: str) -> None:
-        """Take the way out away again."""
-        subprocess.run(self.on_it("ip", "link", "del", name), capture_output=True, check=False)
+        try:
+            yield peer
+        finally:
+            self.run("ip", "link", "del", name)
 
     def stop(self) -> None:
         self._process.kill()
@@ -173,7 +185,7 @@ class Machine:
 def world() -> Namespace:
     """The outside: a namespace with the addresses that upstreams and resolvers listen at."""
     made = Namespace()
-    for address in (UPSTREAM, UPSTREAM_MOVED, RESOLVER):
+    for address in (UPSTREAM, UPSTREAM_MOVED, RESOLVER, RESOLVER_MOVED):
         made.run("ip", "addr", "add", f"{address}/32", "dev", "lo")
     return made
 
@@ -196,13 +208,13 @@ class Resolver(threading.Thread):
         self.names = names
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind((address, 53))
-        self._stop, self._stopped = os.pipe()
+        self._wake, self._waker = os.pipe()
         self.start()
 
     def run(self) -> None:
         while True:
-            ready, _, _ = select.select([self._socket, self._stop], [], [])
-            if self._stop in ready:
+            ready, _, _ = select.select([self._socket, self._wake], [], [])
+            if self._wake in ready:
                 return
             query, sender = self._socket.recvfrom(512)
             self._socket.sendto(self._answer(query), sender)
@@ -225,11 +237,11 @@ class Resolver(threading.Thread):
         return head + question + record
 
     def close(self) -> None:
-        os.write(self._stopped, b"x")
+        os.write(self._waker, b"x")
         self.join()
         self._socket.close()
-        os.close(self._stop)
-        os.close(self._stopped)
+        os.close(self._wake)
+        os.close(self._waker)
 
 
 class ForwardProxy:

@@ -147,13 +147,14 @@ class Upstream:
     distributions: list[Distribution] = field(default_factory=list)
     faults: Faults = field(default_factory=Faults)
     host: str = "127.0.0.1"
+    port: int = 0
     tls: ssl.SSLContext | None = None
+    keep_alive: bool = True
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._requests: list[Request] = []
         self._server: _Server | None = None
-        self._port = 0
         self.stopping = threading.Event()
 
     def __enter__(self) -> Self:
@@ -167,7 +168,7 @@ class Upstream:
 
     @property
     def url(self) -> str:
-        return f"{'https' if self.tls else 'http'}://{self.host}:{self._port}"
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
 
     @property
     def simple_url(self) -> str:
@@ -183,13 +184,13 @@ class Upstream:
     def start(self) -> None:
         """Listen; after :meth:`stop` again at the same port."""
         self.stopping.clear()
-        self._server = _Server((self.host, self._port), self)
+        self._server = _Server((self.host, self.port), self)
         if self.tls is not None:
             # The handshake is the handler's: one client that stalls must not keep the others out.
             self._server.socket = self.tls.wrap_socket(
                 self._server.socket, server_side=True, do_handshake_on_connect=False
             )
-        self._port = int(self._server.server_address[1])
+        self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
@@ -334,6 +335,8 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
+        if not self.server.upstream.keep_alive:
+            self.send_header("Connection", "close")
         self.end_headers()
         if self.command == "HEAD":
             return

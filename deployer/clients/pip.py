@@ -34,6 +34,7 @@ __all__ = [
     "environment",
     "merge",
     "overridden",
+    "past_the_proxy",
     "preview",
     "read_config",
     "target",
@@ -311,6 +312,14 @@ def environment(settings: PipSettings) -> dict[str, str]:
         "UV_DEFAULT_INDEX": settings.index_url,
         "UV_HTTP_TIMEOUT": seconds,
     }
+
+
+def past_the_proxy(settings: PipSettings, env: Mapping[str, str]) -> dict[str, str]:
+    """The variables that keep a proxy out of the way to the index, for which clients ask it, loopback or not."""
+    host = urlsplit(settings.index_url).hostname or ""
+    known = env.get("no_proxy") or env.get("NO_PROXY") or ""
+    value = ",".join(filter(None, (known, host)))
+    return {"NO_PROXY": value, "no_proxy": value}
 
 
 _UV_RISKS = ("UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_NO_INDEX")

@@ -3,53 +3,60 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from deployer.commands import Overrides, overrides
+from typer import Option
+
+from deployer.commands import Exclusive, Overrides, overrides
 from deployer.ui import UI, Result
 
 if TYPE_CHECKING:
-    from deployer.clients.pip import PipConfig
+    from deployer.diagnosis import Check
+    from deployer.diagnosis.host import StateFacts
+    from deployer.errors import DeployerError
     from deployer.profile import Profile
 
+START_SECONDS = 60
+_TOLD = ("name", "level", "evidence", "cure")
 MARKS = {"ok": "ok", "warning": "warning", "failure": "FAILURE"}
-PROBE = "pip"
-"""The project whose page is asked for: one that every public index has, and never the list of all names."""
+INDENT = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Overrides):
-    pass
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One question: how it went (ok, warning, failure), the evidence, and the cure as a command."""
-
-    name: str
-    level: str
-    evidence: str
-    cure: str = ""
+class Options(Exclusive, Overrides):
+    fix: Annotated[
+        bool, Option("--fix", help="Do the cures that can't lose anything, and say each; nothing else is changed.")
+    ] = False
 
 
 def run(options: Options, ui: UI) -> Result:
     """Check this host and the server, and name each cure.
 
-    Engines, data directory, port, upstream, client files and the server itself. Exit code 0 if `up` would work.
+    Engine, image, data, network, upstream, pip and the server itself. Exit code 0 only if the main job works here: to
+    start the server, and to install through it.
     """
     from deployer.errors import VerificationError
+    from deployer.examine import state_facts
+    from deployer.state import hold
 
-    checks = []
-    for check in _checks(options):
-        checks.append(check)
-        if not ui.silent:
-            ui.out.write(_line(check) + "\n")
-            ui.out.flush()
+    checks: list[Check] = []
+    state = state_facts(options.name)  # to take a lock closes it to others
+    with ExitStack() as held:
+        if options.fix:
+            held.enter_context(hold(options.name, wait=options.wait))
+        for check in _checks(options, state):
+            checks.append(_fixed(check, options) if options.fix and check.fix else check)
+            if not ui.silent:
+                ui.out.write(_line(checks[-1]) + "\n")
+                ui.out.flush()
     failed = [check.name for check in checks if check.level == "failure"]
     return Result(
-        data={"checks": [vars(check) for check in checks]},
+        data={"checks": [{key: getattr(check, key) for key in _TOLD} for check in checks]},
         error=VerificationError(f"not in order: {', '.join(failed)}", hint="follow the cures above")
         if failed
         else None,
@@ -57,167 +64,153 @@ def run(options: Options, ui: UI) -> Result:
 
 
 def _line(check: Check) -> str:
-    cure = f"\n{'':20}-> {check.cure}" if check.cure and check.level != "ok" else ""
-    return f"{MARKS[check.level].ljust(8)}  {check.name.ljust(10)}{check.evidence}{cure}"
+    from deployer.secrets import mask
+
+    cure = f"\n{'':{INDENT}}-> {check.cure}" if check.cure and check.level != "ok" else ""
+    return mask(f"{MARKS[check.level].ljust(8)}  {check.name.ljust(10)}{check.evidence}{cure}")
 
 
-def _checks(options: Options) -> Iterator[Check]:
-    from deployer.clients import pip
+def _checks(options: Options, state: StateFacts) -> Iterator[Check]:
+    from deployer.diagnosis import host, ok
     from deployer.errors import DeployerError
     from deployer.loader import load
 
     try:
         profile = load(options.profile, overrides=overrides(options)).profile
-        yield Check(name="profile", level="ok", evidence=options.profile)
     except DeployerError as error:
-        yield _failure("profile", error)
+        yield _failed("profile", error)
         return
-    yield from _engines(profile)
-    yield from _plan(options)
-    config = pip.read_config(os.environ)
-    yield _upstream(profile, config)
-    yield _pip(config)
-    yield from _server(options)
+    yield ok("profile", options.profile)
+    yield host.state(state, uid=os.getuid())
+    if (yield from _engine(profile)):
+        answer = yield from _server(options)
+        yield from _plan(options, answer)
+    yield _pip(options, profile)
 
 
-def _failure(name: str, error: Exception) -> Check:
-    return Check(name=name, level="failure", evidence=str(error), cure=getattr(error, "hint", ""))
+def _failed(name: str, error: DeployerError) -> Check:
+    from deployer.diagnosis import failure
+
+    return failure(name, error.message, cure=error.hint)
 
 
-def _engines(profile: Profile) -> Iterator[Check]:
+def _engine(profile: Profile) -> Generator[Check, None, bool]:
+    """Whether there is one."""
+    from deployer.diagnosis import host
     from deployer.engines import detect
     from deployer.errors import DeployerError
-    from deployer.spec import EngineName
 
     try:
         found = detect(profile.engine)
     except DeployerError as error:
-        yield _failure("engine", error)
-        return
-    why = "; ".join(f"{name}: {reason}" for name, reason in found.passed_over)
-    yield Check(
-        name="engine",
-        level="ok",
-        evidence=f"{found.info.name} {found.info.version} through {found.info.how}" + (f" ({why})" if why else ""),
-    )
-    if found.info.name is EngineName.PROCESS:
-        yield Check(
-            name="limits",
-            level="warning",
-            evidence="a process has no memory limit, no read-only root and no user of its own",
-            cure="install docker, podman or nerdctl for a hardened container",
-        )
+        yield _failed("engine", error)
+        return False
+    yield from host.engine(found.info, passed_over=found.passed_over, uid=os.getuid())
+    return True
 
 
-def _plan(options: Options) -> Iterator[Check]:
-    """The data directory, the port and what is unsafe: just what ``up`` would say."""
-    from deployer.commands.status import human
+def _server(options: Options) -> Generator[Check, None, dict[str, Any]]:
+    """What runs; what it says of itself."""
+    from deployer.commands import status
+    from deployer.deployment import find
+    from deployer.diagnosis.service import front, server
+    from deployer.errors import DeployerError
+
+    try:
+        deployment = find(options.name, engine=options.engine)
+        asked = status.Options(name=options.name, engine=options.engine)
+        result = status.run(asked, UI(quiet=True))
+    except DeployerError as error:
+        yield _failed("server", error)
+        return {}
+    answer = status.ask(deployment.url) if deployment is not None and result.error is None else {}
+    yield server(result.data, result.error, answer.get("identity", {}))
+    if result.error is None and result.data.get("front"):
+        yield front(result.data["front"], in_container=result.data["engine"] != "process")
+    return answer
+
+
+def _plan(options: Options, answer: dict[str, Any]) -> Iterator[Check]:
+    """All that ``up`` would decide on, refuse or warn of; and the network, which is asked anew."""
+    from deployer import examine
+    from deployer.diagnosis import host, network, warning
     from deployer.errors import DeployerError
     from deployer.prepare import prepare
 
     try:
         prepared = prepare(options.profile, options.name, overrides=overrides(options))
+        found, base, base_ref = examine.images(prepared)
     except DeployerError as error:
-        yield _failure("plan", error)
+        yield _failed("plan", error)
         return
-    facts = prepared.facts
-    if facts.data is not None:
-        yield Check(
-            name="data",
-            level="ok",
-            evidence=f"{facts.data.path}: {facts.data.content}, {human(facts.data.free_bytes)} free",
-        )
-    yield Check(name="port", level="ok", evidence=f"{facts.port.number} is free, or ours")
-    if facts.ca_file is not None:
-        yield Check(name="ca", level="ok", evidence=f"{facts.ca_file} is passed on to the server")
-    for warning in prepared.plan.warnings:
-        yield Check(name="plan", level="warning", evidence=warning)
+    plan, facts = prepared.plan, prepared.facts
+    if plan.image is not None:
+        yield host.image(plan, found, base=base, base_ref=base_ref)
+    yield from host.data(plan, facts)
+    yield host.port(plan, facts)
+    for text in plan.warnings:
+        if text != plan.network.warning:
+            yield warning("plan", text)
+    if left := examine.left_over(prepared.engine, options.name):
+        yield host.left_over(left)
+    told = examine.Told(mirrors=examine.mirrors(answer), offline=bool(answer.get("identity", {}).get("offline")))
+    yield from network.checks(examine.view(prepared, found, told))
 
 
-def _upstream(profile: Profile, config: PipConfig) -> Check:
-    """Ask the upstream for one small page, as the host does: with its CA bundle and its proxy."""
-    import ssl
-    import time
-
-    import httpx
-
+def _pip(options: Options, profile: Profile) -> Check:
     from deployer.clients import pip
-    from deployer.host import ca_file
-    from deployer.prepare import is_ours
-    from deployer.secrets import mask_url
-
-    mirrors = [index.url for index in profile.indexes.values() if index.type == "mirror" and index.url]
-    found = pip.upstream(config, ours=is_ours)
-    url = mirrors[0] if mirrors else found.value if found else ""
-    if not url:
-        return Check(name="upstream", level="ok", evidence="the server's own default (pip names no other)")
-    bundle = ca_file(profile.network.ca_file, pip_cert=config.value("cert"), env=os.environ)
-    started = time.monotonic()
-    try:
-        context = ssl.create_default_context(cafile=str(bundle) if bundle else None)
-        with httpx.Client(verify=context, timeout=profile.server.request_timeout, follow_redirects=True) as client:
-            status = client.get(f"{url.rstrip('/')}/{PROBE}/", headers={"Accept": "text/html"}).status_code
-    except (httpx.HTTPError, OSError) as error:
-        return Check(
-            name="upstream",
-            level="warning",
-            evidence=f"{mask_url(url)} does not answer from this host: {error}",
-            cure="what is cached still installs; check the network, or choose another with --upstream URL",
-        )
-    seconds = time.monotonic() - started
-    level = "ok" if status in (200, 404) else "warning"
-    return Check(name="upstream", level=level, evidence=f"{mask_url(url)} answers {status} in {seconds:.1f} s")
-
-
-def _pip(config: PipConfig) -> Check:
-    from deployer.secrets import mask_url
-
-    value, source = config.effective("index-url")
-    where = f"index-url {mask_url(value)} ({source})" if value else "pip's own default index"
-    extra, extra_source = config.effective("extra-index-url")
-    if extra:
-        return Check(
-            name="pip",
-            level="warning",
-            evidence=f"{where}; extra-index-url {mask_url(extra)} ({extra_source}) lets the higher version win",
-            cure="remove extra-index-url, and give the index more bases instead",
-        )
-    return Check(name="pip", level="ok", evidence=where)
-
-
-def _server(options: Options) -> Iterator[Check]:
-    from deployer.commands import status
-    from deployer.deployment import find
+    from deployer.diagnosis import service
     from deployer.errors import DeployerError
-    from deployer.ui import UI
+    from deployer.state import read_applied
 
+    config = pip.read_config(os.environ)
+    index, source = config.effective("index-url")
     try:
-        if find(options.name, engine=options.engine) is None:
-            yield Check(name="server", level="ok", evidence="not deployed yet")
-            return
-        result = status.run(status.Options(name=options.name, engine=options.engine), UI(quiet=True))
+        applied = read_applied(options.name)
     except DeployerError as error:
-        yield _failure("server", error)
-        return
-    if result.error:
-        yield _failure("server", result.error)
-        return
-    offline = "; offline, no upstream is asked" if result.data["offline"] else ""
-    yield Check(name="server", level="ok", evidence=f"{result.data['url']} is ready and can write{offline}")
-    if result.data["front"]:
-        yield front(result.data["front"], in_container=result.data["engine"] != "process")
+        return _failed("pip", error)
+    return service.pip(
+        service.PipFacts(index=index, source=source, risks=config.warnings),
+        simple_url=applied.simple_url if applied else "",
+        configured="pip" in profile.clients.configure,
+    )
 
 
-def front(told: str, *, in_container: bool) -> Check:
-    """Who answers clients, as the server tells it: ``nginx VERSION``, or ``python: `` and why it is not nginx."""
-    if told.startswith("nginx"):
-        return Check(name="front", level="ok", evidence=f"{told} sends files and pages, devpi does the rest")
-    why = told.partition(": ")[2]
-    if "switched off" in why:
-        return Check(name="front", level="ok", evidence=f"devpi answers everything itself: {why}")
-    cure = "install nginx (Debian: apt install nginx-light), then deployer restart"
-    if in_container:
-        cure = (
-            "deployer image build where apt reaches its mirrors, or on a --base-image that has nginx; then deployer up"
-        )
-    return Check(name="front", level="warning", evidence=f"devpi answers everything itself, slower: {why}", cure=cure)
+def _fixed(check: Check, options: Options) -> Check:
+    """The check after its cure was done, which is told; or with the reason why it could not be."""
+    from deployer.diagnosis import Fix, Level
+    from deployer.errors import DeployerError
+
+    target = Path(check.target)
+    try:
+        match check.fix:
+            case Fix.CLOSE_STATE | Fix.CLOSE_DATA:
+                target.chmod(0o700)
+                done = f"chmod 0700 {target}"
+            case Fix.REMOVE_LEFT_OVER:
+                done = _remove_left_over(check.target, options)
+            case _:
+                done = _start(options)
+    except (DeployerError, OSError) as error:
+        return replace(check, evidence=f"{check.evidence}; could not be fixed: {error}")
+    return replace(check, level=Level.OK, evidence=f"{check.evidence}; fixed: {done}", cure="")
+
+
+def _remove_left_over(name: str, options: Options) -> str:
+    from deployer.engines import detect
+    from deployer.loader import load
+
+    engine = detect(load(options.profile, overrides=overrides(options)).profile.engine).engine
+    engine.remove(name)
+    return f"{engine.name} rm --force {name}"
+
+
+def _start(options: Options) -> str:
+    from deployer.commands.start import answering
+    from deployer.deployment import require
+
+    deployment = require(options.name, engine=options.engine)
+    deployment.engine.start(options.name)
+    ready = answering(deployment, timedelta(seconds=options.timeout or START_SECONDS))
+    ready.api.close()
+    return f"{options.name} started, {deployment.url} answers"

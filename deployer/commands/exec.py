@@ -28,9 +28,13 @@ def run(options: Options, ui: UI) -> Result:
     from deployer.clients import pip
     from deployer.commands.configure_pip import settings_for
     from deployer.errors import ClientFileError
+    from deployer.host import proxies
 
     env = dict(os.environ)
-    env.update(pip.environment(settings_for(options.name, index=options.index)))
+    settings = settings_for(options.name, index=options.index)
+    env.update(pip.environment(settings))
+    if proxies(env):
+        env.update(pip.past_the_proxy(settings, env))
     for line in pip.overridden(env):
         ui.warn(line)
     try:

@@ -85,7 +85,7 @@ def _copy(deployment: Deployment, source: Mount, prepared: Prepared, ui: UI) -> 
     """Copy and verify where both places are at hand; files, bytes and digest of what was copied."""
     import json
 
-    from deployer.commands.status import human
+    from deployer.diagnosis import size
 
     spec = copying(prepared.plan.spec, source, engine=prepared.plan.engine.name, image=prepared.facts.image_ref)
     with ui.working("data", f"copying {source.source} to {prepared.plan.data.source}"):
@@ -93,7 +93,7 @@ def _copy(deployment: Deployment, source: Mount, prepared: Prepared, ui: UI) -> 
     if done.returncode:
         raise _failure(done)
     told = json.loads(done.stdout)
-    ui.step("data", f"{prepared.plan.data.source}: {told['files']} files, {human(told['bytes'])}, all compared")
+    ui.step("data", f"{prepared.plan.data.source}: {told['files']} files, {size(told['bytes'])}, all compared")
     return {key: told[key] for key in ("files", "bytes", "sha256")}
 
 

@@ -14,6 +14,7 @@ from deployer.ui import UI, Result
 
 if TYPE_CHECKING:
     from deployer.deployment import Deployment
+    from deployer.readiness import Ready
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,25 +36,31 @@ def wait_for(options: Options, ui: UI, act: Callable[[Deployment], None], *, doi
     Raises ConflictError when there is none, NotReadyError.
     """
     from deployer.deployment import require
-    from deployer.readiness import wait
     from deployer.state import hold
 
     with hold(options.name, wait=options.wait):
         deployment = require(options.name, engine=options.engine)
-        server_dir = deployment.server_dir
         with ui.working("server", f"{doing} {options.name}"):
             act(deployment)
-            ready = wait(
-                url=deployment.url,
-                engine=deployment.engine,
-                name=options.name,
-                expected_uuid=server_dir.uuid if server_dir else lambda: None,
-                proof_key=server_dir.proof_key if server_dir else lambda: None,
-                credentials=None,
-                index=None,
-                deadline=timedelta(seconds=options.timeout),
-                on_stage=lambda stage, seconds: None,
-            )
+            ready = answering(deployment, timedelta(seconds=options.timeout))
         seconds = max(ready.timings.values(), default=0.0)
         ui.step("ready", f"{deployment.url} in {seconds:.1f} s")
     return Result(data={"url": deployment.url, "timings": dict(ready.timings)})
+
+
+def answering(deployment: Deployment, deadline: timedelta) -> Ready:
+    """Wait until what runs truly answers. Raises NotReadyError."""
+    from deployer.readiness import wait
+
+    server_dir = deployment.server_dir
+    return wait(
+        url=deployment.url,
+        engine=deployment.engine,
+        name=deployment.name,
+        expected_uuid=server_dir.uuid if server_dir else lambda: None,
+        proof_key=server_dir.proof_key if server_dir else lambda: None,
+        credentials=None,
+        index=None,
+        deadline=deadline,
+        on_stage=lambda stage, seconds: None,
+    )

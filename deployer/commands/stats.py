@@ -41,7 +41,7 @@ def run(options: Options, ui: UI) -> Result:
 
 
 def _text(data: Mapping[str, Any]) -> str:
-    from deployer.commands.status import human
+    from deployer.diagnosis import size
 
     indexes = [
         (
@@ -49,13 +49,13 @@ def _text(data: Mapping[str, Any]) -> str:
             f"{of['requests']}",
             f"{of['hits']}",
             f"{of['misses']}",
-            human(of["bytes_served"]),
-            human(of["bytes_saved"]),
+            size(of["bytes_served"]),
+            size(of["bytes_saved"]),
         )
         for name, of in data["indexes"].items()
     ]
     upstreams = [
-        (origin, f"{of['requests']:.0f}", f"{of['failures']:.0f}", human(of["bytes"]), f"{of['slowest']:.2f} s")
+        (origin, f"{of['requests']:.0f}", f"{of['failures']:.0f}", size(of["bytes"]), f"{of['slowest']:.2f} s")
         for origin, of in sorted(data["upstreams"].items(), key=lambda item: -item[1]["slowest"])
     ]
     parts = [f"since {data['since']}"]

@@ -204,23 +204,15 @@ def _bytes(path: Path) -> int | None:
     return total
 
 
-def human(count: int) -> str:
-    """``412 MB``, in decimal units as disks are sold and df -H shows."""
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
-
-
 def _front(told: str | None) -> str:
     """Who answers clients; what would be faster is the doctor's to say."""
     return f"{told} (deployer doctor has the cure)" if told and not told.startswith("nginx") else told or ""
 
 
 def _text(data: dict[str, Any]) -> str:
-    size = f"  {human(data['data_bytes'])}" if data["data_bytes"] is not None else ""
+    from deployer.diagnosis import size
+
+    used = f"  {size(data['data_bytes'])}" if data["data_bytes"] is not None else ""
     rows = {
         "state": f"{data['state']}{'' if data['ready'] else ', not ready'} (profile {data['profile']})",
         "engine": f"{data['engine']}, network {data['network']}" if data["network"] else data["engine"],
@@ -230,7 +222,7 @@ def _text(data: dict[str, Any]) -> str:
         "offline": "yes: no upstream is asked (deployer offline off)" if data["offline"] else "",
         "front": _front(data["front"]),
         "image": data["image"],
-        "data": f"{data['data_dir']}{size}" if data["data_dir"] else "",
+        "data": f"{data['data_dir']}{used}" if data["data_dir"] else "",
         "started": data["started_at"] or "",
         "indexes": ", ".join(data["indexes"]),
     }

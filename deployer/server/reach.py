@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 DEFAULT = "default"
 """Stands for the address that devpi-server mirrors when it is told no other."""
+CONNECT = 5.0
+"""Seconds for a connection to be taken: whoever is there does so at once or, if a packet was lost, in 1 or 3 s."""
 ENOUGH = 64 * 1024
 """Bytes of a body after which it is known that bodies come through."""
 _ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.1"
@@ -80,9 +82,12 @@ def _ask(answer: Answer, options: argparse.Namespace) -> None:
         # As devpi-server makes its client: proxies from the environment, one bundle of certificates.
         bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or None
         context = ssl.create_default_context(cafile=bundle) if bundle else True
-        with httpx.Client(verify=context, timeout=options.timeout, follow_redirects=True) as client:
+        timeout = httpx.Timeout(options.timeout, connect=min(options.timeout, CONNECT))
+        with httpx.Client(verify=context, timeout=timeout, follow_redirects=True) as client:
             _page(client, answer, f"{answer.url.rstrip('/')}/{options.project}/")
         answer.ok = answer.status < 500 and answer.status != _PROXY_SAYS_NO
+    except httpx.TimeoutException:
+        answer.error = f"nothing within {time.monotonic() - started:.0f} s"
     except (httpx.HTTPError, OSError, ValueError) as error:
         answer.error = " ".join(str(error).split()) or type(error).__name__
     answer.seconds = round(time.monotonic() - started, 3)

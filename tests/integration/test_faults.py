@@ -542,9 +542,11 @@ def test_a_reader_that_goes_away_does_not_undo_the_work(cli: Cli, stream: str) -
     done = unread(cli, *cli.up_words(*["--json"] * (stream == "stdout")), stream=stream)
     assert (done.returncode, done.stderr or "") == (0, "")
     assert cli.run("status").code == 0
-    for words in (("logs",), ("doctor",), ("status",)):
+    for words in (("logs",), ("status",)):
         done = unread(cli, *words, stream=stream)
         assert (done.returncode, done.stderr or "") == (0, ""), words
+    # Its upstream is nowhere, so that the main job would not work.
+    assert unread(cli, "doctor", stream=stream).returncode == 9
     # What is wrong is no less wrong when nobody reads of it.
     assert unread(cli, "status", "--json", "--name", "nobody", stream=stream).returncode == 6
 

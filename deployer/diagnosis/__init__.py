@@ -1,0 +1,60 @@
+"""What is wrong, from what was seen. Pure: a check takes facts and says how it went, with the evidence and the cure.
+
+A failure is what the main job would fail on: to start the server here, and to install through it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Level(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    FAILURE = "failure"
+
+
+class Fix(StrEnum):
+    """What ``doctor --fix`` may do: nothing that could lose anything."""
+
+    CLOSE_STATE = "close-state"
+    CLOSE_DATA = "close-data"
+    REMOVE_LEFT_OVER = "remove-left-over"
+    START = "start"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One question: how it went, the evidence, and the cure as a command.
+
+    ``fix``: the cure is safe to be done, to ``target`` (a path, or a container's name).
+    """
+
+    name: str
+    level: Level
+    evidence: str
+    cure: str = ""
+    fix: Fix | None = None
+    target: str = ""
+
+
+def ok(name: str, evidence: str) -> Check:
+    return Check(name=name, level=Level.OK, evidence=evidence)
+
+
+def warning(name: str, evidence: str, *, cure: str = "", fix: Fix | None = None, target: str = "") -> Check:
+    return Check(name=name, level=Level.WARNING, evidence=evidence, cure=cure, fix=fix, target=target)
+
+
+def failure(name: str, evidence: str, *, cure: str = "", fix: Fix | None = None) -> Check:
+    return Check(name=name, level=Level.FAILURE, evidence=evidence, cure=cure, fix=fix)
+
+
+def size(number: float) -> str:
+    """``412 MB``, in decimal units as disks are sold and df -H shows."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"

@@ -1,0 +1,69 @@
+"""What runs, and who uses it: the server's own health, and what this host's pip really does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from deployer.diagnosis import Check, Fix, failure, ok, size, warning
+from deployer.errors import DeployerError
+from deployer.secrets import mask_url
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipFacts:
+    """What pip installs from, as all of its files and variables have it together; ``risks``: one sentence each."""
+
+    index: str
+    source: str
+    risks: tuple[str, ...] = ()
+
+
+def pip(facts: PipFacts, *, simple_url: str, configured: bool) -> Check:
+    """``simple_url``: what clients were given, empty when nothing is deployed; ``configured``: pip is one of them."""
+    where = f"{mask_url(facts.index)} ({facts.source})" if facts.index else "pip's own default index"
+    if facts.risks:
+        return warning(
+            "pip",
+            f"index-url {where}; {'; '.join(facts.risks)}",
+            cure="remove that, and give the index more bases instead",
+        )
+    if simple_url and configured and facts.index.rstrip("/") != simple_url.rstrip("/"):
+        variable = facts.source.startswith("PIP_")
+        return warning(
+            "pip",
+            f"pip installs from {where}, not from this server",
+            cure=f"unset {facts.source}, or deployer exec -- pip …" if variable else "deployer configure-pip",
+        )
+    return ok("pip", f"index-url {where}" if facts.index else where)
+
+
+def server(data: Mapping[str, Any], error: DeployerError | None, identity: Mapping[str, Any]) -> Check:
+    """``data`` and ``error`` as ``status`` has them; ``identity``: what the server says of itself."""
+    if data.get("state") == "absent":
+        return ok("server", "not deployed yet")
+    if error is not None:
+        stopped = data.get("state") == "stopped"
+        return failure("server", error.message, cure=error.hint, fix=Fix.START if stopped else None)
+    if "writable" not in identity:
+        return ok("server", f"{data['url']} is ready; another devpi than ours does not say whether it can write")
+    free = identity.get("free_bytes")
+    room = f", {size(free)} are free to it" if isinstance(free, int) else ""
+    offline = "; offline, no upstream is asked" if data.get("offline") else ""
+    return ok("server", f"{data['url']} is ready and has just written to its data{room}{offline}")
+
+
+def front(told: str, *, in_container: bool) -> Check:
+    """Who answers clients, as the server tells it: ``nginx VERSION``, or ``python: `` and why it is not nginx."""
+    if told.startswith("nginx"):
+        return ok("front", f"{told} sends files and pages, devpi does the rest")
+    why = told.partition(": ")[2]
+    if "switched off" in why:
+        return ok("front", f"devpi answers everything itself: {why}")
+    cure = "install nginx (Debian: apt install nginx-light), then deployer restart"
+    if in_container:
+        cure = (
+            "deployer image build where apt reaches its mirrors, or on a --base-image that has nginx; then deployer up"
+        )
+    return warning("front", f"devpi answers everything itself, slower: {why}", cure=cure)
