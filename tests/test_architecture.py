@@ -18,7 +18,15 @@ from deployer.errors import DeployerError
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("docker", "httpx", "jinja2", "pydantic", "yaml", "rich", "devpi_server", "requests")
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/commands.md", "docs/faults.md", "docs/images.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "docs/commands.md",
+    "docs/faults.md",
+    "docs/images.md",
+    "docs/networks.md",
+)
 
 
 def tracked(*patterns: str) -> list[Path]:
