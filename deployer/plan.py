@@ -37,6 +37,8 @@ CONTAINER_UID = 3141
 """Who owns the data directory when root deploys: nobody that a distribution has, and never root."""
 OWN_MEMORY = "256m"
 """What our own image lives within, with room: it needs about 80 MiB, and 64 more for each password that it checks."""
+METRICS_PORT = 9141
+"""Where the server in our image listens for Prometheus, if at all."""
 CA_TARGET = "/etc/deployer/ca.pem"
 TMPFS = "/tmp:rw,noexec,nosuid,nodev,size=64m"  # noqa: S108 - inside the container
 # Where a data directory would take or break what is not ours (the directories themselves, not what is below).
@@ -275,6 +277,11 @@ def _refusals(profile: Profile, facts: Facts) -> Iterator[tuple[str, str]]:
             "credentials, which devpi would show to every reader",
             "name an upstream without credentials: --upstream URL",
         )
+    if profile.server.metrics and not profile.server.metrics.startswith("127.") and not profile.network.expose:
+        yield (
+            f"{profile.server.metrics} can be reached by others, who can read which indexes and upstreams there are",
+            "serve metrics at 127.0.0.1, or insist with --expose (key network.expose)",
+        )
     if not profile.network.bind.is_loopback and not profile.network.expose:
         yield (
             f"{profile.network.bind} can be reached by others, who can read every index without a password",
@@ -424,8 +431,8 @@ def _image(profile: Profile, facts: Facts) -> ImagePlan | None:
     )
 
 
-def serve_command(profile: Profile, *, directory: str, host: str, port: int) -> tuple[str, ...]:
-    """What our own server is told, in the image and as a process alike."""
+def serve_command(profile: Profile, *, directory: str, host: str, port: int, metrics: str) -> tuple[str, ...]:
+    """What our own server is told, in the image and as a process alike. ``metrics``: its address for Prometheus."""
     server = profile.server
     command = ["serve", "--serverdir", directory, "--host", host, "--port", str(port)]
     command += ["--request-timeout", str(server.request_timeout)]
@@ -438,6 +445,8 @@ def serve_command(profile: Profile, *, directory: str, host: str, port: int) -> 
         command += ["--log-max-size", server.log_max_size]
     if server.log_max_files != 3:
         command += ["--log-max-files", str(server.log_max_files)]
+    if metrics:
+        command += ["--metrics", metrics]
     if server.front != "auto":
         command += ["--front", server.front]
     if profile.network.outside_url:
@@ -498,7 +507,7 @@ def _spec(
         return ContainerSpec(
             image=f"devpi-server-{facts.engine.version}",
             build=facts.image_build,
-            command=serve_command(profile, directory=data.source, host=bind, port=port),
+            command=serve_command(profile, directory=data.source, host=bind, port=port, metrics=server.metrics),
             env=tuple(sorted(env.items())),
             mounts=(Mount(kind="bind", source=data.source, target=data.source),),
             ports=(Port(host_ip=bind, host_port=port, container_port=port),),
@@ -512,7 +521,13 @@ def _spec(
     command = image.command
     if own:
         host = "0.0.0.0" if published else bind  # noqa: S104 - inside the container; the publish address is the fence
-        command = serve_command(profile, directory=target, host=host, port=inner if published else port)
+        command = serve_command(
+            profile,
+            directory=target,
+            host=host,
+            port=inner if published else port,
+            metrics=f"0.0.0.0:{METRICS_PORT}" if published and server.metrics else server.metrics,
+        )
     return ContainerSpec(
         image=image.ref or facts.image_ref,
         build=facts.image_build if own else "",
@@ -528,7 +543,9 @@ def _spec(
             *mounts,
         ),
         tmpfs=(TMPFS,),
-        ports=(Port(host_ip=bind, host_port=port, container_port=inner),) if published else (),
+        ports=(Port(host_ip=bind, host_port=port, container_port=inner), *_metrics_port(server.metrics, own=own))
+        if published
+        else (),
         user=_user(profile, facts, data),
         userns=_userns(profile, facts, data),
         stop_signal=image.stop_signal,
@@ -558,6 +575,11 @@ def _limits(profile: Profile, facts: Facts) -> Limits:
     ceiling = facts.ceiling
     nofile = min(filter(None, (limits.nofile, ceiling.nofile)), default=0)
     return replace(limits, nofile=nofile, nproc=ceiling.nproc)
+
+
+def _metrics_port(address: str, *, own: bool) -> tuple[Port, ...]:
+    host, _, port = address.rpartition(":")
+    return (Port(host_ip=host, host_port=int(port), container_port=METRICS_PORT),) if address and own else ()
 
 
 def _memory(limit: str, *, own: bool) -> str:

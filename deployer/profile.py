@@ -35,6 +35,7 @@ _DIGEST = r"^$|^sha256:[0-9a-f]{64}$"
 # A comma would end the path in an engine's mount option.
 _INSIDE_PATH = r"^/[^\x00-\x1f\x7f,]*$"
 _IDS = r"^$|^[0-9]+:[0-9]+$"
+_ADDRESS = r"^$|^[0-9]{1,3}(\.[0-9]{1,3}){3}:[1-9][0-9]{0,4}$"
 _SIGNAL = r"^SIG[A-Z0-9]+$"
 # A reference to a secret, never the secret. "command:" is split as a shell would, and no shell runs it.
 _REFERENCE = (
@@ -57,6 +58,7 @@ FORMS: dict[str, str] = {
     _DIGEST: "sha256: and 64 hexadecimal digits",
     _INSIDE_PATH: "an absolute path without a comma",
     _IDS: "uid:gid as numbers, like 1000:1000",
+    _ADDRESS: "an IPv4 address and a port, like 127.0.0.1:9141",
     _SIGNAL: "a signal's name, like SIGTERM",
     _REFERENCE: "a reference to a secret: env:NAME, file:PATH, command:WORDS or keyring:SERVICE/USER",
     _PROJECT_PATTERN: "a project's name, in which * stands for any text, like acme-*",
@@ -124,6 +126,7 @@ class Server(Model):
     mirror_cache_expiry: Whole = Field(1800, ge=0, le=MAX_SECONDS)
     threads: Whole = Field(50, ge=1, le=1000)
     front: Literal["auto", "nginx", "python"] = "auto"
+    metrics: Annotated[str, StringConstraints(pattern=_ADDRESS)] = ""
     memory: Memory = "auto"
     cpus: float = Field(0.0, ge=0, le=4096, allow_inf_nan=False)
     pids: Whole = Field(256, ge=0, le=4_194_304)  # the kernel's own limit of a pid

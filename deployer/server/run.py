@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from deployer.server import moving, passwords, prepare, secretfiles, statistics
+from deployer.server import metrics, moving, passwords, prepare, secretfiles, statistics
 from deployer.server.front import Front, Nginx, Unusable, end_orphans, tell
 from deployer.server.refusal import TAKEN, Refusal
 from deployer.server.secretfiles import Private
@@ -262,6 +262,8 @@ def _devpi(
     counts = Statistics(private, max_bytes=size(options.log_max_size), max_files=options.log_max_files)
     plugins.register(counts, name=statistics.NAME)
     counts.start()
+    if options.metrics:
+        metrics.serve(options.metrics, lambda: counts.latest)
     xom.main()
     counts.finish()
 

@@ -87,7 +87,9 @@ class Statistics:
             for name, counts in known.get("indexes", {}).items()
         }
         self._earlier: dict[str, dict[str, float]] = known.get("upstreams", {})
-        self._written = ""
+        self.latest = self.told()
+        """What was known a moment ago, for any thread."""
+        self._written: dict[str, Any] = {}
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -161,7 +163,7 @@ class Statistics:
         """All that is known, for whoever may read the data directory."""
         return {
             "since": self._since,
-            "read": self._at,
+            "read": list(self._at),
             "indexes": {name: asdict(counts) for name, counts in sorted(self._indexes.items())},
             "upstreams": self._upstreams(),
         }
@@ -179,11 +181,11 @@ class Statistics:
         return dict(sorted(total.items()))
 
     def _write(self) -> None:
-        text = json.dumps(self.told())
-        if text != self._written:
+        self.latest = self.told()
+        if self.latest != self._written:
             temporary = self._private.statistics.with_suffix(".new")
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                stream.write(text)
+                json.dump(self.latest, stream)
             temporary.replace(self._private.statistics)
-            self._written = text
+            self._written = self.latest

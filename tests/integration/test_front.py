@@ -19,6 +19,7 @@ from urllib.parse import urljoin
 import pytest
 
 from tests.front import PIP, UV, Answer, ask, make_indexes, need_nginx, noise, upload
+from tests.plain_devpi import free_port
 from tests.server_process import PATIENCE, Server, request
 from tests.upstream import Upstream, make_sdist, make_wheel
 
@@ -244,7 +245,8 @@ def test_what_is_counted_is_what_was_asked(upstream: Upstream, tmp_path: Path) -
     need_nginx()
     server = Fronted(tmp_path / "server")
     try:
-        server.start("--log-max-size", "20k")
+        metrics = free_port()
+        server.start("--log-max-size", "20k", "--metrics", f"127.0.0.1:{metrics}")
         auth = make_indexes(server, upstream.simple_url)
         secret = "s3cr3t-in-a-query"
         for _ in range(3):
@@ -265,6 +267,10 @@ def test_what_is_counted_is_what_was_asked(upstream: Upstream, tmp_path: Path) -
         assert (dev["requests"], dev["misses"], dev["hits"]) == (8, 1, 6)
         assert "x-deployer-kept" not in ask(server.port, "/root/dev/+simple/demo/", {**PIP, **auth}).headers
         assert "no/such" not in told["indexes"]
+        scraped = ask(metrics, "/metrics")
+        assert scraped.headers["content-type"].startswith("text/plain; version=0.0.4")
+        assert 'deployer_hits_total{index="root/pypi"} 4' in scraped.text.splitlines()
+        assert ask(metrics, "/").status == 404
         (origin,) = told["upstreams"]
         assert origin == upstream.url
         assert told["upstreams"][origin]["requests"] >= 2

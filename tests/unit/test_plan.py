@@ -382,3 +382,22 @@ def test_base_url(bind: str, expected: str) -> None:
 )
 def test_size(text: str, expected: int) -> None:
     assert size(text) == expected
+
+
+def test_metrics_are_published_beside_the_server_and_off_by_default() -> None:
+    assert "--metrics" not in make().spec.command
+    wanted = Profile(server=Server(metrics="127.0.0.1:9555"))
+    spec = make(wanted).spec
+    assert [(p.host_ip, p.host_port, p.container_port) for p in spec.ports] == [
+        ("127.0.0.1", 3141, 3141),
+        ("127.0.0.1", 9555, 9141),
+    ]
+    assert spec.command[spec.command.index("--metrics") + 1] == "0.0.0.0:9141"
+    process = make(wanted, PROCESS).spec
+    assert process.command[process.command.index("--metrics") + 1] == "127.0.0.1:9555"
+    refuse(Refused, Profile(server=Server(metrics="0.0.0.0:9555")))
+
+
+def test_the_front_is_told_only_where_it_differs() -> None:
+    assert "--front" not in make().spec.command
+    assert make(Profile(server=Server(front="python"))).spec.command[-2:] == ("--front", "python")

@@ -1,0 +1,54 @@
+"""What is told of the front and of what was counted: lines of the log, text for Prometheus, the doctor's cure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from deployer.diagnosis.service import front
+from deployer.server.metrics import text
+from deployer.server.statistics import Counts, is_hit
+
+FILE = {"method": "GET", "path": "/root/pypi/+f/000/0/x-1.whl", "status": 200, "bytes": 7, "from": "file"}
+LINE = {**FILE, "fetched": "", "kept": ""}
+
+
+@pytest.mark.parametrize(
+    ("changes", "hit"),
+    [
+        ({}, True),
+        ({"status": 206}, True),
+        ({"from": "devpi"}, True),
+        ({"from": "devpi", "fetched": "no"}, False),
+        ({"from": "devpi", "status": 404}, None),
+        ({"from": "page", "path": "/root/dev/+simple/x/"}, True),
+        ({"from": "devpi", "path": "/root/dev/+simple/x/", "kept": "1"}, True),
+        ({"from": "devpi", "path": "/root/dev/+simple/x/"}, False),
+        ({"from": "devpi", "path": "/root/dev"}, None),
+        ({"from": "devpi", "method": "POST"}, None),
+    ],
+)
+def test_a_line_is_a_hit_a_miss_or_neither(changes: dict[str, Any], hit: bool | None) -> None:
+    line = {**LINE, **changes}
+    assert is_hit(line) is hit
+    counts = Counts()
+    counts.add(line)
+    assert (counts.requests, counts.hits, counts.misses) == (1, int(hit is True), int(hit is False))
+    assert (counts.bytes_served, counts.bytes_saved) == (7, 7 if hit else 0)
+
+
+def test_prometheus_can_read_any_name() -> None:
+    counts = {"requests": 1, "hits": 2, "misses": 3, "bytes_served": 4, "bytes_saved": 5}
+    told = text({"indexes": {'a"b\\c\n/d': counts}, "upstreams": {}}).splitlines()
+    assert r'deployer_misses_total{index="a\"b\\c\n/d"} 3' in told
+    assert "# TYPE deployer_misses_total counter" in told
+
+
+def test_the_doctor_names_a_cure_where_there_is_no_nginx() -> None:
+    assert front("nginx 1.22.1", in_container=True).level == "ok"
+    assert front("python: it is switched off (server.front)", in_container=False).level == "ok"
+    for in_container, cure in ((True, "image build"), (False, "nginx-light")):
+        check = front("python: nginx is not installed", in_container=in_container)
+        assert (check.level, cure in check.cure) == ("warning", True)
+        assert "nginx is not installed" in check.evidence
