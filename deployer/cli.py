@@ -8,6 +8,7 @@ import os
 import sys
 import typing
 from collections.abc import Callable, Sequence
+from dataclasses import MISSING
 from types import ModuleType
 from typing import Annotated, Any
 
@@ -38,6 +39,31 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "profiles": ("profiles", "List the profiles, or show one with its sources."),
     "image build": ("image_build", "Build our own server image."),
     "secret show": ("secret_show", "Print the password of a user that deployer made."),
+    "user list": ("user_list", "List the users of the server."),
+    "user create": ("user_create", "Create a user; the password is generated and kept here."),
+    "user modify": ("user_modify", "Change what is known of a user; an empty value removes it."),
+    "user delete": ("user_delete", "Delete a user who has no indexes any more."),
+    "user passwd": ("user_passwd", "Change a user's password; it is generated unless given."),
+    "index list": ("index_list", "List the indexes of the server."),
+    "index show": ("index_show", "Show one index field by field, in the words of a profile."),
+    "index create": ("index_create", "Create an index from KEY=VALUE words, as in a profile."),
+    "index modify": ("index_modify", "Change the named fields of an index and no others."),
+    "index delete": ("index_delete", "Delete an index with all its files, if no other builds on it."),
+    "index apply": ("index_apply", "Make users and indexes as the profile says; restart nothing."),
+    "index export": ("index_export", "Print users and indexes of the server as a profile."),
+    "mirror list": ("mirror_list", "List the mirrors of the server, each with its upstream."),
+    "mirror create": ("mirror_create", "Create a mirror of an upstream."),
+    "mirror modify": ("mirror_modify", "Change the named fields of a mirror; what is cached stays."),
+    "mirror delete": ("mirror_delete", "Delete a mirror and all that it has cached."),
+    "package list": ("package_list", "List the projects on an index itself, without its bases."),
+    "package show": ("package_show", "Show the versions and files of a project, as pip sees them."),
+    "package upload": ("package_upload", "Upload wheels and source archives; skip what is there already."),
+    "package download": ("package_download", "Download the files of one version, checked by SHA-256."),
+    "package push": ("package_push", "Copy a release from one index to another, on the server."),
+    "package remove": ("package_remove", "Remove a version, or a whole project, from an index."),
+    "token create": ("token_create", "Make an upload token and print it, this once."),
+    "token list": ("token_list", "List the upload tokens of a user: id, reach, expiry."),
+    "token revoke": ("token_revoke", "Revoke an upload token by its id; it is worthless at once."),
     "secret set": ("secret_set", "Remember a user's password, for a server that has one already."),
 }
 """Every verb, the module in ``deployer/commands/`` that it is, and what it does in a line: the list of all verbs is
@@ -47,7 +73,15 @@ COMPLETING = "_DEPLOYER_COMPLETE"
 """Set by the shell's completion, which may ask for the options of any verb."""
 # What every complaint about a command line is, in the click that Typer brings or in the one that is installed.
 _MISUSE: Any = typer.BadParameter.__base__
-GROUPS = {"image": "Our own server image.", "secret": "The passwords of a deployment."}
+GROUPS = {
+    "image": "Our own server image.",
+    "secret": "The passwords of a deployment.",
+    "user": "Who may log in.",
+    "index": "Indexes: what there is, and what it should be.",
+    "mirror": "Indexes that mirror an upstream.",
+    "package": "Files on an index.",
+    "token": "Secrets that can upload and nothing else.",
+}
 EPILOG = "Reading from an index needs no password; see SECURITY.md for what is and what is not protected."
 
 
@@ -73,8 +107,9 @@ def _parameters(options: type[Any]) -> list[inspect.Parameter]:
         for info in getattr(hints[name], "__metadata__", ()):
             if isinstance(info, OptionInfo) and info.envvar is None:
                 info.envvar = f"DEPLOYER_{name.upper()}"
+        default = inspect.Parameter.empty if field.default is MISSING else field.default
         parameters.append(
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[name])
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[name])
         )
     return parameters
 

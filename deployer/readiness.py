@@ -107,7 +107,7 @@ def _introduce(
     try:
         nonce = secrets.token_hex(16)
         identity = run.insist(api, lambda: api.identity(nonce))
-        known = _check_ours(url, identity, nonce=nonce, uuid=expected_uuid(), key=proof_key())
+        known = check_ours(url, identity, nonce=nonce, uuid=expected_uuid(), key=proof_key())
         run.passed("ours")
         if credentials is not None:
             if not known:
@@ -127,7 +127,7 @@ def _introduce(
     return Ready(timings=run.timings, api=api, identity=identity)
 
 
-def _check_ours(url: str, identity: Identity, *, nonce: str, uuid: str | None, key: str | None) -> bool:
+def check_ours(url: str, identity: Identity, *, nonce: str, uuid: str | None, key: str | None) -> bool:
     """Whether anything speaks for the server being ours. Raises ConflictError when something speaks against it."""
     from deployer.devpi.api import verify
 

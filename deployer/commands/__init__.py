@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 from typer import BadParameter, Option
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from deployer.loader import Override
+    from deployer.session import Session
 
 
 def _name(value: str) -> str:
@@ -59,6 +62,28 @@ class Exclusive:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Talking(Located):
+    """What a command takes that talks with a server: with the deployment's, or with any devpi."""
+
+    url: Annotated[str, Option("--url", metavar="URL", help="Any devpi instead; its password is asked for.")] = ""
+    as_user: Annotated[
+        str, Option("--as", envvar="DEPLOYER_AS", metavar="USER", help="Whose stored password is used.")
+    ] = "root"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writing(Exclusive, Talking):
+    """What a command takes that changes users or indexes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removing(Writing):
+    """What a command takes that deletes."""
+
+    yes: Annotated[bool, Option("--yes", "-y", help="Don't ask before deleting.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Overrides(Common):
     """What overrides the profile; empty means: as the profile says."""
 
@@ -101,6 +126,43 @@ OVERRIDE_KEYS: dict[str, str] = {
     "expose": "network.expose",
 }
 """Which key of the profile each option overrides."""
+
+
+def connect(options: Talking) -> AbstractContextManager[Session]:
+    """The conversation that the options ask for."""
+    from deployer import session
+
+    return session.connect(options.name, engine=options.engine, url=options.url, user=options.as_user)
+
+
+def client_index(options: Talking, index: str) -> str:
+    """``index``, or when that is empty the one that this deployment's clients use. Raises UsageError."""
+    from deployer.errors import UsageError
+    from deployer.state import read_applied
+
+    if index:
+        return index
+    applied = None if options.url else read_applied(options.name)
+    found = applied.simple_url.partition("/+simple")[0].split("/")[-2:] if applied else []
+    if len(found) != 2:
+        raise UsageError("which index?", hint="name it: --index USER/NAME")
+    return "/".join(found)
+
+
+def consent(what: str, *, yes: bool) -> None:
+    """Have the user agree to a deletion, on a terminal or by ``--yes``. Raises Refused."""
+    import sys
+
+    from deployer.errors import Refused
+
+    if yes:
+        return
+    if not sys.stdin.isatty() or not sys.stderr.isatty():
+        raise Refused(f"this would delete {what}", hint="insist with --yes")
+    sys.stderr.write(f"Delete {what}? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        raise Refused("nothing was deleted", hint="answer y, or give --yes")
 
 
 def overrides(options: Overrides) -> tuple[Override, ...]:

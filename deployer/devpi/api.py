@@ -30,11 +30,11 @@ MAX_TOPOLOGY = 8 * MAX_BODY
 MAX_LIST = 64 * MAX_BODY
 """Bytes of a list of projects or of files that are read at most."""
 SLOW = 120.0
-"""Seconds for what may make the server ask an upstream, or move files."""
+"""Seconds for what may make the server ask an upstream."""
 
 JsonObject = dict[str, object]
 _UUID = re.compile(r"[0-9a-fA-F-]{8,64}")
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
 class NotDevpiError(NotReadyError):
@@ -66,9 +66,10 @@ class IndexStatus:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Reply:
+class Reply:
     status: int
     body: bytes
+    reason: str = ""
 
     def json(self) -> JsonObject | None:
         """The body as a JSON object; None when it is anything else."""
@@ -198,14 +199,14 @@ class DevpiApi:
         status = self._get("/+status", "tell its status", kind="status")
         versions = status.get("versioninfo")
         version = versions.get("devpi-server") if isinstance(versions, dict) else None
-        return Identity(uuid=_text(status.get("uuid")), server_version=_line(_text(version)))
+        return Identity(uuid=text(status.get("uuid")), server_version=line(text(version)))
 
     def login(self, user: str, password: Secret) -> None:
         """Log in for the calls that follow; the token stays in memory, and is renewed once when it has expired.
 
         Ask :meth:`identity` first: a password must not be sent to a stranger.
         """
-        body: JsonObject = {"user": _user(user), "password": password.reveal()}
+        body: JsonObject = {"user": user_name(user), "password": password.reveal()}
         reply = self._request("POST", "/+login", body=body)
         if reply.status in (401, 403):
             raise ServerRefused(
@@ -220,7 +221,7 @@ class DevpiApi:
 
         A write that is refused logs in after all, which tells a wrong password from a missing right.
         """
-        self._login = _Login(user=_user(user), password=password, token=password)
+        self._login = _Login(user=user_name(user), password=password, token=password)
 
     @property
     def authenticated(self) -> bool:
@@ -245,8 +246,10 @@ class DevpiApi:
         step of every simple page does. No simple page is asked for: the one of all projects makes a mirror fetch
         every name of its upstream, and one of an unknown project is an upstream request, too.
         """
-        result = self._get(f"/{_index(index)}", f"open index {index}", kind="indexconfig", params={"no_projects": ""})
-        return IndexStatus(name=index, type=_text(result.get("type")))
+        result = self._get(
+            f"/{index_name(index)}", f"open index {index}", kind="indexconfig", params={"no_projects": ""}
+        )
+        return IndexStatus(name=index, type=text(result.get("type")))
 
     def projects(self, index: str) -> tuple[str, ...]:
         """The names of all projects on ``index`` itself.
@@ -254,7 +257,7 @@ class DevpiApi:
         Never ask it of a mirror that has a list of projects (``mirror_no_project_list`` is false): that makes the
         server fetch every name of its upstream.
         """
-        reply = self._request("GET", f"/{_index(index)}", limit=MAX_LIST, timeout=SLOW)
+        reply = self._request("GET", f"/{index_name(index)}", limit=MAX_LIST, timeout=SLOW)
         answer = self._result(reply, f"open index {index}", kind="indexconfig")
         names = answer.get("projects")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -270,11 +273,11 @@ class DevpiApi:
 
     def put_user(self, name: str, fields: Mapping[str, Value], *, password: Secret) -> None:
         """Create a user."""
-        self._write("PUT", f"/{_user(name)}", {**fields, "password": password.reveal()}, f"create user {name}")
+        self._write("PUT", f"/{user_name(name)}", {**fields, "password": password.reveal()}, f"create user {name}")
 
     def patch_user(self, name: str, fields: Mapping[str, Value]) -> None:
         """Change these fields of a user and no others."""
-        self._write("PATCH", f"/{_user(name)}", dict(fields), f"modify user {name}")
+        self._write("PATCH", f"/{user_name(name)}", dict(fields), f"modify user {name}")
 
     def set_password(self, name: str, password: Secret) -> None:
         """Change a password; when it is that of the user who is logged in, go on with the new one.
@@ -282,25 +285,25 @@ class DevpiApi:
         Tokens that others hold stay valid: devpi only checks their signature and age.
         """
         body: JsonObject = {"password": password.reveal()}
-        result = self._write("PATCH", f"/{_user(name)}", body, f"set the password of {name}")
+        result = self._write("PATCH", f"/{user_name(name)}", body, f"set the password of {name}")
         if self._login is not None and self._login.user == name:
             self._login = _Login(user=name, password=password, token=self._token(result))
 
     def put_index(self, name: str, fields: Mapping[str, Value]) -> None:
         """Create an index; ``fields`` in the words of version 6, whatever the server's are."""
-        self._write("PUT", f"/{_index(name)}", self.dialect.encode(fields), f"create index {name}")
+        self._write("PUT", f"/{index_name(name)}", self.dialect.encode(fields), f"create index {name}")
 
     def patch_index(self, name: str, fields: Mapping[str, Value]) -> None:
         """Change these fields of an index and no others. Cached files of a mirror stay, also under a new address."""
-        self._write("PATCH", f"/{_index(name)}", self.dialect.encode(fields), f"modify index {name}")
+        self._write("PATCH", f"/{index_name(name)}", self.dialect.encode(fields), f"modify index {name}")
 
     def delete_user(self, name: str) -> None:
         """Delete a user and all indexes of it. devpi refuses when one of them is not volatile."""
-        self._write("DELETE", f"/{_user(name)}", None, f"delete user {name}")
+        self._write("DELETE", f"/{user_name(name)}", None, f"delete user {name}")
 
     def delete_index(self, name: str) -> None:
         """Delete an index and every file on it. devpi refuses when it is not volatile."""
-        self._write("DELETE", f"/{_index(name)}", None, f"delete index {name}")
+        self._write("DELETE", f"/{index_name(name)}", None, f"delete index {name}")
 
     # How it is asked
 
@@ -333,7 +336,7 @@ class DevpiApi:
         self.login(login.user, login.password)
 
     def _token(self, result: JsonObject) -> Secret:
-        token = _text(result.get("password"))
+        token = text(result.get("password"))
         if not token:
             raise self._not_devpi("a login without a token")
         return Secret(token)
@@ -341,26 +344,39 @@ class DevpiApi:
     def _get(self, path: str, doing: str, *, kind: str, params: Mapping[str, str] | None = None) -> JsonObject:
         return self._result(self._request("GET", path, params=params), doing, kind=kind)
 
-    def _result(self, reply: _Reply, doing: str, *, kind: str) -> JsonObject:
+    def _result(self, reply: Reply, doing: str, *, kind: str) -> JsonObject:
         answer = self._object(self._accepted(reply, doing))
         result = answer.get("result")
         if answer.get("type") != kind or not isinstance(result, dict):
             raise self._not_devpi(f"no {kind} in the answer")
         return result
 
-    def _accepted(self, reply: _Reply, doing: str) -> _Reply:
+    def _accepted(self, reply: Reply, doing: str) -> Reply:
         if reply.status >= 400:
-            message = _text((reply.json() or {}).get("message")) or "no reason given"
-            raise ServerRefused(
-                f"{self.url} refused to {doing}: {_line(message)} (HTTP {reply.status})",
-                hint="the server's log may say more: deployer logs",
-            )
+            message = text((reply.json() or {}).get("message")) or reply.reason or "no reason given"
+            told = f"{self.url} refused to {doing}: {line(message)} (HTTP {reply.status})"
+            if reply.status == 409:
+                raise ConflictError(
+                    told, hint="it is there already, with other content: choose another name or version"
+                )
+            raise ServerRefused(told, hint=self._cure(reply.status))
         return reply
 
-    def _object(self, reply: _Reply) -> JsonObject:
+    def _cure(self, status: int) -> str:
+        """What helps against an HTTP status."""
+        who = self._login.user if self._login else "nobody"
+        match status:
+            case 401 | 403:
+                return f"{who} may not, or nobody may as it stands: another user with --as, or see deployer index show"
+            case 404:
+                return "see what there is: deployer index list, deployer package list"
+            case _:
+                return "the server's log may say more: deployer logs"
+
+    def _object(self, reply: Reply) -> JsonObject:
         answer = reply.json()
         if answer is None:
-            raise self._not_devpi(f"HTTP {reply.status} without a JSON object: {_line(_start(reply.body))}")
+            raise self._not_devpi(f"HTTP {reply.status} without a JSON object: {line(_start(reply.body))}")
         return answer
 
     def _request(
@@ -374,7 +390,7 @@ class DevpiApi:
         limit: int = MAX_BODY,
         timeout: float | None = None,
         **content: Any,
-    ) -> _Reply:
+    ) -> Reply:
         timeout = self.timeout if timeout is None else timeout
         self._deadline.start(timeout)
         try:
@@ -389,12 +405,12 @@ class DevpiApi:
             ) from None
         except httpx.TransportError as error:
             raise NotReadyError(
-                f"cannot talk to {self.url}: {_line(str(error))}", hint="see whether it runs: deployer status"
+                f"cannot talk to {self.url}: {line(str(error))}", hint="see whether it runs: deployer status"
             ) from None
 
-    def _read(self, response: httpx.Response, limit: int) -> _Reply:
+    def _read(self, response: httpx.Response, limit: int) -> Reply:
         if 300 <= response.status_code < 400:
-            raise self._not_devpi(f"a redirect to {_line(response.headers.get('Location', 'nowhere'))}")
+            raise self._not_devpi(f"a redirect to {line(response.headers.get('Location', 'nowhere'))}")
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise self._not_devpi("a compressed answer that was not asked for")
         body = bytearray()
@@ -403,7 +419,7 @@ class DevpiApi:
             if len(body) > limit:
                 raise self._not_devpi(f"an answer of more than {limit} bytes")
             self._deadline.left(None, httpx.ReadTimeout)
-        return _Reply(status=response.status_code, body=bytes(body))
+        return Reply(status=response.status_code, body=bytes(body), reason=line(response.reason_phrase))
 
     def _not_devpi(self, what: str) -> NotDevpiError:
         return NotDevpiError(
@@ -415,31 +431,31 @@ class DevpiApi:
 def _identity(answer: JsonObject) -> Identity:
     web, offline, proof = answer.get("web"), answer.get("offline"), answer.get("proof")
     return Identity(
-        uuid=_text(answer.get("uuid")),
-        server_version=_line(_text(answer.get("server_version"))),
+        uuid=text(answer.get("uuid")),
+        server_version=line(text(answer.get("server_version"))),
         proof=proof if isinstance(proof, str) else None,
-        default_mirror_url=_text(answer.get("default_mirror_url")),
-        deployer_version=_line(_text(answer.get("version"))),
+        default_mirror_url=text(answer.get("default_mirror_url")),
+        deployer_version=line(text(answer.get("version"))),
         web=web if isinstance(web, bool) else None,
         offline=offline if isinstance(offline, bool) else None,
-        challenge=_text(answer.get("challenge")),
+        challenge=text(answer.get("challenge")),
     )
 
 
-def _user(name: str) -> str:
-    if not _NAME.fullmatch(name):
+def user_name(name: str) -> str:
+    if not NAME.fullmatch(name):
         raise ProfileError(f"{name!r} can't be a user's name", hint="letters, digits, '_', '.' and '-'")
     return name
 
 
-def _index(name: str) -> str:
+def index_name(name: str) -> str:
     user, _, index = name.partition("/")
-    if not (_NAME.fullmatch(user) and _NAME.fullmatch(index)):
+    if not (NAME.fullmatch(user) and NAME.fullmatch(index)):
         raise ProfileError(f"{name!r} can't be an index", hint="write it as user/name")
     return name
 
 
-def _text(value: object) -> str:
+def text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
@@ -447,7 +463,7 @@ def _start(body: bytes) -> str:
     return body[:200].decode("utf-8", "replace")
 
 
-def _line(text: str) -> str:
+def line(text: str) -> str:
     """A stranger's words as one short line without control characters and without secrets."""
     words = " ".join(mask(text[:2000]).split())
     return "".join(char if char.isprintable() else "?" for char in words)[:300]

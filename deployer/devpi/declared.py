@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from deployer.devpi.fields import INDEX_FIELDS, Value, normal
 from deployer.devpi.topology import ROOT, Node, Topology
+from deployer.errors import UsageError
 from deployer.secrets import BLANK, mask_url
 
 if TYPE_CHECKING:
@@ -152,6 +154,52 @@ def _told(node: Node) -> dict[str, Any] | None:
     if isinstance(url := told.get("url"), str):
         told["url"] = mask_url(url).replace(f"{BLANK}@", "")
     return told
+
+
+def shown(node: Node) -> dict[str, Any]:
+    """An index as a profile says it, for people: of a type that no profile has, the fields that are known."""
+    return _told(node) or {
+        name: list(value) if isinstance(value, tuple) else value for name, value in node.fields.items()
+    }
+
+
+def parse_settings(words: Sequence[str], *, kind: str) -> Index:
+    """``KEY=VALUE`` words, by the keys of a profile, as an index of the type ``kind``; lists are written with commas.
+
+    Raises UsageError with everything that is wrong.
+    """
+    from pydantic import ValidationError
+
+    from deployer.profile import Index
+
+    given: dict[str, Any] = {"type": kind}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or key == "type" or key not in Index.model_fields:
+            near = get_close_matches(key, Index.model_fields, n=1)
+            raise UsageError(
+                f"{mask_url(word)[:80]!r} is no KEY=VALUE with a key of an index",
+                hint=f"did you mean {near[0]}=...?" if near else "the keys are in profiles/reference.yaml",
+            )
+        listed = "tuple" in str(Index.model_fields[key].annotation)
+        given[key] = tuple(part for part in (one.strip() for one in value.split(",")) if part) if listed else value
+    try:
+        return Index.model_validate(given)
+    except ValidationError as error:
+        found = [f"{'.'.join(str(step) for step in one['loc']) or kind}: {one['msg']}" for one in error.errors()]
+        raise UsageError(found[0], details=tuple(found[1:]), hint="the keys are in profiles/reference.yaml") from None
+
+
+def new_index(index: Index) -> Node:
+    """What an index is made from that a command line describes."""
+    return _node(index, "")
+
+
+def changed_fields(index: Index, node: Node) -> dict[str, Value]:
+    """The fields that ``index`` names and that differ from what the server has."""
+    named = {KEYS[index.type][key] for key in index.model_fields_set - {"type"}}
+    wanted = _node(index, "").fields
+    return {name: wanted[name] for name in sorted(named & wanted.keys()) if node.fields.get(name) != wanted[name]}
 
 
 def hidden_credentials(topology: Topology) -> tuple[str, ...]:

@@ -1,0 +1,96 @@
+"""Whether an index may be made, changed or deleted, given all that a server has. Pure.
+
+The server itself takes bases that come to nothing, mixes mirrors, and deletes what others build on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from difflib import get_close_matches
+
+from deployer.devpi.fields import Value
+from deployer.devpi.topology import Node, Topology
+from deployer.errors import ConflictError, Refused, ServerRefused
+from deployer.secrets import mask_url
+
+
+def admit(name: str, fields: Mapping[str, Value], current: Topology) -> None:
+    """Raise ServerRefused for bases that are absent or form a circle, Refused for what would not be safe."""
+    known = current.indexes.get(name, Node())
+    node = replace(known, fields={**known.fields, **fields})
+    after = replace(current, indexes={**current.indexes, name: node})
+    _check_bases(name, after)
+    url = str(fields.get("mirror_url", ""))
+    if mask_url(url) != url:
+        raise Refused(
+            f"the url {mask_url(url)} holds credentials, which devpi shows to every reader",
+            hint="leave user and password out of the url",
+        )
+    for index, found in after.indexes.items():
+        mirrors = mirrors_below(after, index)
+        if found.fields.get("type") == "stage" and len(mirrors) > 1 and mirrors_below(current, index) != mirrors:
+            raise Refused(
+                f"{index} would merge the mirrors {' and '.join(mirrors)}: whoever publishes a higher version of a "
+                "private name on one of them wins, in any order of bases",
+                hint="give each mirror a stage of its own, or upload the private packages to a stage",
+            )
+
+
+def _check_bases(name: str, after: Topology) -> None:
+    for base in _bases(after, name):
+        if base not in after.indexes:
+            near = get_close_matches(base, after.indexes, n=1)
+            raise ServerRefused(
+                f"{name}: the base {base} does not exist",
+                hint=f"did you mean '{near[0]}'?" if near else "deployer index list shows what there is",
+            )
+        if base == name or name in _below(after, base):
+            raise ServerRefused(f"{name}: its base {base} would build on {name} itself", hint="take it out of bases")
+
+
+def mirrors_below(topology: Topology, index: str) -> tuple[str, ...]:
+    """The mirrors among the direct and indirect bases of ``index``."""
+    return tuple(
+        name for name in _below(topology, index) if topology.indexes.get(name, Node()).fields.get("type") == "mirror"
+    )
+
+
+def _below(topology: Topology, index: str) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    queue = list(_bases(topology, index))
+    while queue:
+        base = queue.pop(0)
+        if base not in found:
+            found[base] = None
+            queue += _bases(topology, base)
+    return tuple(found)
+
+
+def _bases(topology: Topology, index: str) -> tuple[str, ...]:
+    bases = topology.indexes[index].fields.get("bases", ()) if index in topology.indexes else ()
+    return bases if isinstance(bases, tuple) else ()
+
+
+def require_index(name: str, current: Topology, *, kind: str = "") -> Node:
+    """What the server has of ``name``. Raises ServerRefused when there is none, or none of the type ``kind``."""
+    node = current.indexes.get(name)
+    if node is None:
+        near = get_close_matches(name, current.indexes, n=1)
+        raise ServerRefused(
+            f"there is no index {name}",
+            hint=f"did you mean '{near[0]}'?" if near else "deployer index list shows what there is",
+        )
+    if kind and node.fields.get("type") != kind:
+        raise ServerRefused(f"{name} is no {kind}, but a {node.fields.get('type')}", hint="deployer index --help")
+    return node
+
+
+def admit_removal(name: str, current: Topology, *, kind: str = "") -> None:
+    """Raise ServerRefused when there is no such index, ConflictError when others build on it."""
+    require_index(name, current, kind=kind)
+    if heirs := current.heirs(name):
+        raise ConflictError(
+            f"{name} is a base of {', '.join(heirs)}, which would be left without it",
+            hint=f"deployer index modify {heirs[0]} bases=... without it, first",
+        )

@@ -1,0 +1,194 @@
+"""The part of devpi's API that is about files and upload tokens. As careful with answers as its base."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO
+from urllib.parse import quote, urljoin
+
+import httpx
+
+from deployer.devpi.api import (
+    MAX_BODY,
+    MAX_LIST,
+    NAME,
+    SLOW,
+    DevpiApi,
+    JsonObject,
+    Reply,
+    index_name,
+    line,
+    text,
+    user_name,
+)
+from deployer.errors import NotReadyError, ServerRefused, UsageError
+from deployer.secrets import Secret
+
+LONG = 3600.0
+"""Seconds for what moves whole files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedFile:
+    """A file of a project as an index lists it; ``url`` is on the same server, ``sha256`` empty when not told."""
+
+    filename: str
+    url: str
+    sha256: str
+    requires_python: str = ""
+
+
+class PackageApi(DevpiApi):
+    """:class:`DevpiApi` with files and upload tokens."""
+
+    # What is on it
+
+    def files(self, index: str, project: str) -> tuple[ListedFile, ...]:
+        """The files of ``project`` (PEP 691) that ``index`` and its bases serve; empty when there is no such project.
+
+        Names that are no plain file names are left out: nothing may be written elsewhere because of one.
+        """
+        path = f"/{index_name(index)}/+simple/{_project(project)}/"
+        kind = {"Accept": "application/vnd.pypi.simple.v1+json"}
+        reply = self._request("GET", path, headers=kind, limit=MAX_LIST, timeout=SLOW)
+        if reply.status == 404:
+            return ()
+        files = self._object(self._accepted(reply, f"list {project} of {index}")).get("files")
+        if not isinstance(files, list):
+            raise self._not_devpi(f"no list of files of {project}")
+        return tuple(found for item in files if (found := _listed(item, f"{self.url}{path}")) is not None)
+
+    def uploaded(self, index: str, project: str) -> dict[str, str]:
+        """The files of ``project`` that are on ``index`` itself, each with its SHA-256 (may be empty)."""
+        path = f"/{index_name(index)}/{_project(project)}"
+        reply = self._request("GET", path, params={"ignore_bases": ""}, limit=MAX_LIST, timeout=SLOW)
+        if reply.status == 404:
+            return {}
+        versions = self._result(reply, f"list {project} of {index}", kind="projectconfig")
+        return dict(pair for version in versions.values() for pair in _links(version))
+
+    def upload(self, index: str, form: Mapping[str, str | list[str]], *, filename: str, content: IO[bytes]) -> None:
+        """Upload one file with its metadata (the form of the upload API that twine speaks), without a second try."""
+        reply = self._request(
+            "POST",
+            f"/{index_name(index)}/",
+            headers=self._auth(),
+            timeout=LONG,
+            data=dict(form),
+            files={"content": (filename, content, "application/octet-stream")},
+        )
+        self._accepted(reply, f"take {filename} on {index}")
+
+    def download(self, file: ListedFile, target: IO[bytes]) -> str:
+        """Write a listed file to ``target``; its SHA-256 in hexadecimal digits. Only asks this very server."""
+        if not file.url.startswith(f"{self.url}/"):
+            raise ServerRefused(
+                f"{file.filename} lies elsewhere: {line(file.url)}", hint="the index keeps no files: use pip download"
+            )
+        digest = hashlib.sha256()
+        self._deadline.start(LONG)
+        try:
+            with self._client.stream("GET", file.url, headers={"Accept": "*/*"}, timeout=SLOW) as response:
+                if response.status_code != 200:
+                    self._accepted(self._read(response, MAX_BODY), f"give {file.filename}")
+                    raise self._not_devpi(f"HTTP {response.status_code} for a file")
+                for chunk in response.iter_raw():
+                    digest.update(chunk)
+                    target.write(chunk)
+        except (httpx.TransportError, httpx.StreamError) as error:
+            raise NotReadyError(
+                f"{file.filename} broke off: {line(str(error)) or type(error).__name__}",
+                hint="try again; deployer logs",
+            ) from None
+        return digest.hexdigest()
+
+    def push(self, index: str, project: str, version: str, *, target: str) -> tuple[str, ...]:
+        """Copy a release from ``index`` to the index ``target``, on the server itself; its files there."""
+        body: JsonObject = {"name": project, "version": version, "targetindex": index_name(target)}
+        doing = f"push {project} {version} from {index} to {target}"
+        reply = self._request("POST", f"/{index_name(index)}", body=body, headers=self._auth(), timeout=LONG)
+        actions = self._object(self._accepted(reply, doing)).get("result")
+        listed = [action for action in actions if isinstance(action, list)] if isinstance(actions, list) else []
+        return tuple(str(action[-1]) for action in listed if "store_releasefile" in action)
+
+    def remove(self, index: str, project: str, version: str = "") -> None:
+        """Delete a version of a project, or all of it, with its files; only a volatile index allows it."""
+        path = f"/{index_name(index)}/{_project(project)}" + (f"/{quote(version, safe='')}" if version else "")
+        self._write("DELETE", path, None, f"remove {project} {version}".rstrip() + f" from {index}")
+
+    # Upload tokens (the plugin devpi-tokens)
+
+    def new_token(self, user: str, *, expires: int, indexes: Sequence[str], projects: Sequence[str]) -> Secret:
+        """A token of ``user`` that can upload and nothing else until ``expires`` (seconds since 1970)."""
+        body: JsonObject = {"allowed": ["upload"], "expires": expires}
+        body |= {"indexes": [index_name(index) for index in indexes]} if indexes else {}
+        body |= {"projects": [_project(project) for project in projects]} if projects else {}
+        reply = self._request("POST", f"/{user_name(user)}/+token-create", body=body, headers=self._auth())
+        token = self._tokens(reply, f"make a token of {user}", kind="token-info").get("token")
+        if not isinstance(token, str) or not token:
+            raise self._not_devpi("no token in the answer")
+        return Secret(token)
+
+    def tokens(self, user: str) -> dict[str, tuple[str, ...]]:
+        """The ids of the tokens of ``user``, each with what restricts it (``expires=…``)."""
+        reply = self._request("GET", f"/{user_name(user)}/+tokens", headers=self._auth())
+        tokens = self._tokens(reply, f"list the tokens of {user}", kind="tokens-info").get("tokens")
+        if not isinstance(tokens, dict):
+            raise self._not_devpi("no tokens in the answer")
+        return {
+            line(name): tuple(line(str(one)) for one in info.get("restrictions", ()))
+            for name, info in tokens.items()
+            if isinstance(info, dict)
+        }
+
+    def revoke_token(self, user: str, token: str) -> None:
+        """End a token by its id, at once."""
+        self._write("DELETE", f"/{user_name(user)}/+tokens/{quote(token, safe='')}", None, f"revoke token {token}")
+
+    def _tokens(self, reply: Reply, doing: str, *, kind: str) -> JsonObject:
+        if reply.status == 404 or reply.status == 405:
+            raise ServerRefused(
+                f"{self.url} refused to {doing}: it has no upload tokens",
+                hint="run our own image, or install deployer[server] where it runs, then: deployer restart",
+            )
+        return self._result(reply, doing, kind=kind)
+
+
+def _project(name: str) -> str:
+    """PEP 503's normal form, which is also all that may stand in an address."""
+    if not NAME.fullmatch(name) or not name[-1].isalnum():
+        raise UsageError(f"{name!r} can't be a project's name", hint="letters, digits, '-', '_' and '.'")
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def plain(filename: str) -> bool:
+    """Whether this names a file in the directory where it is written, and no other place or a hidden one."""
+    return bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+!-]{0,254}", filename))
+
+
+def _listed(item: object, page: str) -> ListedFile | None:
+    if not isinstance(item, dict):
+        return None
+    hashes = item.get("hashes")
+    filename = text(item.get("filename"))
+    if not plain(filename):
+        return None
+    return ListedFile(
+        filename=filename,
+        url=urljoin(page, text(item.get("url"))).partition("#")[0],
+        sha256=text(hashes.get("sha256")) if isinstance(hashes, dict) else "",
+        requires_python=line(text(item.get("requires-python"))),
+    )
+
+
+def _links(version: object) -> Iterator[tuple[str, str]]:
+    links = version.get("+links") if isinstance(version, dict) else None
+    for link in links if isinstance(links, list) else ():
+        if isinstance(link, dict) and link.get("rel") == "releasefile":
+            hashes = link.get("hashes")
+            spec = text(link.get("hash_spec")).removeprefix("sha256=")
+            known = text(hashes.get("sha256")) if isinstance(hashes, dict) else spec
+            yield text(link.get("href")).rpartition("/")[2].partition("#")[0], known

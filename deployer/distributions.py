@@ -1,0 +1,153 @@
+"""Distribution files: what the name of one says, and what is in one that is to be uploaded."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tarfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from packaging.metadata import parse_email
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import (
+    InvalidSdistFilename,
+    InvalidWheelFilename,
+    canonicalize_name,
+    parse_sdist_filename,
+    parse_wheel_filename,
+)
+from packaging.version import Version
+
+from deployer.errors import ServerRefused, UsageError
+
+if TYPE_CHECKING:
+    from deployer.devpi.packages import ListedFile
+
+MAX_METADATA = 16 * 1024 * 1024
+"""Bytes of metadata in a distribution that are read at most."""
+_LIST_FIELDS = {"platforms": "platform", "supported_platforms": "supported_platform", "license_files": "license_file"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distribution:
+    """A wheel or sdist on this host. ``form``: its metadata as the upload API takes it."""
+
+    path: Path
+    project: str
+    version: str
+    sha256: str
+    form: dict[str, str | list[str]]
+
+
+def version_of(filename: str) -> Version | None:
+    """The version that the name of a wheel or sdist tells; None for any other file."""
+    try:
+        return parse_wheel_filename(filename)[1] if filename.endswith(".whl") else parse_sdist_filename(filename)[1]
+    except (InvalidWheelFilename, InvalidSdistFilename, ValueError):
+        return None
+
+
+def parse_requirement(text: str) -> Requirement:
+    """``NAME`` or ``NAME==VERSION``. Raises UsageError."""
+    try:
+        return Requirement(text)
+    except InvalidRequirement:
+        raise UsageError(f"{text[:80]!r} is no project", hint="NAME, or NAME==VERSION") from None
+
+
+def exact_version(requirement: Requirement) -> str:
+    """The one version that ``NAME==VERSION`` names; empty for ``NAME``. Raises UsageError for anything else."""
+    pins = [one.version for one in requirement.specifier if one.operator in ("==", "===") and "*" not in one.version]
+    if len(pins) != len(requirement.specifier) or len(pins) > 1:
+        raise UsageError(f"{requirement} names no single version", hint=f"{requirement.name}==VERSION")
+    return pins[0] if pins else ""
+
+
+def newest(files: Sequence[ListedFile], requirement: Requirement) -> tuple[ListedFile, ...]:
+    """The files of the highest version that satisfies ``requirement``. Raises ServerRefused when there is none."""
+    by_version: dict[Version, list[ListedFile]] = {}
+    for file in files:
+        if (version := version_of(file.filename)) is not None:
+            by_version.setdefault(version, []).append(file)
+    found = sorted(requirement.specifier.filter(by_version))
+    if not found:
+        have = ", ".join(str(version) for version in sorted(by_version)[-5:])
+        raise ServerRefused(
+            f"there is no {requirement}",
+            hint=f"there is {have}" if have else "deployer package list shows what there is",
+        )
+    return tuple(by_version[found[-1]])
+
+
+def read(path: Path) -> Distribution:
+    """What is in a wheel or a source archive. Raises UsageError when it is none, or its name and metadata differ."""
+    try:
+        metadata = _metadata(path)
+        with path.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+    except (OSError, zipfile.BadZipFile, tarfile.TarError, KeyError, EOFError) as error:
+        raise UsageError(f"{path} is no wheel and no sdist: {error}", hint="build one: python -m build") from None
+    raw, _ = parse_email(metadata)
+    name, version, named = raw.get("name", ""), raw.get("version", ""), version_of(path.name)
+    if named is None or not name or str(named) != str(Version(version)) or not _starts(path.name, name):
+        raise UsageError(
+            f"{path.name} is not the name of {name or 'a project'} {version}, which is in it", hint="build it again"
+        )
+    wheel = path.suffix == ".whl"
+    form: dict[str, str | list[str]] = {
+        ":action": "file_upload",
+        "protocol_version": "1",
+        "filetype": "bdist_wheel" if wheel else "sdist",
+        "pyversion": path.name.split("-")[-3] if wheel else "source",
+        "sha256_digest": content,
+        **_fields(dict(raw)),
+    }
+    return Distribution(path=path, project=canonicalize_name(name), version=version, sha256=content, form=form)
+
+
+def _starts(filename: str, name: str) -> bool:
+    return canonicalize_name(filename).startswith(canonicalize_name(name) + "-")
+
+
+def _metadata(path: Path) -> bytes:
+    if path.suffix == ".whl":
+        with zipfile.ZipFile(path) as archive:
+            found = [name for name in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", name)]
+            if len(found) != 1:
+                raise KeyError("it has no METADATA")
+            with archive.open(found[0]) as stream:
+                return _capped(stream.read(MAX_METADATA + 1))
+    with tarfile.open(path) as archive:
+        for member in archive:
+            # Only read, never unpacked: the name of the folder is of no matter.
+            if member.isfile() and re.fullmatch(r"[^/]+/PKG-INFO", member.name.removeprefix("./")):
+                content = archive.extractfile(member)
+                return _capped(content.read(MAX_METADATA + 1)) if content else b""
+    raise KeyError("it has no PKG-INFO")
+
+
+def _capped(data: bytes) -> bytes:
+    if len(data) > MAX_METADATA:
+        raise KeyError("its metadata is far too long")
+    return data
+
+
+def _fields(raw: dict[str, Any]) -> dict[str, str | list[str]]:
+    fields: dict[str, str | list[str]] = {}
+    for key, value in raw.items():
+        match value:
+            case str():
+                fields[key] = value
+            case dict():
+                fields[key] = [f"{label}, {url}" for label, url in value.items()]
+            case list() if key == "keywords":
+                fields[key] = ",".join(value)
+            case list():
+                fields[_LIST_FIELDS.get(key, key)] = value
+            case _:
+                pass
+    return fields

@@ -1,0 +1,86 @@
+"""A conversation with the server of a deployment in somebody's name, for the commands of daily work."""
+
+from __future__ import annotations
+
+import getpass
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from deployer.deployment import Deployment, forget_password, require, store_password
+from deployer.devpi.api import Identity
+from deployer.devpi.packages import PackageApi
+from deployer.errors import ConflictError, NotReadyError, UsageError
+from deployer.readiness import check_ours
+from deployer.secrets import Secret, generate
+from deployer.spec import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """``user`` is in whose name things are changed; ``deployment`` is None for a devpi that is not ours."""
+
+    api: PackageApi
+    identity: Identity
+    user: str = "root"
+    deployment: Deployment | None = None
+
+    def login(self) -> PackageApi:
+        """The API, logged in. Raises ConflictError when the password is not known here, ServerRefused when wrong."""
+        self.api.login(self.user, self.password())
+        return self.api
+
+    def password(self) -> Secret:
+        """The stored password of the user; of a devpi that is not ours it is asked for."""
+        if self.deployment is None:
+            return read_password(self.user)
+        password = self.deployment.password(self.user)
+        if password is None:
+            raise ConflictError(
+                f"the password of {self.user} is not known here",
+                hint=f"give it once: deployer secret set {self.user}; or act as another user with --as",
+            )
+        return password
+
+    def remember(self, user: str, password: Secret) -> None:
+        """Keep a password that the server has or is about to get."""
+        if self.deployment is not None:
+            store_password(self.deployment.name, user, password)
+
+    def forget(self, user: str) -> None:
+        if self.deployment is not None:
+            forget_password(self.deployment.name, user)
+
+    def new_password(self, user: str) -> Secret:
+        """A generated password, stored before anybody has it."""
+        password = generate()
+        self.remember(user, password)
+        return password
+
+
+def read_password(user: str) -> Secret:
+    """A password from the terminal, or the first line of standard input. Raises UsageError when there is none."""
+    text = getpass.getpass(f"Password of {user}: ") if sys.stdin.isatty() else sys.stdin.readline()
+    text = text.rstrip("\r\n")
+    if not text:
+        raise UsageError("the password is empty", hint="give it on standard input")
+    return Secret(text)
+
+
+@contextmanager
+def connect(name: str, *, engine: str = "", url: str = "", user: str = "root") -> Iterator[Session]:
+    """Talk to the deployment ``name``, once it has proved that it is that; or to any devpi at ``url``.
+
+    Raises ConflictError when there is none or another server answers, NotReadyError when it does not run.
+    """
+    deployment = None if url else require(name, engine=engine)
+    if deployment is not None and deployment.container.state is not State.RUNNING:
+        raise NotReadyError(f"{name} does not run ({deployment.container.state})", hint="deployer up")
+    with PackageApi(url or (deployment.url if deployment else "")) as api:
+        nonce = secrets.token_hex(16)
+        identity = api.identity(nonce)
+        if deployment is not None and (place := deployment.server_dir) is not None:
+            check_ours(api.url, identity, nonce=nonce, uuid=place.uuid(), key=place.proof_key())
+        yield Session(api=api, identity=identity, user=user, deployment=deployment)
