@@ -36,11 +36,16 @@ def create(options: Writing, ui: UI, *, index: str, settings: Sequence[str], kin
     from deployer.devpi.admission import admit
     from deployer.devpi.api import index_name
     from deployer.devpi.declared import new_index, parse_settings
-    from deployer.errors import ConflictError, ServerRefused
+    from deployer.errors import ConflictError, ServerRefused, UsageError
     from deployer.state import hold
 
     index_name(index)
-    node = new_index(parse_settings(settings, kind=kind))
+    if kind == "ordered":
+        raise UsageError(
+            "an ordered index knows who owns which names, which only a profile can say",
+            hint="declare it in the profile, then: deployer index apply",
+        )
+    node = new_index(index, parse_settings(settings, kind=kind))
     fields = {**node.initial, **node.fields}
     if kind == "mirror" and not fields.get("mirror_url"):
         raise ServerRefused("a mirror needs to know of what", hint="url=https://packages.example.com/simple/")

@@ -27,13 +27,13 @@ def admit(name: str, fields: Mapping[str, Value], current: Topology) -> None:
             f"the url {mask_url(url)} holds credentials, which devpi shows to every reader",
             hint="leave user and password out of the url",
         )
-    for index, found in after.indexes.items():
-        mirrors = mirrors_below(after, index)
-        if found.fields.get("type") == "stage" and len(mirrors) > 1 and mirrors_below(current, index) != mirrors:
+    for index in after.indexes:
+        mirrors = merged(after, index)
+        if mirrors and merged(current, index) != mirrors:
             raise Refused(
                 f"{index} would merge the mirrors {' and '.join(mirrors)}: whoever publishes a higher version of a "
                 "private name on one of them wins, in any order of bases",
-                hint="give each mirror a stage of its own, or upload the private packages to a stage",
+                hint="declare one of type ordered in the profile, or give it one mirror and upload what is private",
             )
 
 
@@ -49,10 +49,19 @@ def _check_bases(name: str, after: Topology) -> None:
             raise ServerRefused(f"{name}: its base {base} would build on {name} itself", hint="take it out of bases")
 
 
-def mirrors_below(topology: Topology, index: str) -> tuple[str, ...]:
-    """The mirrors among the direct and indirect bases of ``index``."""
+def merged(topology: Topology, index: str) -> tuple[str, ...]:
+    """The mirrors below ``index`` that no ordered index keeps apart; the rule is that of a profile's plan."""
+
+    def of_type(kind: str, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name for name in names if topology.indexes.get(name, Node()).fields.get("type") == kind)
+
+    below = _below(topology, index)
+    mirrors = of_type("mirror", below)
+    apart = [set(of_type("mirror", _below(topology, one))) for one in of_type("ordered", (index, *below))]
     return tuple(
-        name for name in _below(topology, index) if topology.indexes.get(name, Node()).fields.get("type") == "mirror"
+        mirror
+        for mirror in mirrors
+        if any(other != mirror and not any({mirror, other} <= kept for kept in apart) for other in mirrors)
     )
 
 

@@ -173,14 +173,20 @@ def parse_settings(words: Sequence[str], *, kind: str) -> Index:
     from deployer.profile import Index
 
     given: dict[str, Any] = {"type": kind}
+    # Who owns which names is a matter of all indexes together.
+    known = [key for key in KEYS.get(kind, _COMMON) if not (kind == "ordered" and key == "bases")]
     for word in words:
         key, equals, value = word.partition("=")
-        if not equals or key == "type" or key not in Index.model_fields:
-            near = get_close_matches(key, Index.model_fields, n=1)
+        if not equals or key not in known:
+            near = get_close_matches(key, known, n=1)
             raise UsageError(
-                f"{mask_url(word)[:80]!r} is no KEY=VALUE with a key of an index",
-                hint=f"did you mean {near[0]}=...?" if near else "the keys are in profiles/reference.yaml",
+                f"{mask_url(word)[:80]!r} is no KEY=VALUE with a key that can be set of an index of type {kind}",
+                hint=f"did you mean {near[0]}=...?"
+                if near
+                else f"the keys are {', '.join(known)}; others are a profile's",
             )
+        if any(name.startswith("@") for name in value.split(",")) and key.startswith("acl_"):
+            raise UsageError(f"{word[:80]!r}: groups are a profile's", hint="name the users")
         listed = "tuple" in str(Index.model_fields[key].annotation)
         given[key] = tuple(part for part in (one.strip() for one in value.split(",")) if part) if listed else value
     try:
@@ -190,15 +196,15 @@ def parse_settings(words: Sequence[str], *, kind: str) -> Index:
         raise UsageError(found[0], details=tuple(found[1:]), hint="the keys are in profiles/reference.yaml") from None
 
 
-def new_index(index: Index) -> Node:
+def new_index(name: str, index: Index) -> Node:
     """What an index is made from that a command line describes."""
-    return _node(index, "")
+    return _node(name, {name: index}, "")
 
 
 def changed_fields(index: Index, node: Node) -> dict[str, Value]:
     """The fields that ``index`` names and that differ from what the server has."""
     named = {KEYS[index.type][key] for key in index.model_fields_set - {"type"}}
-    wanted = _node(index, "").fields
+    wanted = new_index("", index).fields
     return {name: wanted[name] for name in sorted(named & wanted.keys()) if node.fields.get(name) != wanted[name]}
 
 

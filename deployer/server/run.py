@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -206,6 +207,11 @@ def _plugins(*, web: bool) -> PluginManager:
                 manager.set_blocked(entry.name)
     manager.load_setuptools_entrypoints("devpi_server")
     manager.register(plugin, name="deployer")
+    if find_spec("devpi_tokens") is not None:
+        from deployer.server import tokens
+
+        tokens.serialise()
+        manager.register(tokens, name="deployer-tokens")
     manager.check_pending()
     return manager
 

@@ -1,7 +1,7 @@
 """Upload tokens (the plugin devpi-tokens), held to what they are for. Registered only where that plugin is installed.
 
-What a token may do is decided there. Added here: the user name that upload programs send with any token, a push that can't
-get around the token's index and project, and one derivation of a key at a time.
+What a token may do is decided there. Added here: the user name that upload programs send with any token, a push that
+can't get around the token's index and project, and one derivation of a key at a time.
 """
 
 from __future__ import annotations
