@@ -30,12 +30,12 @@ def free_port() -> int:
             return port
 
 
-def init(serverdir: Path) -> None:
-    """An initialised server directory without indexes, root's password set."""
+def init(serverdir: Path, *, python: str = sys.executable) -> None:
+    """An initialised server directory without indexes, root's password set. ``python``: that has devpi-server."""
     # In the environment, not in argv: the habit that deployer itself must have.
     subprocess.run(
         [
-            sys.executable,
+            python,
             "-c",
             "from devpi_server.init import init; init()",
             "--serverdir",
@@ -55,6 +55,7 @@ class PlainDevpi:
     serverdir: Path
     port: int = field(default_factory=free_port)
     password: str = PASSWORD
+    python: str = sys.executable
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -82,7 +83,7 @@ class PlainDevpi:
         if not self.secret_file.exists():
             self.new_secret()
         command = [
-            *(sys.executable, "-m", "devpi_server", "--serverdir", str(self.serverdir)),
+            *(self.python, "-m", "devpi_server", "--serverdir", str(self.serverdir)),
             *("--host", "127.0.0.1", "--port", str(self.port)),
             *("--secretfile", str(self.secret_file), "--restrict-modify", "root", *CHEAP),
         ]
