@@ -1,0 +1,149 @@
+"""The same declarations on a real devpi-server 7, which spells them otherwise."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deployer.devpi.api import DevpiApi
+from deployer.devpi.converge import converge, steps
+from deployer.devpi.declared import exported, wanted
+from deployer.errors import ConflictError, ProfileError
+from deployer.profile import Index, User
+from deployer.secrets import Secret
+from tests.integration.cli import Cli
+from tests.plain_devpi import PlainDevpi, init
+from tests.upstream import Upstream, make_wheel
+
+pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
+
+USERS = {"dev": User(email="dev@example.com", title="Developers")}
+
+
+def indexes(upstream: Upstream) -> dict[str, Index]:
+    return {
+        "root/pypi": Index(
+            type="mirror",
+            url=upstream.simple_url,
+            cache_expiry=60,
+            project_list=False,
+            external_urls=False,
+            web_url="https://packages.example.com/{name}/",
+            core_metadata=True,
+            title="All that is public",
+        ),
+        "root/dev": Index(
+            type="stage",
+            bases=("root/pypi",),
+            volatile=False,
+            acl_upload=("root", ":anonymous:"),
+            mirror_whitelist=(),
+            mirror_whitelist_inheritance="intersection",
+        ),
+        "dev/work": Index(
+            type="stage", bases=("root/dev",), mirror_whitelist=("*",), mirror_whitelist_inheritance="union"
+        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An interpreter that has devpi-server 7, which has no release yet that pip would take by itself."""
+    where = tmp_path_factory.mktemp("seven") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(where)], check=True, capture_output=True)
+    command = [str(where / "bin/pip"), "install", "--quiet", "--pre", "devpi-server>=7.0.0b4,<8"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    if done.returncode:
+        pytest.skip(f"devpi-server 7 can't be installed here: {done.stderr.strip().splitlines()[-1:]}")
+    return str(where / "bin/python")
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    with Upstream([make_wheel("demo", "1.0")]) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def seven(python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlainDevpi]:
+    serverdir = tmp_path_factory.mktemp("data") / "server"
+    init(serverdir, python=python)
+    server = PlainDevpi(serverdir, python=python)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+def applied(api: DevpiApi, upstream: Upstream, server: PlainDevpi, **changed: Index) -> list[str]:
+    goal = wanted(USERS, indexes(upstream) | changed, default_mirror_url="")
+    done = converge(
+        api,
+        steps(api, goal),
+        password=lambda: Secret(server.password),
+        new_password=lambda user: Secret(f"a fresh secret of {user}"),
+        forget=lambda user: None,
+    )
+    return [change.text for change in done]
+
+
+def test_what_is_declared_converges_and_stays(seven: PlainDevpi, upstream: Upstream) -> None:
+    with DevpiApi(seven.url) as api:
+        assert api.dialect.major == 7
+        assert len(applied(api, upstream, seven)) == 4
+        before = len(seven.requests)
+        assert applied(api, upstream, seven) == []
+        assert len(seven.requests) == before + 1
+        assert api.simple_status("root/pypi").type == "remote"
+        told = exported(api.topology())["indexes"]
+        assert told["root/pypi"]["url"] == upstream.simple_url
+        assert "core_metadata" not in told["root/pypi"]
+        assert told["dev/work"]["mirror_whitelist"] == ["*"]
+
+
+def test_one_field_is_one_change(seven: PlainDevpi, upstream: Upstream) -> None:
+    with DevpiApi(seven.url) as api:
+        applied(api, upstream, seven)
+        changed = indexes(upstream)["root/pypi"].model_copy(update={"cache_expiry": 61})
+        before = len(seven.requests)
+        told = applied(api, upstream, seven, **{"root/pypi": changed})
+        assert told == ["modify index root/pypi: mirror_cache_expiry 60 -> 61"]
+        assert [one.split()[0] for one in seven.requests[before:]] == ["GET", "PATCH"]
+        node = api.topology().indexes["root/pypi"]
+        assert (node.fields["mirror_cache_expiry"], node.fields["title"]) == (61, "All that is public")
+
+
+def test_what_it_can_not_hold_is_told(seven: PlainDevpi, upstream: Upstream) -> None:
+    with DevpiApi(seven.url) as api:
+        applied(api, upstream, seven)
+        with pytest.raises(ProfileError, match="devpi-server 7 has no mirror_whitelist"):
+            applied(api, upstream, seven, **{"dev/work": Index(type="stage", mirror_whitelist=("demo",))})
+        with pytest.raises(ConflictError, match="root/pypi is of type mirror on the server"):
+            applied(api, upstream, seven, **{"root/pypi": Index(type="stage")})
+
+
+def test_daily_work_by_its_address(seven: PlainDevpi, upstream: Upstream, tmp_path: Path) -> None:
+    with DevpiApi(seven.url) as api:
+        applied(api, upstream, seven)
+    cli = Cli(home=tmp_path, engine="process")
+    wheel = make_wheel("acme-core", "1.0")
+    (tmp_path / wheel.filename).write_bytes(wheel.content)
+    at = ("--url", seven.url)
+    secret = seven.password + "\n"
+    done = cli.run("index", "create", "root/new", "bases=root/pypi", "volatile=true", *at, stdin=secret)
+    assert done.code == 0, done.err
+    done = cli.run("package", "upload", wheel.filename, "--index", "root/new", *at, stdin=secret)
+    assert done.code == 0, done.err
+    assert cli.run("package", "list", "--index", "root/new", *at).out == "acme-core\n"
+    assert cli.run("package", "download", "acme-core", "--index", "root/new", "-d", "down", *at).code == 0
+    assert (tmp_path / "down" / wheel.filename).read_bytes() == wheel.content
+    done = cli.run("package", "push", "acme-core==1.0", "root/dev", "--index", "root/new", *at, stdin=secret)
+    assert done.code == 0, done.err
+    done = cli.run("package", "remove", "acme-core==1.0", "--index", "root/new", "--yes", *at, stdin=secret)
+    assert done.code == 0, done.err
+    assert cli.run("index", "delete", "root/new", "--yes", *at, stdin=secret).code == 0
