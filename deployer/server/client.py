@@ -91,6 +91,23 @@ class Client(HTTPClient):
     def _is_down(self, error: httpx.RequestError) -> bool:
         return self._upstreams.of(str(error.request.url)).down
 
+    def get(
+        self,
+        url: Any,
+        *,
+        allow_redirects: bool,
+        timeout: float | None = None,
+        extra_headers: dict[str, str] | None = None,
+    ) -> Any:
+        """A whole answer; a ``FatalResponse`` when there is none."""
+        address = getattr(url, "url", url)
+        try:
+            return self.client.get(
+                address, follow_redirects=allow_redirects, headers=extra_headers, timeout=timeout or self.timeout
+            )
+        except self.Errors as error:
+            return self._failed(address, error)
+
     def stream(
         self, cstack: contextlib.ExitStack, method: str, url: Any, *, raise_on_error: bool = False, **more: Any
     ) -> Any:
@@ -112,6 +129,8 @@ class Client(HTTPClient):
     def _ask(self, request: httpx.Request) -> None:
         if self._offline():
             raise Refused("this server is offline", request=request)
+        if request.method != "GET":
+            return  # a release that is pushed somewhere else, with credentials of its own
         authorization = request.headers.get("Authorization")
         if authorization is not None and not self._may_get(str(request.url), authorization):
             # devpi sends a mirror's credentials to whatever host a link of its page names.
@@ -123,6 +142,8 @@ class Client(HTTPClient):
         self._ask(request)
 
     def _note(self, response: httpx.Response) -> None:
+        if response.request.method != "GET":
+            return
         upstream = self._answered(response)
         response.stream = _Watched(response.stream, upstream, id(response.request))
 

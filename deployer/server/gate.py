@@ -79,6 +79,12 @@ class Answer:
         empty = b"<a " not in self.body and b'"filename"' not in self.body
         return self.status == 404 or (self.status == 200 and empty)
 
+    def for_others(self, wanted: Wanted) -> Answer:
+        """What those are told who waited: a page says nothing of who asked for it, devpi's words for an error do."""
+        if self.status == 200:
+            return self
+        return Answer.of_text(self.status, f"{wanted.stage} does not give {wanted.project}: see the server's log")
+
     def response(self) -> Any:
         return Response(status=self.status, headerlist=list(self.headers), body=self.body)
 
@@ -114,8 +120,6 @@ def wanted_page(request: Any) -> Wanted | None:
         return None
     user, index, project = found.groups()
     is_simple = "/+simple/" in path
-    if not is_simple and not INSTALLER.match(request.user_agent or ""):
-        return None
     normal = str(normalize_name(project))
     exact = is_simple and path.endswith("/") and project == normal
     return Wanted(user, index, normal, negotiate(request) if exact else None)
@@ -179,7 +183,8 @@ class Gate:
         if request.method not in ("GET", "HEAD") or "application/json" in request.headers.get("Accept", ""):
             return False
         found = _FILE.fullmatch(request.path_info)
-        return found is not None and not (self._stored / found[0][1:]).exists()
+        # devpi reads the metadata of a wheel that is here from the wheel.
+        return found is not None and not (self._stored / found[0][1:].removesuffix(".metadata")).exists()
 
     def _file(self, request: Any) -> Any:
         user, index = request.path_info.split("/")[1:3]
@@ -248,7 +253,7 @@ class Gate:
                     return fresh
                 flown = flight.outcome
                 if flown.wanted == wanted and flown.answer.status < 500:
-                    return flown.answer.response()
+                    return flown.answer.for_others(wanted).response()
         self._store.hold(wanted.key, RETRY)
         return stale
 
@@ -265,8 +270,10 @@ class Gate:
                 if (warm := self._warm(request, wanted, self._store.read)) is not None:
                     return warm
                 flown = flight.outcome
-                if mine or (flown.wanted == wanted and self._store.holds(wanted.project, flown.view)):
+                if mine:
                     return flown.answer.response()
+                if wanted.name and flown.wanted == wanted and self._store.holds(wanted.project, flown.view):
+                    return flown.answer.for_others(wanted).response()
             return busy()
 
     def _fly(self, request: Any, wanted: Wanted, mirrors: tuple[Mirror, ...]) -> Flown:

@@ -74,3 +74,31 @@ def test_who_waited_for_a_failure_does_not_ask_again(tmp_path: Path, upstream: U
         assert {got.status for got in answers} == {200}
     finally:
         server.end()
+
+
+def test_who_waits_is_not_told_what_another_ones_headers_make_of_an_answer(tmp_path: Path, upstream: Upstream) -> None:
+    """Browsers' pages and devpi's words for an error have the address in them by which they were asked for."""
+    server = Server(tmp_path / "data").start()
+    try:
+        make_indexes(server.port, server.auth, upstream)
+        for name, kind in ((NAMES[0], {"Accept": "text/html", "User-Agent": "Mozilla/5.0"}), ("missing", JSON)):
+            asked = [(f"/root/dev/+simple/{name}/", {**kind, "Host": f"host{one}.example"}) for one in range(8)]
+            for (_, headers), got in zip(asked, at_once(server.port, asked), strict=True):
+                others = {other["Host"] for _, other in asked} - {headers["Host"]}
+                assert not [host for host in others if host.encode() in got.body]
+            assert upstream.pages(name) == 1
+    finally:
+        server.end()
+
+
+def test_devpis_own_api_is_told_the_same(tmp_path: Path, upstream: Upstream) -> None:
+    server = Server(tmp_path / "data").start()
+    try:
+        make_indexes(server.port, server.auth, upstream)
+        asked = [(f"/root/{index}/{NAMES[0]}", {"Accept": "application/json"}) for index in ("dev", "pypi")] * 4
+        answers = at_once(server.port, asked)
+        assert {got.status for got in answers} == {200}
+        assert all(set(json.loads(got.body)["result"]) == {"1.0"} for got in answers)
+        assert upstream.pages() <= 2  # devpi asks twice in one request of this kind, before it has committed
+    finally:
+        server.end()
