@@ -19,6 +19,8 @@ from deployer.errors import DeployerError
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("docker", "httpx", "jinja2", "pydantic", "yaml", "rich", "devpi_server", "requests")
 DOCUMENTS = (
+    "docs/indexes.md",
+    "docs/packages.md",
     "README.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
