@@ -355,10 +355,12 @@ def test_side_by_side(cli: Cli, tmp_path: Path, upstream: Upstream) -> None:
         )
         assert (again.data["url"], again.data["changes"]) == (done.data["url"], [])
         assert cli.run("status").code == other.run("status").code == 0
-        # The same data directory is not for two.
-        shared = other.run("up", "--engine", "process", "--port", "0", "--data", str(cli.data), "--no-pip")
+        # The same data directory is not for two: neither for one that has another, nor for one that has none.
+        words = ("up", "--engine", "process", "--port", "0", "--data", str(cli.data), "--no-pip")
+        assert other.run(*words).code == 11
+        assert other.run("down", "--engine", "process").code == 0
+        shared = other.run(*words)
         assert shared.code in (5, 6), shared.err
-        wait_ready(other)
     finally:
         other.clean()
     assert cli.run("status").code == 0
