@@ -55,6 +55,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "mirror create": ("mirror_create", "Create a mirror of an upstream."),
     "mirror modify": ("mirror_modify", "Change the named fields of a mirror; what is cached stays."),
     "mirror delete": ("mirror_delete", "Delete a mirror and all that it has cached."),
+    "mirror rotate": ("mirror_rotate", "Give the running server new credentials for its upstreams."),
     "package list": ("package_list", "List the projects on an index itself, without its bases."),
     "package show": ("package_show", "Show the versions and files of a project, as pip sees them."),
     "package upload": ("package_upload", "Upload wheels and source archives; skip what is there already."),

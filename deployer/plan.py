@@ -259,6 +259,11 @@ def _refusals(profile: Profile, facts: Facts) -> Iterator[tuple[str, str]]:
                 f"{name} is of type ordered, which the server of {profile.image.ref} does not know: it would merge",
                 "leave image.ref out: deployer's own image knows it",
             )
+        if index.credentials is not None and profile.image.ref:
+            yield (
+                f"{name} has credentials, which the server of {profile.image.ref} can only keep where all can read them",
+                "leave image.ref out: deployer's own image keeps them apart",
+            )
         if index.credentials is not None and not index.url:
             yield (
                 f"{name} has credentials and no url: they would go to whatever this host's pip installs from",

@@ -7,10 +7,12 @@ somebody else, through the engine.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.engines.base import Engine
+from deployer.errors import EngineError
 from deployer.secrets import Secret
 from deployer.spec import Container, Mount
 
@@ -51,6 +53,21 @@ class ServerDir:
         result = self.engine.exec(self.container, ("cat", f"{self.mount.target}/{relative}"))
         return result.stdout.strip() if result.returncode == 0 else None
 
+    def write(self, relative: str, text: str, *, verb: str) -> None:
+        """Replace a private file (0600, its directory's owner's), where we may; else the server's own ``verb`` does it
+        inside, from standard input. Raises EngineError.
+        """
+        if self.path is not None:
+            target = self.path / relative
+            owner = target.parent.stat() if os.access(target.parent, os.W_OK) else None
+            if owner is not None and os.geteuid() in (0, owner.st_uid):
+                _replace(target, text, uid=owner.st_uid, gid=owner.st_gid)
+                return
+        inside = ("/opt/deployer/bin/python", "-m", "deployer.server", verb, "--serverdir", self.mount.target)
+        result = self.engine.exec(self.container, inside, stdin=text.encode())
+        if result.returncode:
+            raise EngineError(f"{self.container}: {verb}: {result.stderr.strip()}", hint="deployer logs")
+
     def uuid(self) -> str | None:
         """The identity of the data: what a server that runs on it must answer with."""
         text = self.read(NODEINFO)
@@ -70,3 +87,17 @@ class ServerDir:
     def root_password(self) -> Secret | None:
         text = self.read(ROOT_PASSWORD)
         return Secret(text) if text else None
+
+
+def _replace(target: Path, text: str, *, uid: int, gid: int) -> None:
+    # The directory belongs to the server, which could have put a link there: it is taken away, never followed.
+    temporary = target.with_name(f"{target.name}.new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        if os.geteuid() != uid:
+            os.fchown(descriptor, uid, gid)
+        stream.write(text)
+        stream.flush()
+        os.fsync(descriptor)
+    temporary.replace(target)

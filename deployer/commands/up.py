@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
@@ -80,12 +81,15 @@ def _keep(prepared: Prepared, error: BaseException) -> None:
 def bring_up(options: Options, prepared: Prepared, ui: UI, rollback: ExitStack) -> Result:
     """Have it run as planned, and undo nothing any more once it answers; the undoing until then is on ``rollback``."""
     from deployer.apply import settle
+    from deployer.credentials import hand_over
+    from deployer.references import authorizations
     from deployer.spec import PREVIOUS
 
     plan, engine = prepared.plan, prepared.engine
     _say_engine(prepared, ui)
     if not options.no_pip:
         _check_clients(plan)
+    headers = authorizations(plan.indexes, env=os.environ, home=Path.home())
     current = settle(plan.name, engine, prepared.current, prepared.previous)
     prepared = _decided(prepared, ui)
     plan = prepared.plan
@@ -93,6 +97,9 @@ def bring_up(options: Options, prepared: Prepared, ui: UI, rollback: ExitStack) 
     started = time.monotonic()
     with closing_api(_ready(prepared, done, ui)) as ready:
         _check_version(plan, ready)
+        if plan.image is None or plan.image.own:
+            # Before the first mirror is asked for anything: an upstream may say 404 to who comes without.
+            hand_over(server_dir_of(prepared), headers)
         changes = _seed(prepared, ready, removing=options.prune)
     timings = {**ready.timings, "index": time.monotonic() - started}
     ui.step("ready", f"{plan.url} in {timings['index']:.1f} s   ({_stages(timings)})")

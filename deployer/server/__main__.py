@@ -44,6 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     secret.add_argument("user", choices=("root",))
     secret.add_argument("--serverdir", required=True)
 
+    given = verbs.add_parser("credentials", help="take the credentials of mirrors from standard input")
+    given.add_argument("--serverdir", required=True)
+
     check = verbs.add_parser("check", help="check a server directory that no server runs on")
     check.add_argument("--serverdir", required=True)
 
@@ -71,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return supervise(options)
         case "secret":
             return _secret(options)
+        case "credentials":
+            return _credentials(options)
         case "check":
             return _check(options)
         case "copy":
@@ -96,6 +101,17 @@ def _secret(options: argparse.Namespace) -> int:
     if known is None:
         return _refuse("root's password is not known here", "tell it with: secret set root")
     sys.stdout.write(known + "\n")
+    return 0
+
+
+def _credentials(options: argparse.Namespace) -> int:
+    from deployer.server.secretfiles import Private, write_private
+
+    path = Private.of(Path(options.serverdir)).credentials
+    try:
+        write_private(path, sys.stdin.read())
+    except OSError as error:
+        return _refuse(f"{path} can't be written: {error.strerror}", "name the server directory, as its owner")
     return 0
 
 

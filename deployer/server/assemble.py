@@ -10,7 +10,7 @@ from devpi_server import __version__ as devpi_version
 from pyramid.tweens import EXCVIEW, INGRESS
 
 from deployer import __version__
-from deployer.server import offline, statistics
+from deployer.server import credentials, offline, statistics
 from deployer.server.bulkhead import Bulkhead
 from deployer.server.changes import Changelog
 from deployer.server.client import Client
@@ -31,7 +31,7 @@ UNSENT = 256 * 1024
 _CHANGED = ("USER", "PROJSIMPLELINKS", "PROJVERSION", "PROJNAMES")
 
 
-def put_in_place(pyramid_config: Any) -> None:
+def put_in_place(pyramid_config: Any, known: credentials.Credentials) -> None:
     """Hang everything into the application that is being made. Called by devpi, once, before it serves."""
     xom = pyramid_config.registry["xom"]
     config = xom.config
@@ -40,7 +40,9 @@ def put_in_place(pyramid_config: Any) -> None:
     upstreams = Upstreams()
     changelog = Changelog(xom.keyfs, offline=switch.on)
     store = PageStore(private.directory, changelog, words=_words(pyramid_config))
-    indexes = Indexes(xom, upstreams)
+    indexes = Indexes(xom, upstreams, known.header)
+    known.on_change = indexes.ask_again
+    credentials.install(known)
     # devpi's own tests give it another client by the same way.
     xom.http = Client(
         upstreams,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,9 +35,11 @@ class Mirror:
 class Indexes:
     """A view of users and indexes that is read anew when ``configured`` has moved on."""
 
-    def __init__(self, xom: Any, upstreams: Upstreams) -> None:
+    def __init__(self, xom: Any, upstreams: Upstreams, known: Callable[[str], str | None] = lambda url: None) -> None:
+        """``known``: the Authorization header for the mirror of an address, where it is kept apart from it."""
         self._xom = xom
         self._upstreams = upstreams
+        self._known = known
         self._lock = threading.Lock()
         self._at = -1
         self._mirrors: dict[str, Mirror] = {}
@@ -151,9 +153,18 @@ class Indexes:
             origin_of(mirror.url) == origin_of(url) and authorization in self._credentials(mirror) for mirror in mirrors
         )
 
+    def ask_again(self, urls: frozenset[str]) -> None:
+        """Ask the mirrors of these addresses again for every page: with other credentials there may be other answers."""
+        with self._lock:
+            mirrors = [mirror for mirror in self._mirrors.values() if mirror.url.rstrip("/") in urls]
+        for mirror in mirrors:
+            times = self._times(mirror)
+            for project in tuple(times._project2time):
+                times.expire(project, etag=times.get_etag(project))
+
     def _credentials(self, mirror: Mirror) -> set[str]:
         try:
             candidates = set(self._xom.get_singleton(mirror.name, "auth_candidates"))
         except KeyError:
             candidates = set()
-        return candidates | ({mirror.credentials} if mirror.credentials else set())
+        return candidates | {header for header in (mirror.credentials, self._known(mirror.url)) if header}

@@ -14,7 +14,8 @@ from typing import Any
 from pluggy import HookimplMarker
 
 from deployer import __version__
-from deployer.server import assemble, secretfiles
+from deployer.server import assemble, ordered, secretfiles
+from deployer.server.credentials import Credentials
 from deployer.server.secretfiles import Private
 
 hookimpl = HookimplMarker("devpiserver")
@@ -32,7 +33,13 @@ def devpiserver_pyramid_configure(config: Any, pyramid_config: Any) -> None:
     # Registered by devpi before its own routes, so `/{user}` does not take it.
     pyramid_config.add_route(ROUTE, ROUTE)
     pyramid_config.add_view(about, route_name=ROUTE, renderer="json", request_method="GET")
-    assemble.put_in_place(pyramid_config)
+    ordered.install()
+    assemble.put_in_place(pyramid_config, about.credentials)
+
+
+@hookimpl
+def devpiserver_get_stage_customizer_classes() -> list[tuple[str, type]]:
+    return [(ordered.TYPE, ordered.Ordered)]
 
 
 class About:
@@ -41,11 +48,14 @@ class About:
     def __init__(self, config: Any) -> None:
         self._config = config
         self._private = Private.of(Path(config.server_path))
+        self.credentials = Credentials(self._private.credentials)
         self._writable = True
         self._checked = -CANARY_SECONDS
 
     def __call__(self, request: Any) -> dict[str, Any]:
         uuid = self._config.nodeinfo["uuid"]
+        # Whoever replaced the file asks here, so that what was refused for want of it is asked again at once.
+        self.credentials.look()
         answer = {
             "uuid": uuid,
             "version": __version__,

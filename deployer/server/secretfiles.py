@@ -41,6 +41,11 @@ class Private:
         return self.directory / "proof-key"
 
     @property
+    def credentials(self) -> Path:
+        """What the upstreams of mirrors want to see, by their addresses."""
+        return self.directory / "credentials"
+
+    @property
     def unfinished(self) -> Path:
         """There while the first boot is under way."""
         return self.directory / "first-boot"
