@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("doctor", "Check this host and the server, and name each cure."),
     "offline": ("offline", "Serve only what is here, or ask upstreams again."),
     "move": ("move", "Move the data to another place, verified, and go on there."),
+    "audit": ("audit", "Tell which names more than one index has, and who serves them."),
     "render": ("render", "Print what would be run, as a script or as a file for systemd."),
     "configure-pip": ("configure_pip", "Point pip at the index, keeping all else in its file."),
     "install-service": ("install_service", "Have systemd start the server at boot."),

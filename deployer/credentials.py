@@ -1,4 +1,4 @@
-"""Handing the credentials of mirrors to the server: a file of its own, 0600, never a word or a variable of a process."""
+"""Handing the credentials of mirrors to the server: a file of its own, 0600, never a word or variable of a process."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from deployer.errors import ConflictError, DeployerError, Refused
 from deployer.facts import Content, DataFacts, Facts
 from deployer.network import Network, choose, proxied
+from deployer.order import merged, warning
 from deployer.profile import DATA_CHOICES, Index, Profile, User
 from deployer.secrets import mask_url
 from deployer.spec import (
@@ -215,35 +216,6 @@ def members_named(indexes: Mapping[str, Index], groups: Mapping[str, tuple[str, 
     }
 
 
-def mirrors_below(indexes: Mapping[str, Index], index: str) -> tuple[str, ...]:
-    """The mirrors among the direct and indirect bases of ``index``, each once, in order."""
-    return tuple(name for name in _below(indexes, index) if indexes[name].type == "mirror")
-
-
-def _below(indexes: Mapping[str, Index], index: str) -> tuple[str, ...]:
-    """``index`` and all its direct and indirect bases, each once, in order."""
-    found: dict[str, None] = {}
-    queue = [index]
-    while queue:
-        current = queue.pop(0)
-        if current in found or current not in indexes:
-            continue
-        found[current] = None
-        queue.extend(indexes[current].bases or ())
-    return tuple(found)
-
-
-def merged(indexes: Mapping[str, Index], name: str) -> tuple[str, ...]:
-    """The mirrors below ``name`` that no ordered index keeps apart: a client of it takes the highest version of all."""
-    mirrors = mirrors_below(indexes, name)
-    kept_apart = [set(mirrors_below(indexes, one)) for one in _below(indexes, name) if indexes[one].type == "ordered"]
-    return tuple(
-        mirror
-        for mirror in mirrors
-        if any(other != mirror and not any({mirror, other} <= apart for apart in kept_apart) for other in mirrors)
-    )
-
-
 def _refusals(profile: Profile, facts: Facts) -> Iterator[tuple[str, str]]:
     """Every reason not to go on, as (cause, cure)."""
     for name, index in profile.indexes.items():
@@ -261,7 +233,7 @@ def _refusals(profile: Profile, facts: Facts) -> Iterator[tuple[str, str]]:
             )
         if index.credentials is not None and profile.image.ref:
             yield (
-                f"{name} has credentials, which the server of {profile.image.ref} can only keep where all can read them",
+                f"{name} has credentials, which the server of {profile.image.ref} would show to all who ask",
                 "leave image.ref out: deployer's own image keeps them apart",
             )
         if index.credentials is not None and not index.url:
@@ -622,10 +594,7 @@ def _warnings(profile: Profile, facts: Facts, network: Network, *, url: str) -> 
         )
     for name, index in profile.indexes.items():
         if index.accept_confusion and (mirrors := merged(profile.indexes, name)):
-            yield (
-                f"{name} merges the mirrors {' and '.join(mirrors)} (accept_confusion): a public package of a higher "
-                "version replaces a private one"
-            )
+            yield warning(name, mirrors)
     dropped = [name for name in facts.engine.unheld if getattr(_wanted_limits(profile), name)]
     if dropped:
         yield (

@@ -6,6 +6,7 @@ import re
 import shlex
 from base64 import b64encode
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 
 from deployer.engines.runner import Runner
@@ -96,7 +97,7 @@ def _command(words: str, where: str, env: Mapping[str, str], home: Path) -> str:
 def _keyring(entry: str, where: str, env: Mapping[str, str], home: Path) -> str:
     service, _, user = entry.rpartition("/")
     try:
-        import keyring
+        keyring = import_module("keyring")
     except ImportError:
         raise ProfileError(f"{where}: keyring is not installed", hint="pip install 'deployer[keyring]'") from None
     try:

@@ -150,6 +150,10 @@ class Upstream:
     port: int = 0
     tls: ssl.SSLContext | None = None
     keep_alive: bool = True
+    elsewhere: dict[str, str] = field(default_factory=dict)
+    """Where pages say that a file is, by its name, when it is not here."""
+    redirects: dict[str, str] = field(default_factory=dict)
+    """Where requests for a path are sent on to."""
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -245,7 +249,10 @@ class Upstream:
         found = [known for known in self.distributions if known.project == project]
         if not found:
             return None
-        links = [(known.filename, f"/files/{known.filename}", self._promise(known)) for known in found]
+        links = [
+            (known.filename, self.elsewhere.get(known.filename, f"/files/{known.filename}"), self._promise(known))
+            for known in found
+        ]
         if as_json:
             files = [{"filename": name, "url": path, "hashes": {"sha256": digest}} for name, path, digest in links]
             versions = list(dict.fromkeys(known.version for known in found))
@@ -309,6 +316,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, path: str, faults: Faults) -> None:
         if faults.auth is not None and self.headers.get("Authorization") != _basic(*faults.auth):
             self._send(401, b"authentication required\n", faults, {"WWW-Authenticate": 'Basic realm="upstream"'})
+        elif path in self.server.upstream.redirects:
+            self._send(302, b"", faults, {"Location": self.server.upstream.redirects[path]})
         elif faults.status:
             self._send(faults.status, b"as told\n", faults)
         else:

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Exclusive, Located):
-    index: Annotated[str, Argument(metavar="[INDEX]", help="The mirror; left out: all that have credentials.")] = ""
+    index: Annotated[str, Argument(metavar="INDEX", help="The mirror; left out: all that have credentials.")] = ""
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Read the credentials of mirrors again where the profile says they are, and hand them to the running server.
+    """Give the running server new credentials for its upstreams.
 
-    What is cached stays. Secrets that live only for minutes (`command:`) are kept fresh by running this from a timer.
+    They are read again where the profile says that they are. Nothing is restarted, and what is cached stays. Secrets
+    that live only for minutes (`command:`) are kept fresh by running this from a timer.
     """
     from pathlib import Path
 

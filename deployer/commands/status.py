@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -48,6 +49,8 @@ def run(options: Options, ui: UI) -> Result:
         return Result(data=data, text=f"{options.name}: absent", error=absent)
     answer = ask(deployment.url) if deployment.container.state == "running" else {}
     data = _data(deployment, answer)
+    for text in _confusion(answer):
+        ui.warn(text)
     error: DeployerError | None = _unready(deployment, data)
     if options.check and error is None:
         drift = _drift(options, deployment)
@@ -130,6 +133,23 @@ def _data(deployment: Deployment, answer: dict[str, Any]) -> dict[str, Any]:
         ),
         "drift": None,
     }
+
+
+def _confusion(answer: dict[str, Any]) -> Iterator[str]:
+    """What is to be said of indexes that merge several mirrors, whoever made them so."""
+    from types import SimpleNamespace
+
+    from deployer.order import merged, warning
+
+    users = _object(_object(answer.get("users")).get("result"))
+    indexes = {
+        f"{user}/{name}": SimpleNamespace(type=str(_object(told).get("type")), bases=_object(told).get("bases"))
+        for user, info in users.items()
+        for name, told in _object(_object(info).get("indexes")).items()
+    }
+    for index in indexes:
+        if mirrors := merged(indexes, index):
+            yield warning(index, mirrors)
 
 
 def _state(deployment: Deployment, answer: dict[str, Any], identity: dict[str, Any], expected: str | None) -> str:

@@ -1,9 +1,9 @@
 """What the upstreams of mirrors want to see: read from a file of our own, so that it is in nothing that devpi shows.
 
-devpi keeps credentials in a mirror's address, which it tells every reader, logs and exports. Its own hook for plugins is
-asked only after a 401 or 403, and keeps what it was told until that fails: an upstream that says 404 to strangers never
-gets there, and a new secret costs a failure. So what a mirror sends is answered here, from the first request on, and
-read again when the file was replaced. To whom it may go, ``indexes.may_get`` decides for each single request.
+devpi keeps credentials in a mirror's address, which it tells every reader, logs and exports. Its own hook for plugins
+is asked only after a 401 or 403, and keeps what it was told until that fails: an upstream that says 404 to strangers
+never gets there, and a new secret costs a failure. So what a mirror sends is answered here, from the first request on,
+and read again when the file was replaced. To whom it may go, ``indexes.may_get`` decides for each single request.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def parse(text: str) -> dict[str, str]:
 
 
 def install(known: Credentials) -> None:
-    """Have every mirror send what ``known`` has for it. Raises Refusal when this devpi-server does it in another way."""
+    """Have every mirror send what ``known`` has for it. Raises Refusal when devpi does it in another way."""
     own = getattr(MirrorStage, PROPERTY, None)
     if not isinstance(own, property) or own.fget is None:
         raise Refusal(

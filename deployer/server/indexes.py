@@ -154,7 +154,7 @@ class Indexes:
         )
 
     def ask_again(self, urls: frozenset[str]) -> None:
-        """Ask the mirrors of these addresses again for every page: with other credentials there may be other answers."""
+        """Ask the mirrors of these addresses for every page again: other credentials may give other answers."""
         with self._lock:
             mirrors = [mirror for mirror in self._mirrors.values() if mirror.url.rstrip("/") in urls]
         for mirror in mirrors:

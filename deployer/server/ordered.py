@@ -16,12 +16,12 @@ project are made of (``sro`` in its model.py).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from devpi_server.model import BaseStage, BaseStageCustomizer, ensure_list
+from devpi_server.model import BaseStage, BaseStageCustomizer, InvalidIndexconfig, ensure_list
 from devpi_server.normalized import normalize_name
 
 from deployer.server.refusal import UNSAFE, Refusal
@@ -32,7 +32,7 @@ _WALKS = ("op_sro", "op_sro_check_mirror_whitelist", "get_mirror_whitelist_info"
 """devpi's methods that go over the bases of an index, each by :meth:`BaseStage.sro`."""
 
 
-class Ordered(BaseStageCustomizer):  # type: ignore[misc]
+class Ordered(BaseStageCustomizer):
     """devpi's view of the type: its fields. ``owns``: ``user/index:pattern``; ``only_owned``: ``user/index``."""
 
     def get_possible_indexconfig_keys(self) -> tuple[str, ...]:
@@ -45,20 +45,20 @@ class Ordered(BaseStageCustomizer):  # type: ignore[misc]
         entries = [str(entry) for entry in ensure_list(value)]
         if key == "only_owned":
             return entries
-        return [_checked(entry, self.InvalidIndexconfig) for entry in entries]
+        return [_checked(entry) for entry in entries]
 
     def validate_config(self, oldconfig: Mapping[str, Any], newconfig: Mapping[str, Any]) -> None:
         known = {self.stage.name, *newconfig.get("bases", ())}
         named = {entry.partition(":")[0] for entry in newconfig.get("owns", ())} | set(newconfig.get("only_owned", ()))
         if named - known:
-            raise self.InvalidIndexconfig([f"{', '.join(sorted(named - known))}: not a base of {self.stage.name}"])
+            raise InvalidIndexconfig([f"{', '.join(sorted(named - known))}: not a base of {self.stage.name}"])
 
 
-def _checked(entry: str, error: Callable[[list[str]], Exception]) -> str:
+def _checked(entry: str) -> str:
     base, colon, pattern = entry.partition(":")
     normal = f"{base}{colon}{re.sub(r'[-_.]+', '-', pattern).lower()}"
     if not _ENTRY.fullmatch(normal):
-        raise error([f"{entry!r} is not user/index:pattern"])
+        raise InvalidIndexconfig([f"{entry!r} is not user/index:pattern"])
     return normal
 
 
@@ -235,9 +235,8 @@ def install() -> None:
             cure="run the version of devpi-server that deployer names",
             code=UNSAFE,
         )
-    if getattr(BaseStage, "deployer_ordered", False):
+    if BaseStage.op_sro.__module__ == __name__:
         return
-    BaseStage.deployer_ordered = True
     walk, checked, told = (getattr(BaseStage, name) for name in _WALKS)
 
     def op_sro(self: Any, opname: str, **kw: Any) -> Iterator[tuple[Any, Any]]:

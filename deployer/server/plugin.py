@@ -14,7 +14,7 @@ from typing import Any
 from pluggy import HookimplMarker
 
 from deployer import __version__
-from deployer.server import assemble, ordered, secretfiles
+from deployer.server import assemble, audit, ordered, secretfiles
 from deployer.server.credentials import Credentials
 from deployer.server.secretfiles import Private
 
@@ -33,6 +33,8 @@ def devpiserver_pyramid_configure(config: Any, pyramid_config: Any) -> None:
     # Registered by devpi before its own routes, so `/{user}` does not take it.
     pyramid_config.add_route(ROUTE, ROUTE)
     pyramid_config.add_view(about, route_name=ROUTE, renderer="json", request_method="GET")
+    pyramid_config.add_route(audit.ROUTE, audit.ROUTE)
+    pyramid_config.add_view(audit.names, route_name=audit.ROUTE, renderer="json", request_method="GET")
     ordered.install()
     assemble.put_in_place(pyramid_config, about.credentials)
 

@@ -11,7 +11,8 @@ import pytest
 
 from deployer.errors import ConflictError, DeployerError, Refused
 from deployer.facts import Ceiling, Content, DataFacts, Facts, PortFacts
-from deployer.plan import CONTAINER_UID, Plan, base_url, data_path, mirrors_below, plan, size
+from deployer.order import mirrors_below
+from deployer.plan import CONTAINER_UID, Plan, base_url, data_path, plan, size
 from deployer.profile import Credentials, Image, Index, Network, Profile, Server
 from deployer.spec import Container, EngineInfo, EngineName, NetworkMode, State
 

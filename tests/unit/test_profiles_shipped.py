@@ -14,12 +14,14 @@ import yaml
 
 from deployer import resources
 from deployer.loader import available, flatten, load
+from deployer.order import merged
 from deployer.profile import Index, Profile, User
 from deployer.resources import profiles_dir
 from deployer.schema import schema
 from deployer.strictyaml import parse
 
-SHIPPED = ("ci", "default", "reference", "single-user", "system", "vpn")
+PRIVATE = ("private", "private-first", "public-first")
+SHIPPED = tuple(sorted(("ci", "default", *PRIVATE, "public", "reference", "single-user", "system", "vpn")))
 REFERENCE = profiles_dir() / "reference.yaml"
 
 
@@ -102,6 +104,24 @@ def test_ci_leaves_nothing_behind(alone: Path) -> None:
     profile = load("ci", user_dir=alone).profile
     assert (profile.network.port, profile.server.restart, profile.data) == (0, "no", "temp")
     assert profile.clients.configure == ()
+
+
+@pytest.mark.parametrize("name", PRIVATE)
+def test_a_private_upstream_is_known_by_reference_and_merged_with_nothing(name: str, alone: Path) -> None:
+    indexes = load(name, user_dir=alone).profile.indexes
+    credentials = indexes["root/private"].credentials
+    assert credentials is not None and credentials.password == "env:PRIVATE_TOKEN"
+    assert not any(merged(indexes, index) for index in indexes)
+
+
+def test_the_order_of_a_ready_profile_is_what_its_name_says(alone: Path) -> None:
+    first = load("private-first", user_dir=alone).profile.indexes
+    assert (first["root/dev"].type, first["root/dev"].bases) == ("ordered", ("root/private", "root/pypi"))
+    assert first["root/private"].only_owned
+    last = load("public-first", user_dir=alone).profile.indexes
+    assert (last["root/dev"].type, last["root/dev"].bases) == ("ordered", ("root/pypi", "root/private"))
+    assert set(load("public", user_dir=alone).profile.indexes) == {"root/pypi"}
+    assert set(load("private", user_dir=alone).profile.indexes) == {"root/private", "root/dev"}
 
 
 def test_the_schema_is_fresh() -> None:
