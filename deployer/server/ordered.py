@@ -194,10 +194,22 @@ class _Narrowed:
 def _narrowed(stage: Any, project: str) -> Any:
     if stage.ixconfig["type"] == "mirror":
         return stage
+    transaction = stage.keyfs.tx
+    name = str(normalize_name(project))
+    if getattr(transaction, "write", False):  # in which what was decided can change
+        return _decided(stage, name)
+    # One request asks several times, and must get one answer.
+    known: dict[tuple[str, str], Any] = vars(transaction).setdefault("deployer_narrowed", {})
+    if (stage.name, name) not in known:
+        known[stage.name, name] = _decided(stage, name)
+    return known[stage.name, name]
+
+
+def _decided(stage: Any, project: str) -> Any:
     stages = list(stage.sro())
     if not any(one.ixconfig["type"] == TYPE for one in stages):
         return stage
-    refused = verdict(stages, str(normalize_name(project))).refused
+    refused = verdict(stages, project).refused
     return _Narrowed(stage, [one for one in stages if one.name not in refused])
 
 
