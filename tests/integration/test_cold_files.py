@@ -30,7 +30,7 @@ def upstream() -> Iterator[Upstream]:
 
 @pytest.fixture
 def server(tmp_path: Path, upstream: Upstream) -> Iterator[Server]:
-    running = Server(tmp_path / "data").start("--request-timeout", "10")
+    running = Server(tmp_path / "data").start("--request-timeout", "10", "--front", "python")
     try:
         make_indexes(running.port, running.auth, upstream)
         yield running

@@ -29,8 +29,14 @@ def upstream() -> Iterator[Upstream]:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    running = Server(tmp_path / "data").start("--request-timeout", "5")
+def front(request: pytest.FixtureRequest) -> str:
+    """Who answers clients: nginx where there is one, unless a test says otherwise."""
+    return str(getattr(request, "param", "auto"))
+
+
+@pytest.fixture
+def server(tmp_path: Path, front: str) -> Iterator[Server]:
+    running = Server(tmp_path / "data").start("--request-timeout", "5", "--front", front)
     try:
         yield running
     finally:
@@ -57,6 +63,7 @@ def wait_until(true: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.parametrize("front", ["auto", "python"], indirect=True)
 def test_a_page_is_a_file_with_devpis_bytes(server: Server, upstream: Upstream) -> None:
     make_indexes(server.port, server.auth, upstream)
     for headers, name in ((JSON, "json"), (HTML, "html")):
@@ -76,6 +83,7 @@ def test_a_page_is_a_file_with_devpis_bytes(server: Server, upstream: Upstream) 
         assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600)
 
 
+@pytest.mark.parametrize("front", ["python"], indirect=True)  # nginx takes such headers away
 def test_browsers_and_headers_that_change_the_answer_are_not_served_from_files(
     server: Server, upstream: Upstream
 ) -> None:
@@ -116,6 +124,7 @@ def test_writes_are_kept_and_seen_by_the_very_next_request(server: Server, upstr
     assert request(server.port, "GET", "/root/dev")[1]["result"]["bases"] == []
 
 
+@pytest.mark.parametrize("front", ["auto", "python"], indirect=True)
 def test_a_thousand_random_requests_are_answered_as_by_devpi(server: Server, upstream: Upstream) -> None:
     """Requests and writes in any order, while other clients ask for the same pages all the time."""
     chance = random.Random(20_24)
