@@ -77,7 +77,7 @@ def mount_csv(mount: Mount, *, relabel: str = "") -> str:
     """A value of ``--mount``, which engines read as one CSV record."""
     fields = [f"type={mount.kind}", f"source={mount.source}", f"target={mount.target}"]
     if mount.read_only:
-        fields.append("readonly")
+        fields.append("readonly" if mount.kind == "bind" else "ro")  # podman has only the one for a volume
     if relabel:
         fields.append(f"relabel={relabel}")
     out = io.StringIO()

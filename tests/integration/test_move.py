@@ -14,14 +14,15 @@ import pytest
 
 from tests.engines import need
 from tests.integration.cli import Cli
-from tests.integration.test_crash import crash, effects
+from tests.integration.test_crash import Point, crash, effects, points
 
 ROOT = Path(__file__).resolve().parents[2]
 PROCESS = pytest.param("process", marks=pytest.mark.server)
 DOCKER = pytest.param("docker", marks=pytest.mark.docker)
+PODMAN = pytest.param("podman", marks=pytest.mark.podman)
 
 
-@pytest.fixture(params=[PROCESS, DOCKER])
+@pytest.fixture(params=[PROCESS, DOCKER, PODMAN])
 def cli(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cli]:
     need(request.param)
     made = Cli(
@@ -124,42 +125,41 @@ def test_a_copy_that_fails_leaves_the_server_where_it_was(cli: Cli) -> None:
 
 
 @pytest.mark.timeout(500)
+@pytest.mark.parametrize("cli", [PROCESS, DOCKER], indirect=True)
 def test_a_kill_at_any_step_loses_nothing(cli: Cli) -> None:
     assert cli.up("--no-pip").code == 0
     uuid = served(cli)[0]
     before = digests(cli.data)
     places = [cli.data, cli.home / "new"]
-    steps = effects(cli, words(cli, str(places[1])))
+    moments = points(effects(cli, words(cli, str(places[1]))))
     shutil.rmtree(places[0])
-    worth = [number for number, step in enumerate(steps) if step not in (steps[number - 1 : number] or [""])]
-    for number in worth[:: max(1, len(worth) // 10)]:
+    codes = []
+    for moment in moments[:: max(1, len(moments) // 10)]:
         here = Path(served(cli)[1])
         there = places[0] if here == places[1] else places[1]
         shutil.rmtree(there, ignore_errors=True)
-        code, said = crash(cli, number, "SIGKILL", words(cli, str(there)))
-        assert code in (0, -signal.SIGKILL), (number, steps[number], said)
+        moment = Point(moment.effect.replace(str(places[1]), str(there)), moment.count)
+        code, said = crash(cli, moment, "SIGKILL", words(cli, str(there)))
+        assert code in (0, -signal.SIGKILL), (moment, said)
+        codes.append(code)
         healed = cli.run(*words(cli, str(there)))
-        assert healed.code == 0, (number, steps[number], healed.err)
-        assert served(cli)[:2] == (uuid, str(there)), (number, steps[number])
+        assert healed.code == 0, (moment, healed.err)
+        assert served(cli)[:2] == (uuid, str(there)), moment
         assert digests(there) == before
+    assert codes.count(-signal.SIGKILL) >= 5
 
 
-@pytest.mark.docker
-def test_from_a_directory_to_a_volume_and_back(tmp_path: Path) -> None:
-    need("docker")
-    cli = Cli(home=tmp_path, engine="docker", upstream="http://127.0.0.1:9/simple/")
+@pytest.mark.parametrize("cli", [DOCKER, PODMAN], indirect=True)
+def test_from_a_directory_to_a_volume_and_back(cli: Cli) -> None:
     volume = f"volume:{cli.name}-data"
-    try:
-        assert cli.up("--no-pip").code == 0
-        uuid = served(cli)[0]
-        out = cli.run(*words(cli, volume), "--delete-old")
-        assert out.code == 0, out.err
-        assert served(cli)[0] == uuid
-        assert not cli.data.exists()
-        back = cli.run(*words(cli, str(cli.data)), "--delete-old")
-        assert back.code == 0, back.err
-        assert served(cli)[:2] == (uuid, str(cli.data))
-        listed = subprocess.check_output(["docker", "volume", "ls", "--quiet"], text=True).split()
-        assert volume.removeprefix("volume:") not in listed
-    finally:
-        cli.clean()
+    assert cli.up("--no-pip").code == 0
+    uuid = served(cli)[0]
+    out = cli.run(*words(cli, volume), "--delete-old")
+    assert out.code == 0, out.err
+    assert served(cli)[0] == uuid
+    assert not cli.data.exists()
+    back = cli.run(*words(cli, str(cli.data)), "--delete-old")
+    assert back.code == 0, back.err
+    assert served(cli)[:2] == (uuid, str(cli.data))
+    listed = subprocess.check_output([cli.engine, "volume", "ls", "--quiet"], text=True).split()
+    assert volume.removeprefix("volume:") not in listed
