@@ -123,8 +123,9 @@ def copying(spec: ContainerSpec, source: Mount, *, engine: EngineName, image: st
     common = {"name": f"{spec.name}-copy", "ports": (), "env": (), "restart": "no"}
     if engine is EngineName.PROCESS:
         return replace(spec, command=_command(source.source, target.source), mounts=(), **common)  # type: ignore[arg-type]
-    mounts = (replace(source, target="/source"), replace(target, target="/target"))
-    command = _command("/source", "/target")
+    # Where our image keeps data, a new volume gets that image's user; elsewhere docker gives it to root.
+    mounts = (replace(source, target="/source"), replace(target, target="/data"))
+    command = _command("/source", "/data")
     return replace(spec, image=image, command=command, mounts=mounts, **common)  # type: ignore[arg-type]
 
 
