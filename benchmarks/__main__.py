@@ -16,6 +16,7 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
+import httpx
 import platformdirs
 
 from benchmarks import cold, command_line, faults, load, nginx, start, upload, warm
@@ -51,27 +52,43 @@ def main() -> None:
     scale = QUICK if options.quick else FULL
     if options.docker:
         scale = replace(scale, peers=(*scale.peers, OursOnDocker))
-    text = run(options.only or list(TABLES), scale, tools, engines=("process", "docker")[: 1 + options.docker])
-    if options.write:
-        RESULTS.write_text(text, encoding="utf-8")
+    kept = RESULTS if options.write else None
+    run(options.only or list(TABLES), scale, tools, engines=("process", "docker")[: 1 + options.docker], kept=kept)
 
 
-def run(names: Sequence[str], scale: Scale, tools: Tools, *, engines: Sequence[str] = ("process",)) -> str:
-    """Measure the tables ``names``, print each as soon as it is there, and return them all, the goals first."""
+def run(
+    names: Sequence[str],
+    scale: Scale,
+    tools: Tools,
+    *,
+    engines: Sequence[str] = ("process",),
+    kept: Path | None = None,
+) -> None:
+    """Measure the tables ``names``; print each as soon as it is there, and put all that is there into ``kept``.
+
+    A table that can't be measured says so in its place, and the next one is gone on with.
+    """
     started = time.monotonic()
     tables: list[str] = []
     goals: list[Goal] = []
     with bench(scale, tools, engines=engines) as made:
         for name in names:
             before = time.monotonic()
-            for grid in TABLES[name](made):
+            try:
+                grids = TABLES[name](made)
+            except (SystemExit, OSError, httpx.HTTPError, subprocess.SubprocessError) as error:
+                grids = []
+                tables.append(f"## {name}\n\nNot measured: {error}\n")
+                print(tables[-1], flush=True)
+            for grid in grids:
                 tables.append(grid.text())
                 goals += grid.goals
                 print(tables[-1], flush=True)
             print(f"{name}: {time.monotonic() - before:.0f} s", file=sys.stderr, flush=True)
-    head, goal_table = _head(tools, time.monotonic() - started), summary(goals)
+            head, goal_table = _head(tools, time.monotonic() - started), summary(goals)
+            if kept is not None:
+                kept.write_text("\n".join([head, goal_table, *tables]), encoding="utf-8")
     print(goal_table, head, sep="\n", flush=True)
-    return "\n".join([head, goal_table, *tables])
 
 
 def _head(tools: Tools, seconds: float) -> str:

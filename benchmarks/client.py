@@ -83,5 +83,5 @@ def file_url(simple_url: str, project: str, filename: str) -> str:
         links = [file["url"] for file in answer.json()["files"]]
     else:
         links = re.findall(r'href="([^"]+)"', answer.text)
-    link = next(link for link in links if link.partition("#")[0].endswith(f"/{filename}"))
+    link = next(link for link in links if f"/{link}".partition("#")[0].endswith(f"/{filename}"))
     return str(answer.url.join(link.partition("#")[0]))

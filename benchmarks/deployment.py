@@ -22,6 +22,7 @@ from benchmarks.processes import mentioning, tree
 
 COMMAND = Path(sys.executable).with_name("deployer")
 KEPT = ("PATH", "LANG", "DOCKER_HOST", "PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "DEPLOYER_BASE_IMAGE")
+PATIENCE = 120.0
 NOWHERE = "http://127.0.0.1:9/simple/"
 """An upstream that nothing asks."""
 
@@ -144,7 +145,10 @@ def answers(port: int, path: str = "/+api") -> bool:
 
 
 def until_it_answers(port: int, path: str = "/+api") -> float:
-    """The moment of the first 200, found by asking without a pause worth the name."""
+    """The moment of the first 200, found by asking without a pause worth the name. Raises SystemExit."""
+    deadline = time.monotonic() + PATIENCE
     while not answers(port, path):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"nothing on port {port} answers {path} within {PATIENCE:.0f} s")
         time.sleep(0.002)
     return time.perf_counter()

@@ -143,6 +143,10 @@ class Proxpi(Peer):
 
     name = "proxpi"
 
+    @property
+    def simple_url(self) -> str:
+        return f"{self.url}/index/"
+
     def start(self) -> None:
         env = {"PROXPI_INDEX_URL": f"{self.origin}/simple/", "PROXPI_CACHE_DIR": str(self.work / "cache")}
         where = ("--bind", f"127.0.0.1:{self.port}", "--threads", "2", "--log-level", "error")

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from urllib.parse import urlsplit
 
 from benchmarks.bench import Bench
 from benchmarks.client import install_well
@@ -57,11 +58,11 @@ def start(bench: Bench) -> list[Grid]:
 
 
 def _case(bench: Bench, peer: Peer) -> Callable[[], Mapping[str, float]]:
-    path = peer.index.usual if not isinstance(peer, PlainDevpi | Ours) else ""
+    is_devpi = isinstance(peer, PlainDevpi | Ours)
+    where = "/+api" if is_devpi else f"{urlsplit(peer.simple_url).path}{peer.index.usual}/"
 
     def case() -> Mapping[str, float]:
         first: list[float] = []
-        where = "/+api" if not path else f"/simple/{path}/"
         asking = threading.Thread(target=lambda: first.append(until_it_answers(peer.port, where)))
         started = time.perf_counter()
         asking.start()
