@@ -42,6 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", action="append", choices=TABLES, metavar="TABLE", help=f"of {', '.join(TABLES)}")
     parser.add_argument("--quick", action="store_true", help="less of everything, and fewer peers")
+    parser.add_argument("--all-peers", action="store_true", help="all peers with --quick, too")
     parser.add_argument("--docker", action="store_true", help="ours in a container as well")
     parser.add_argument("--write", action="store_true", help=f"put the tables into {RESULTS.name}")
     default = platformdirs.user_cache_path("deployer-benchmarks")
@@ -50,6 +51,8 @@ def main() -> None:
     nginx.binary()
     tools = installed(options.cache)
     scale = QUICK if options.quick else FULL
+    if options.all_peers:
+        scale = replace(scale, peers=FULL.peers)
     if options.docker:
         scale = replace(scale, peers=(*scale.peers, OursOnDocker))
     kept = RESULTS if options.write else None
