@@ -169,7 +169,9 @@ def clock(view: View) -> Check:
 def upstream(view: View) -> Iterator[Check]:
     """How each upstream answers to the server."""
     if not view.server.answers:
-        yield warning("upstream", view.server.failure or "there is none", cure="deployer up --upstream URL")
+        # Not to know is no reason to call it well.
+        told = failure if view.server.failure else warning
+        yield told("upstream", view.server.failure or "there is none", cure="deployer up --upstream URL")
     for answer in view.server.answers:
         yield _upstream(answer)
 

@@ -58,6 +58,11 @@ def _parser() -> argparse.ArgumentParser:
     health.add_argument("--serverdir", default="", help="ask the server that runs on it, wherever it listens")
     health.add_argument("--host", default="127.0.0.1")
     health.add_argument("--port", type=int, default=3141)
+
+    reach = verbs.add_parser("reach", help="ask indexes as the server would; the evidence, as JSON")
+    reach.add_argument("url", nargs="+", help="simple index addresses; default: what devpi-server mirrors by itself")
+    reach.add_argument("--project", default="pip", help="the project whose page is asked for")
+    reach.add_argument("--timeout", type=float, default=10.0, help="seconds for all of them")
     return parser
 
 
@@ -80,6 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _check(options)
         case "copy":
             return _copy(options)
+        case "reach":
+            from deployer.server.reach import reach
+
+            return reach(options)
         case _:
             return _health(options)
 

@@ -168,6 +168,12 @@ def test_what_an_upstream_answers(status: int, level: str) -> None:
     assert found(replace(VIEW, bridge=seen, host=seen))["upstream"].level == level
 
 
+def test_an_upstream_that_could_not_be_asked_is_not_called_well() -> None:
+    blind = Vantage(failure="nothing could be asked: no python")
+    check = found(replace(VIEW, bridge=blind, host=blind))["upstream"]
+    assert (check.level, check.evidence) == (Level.FAILURE, "nothing could be asked: no python")
+
+
 def test_a_server_that_lives_in_the_past() -> None:
     old = replace(lost("resolve"), resolvers=("10.0.0.9",))
     view = replace(VIEW, running=NetworkMode.BRIDGE, inside=old)

@@ -14,6 +14,7 @@ from deployer.plan import CA_TARGET, plan
 from deployer.profile import Image, Index, Network, Profile, Server
 from deployer.spec import Container, ExecResult, Mount, NetworkMode, State
 from tests.unit.test_plan import FACTS, PROCESS
+from tests.upstream import Upstream, make_wheel
 
 URL = "https://packages.example.com/simple/"
 OTHER = "https://other.example.com/simple/"
@@ -157,6 +158,22 @@ def test_what_was_measured_is_remembered_until_the_network_is_another_one(
     reach.forget("devpi")
     reach.forget("devpi")
     assert not record.exists()
+
+
+def test_this_host_asks_as_the_server_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verb itself, as a process: refused, unknown, and answered."""
+    monkeypatch.setenv("DEPLOYER_STATE_DIR", str(tmp_path))
+    spec = plan(AUTO, FACTS, name="devpi", profile_name="default").spec
+    with Upstream([make_wheel("pip", "1.0")]) as upstream:
+        urls = (upstream.simple_url, "http://127.0.0.1:9/simple/", "http://nowhere.invalid/simple/")
+        told = reach.from_host(spec, urls, ca_file=None, ca_target=CA_TARGET)
+        assert upstream.pages("pip") == 1
+    assert told.failure == ""
+    assert [(answer.url, answer.stage, answer.ok) for answer in told.answers] == [
+        (urls[0], "done", True),
+        (urls[1], "connect", False),
+        (urls[2], "resolve", False),
+    ]
 
 
 def test_junk_is_no_evidence() -> None:
