@@ -40,9 +40,7 @@ def upstream() -> Iterator[Upstream]:
 
     # The faults are in the names, so the upstream that other tests use is only an address here.
     with HostileServer(answer) as running:
-        made = Upstream()
-        made._port = running.port
-        yield made
+        yield Upstream(port=running.port)
 
 
 def test_no_file_name_leads_outside(upstream: Upstream, tmp_path: Path) -> None:
