@@ -217,7 +217,9 @@ def test_a_disk_that_fills_up_is_told_and_nothing_is_lost(cli: Cli) -> None:
         assert httpx.get(f"{cli.url}/+api", trust_env=False, timeout=180).status_code == 200
 
         again = cli.run("restart", "--timeout", "20")
-        assert again.code in (6, 11), again.err
+        # What a stop clears away may be room enough; then it has to be ready indeed.
+        assert again.code in (0, 6, 11), again.err
+        assert again.code or "ready" in again.err
         (small / "ballast").unlink()
         healed = up(cli, str(small / "data"), "--set", "server.min_free=1m")
         assert healed.code == 0, healed.err
