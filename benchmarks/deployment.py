@@ -132,9 +132,9 @@ def listens(port: int) -> bool:
 
 def answers(port: int, path: str = "/+api") -> bool:
     """Whether one request is answered by 200."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers={"Accept": "*/*"})  # proxpi answers 406 without
         response = connection.getresponse()
         response.read()
     except (OSError, http.client.HTTPException):

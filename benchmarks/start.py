@@ -69,6 +69,8 @@ def _case(bench: Bench, peer: Peer) -> Callable[[], Mapping[str, float]]:
         peer.start()
         ended = time.perf_counter()
         asking.join()
+        if not first:
+            raise SystemExit(f"{peer.name} does not answer {where}")
         peak = peer.peak()
         install_well(bench, peer.simple_url, bench.index.wanted(*GROUPS))
         row = {READY: first[0] - started, PEAK: peak, BUSY: peer.peak()}
