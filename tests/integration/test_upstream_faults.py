@@ -131,7 +131,8 @@ def test_credentials_go_to_their_own_upstream_and_to_no_host_that_a_link_names(
 ) -> None:
     server = start()
     wheel = make_wheel("private", "1.0")
-    with Upstream([wheel]) as elsewhere, Linking([wheel], elsewhere=elsewhere.url) as private:
+    with Upstream([wheel]) as elsewhere, Upstream([wheel]) as private:
+        private.elsewhere[wheel.filename] = f"{elsewhere.url}/files/{wheel.filename}"
         private.faults.auth = ("deploy", "canary")
         url = private.simple_url.replace("://", "://deploy:canary@")
         make_indexes(server.port, server.auth, upstream, mirror_url=url)
@@ -185,18 +186,6 @@ class Taking:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
-
-
-class Linking(Upstream):
-    """An upstream whose links lead to another host."""
-
-    def __init__(self, distributions: list[Distribution], *, elsewhere: str) -> None:
-        self.elsewhere = elsewhere
-        super().__init__(distributions)
-
-    def page(self, project: str, *, as_json: bool) -> bytes | None:
-        body = super().page(project, as_json=as_json)
-        return body and body.replace(b"/files/", f"{self.elsewhere}/files/".encode())
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
