@@ -36,7 +36,9 @@ def run(options: Options, ui: UI) -> Result:
             hint="its data directory must be readable for you, and its server ours; deployer doctor",
         ) from None
     if not data["indexes"]:
-        ui.warn("no request was counted: without nginx in front there is no access log (deployer doctor)")
+        ui.warn(
+            "no request counted yet: counting lags by a second or two, and without nginx in front there is none (deployer doctor)"
+        )
     return Result(data={"name": deployment.name, **data}, text=text)
 
 
