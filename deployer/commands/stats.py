@@ -36,9 +36,7 @@ def run(options: Options, ui: UI) -> Result:
             hint="its data directory must be readable for you, and its server ours; deployer doctor",
         ) from None
     if not data["indexes"]:
-        ui.warn(
-            "no request counted yet: counting lags by a second or two, and without nginx in front there is none (deployer doctor)"
-        )
+        ui.warn("no request counted yet: counts lag by a second or two, and need nginx in front (deployer doctor)")
     return Result(data={"name": deployment.name, **data}, text=text)
 
 
