@@ -266,8 +266,9 @@ class ArgvEngine:
                 last.append(line)
                 on_line(line)
         except ProcessFailed:
+            cause = _last_line("\n".join(last))
             raise ImageUnavailable(
-                failure,
+                f"{failure}: {cause}",
                 hint="see the lines above; without a registry: --base-image REF (a local image), or --engine process",
                 details=tuple(last),
             ) from None

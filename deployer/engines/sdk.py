@@ -295,7 +295,7 @@ class SdkEngine:
 
     def pull(self, ref: str, on_line: Callable[[str], None]) -> Image:
         def unavailable(cause: str) -> DeployerError:
-            return ImageUnavailable(f"the image {ref} can't be pulled", hint="name a local image", details=(cause,))
+            return ImageUnavailable(f"the image {ref} can't be pulled: {cause}", hint="name a local image")
 
         with self._told("pull", else_raise=unavailable):
             for event in self._client.api.pull(ref, stream=True, decode=True):
@@ -304,9 +304,15 @@ class SdkEngine:
 
     def build(self, request: BuildRequest, on_line: Callable[[str], None]) -> Image:
         last: list[str] = []
-        failed = f"the image {request.tag} can't be built"
-        hint = "see the lines above; without a registry: --base-image REF (a local image), or --engine process"
-        with self._told("build", else_raise=lambda cause: ImageUnavailable(failed, hint=hint, details=(*last, cause))):
+
+        def unavailable(cause: str) -> DeployerError:
+            return ImageUnavailable(
+                f"the image {request.tag} can't be built: {cause}",
+                hint="see the lines above; without a registry: --base-image REF (a local image), or --engine process",
+                details=tuple(last),
+            )
+
+        with self._told("build", else_raise=unavailable):
             for event in self._client.api.build(
                 path=str(request.context),
                 tag=request.tag,
@@ -320,7 +326,7 @@ class SdkEngine:
                     last = [*last[-11:], line]
                     on_line(line)
                 if "error" in event:
-                    raise ImageUnavailable(failed, hint=hint, details=tuple(last))
+                    raise unavailable(last[-1] if last else "no reason given")
         return self._made(request.tag)
 
     def volume_remove(self, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -297,6 +298,7 @@ def test_a_build_that_fails_leaves_the_image_that_was_there(cli: Cli, tmp_path: 
         asked(cli, "rmi", "--force", empty)
     assert done.code == 4
     assert two_lines(done)
+    assert re.search(r"can't be built: \S", done.err)
     assert asked(cli, "image", "inspect", "--format={{.Id}}", reference()) == before
     assert not cli.data.exists()
 
