@@ -8,6 +8,7 @@ import secrets
 import shutil
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,13 +30,12 @@ PRIVATE = "bench-private"
 
 
 @dataclass(kw_only=True)
-class Peer:
+class Peer(ABC):
     """One server. ``work``: a directory of its own; ``origin``: its upstream, ``http://host:port``."""
 
     name: ClassVar[str]
     mirrors: ClassVar[bool] = True
     """Whether it fetches from an upstream what it does not have."""
-    takes_uploads: ClassVar[bool] = False
     tools: Tools
     index: Index
     work: Path
@@ -52,9 +52,9 @@ class Peer:
         """What an installer is given."""
         return f"{self.url}/simple/"
 
+    @abstractmethod
     def start(self) -> None:
         """Bring it up on what is in ``work``; return when it answers."""
-        raise NotImplementedError
 
     def stop(self) -> None:
         """End it; its data stays."""
@@ -77,10 +77,6 @@ class Peer:
         """MiB of all its processes, each at its worst moment."""
         return peak(tree(*(process.pid for process in self.processes)))
 
-    def upload(self, filename: str, content: bytes) -> None:
-        """Publish one wheel as twine does. Raises httpx.HTTPError when it is refused."""
-        raise NotImplementedError
-
     def _run(self, *words: str | Path, env: dict[str, str] | None = None) -> None:
         self.work.mkdir(parents=True, exist_ok=True)
         with (self.work / "log").open("ab") as log:
@@ -102,12 +98,21 @@ class Peer:
             time.sleep(0.005)
 
 
+class TakesUploads(Peer):
+    """One that packages can be published on."""
+
+    @abstractmethod
+    def upload(self, filename: str, content: bytes) -> None:
+        """Publish one wheel as twine does. Raises httpx.HTTPError when it is refused."""
+
+
 @dataclass(kw_only=True)
 class _OfNginx(Peer):
     server: nginx.Nginx | None = None
 
+    @abstractmethod
     def _http(self) -> str:
-        raise NotImplementedError
+        """Its ``http`` block."""
 
     def start(self) -> None:
         self.server = nginx.Nginx(self.work / "nginx", self._http(), self.port)
@@ -155,12 +160,11 @@ class Proxpi(Peer):
 
 
 @dataclass(kw_only=True)
-class Pypiserver(Peer):
+class Pypiserver(TakesUploads):
     """pypiserver on a directory: it holds what is put there, and mirrors nothing."""
 
     name = "pypiserver"
     mirrors = False
-    takes_uploads = True
 
     def start(self) -> None:
         packages = self.work / "packages"
@@ -181,14 +185,13 @@ class Pypiserver(Peer):
 
 
 @dataclass(kw_only=True)
-class PlainDevpi(Peer):
+class PlainDevpi(TakesUploads):
     """devpi-server as its own commands make it: a stage index on a mirror, as in a deployment of ours.
 
     Only the derivation of its key is made cheap; else each start would take ten seconds more.
     """
 
     name = "devpi"
-    takes_uploads = True
     cost: tuple[str, ...] = CHEAP
     password: str = "benchmark"  # noqa: S105 - of a server that ends with the run
 
@@ -270,11 +273,10 @@ class DevpiBehindNginx(PlainDevpi):
 
 
 @dataclass(kw_only=True)
-class Ours(Peer):
+class Ours(TakesUploads):
     """``deployer up`` with no option set but the engine, the port, the directory and the upstream."""
 
     name = "deployer"
-    takes_uploads = True
     engine: str = "process"
     made: Deployment | None = None
     told: str = ""

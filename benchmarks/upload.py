@@ -7,7 +7,7 @@ import httpx
 from benchmarks.bench import Bench
 from benchmarks.load import JSON
 from benchmarks.measure import Goal, Grid, timed
-from benchmarks.peers import LOCAL, PRIVATE, Ours, Peer
+from benchmarks.peers import LOCAL, PRIVATE, Ours, TakesUploads
 from tests.upstream import make_wheel
 
 FORMS = ({"Accept": "text/html"}, JSON)
@@ -19,7 +19,7 @@ def uploads(bench: Bench) -> list[Grid]:
     grid = Grid(title="A private upload", columns=columns)
     for _ in range(bench.scale.few):
         for kind in bench.peers:
-            if kind.takes_uploads:
+            if issubclass(kind, TakesUploads):
                 with bench.up(kind) as peer:
                     _round(grid, peer, bench.scale.uploads)
     stale = grid.of(Ours.name, "next page without it")
@@ -28,7 +28,7 @@ def uploads(bench: Bench) -> list[Grid]:
     return [grid]
 
 
-def _round(grid: Grid, peer: Peer, count: int) -> None:
+def _round(grid: Grid, peer: TakesUploads, count: int) -> None:
     url = f"{peer.simple_url}{PRIVATE}/"
     stale, upload, after = 0, 0.0, 0.0
     first = make_wheel(PRIVATE, "1.0")
