@@ -309,7 +309,7 @@ class SdkEngine:
             return ImageUnavailable(
                 f"the image {request.tag} can't be built: {cause}",
                 hint="see the lines above; without a registry: --base-image REF (a local image), or --engine process",
-                details=tuple(last),
+                details=tuple(last) or (cause,),
             )
 
         with self._told("build", else_raise=unavailable):

@@ -382,6 +382,7 @@ class TestContract:
         with pytest.raises(ImageUnavailable) as caught:
             bench.engine.build(BuildRequest(context=broken, tag=bench.image), lambda line: None)
         assert caught.value.details
+        assert "can't be built: " in str(caught.value)
         assert bench.engine.image(bench.image) == before
 
     def test_build_labels_and_says_what_it_does(self, bench: Bench) -> None:
