@@ -103,6 +103,8 @@ class Statistics:
         self._registry = pyramid_config.registry
 
     def start(self) -> None:
+        """Tell at once, so that whoever asks a server that is ready finds an answer; then go on counting."""
+        self._once()
         threading.Thread(target=self._follow, name="statistics", daemon=True).start()
 
     def finish(self) -> None:

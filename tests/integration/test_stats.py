@@ -31,6 +31,7 @@ def test_a_second_download_is_a_hit_and_costs_the_upstream_nothing(tmp_path: Pat
         cli = Cli(home=tmp_path, engine="process", upstream=upstream.simple_url)
         try:
             assert cli.up().code == 0
+            assert cli.run("stats").code == 0
             for folder in ("first", "second"):
                 got = cli.pip("download", "--no-deps", "--dest", str(tmp_path / folder), "demo")
                 assert got.returncode == 0, got.stderr
