@@ -37,7 +37,7 @@ def command_line(bench: Bench) -> list[Grid]:
     """Each command against one running deployment; on Docker where that is asked for, else as a process."""
     engine = "docker" if "docker" in bench.engines else "process"
     grid = Grid(title=f"Command line (engine {engine})", columns=(COLUMN,), base=EMPTY)
-    with deployment(engine) as made:
+    with deployment(engine, upstream=f"{bench.origin}/simple/") as made:
         bare = made.home / "bare.py"
         bare.write_text(BARE)
         cases = _cases(made, bare)

@@ -23,8 +23,6 @@ from benchmarks.processes import mentioning, tree
 COMMAND = Path(sys.executable).with_name("deployer")
 KEPT = ("PATH", "LANG", "DOCKER_HOST", "PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "DEPLOYER_BASE_IMAGE")
 PATIENCE = 120.0
-NOWHERE = "http://127.0.0.1:9/simple/"
-"""An upstream that nothing asks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +33,7 @@ class Deployment:
     home: Path
     name: str
     port: int
-    upstream: str = NOWHERE
+    upstream: str
 
     @property
     def env(self) -> dict[str, str]:
@@ -59,8 +57,6 @@ class Deployment:
             "--upstream",
             self.upstream,
         ]
-        if self.engine != "process" and self.upstream != NOWHERE:
-            where += ["--network", "host"]  # the upstream is on this host's loopback
         return [verb, *where, *(["--no-pip"] if verb == "up" else [])]
 
     def run(self, words: Sequence[str], *, codes: Sequence[int] = (0,)) -> str:
@@ -97,9 +93,9 @@ class Deployment:
 
 
 @contextmanager
-def deployment(engine: str) -> Iterator[Deployment]:
+def deployment(engine: str, *, upstream: str) -> Iterator[Deployment]:
     """A deployment that is up; nothing of it is left at the end."""
-    made = new(engine)
+    made = new(engine, upstream=upstream)
     try:
         made.up()
         yield made
@@ -107,7 +103,7 @@ def deployment(engine: str) -> Iterator[Deployment]:
         made.purge()
 
 
-def new(engine: str, *, upstream: str = NOWHERE) -> Deployment:
+def new(engine: str, *, upstream: str) -> Deployment:
     """A deployment that is not up yet."""
     home = Path(tempfile.mkdtemp(prefix="deployer-benchmark-"))
     home.chmod(0o755)

@@ -115,7 +115,9 @@ class FakeEngine:
 
     def build(self, request: BuildRequest, on_line: Callable[[str], None]) -> Image:
         if not (request.context / "Dockerfile").read_text().startswith("FROM "):
-            raise ImageUnavailable("the image can't be built: no FROM", hint="mend the build file", details=("no FROM",))
+            raise ImageUnavailable(
+                "the image can't be built: no FROM", hint="mend the build file", details=("no FROM",)
+            )
         on_line("building")
         made = Image(id=f"sha256:{len(self.images):064}", ref=request.tag, labels=dict(request.labels))
         self.images[request.tag] = made
