@@ -24,7 +24,7 @@ class Options(Located):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Tell which names more than one index has, and who serves them.
+    """Tell which names several indexes have, and who wins.
 
     It runs the real pip and the real uv of this host to see what they get; nothing is installed.
     No index is listed: what is known is what was served before. Exit code 9 when a project is served by several

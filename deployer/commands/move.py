@@ -30,7 +30,7 @@ class Options(Exclusive, Overrides):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Move the data to another place, verified, and go on there.
+    """Move the data to another place, and go on there.
 
     Name the place with --data. The server is stopped, every file is copied and compared by checksum, and the server
     starts on the copy; if anything fails, it runs again where it was. The old data stays unless told.

@@ -33,7 +33,7 @@ class Options(Overrides):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Print what would be run, as a script or as a file for systemd.
+    """Print what would be run: a script or a systemd unit.
 
     The engine need not be installed.
     """

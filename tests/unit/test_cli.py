@@ -85,6 +85,11 @@ def test_every_verb_explains_itself(verb: str, tmp_path: Path) -> None:
         assert f"DEPLOYER_{option[2:].upper()}" in done.stdout
 
 
+def test_the_list_of_commands_fits_a_terminal(tmp_path: Path) -> None:
+    lines = command(tmp_path, "--help").stdout.splitlines()[1:]
+    assert [line for line in lines if line.endswith("...")] == []
+
+
 @pytest.mark.parametrize(
     "words",
     [
