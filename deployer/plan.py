@@ -426,6 +426,8 @@ def serve_command(profile: Profile, *, directory: str, host: str, port: int, met
         command += ["--metrics", metrics]
     if server.front != "auto":
         command += ["--front", server.front]
+    for origin in server.push_to:
+        command += ["--push-to", origin]
     if profile.network.outside_url:
         command += ["--outside-url", profile.network.outside_url]
     return tuple(command)

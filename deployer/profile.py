@@ -36,6 +36,7 @@ _DIGEST = r"^$|^sha256:[0-9a-f]{64}$"
 _INSIDE_PATH = r"^/[^\x00-\x1f\x7f,]*$"
 _IDS = r"^$|^[0-9]+:[0-9]+$"
 _ADDRESS = r"^$|^[0-9]{1,3}(\.[0-9]{1,3}){3}:[1-9][0-9]{0,4}$"
+_ORIGIN = r"^https?://(\[[0-9a-fA-F:]+\]|[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?)(:[1-9][0-9]{0,4})?$"
 _SIGNAL = r"^SIG[A-Z0-9]+$"
 # A reference to a secret, never the secret. "command:" is split as a shell would, and no shell runs it.
 _REFERENCE = (
@@ -59,6 +60,7 @@ FORMS: dict[str, str] = {
     _INSIDE_PATH: "an absolute path without a comma",
     _IDS: "uid:gid as numbers, like 1000:1000",
     _ADDRESS: "an IPv4 address and a port, like 127.0.0.1:9141",
+    _ORIGIN: "http:// or https:// and a host, with a port or without, and no path",
     _SIGNAL: "a signal's name, like SIGTERM",
     _REFERENCE: "a reference to a secret: env:NAME, file:PATH, command:WORDS or keyring:SERVICE/USER",
     _PROJECT_PATTERN: "a project's name, in which * stands for any text, like acme-*",
@@ -76,6 +78,7 @@ Memory = Annotated[str, StringConstraints(pattern=_MEMORY, max_length=20)]
 Url = Annotated[str, StringConstraints(pattern=_URL, max_length=2048)]
 SecretRef = Annotated[str, StringConstraints(pattern=_REFERENCE, max_length=4096)]
 ProjectPattern = Annotated[str, StringConstraints(pattern=_PROJECT_PATTERN, max_length=200)]
+Origin = Annotated[str, StringConstraints(pattern=_ORIGIN, max_length=300)]
 Digest = Annotated[str, StringConstraints(pattern=_DIGEST)]
 
 
@@ -127,6 +130,7 @@ class Server(Model):
     threads: Whole = Field(50, ge=1, le=1000)
     front: Literal["auto", "nginx", "python"] = "auto"
     metrics: Annotated[str, StringConstraints(pattern=_ADDRESS)] = ""
+    push_to: tuple[Origin, ...] = ()
     memory: Memory = "auto"
     cpus: float = Field(0.0, ge=0, le=4096, allow_inf_nan=False)
     pids: Whole = Field(256, ge=0, le=4_194_304)  # the kernel's own limit of a pid

@@ -29,6 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--log-max-size", default="10m", help="of the access log: bytes, or with a unit b, k, m or g")
     serve.add_argument("--log-max-files", type=int, default=3, help="access logs that are kept")
     serve.add_argument("--metrics", default="", help="HOST:PORT at which Prometheus gets /metrics")
+    serve.add_argument("--push-to", action="append", default=[], help="origin that releases may be pushed to")
     serve.add_argument("--front", choices=("auto", "nginx", "python"), default="auto", help="who answers clients")
 
     supervise = verbs.add_parser("supervise", help="run serve as a child, with a log and restarts")

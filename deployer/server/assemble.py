@@ -10,7 +10,7 @@ from devpi_server import __version__ as devpi_version
 from pyramid.tweens import EXCVIEW, INGRESS
 
 from deployer import __version__
-from deployer.server import credentials, offline, statistics
+from deployer.server import credentials, offline, outbound, statistics
 from deployer.server.bulkhead import Bulkhead
 from deployer.server.changes import Changelog
 from deployer.server.client import Client
@@ -49,6 +49,7 @@ def put_in_place(pyramid_config: Any, known: credentials.Credentials) -> None:
         timeout=config.request_timeout,
         offline=lambda: switch.on,
         may_get=indexes.may_get,
+        may_push=outbound.allowed(config).allows,
     )
     gate = Gate(
         store,

@@ -24,7 +24,8 @@ CONNECT = 0.3
 class Client(HTTPClient):
     """What devpi asks upstreams with: given to it as its ``http``, as its own tests do.
 
-    ``offline`` tells whether nothing may be asked; ``may_get`` whether a host may be sent these credentials.
+    ``offline`` tells whether nothing may be asked; ``may_get`` whether a host may be sent these credentials;
+    ``may_push`` whether anything may be sent to an address.
     """
 
     def __init__(
@@ -34,11 +35,13 @@ class Client(HTTPClient):
         timeout: float,
         offline: Callable[[], bool],
         may_get: Callable[[str, str], bool],
+        may_push: Callable[[object], bool],
     ) -> None:
         super().__init__(component_name="server", timeout=timeout)
         self._upstreams = upstreams
         self._offline = offline
         self._may_get = may_get
+        self._may_push = may_push
         self.client.close()
         self.client = httpx.Client(**self._kept(), event_hooks={"request": [self._ask], "response": [self._note]})
         self._shared: httpx.AsyncClient | None = None
@@ -129,8 +132,10 @@ class Client(HTTPClient):
     def _ask(self, request: httpx.Request) -> None:
         if self._offline():
             raise Refused("this server is offline", request=request)
-        if request.method != "GET":
-            return  # a release that is pushed somewhere else, with credentials of its own
+        if request.method != "GET":  # a release that is pushed somewhere else, with credentials of its own
+            if not self._may_push(request.url):
+                raise Refused("nothing is pushed to it from here", request=request)
+            return
         authorization = request.headers.get("Authorization")
         if authorization is not None and not self._may_get(str(request.url), authorization):
             # devpi sends a mirror's credentials to whatever host a link of its page names.

@@ -205,6 +205,11 @@ def _narrowed(stage: Any, project: str) -> Any:
     return known[stage.name, name]
 
 
+def serving(stage: Any, project: str) -> tuple[Any, ...]:
+    """The index, and all that it inherits from, as far as they may serve the project."""
+    return tuple(_narrowed(stage, project).sro())
+
+
 def _decided(stage: Any, project: str) -> Any:
     stages = list(stage.sro())
     if not any(one.ixconfig["type"] == TYPE for one in stages):

@@ -14,7 +14,7 @@ from typing import Any
 from pluggy import HookimplMarker
 
 from deployer import __version__
-from deployer.server import assemble, audit, ordered, secretfiles
+from deployer.server import assemble, audit, ordered, outbound, secretfiles
 from deployer.server.credentials import Credentials
 from deployer.server.secretfiles import Private
 
@@ -36,6 +36,7 @@ def devpiserver_pyramid_configure(config: Any, pyramid_config: Any) -> None:
     pyramid_config.add_route(audit.ROUTE, audit.ROUTE)
     pyramid_config.add_view(audit.names, route_name=audit.ROUTE, renderer="json", request_method="GET")
     ordered.install()
+    outbound.install()
     assemble.put_in_place(pyramid_config, about.credentials)
 
 

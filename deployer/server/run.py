@@ -248,7 +248,10 @@ def _devpi(
     from devpi_server.log import configure_logging
     from devpi_server.main import xom_from_config
 
+    from deployer.server import outbound
+
     passwords.serialise()
+    plugins.register(outbound.Outbound.to(options.push_to), name=outbound.NAME)
     config = parseoptions(plugins, _words(options, serverdir, private, front))
     configure_logging(config.args)
     for handler in logging.getLogger().handlers:

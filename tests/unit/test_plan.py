@@ -399,6 +399,15 @@ def test_metrics_are_published_beside_the_server_and_off_by_default() -> None:
     refuse(Refused, Profile(server=Server(metrics="0.0.0.0:9555")))
 
 
+def test_releases_are_pushed_nowhere_unless_origins_are_named() -> None:
+    assert "--push-to" not in make().spec.command
+    named = ("https://upload.example.com", "http://[::1]:8080")
+    assert make(Profile(server=Server(push_to=named))).spec.command[-4:] == (
+        *("--push-to", named[0]),
+        *("--push-to", named[1]),
+    )
+
+
 def test_the_front_is_told_only_where_it_differs() -> None:
     assert "--front" not in make().spec.command
     assert make(Profile(server=Server(front="python"))).spec.command[-2:] == ("--front", "python")
