@@ -8,8 +8,9 @@ import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
-from tests.server_process import Server, request
+from tests.server_process import request
 from tests.upstream import JSON_TYPE, Distribution, Upstream
 
 JSON = {"Accept": JSON_TYPE, "User-Agent": "pip/24.0"}
@@ -64,7 +65,13 @@ def make_indexes(port: int, auth: Mapping[str, str], upstream: Upstream, **mirro
         assert status == 200, answer
 
 
-def upload(server: Server, auth: Mapping[str, str], index: str, wheel: Distribution) -> int:
+class Listening(Protocol):
+    """What listens on loopback."""
+
+    port: int
+
+
+def upload(server: Listening, auth: Mapping[str, str], index: str, wheel: Distribution) -> int:
     """Upload as twine does; the status."""
     boundary = uuid.uuid4().hex
     form = {":action": "file_upload", "name": wheel.project, "version": wheel.version, "metadata_version": "2.1"}

@@ -11,14 +11,11 @@ import yaml
 
 from tests.engines import need
 from tests.integration.cli import Cli
+from tests.integration.deployments import ENGINES
 from tests.server_process import request
 from tests.upstream import Faults, Upstream, make_wheel
 
 CANARY = "c4n4ry-0f-an-audit"
-ENGINES = [
-    pytest.param("process", marks=pytest.mark.server),
-    pytest.param("docker", marks=pytest.mark.docker),
-]
 
 
 @pytest.fixture

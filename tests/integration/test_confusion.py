@@ -5,17 +5,24 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.server_process import Server, auth_header, login, request
+from deployer.devpi.api import DevpiApi
+from deployer.errors import ServerRefused
+from deployer.secrets import Secret
+from tests.indexed_server import upload
+from tests.integration.cli import Cli
+from tests.integration.deployments import ENGINES, deployed
+from tests.server_process import auth_header, login
 from tests.upstream import Upstream, make_sdist, make_wheel
 
 UV = Path(sys.executable).with_name("uv")
@@ -38,34 +45,43 @@ FILES = {distribution.content: f"private {distribution.version}" for distributio
     distribution.content: f"public {distribution.version}" for distribution in PUBLIC
 }
 NOTHING = "nothing"
-OWNS = ["root/private:acme-*"]
+_count = itertools.count()
 
 
 @dataclass
 class World:
-    """A server between a private and a public upstream."""
+    """A server between a private and a public upstream, of which each test has its own, as it has a user of its own:
+    whoever names an index means that user's."""
 
-    server: Server
+    cli: Cli
+    api: DevpiApi
     private: Upstream
     public: Upstream
     folder: Path
-    count: int = 0
+    user: str = field(default_factory=lambda: f"team{next(_count)}")
 
-    def index(self, name: str, **fields: Any) -> None:
-        _, answer = login(self.server.port, self.server.password)
-        auth = auth_header(answer["result"]["password"])
-        status, answer = request(self.server.port, "PUT", f"/{name}", body=fields, headers=auth)
-        assert status == 200, answer
+    def index(self, name: str, kind: str, *bases: str, **fields: Any) -> None:
+        """Made as our commands do it: the words are those of version 6 whatever the server's are."""
+        named = {"bases": tuple(self.full(base) for base in bases)} if bases else {}
+        self.api.put_index(self.full(name), {"type": kind, **named, **fields})
 
-    def ordered(self, *bases: str, name: str = "root/dev", only_owned: bool = False) -> None:
-        more = {"only_owned": ["root/private"]} if only_owned else {}
-        self.index(name, type="ordered", bases=list(bases), owns=OWNS, **more)
+    def full(self, name: str) -> str:
+        return f"{self.user}/{name}"
 
-    def got(self, client: str, requirement: str, index: str = "root/dev") -> str:
+    def owns(self, *patterns: str) -> tuple[str, ...]:
+        return tuple(self.full(f"private:{pattern}") for pattern in patterns)
+
+    def ordered(self, *bases: str, only_owned: bool = False) -> None:
+        more = {"only_owned": (self.full("private"),)} if only_owned else {}
+        self.index("dev", "ordered", *bases, owns=self.owns("acme-*"), acl_upload=("root",), **more)
+
+    def mirror(self, name: str, upstream: Upstream, *, listed: bool = False) -> None:
+        self.index(name, "mirror", mirror_url=upstream.simple_url, mirror_no_project_list=not listed)
+
+    def got(self, client: str, requirement: str, index: str = "dev") -> str:
         """Whose file a real installer got, and of which version."""
-        self.count += 1
-        target = self.folder / f"got-{self.count}"
-        url = f"http://127.0.0.1:{self.server.port}/{index}/+simple/"
+        target = self.folder / f"got-{next(_count)}"
+        url = f"{self.cli.url}/{self.full(index)}/+simple/"
         if client == "pip":
             words = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-cache-dir"]
             words += ["--retries", "0", "--no-deps", "--no-build-isolation", "-d", str(target), "-i", url, requirement]
@@ -87,14 +103,14 @@ class World:
         (info,) = target.glob("*.dist-info")
         return f"{(target / 'origin.txt').read_text()} {info.name.removesuffix('.dist-info').rpartition('-')[2]}"
 
-    def page(self, project: str, *, index: str = "root/dev", accept: str = "text/html", agent: str = "pip/24") -> str:
+    def page(self, project: str, *, index: str = "dev", accept: str = "text/html", agent: str = "pip/24") -> str:
         """The text of a simple page; what is not 200 is an empty one."""
-        return self.fetch(f"/{index}/+simple/{project}/", accept=accept, agent=agent)
+        return self.fetch(f"{index}/+simple/{project}/", accept=accept, agent=agent)
 
     def fetch(self, path: str, *, accept: str = "text/html", agent: str = "curl") -> str:
-        connection = HTTPConnection("127.0.0.1", self.server.port, timeout=60)
+        connection = HTTPConnection("127.0.0.1", self.cli.port, timeout=60)
         try:
-            connection.request("GET", path, headers={"Accept": accept, "User-Agent": agent})
+            connection.request("GET", f"/{self.full(path)}", headers={"Accept": accept, "User-Agent": agent})
             response = connection.getresponse()
             body = response.read().decode()
             return body if response.status == 200 else ""
@@ -102,22 +118,27 @@ class World:
             connection.close()
 
 
+@pytest.fixture(scope="module", params=ENGINES)
+def cli(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    indexes = {"root/pypi": None, "root/dev": {"type": "stage", "bases": []}}
+    profile = {"server": {"web": True}, "indexes": indexes}
+    with deployed(request.param, tmp_path_factory.mktemp("confusion"), profile) as running:
+        yield running
+
+
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with Upstream(PRIVATE) as private, Upstream(PUBLIC) as public:
-        server = Server(tmp_path / "server")
-        try:
-            server.start("--web")
-            made = World(server, private, public, tmp_path)
-            made.index("root/private", type="mirror", mirror_url=private.simple_url, mirror_no_project_list=True)
-            made.index("root/pypi", type="mirror", mirror_url=public.simple_url, mirror_no_project_list=True)
-            yield made
-        finally:
-            server.end()
+def world(cli: Cli, tmp_path: Path) -> Iterator[World]:
+    with Upstream(PRIVATE) as private, Upstream(PUBLIC) as public, DevpiApi(cli.url) as api:
+        api.login("root", Secret(cli.run("secret", "show").out.strip()))
+        made = World(cli, api, private, public, tmp_path)
+        api.put_user(made.user, {}, password=Secret("the password of a user of tests"))
+        made.mirror("private", private)
+        made.mirror("pypi", public)
+        yield made
 
 
 def test_private_first_cold_warm_down_and_restarted(world: World) -> None:
-    world.ordered("root/private", "root/pypi")
+    world.ordered("private", "pypi")
     world.private.faults.status = 503
     for client in CLIENTS:
         assert world.got(client, "acme-core") == NOTHING
@@ -142,15 +163,14 @@ def test_private_first_cold_warm_down_and_restarted(world: World) -> None:
     assert world.got("uv", "pubonly") == "public 1.0"
     world.private.faults.status = 503
     right()
-    world.server.end()
-    world.server.start("--web")
+    assert world.cli.run("restart").code == 0
     assert world.got("pip", "acme-core") == world.got("uv", "acme-core") == "private 1.1.0"
     assert world.got("pip", "shop") == "private 1.0"
     assert world.got("uv", "acme-core>=9") == NOTHING
 
 
 def test_public_first_serves_public_names_and_leaves_owned_ones_alone(world: World) -> None:
-    world.ordered("root/pypi", "root/private")
+    world.ordered("pypi", "private")
     world.public.faults.status = 503
     assert world.got("pip", "shop") == NOTHING
     assert world.got("uv", "acme-core") == "private 1.1.0"
@@ -165,7 +185,7 @@ def test_public_first_serves_public_names_and_leaves_owned_ones_alone(world: Wor
 
 
 def test_only_owned_names_are_asked_for_so_that_all_others_work_without(world: World) -> None:
-    world.ordered("root/private", "root/pypi", only_owned=True)
+    world.ordered("private", "pypi", only_owned=True)
     world.private.faults.status = 503
     assert world.got("pip", "pubonly") == "public 1.0"
     assert world.got("uv", "shop") == "public 2.0"
@@ -177,78 +197,66 @@ def test_only_owned_names_are_asked_for_so_that_all_others_work_without(world: W
 
 
 def test_an_upstream_that_is_gone_is_no_other_than_one_that_fails(world: World) -> None:
-    world.ordered("root/private", "root/pypi")
+    world.ordered("private", "pypi")
     world.private.stop()
     assert world.got("pip", "acme-core") == world.got("uv", "shop") == NOTHING
 
 
 def test_the_list_of_all_projects_is_no_other_than_its_pages(world: World) -> None:
-    world.index("root/listed", type="mirror", mirror_url=world.private.simple_url, mirror_no_project_list=False)
-    world.index("root/dev", type="ordered", bases=["root/listed", "root/pypi"])
+    world.mirror("listed", world.private, listed=True)
+    world.index("dev", "ordered", "listed", "pypi")
     world.private.faults.status = 503
-    assert world.page("shop") == world.page("shop", index="root/listed") == ""
+    assert world.page("shop") == world.page("shop", index="listed") == ""
     world.private.faults.status = 0
     assert "shop-1.0" in world.page("shop")
     assert "pubonly-1.0" in world.page("pubonly")
 
 
 def test_the_order_holds_where_the_index_is_a_base_itself(world: World) -> None:
-    world.ordered("root/private", "root/pypi")
-    world.index("root/team", type="stage", bases=["root/dev"])
-    world.index("root/both", type="stage", bases=["root/pypi", "root/dev"])
-    world.index("root/outer", type="ordered", bases=["root/team", "root/pypi"])
+    world.ordered("private", "pypi")
+    world.index("team", "stage", "dev")
+    world.index("both", "stage", "pypi", "dev")
+    world.index("outer", "ordered", "team", "pypi")
     world.private.faults.status = 503
-    for index in ("root/team", "root/both", "root/outer"):
+    for index in ("team", "both", "outer"):
         assert world.page("acme-core", index=index) == world.page("shop", index=index) == ""
     world.private.faults.status = 0
-    for index in ("root/team", "root/both", "root/outer"):
+    for index in ("team", "both", "outer"):
         assert "acme_core-1.1.0" in world.page("acme-core", index=index)
         assert "9.9.9" not in world.page("acme-core", index=index)
         assert "shop-1.0" in world.page("shop", index=index)
         assert "pubonly-1.0" in world.page("pubonly", index=index)
-    assert world.got("uv", "acme-core", "root/team") == "private 1.1.0"
+    assert world.got("uv", "acme-core", "team") == "private 1.1.0"
 
 
 def test_every_view_of_a_project_agrees(world: World) -> None:
-    world.ordered("root/private", "root/pypi")
-    assert "9.9.9" in world.page("acme-core", index="root/pypi")  # known here, so a name of both
+    world.ordered("private", "pypi")
+    assert "9.9.9" in world.page("acme-core", index="pypi")  # known here, so a name of both
     json_type = "application/vnd.pypi.simple.v1+json"
     views = {
         "html": world.page("acme-core"),
         "browser": world.page("acme-core", agent="Mozilla/5.0"),
         "json": world.page("acme-core", accept=json_type),
-        "versions": world.fetch("/root/dev/acme-core", accept="application/json"),
-        "web": world.fetch("/root/dev/acme-core"),
+        "versions": world.fetch("dev/acme-core", accept="application/json"),
+        "web": world.fetch("dev/acme-core"),
     }
     for name, text in views.items():
         assert "1.1.0" in text, name
-        assert "9.9.9" not in text and "root/pypi/+f" not in text, name
+        assert "9.9.9" not in text and "pypi/+f" not in text, name
     for accept in ("application/json", "text/html"):
-        assert "root/pypi/+f" not in world.fetch("/root/dev/acme-core/9.9.9", accept=accept)
-    private_only = {"owns": ["root/private:acme-*", "root/private:pub*"]}
-    world.index("root/strict", type="ordered", bases=["root/private", "root/pypi"], **private_only)
-    world.page("pubonly", index="root/pypi")
-    listed = world.fetch("/root/strict/+simple/", accept=json_type)
+        assert "pypi/+f" not in world.fetch("dev/acme-core/9.9.9", accept=accept)
+    world.index("strict", "ordered", "private", "pypi", owns=world.owns("acme-*", "pub*"))
+    world.page("pubonly", index="pypi")
+    listed = world.fetch("strict/+simple/", accept=json_type)
     assert '"acme-core"' in listed and "pubonly" not in listed
 
 
 def test_what_is_uploaded_to_the_index_itself_comes_first(world: World) -> None:
-    world.ordered("root/private", "root/pypi")
+    world.ordered("private", "pypi")
     patched = make_wheel("shop", "1.0.1", files={"origin.txt": "private"})
-    auth = world.server.auth
-    boundary = b"----------------b"
-    fields = {":action": "file_upload", "name": "shop", "version": "1.0.1", "filetype": "bdist_wheel"}
-    parts = [
-        b'--%b\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n' % (boundary, key.encode(), value.encode())
-        for key, value in fields.items()
-    ]
-    head = b'--%b\r\nContent-Disposition: form-data; name="content"; filename="%b"\r\n\r\n'
-    parts += [head % (boundary, patched.filename.encode()), patched.content, b"\r\n--%b--\r\n" % boundary]
-    connection = HTTPConnection("127.0.0.1", world.server.port, timeout=60)
-    content_type = {"Content-Type": f"multipart/form-data; boundary={boundary.decode()}"}
-    connection.request("POST", "/root/dev/", body=b"".join(parts), headers=content_type | auth)
-    assert connection.getresponse().status == 200
-    connection.close()
+    password = world.cli.run("secret", "show").out.strip()
+    auth = auth_header(login(world.cli.port, password)[1]["result"]["password"])
+    assert upload(world.cli, auth, world.full("dev"), patched) == 200
     assert "shop-1.0.1" in world.page("shop")
     assert "shop-1.0-" not in world.page("shop") and "shop-2.0" not in world.page("shop")
 
@@ -256,14 +264,13 @@ def test_what_is_uploaded_to_the_index_itself_comes_first(world: World) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"bases": ["root/private"], "owns": ["root/other:acme-*"]},
-        {"bases": ["root/private"], "owns": ["acme-*"]},
-        {"bases": ["root/private"], "owns": ["root/private:[a-z]+"]},
-        {"bases": ["root/private"], "only_owned": ["root/pypi"]},
+        {"owns": ["{user}/other:acme-*"]},
+        {"owns": ["acme-*"]},
+        {"owns": ["{user}/private:[a-z]+"]},
+        {"only_owned": ["{user}/pypi"]},
     ],
 )
-def test_what_the_server_refuses_of_an_ordered_index(world: World, fields: dict[str, Any]) -> None:
-    status, _ = request(
-        world.server.port, "PUT", "/root/dev", body={"type": "ordered", **fields}, headers=world.server.auth
-    )
-    assert status == 400
+def test_what_the_server_refuses_of_an_ordered_index(world: World, fields: dict[str, list[str]]) -> None:
+    named = {key: tuple(entry.format(user=world.user) for entry in entries) for key, entries in fields.items()}
+    with pytest.raises(ServerRefused, match="HTTP 400"):
+        world.index("dev", "ordered", "private", **named)
