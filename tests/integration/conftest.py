@@ -1,4 +1,4 @@
-"""What integration tests share: an upstream of their own and a plain devpi-server."""
+"""What integration tests share: an upstream of their own, a plain devpi-server, and ours on either engine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.contained import BOTH, Contained
+from tests.engines import need
+from tests.integration.cli import Cli
 from tests.plain_devpi import PlainDevpi, init
+from tests.server_process import Server
 from tests.upstream import Upstream, make_sdist, make_wheel
 
 
@@ -47,3 +51,33 @@ def devpi(devpi_stopped: PlainDevpi) -> PlainDevpi:
     """A devpi-server that answers: root has a password, there are no indexes."""
     devpi_stopped.start()
     return devpi_stopped
+
+
+@pytest.fixture(scope="module")
+def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Contained]:
+    """A container for all tests of a module, as ``deployer up`` makes it, on the network of the tests' upstreams.
+
+    An upstream has seconds to answer in which a busy machine gets much done, and which a test can wait for.
+    """
+    need("docker")
+    home = tmp_path_factory.mktemp("contained")
+    cli = Cli(home=home, engine="docker", network="host", upstream="http://127.0.0.1:9/simple/")
+    try:
+        up = cli.up("--no-pip", "--set", "server.request_timeout=15")
+        assert up.code == 0, up.err
+        yield Contained(cli)
+    finally:
+        cli.clean()
+
+
+@pytest.fixture(params=BOTH)
+def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """A server without indexes on each engine: a process that is not started yet, or a container that answers."""
+    if request.param == "docker":
+        yield request.getfixturevalue("container").emptied()
+        return
+    server = Server(tmp_path / "data")
+    try:
+        yield server
+    finally:
+        server.end()

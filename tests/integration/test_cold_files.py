@@ -12,11 +12,10 @@ from urllib.parse import urljoin
 
 import pytest
 
+from tests.contained import PROCESS
 from tests.indexed_server import FILE, JSON, PATIENCE, at_once, get, make_indexes
 from tests.server_process import Server
 from tests.upstream import Distribution, Upstream, make_wheel
-
-pytestmark = pytest.mark.server
 
 BIG = make_wheel("big", "1.0", files={"big.bin": bytes(range(256)) * 16 * 1024})  # 4 MiB
 
@@ -29,13 +28,10 @@ def upstream() -> Iterator[Upstream]:
 
 
 @pytest.fixture
-def server(tmp_path: Path, upstream: Upstream) -> Iterator[Server]:
-    running = Server(tmp_path / "data").start("--request-timeout", "10", "--front", "python")
-    try:
-        make_indexes(running.port, running.auth, upstream)
-        yield running
-    finally:
-        running.end()
+def server(anywhere: Server, upstream: Upstream) -> Server:
+    running = anywhere.start("--request-timeout", "10", "--front", "python")
+    make_indexes(running.port, running.auth, upstream)
+    return running
 
 
 def path_of(server: Server, wheel: Distribution) -> str:
@@ -138,6 +134,7 @@ def test_refusals_are_told_to_all_who_asked(server: Server, upstream: Upstream, 
     assert get(server.port, path, FILE).body == BIG.content
 
 
+@pytest.mark.parametrize("anywhere", [PROCESS], indirect=True)  # a container has a limit: test_served_in_container
 def test_memory_does_not_grow_with_the_file(server: Server, upstream: Upstream) -> None:
     huge = make_wheel("huge", "1.0", files={"huge.bin": bytes(64 * 2**20)})
     upstream.add(huge)

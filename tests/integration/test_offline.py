@@ -12,13 +12,12 @@ from urllib.parse import urljoin
 
 import pytest
 
+from tests.contained import BOTH
 from tests.engines import need
 from tests.indexed_server import FILE, JSON, get, make_indexes, upload
 from tests.integration.cli import Cli
 from tests.server_process import Server, request
 from tests.upstream import Upstream, make_wheel
-
-pytestmark = pytest.mark.server
 
 PAGE = "/root/dev/+simple/alpha/"
 
@@ -46,8 +45,8 @@ def links(server: Server) -> list[str]:
     return [file["filename"] for file in json.loads(get(server.port, PAGE, JSON).body)["files"]]
 
 
-def test_pages_list_what_is_here_and_nothing_is_asked(tmp_path: Path, upstream: Upstream) -> None:
-    server = Server(tmp_path / "data").start()
+def test_pages_list_what_is_here_and_nothing_is_asked(anywhere: Server, upstream: Upstream) -> None:
+    server = anywhere.start()
     try:
         auth = server.auth
         make_indexes(server.port, auth, upstream)
@@ -74,12 +73,13 @@ def test_pages_list_what_is_here_and_nothing_is_asked(tmp_path: Path, upstream: 
         assert len(links(server)) == 2
         assert get(server.port, urljoin(PAGE, missing["url"]), FILE).status == 200
     finally:
-        server.end()
+        switch(server, offline=False)
 
 
-def test_the_command_switches_and_tells(tmp_path: Path, upstream: Upstream) -> None:
-    need("process")
-    cli = Cli(home=tmp_path, engine="process", upstream=upstream.simple_url)
+@pytest.mark.parametrize("engine", BOTH)
+def test_the_command_switches_and_tells(engine: str, tmp_path: Path, upstream: Upstream) -> None:
+    need(engine)
+    cli = Cli(home=tmp_path, engine=engine, network="host", upstream=upstream.simple_url)
     try:
         assert cli.run("offline", "on").code == 5
         assert cli.up("--no-pip").code == 0

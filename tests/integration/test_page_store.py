@@ -9,7 +9,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -17,9 +16,13 @@ from tests.indexed_server import HTML, JSON, at_once, get, make_indexes, upload
 from tests.server_process import PATIENCE, Server, request
 from tests.upstream import Upstream, make_wheel
 
-pytestmark = pytest.mark.server
-
 NAMES = ("alpha", "beta", "gamma")
+WITHOUT_NGINX = pytest.param("process", "python", marks=pytest.mark.server)
+EACH_FRONT = [
+    pytest.param("process", "auto", marks=pytest.mark.server),
+    WITHOUT_NGINX,
+    pytest.param("docker", "auto", marks=pytest.mark.docker),
+]
 
 
 @pytest.fixture
@@ -35,12 +38,8 @@ def front(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def server(tmp_path: Path, front: str) -> Iterator[Server]:
-    running = Server(tmp_path / "data").start("--request-timeout", "5", "--front", front)
-    try:
-        yield running
-    finally:
-        running.end()
+def server(anywhere: Server, front: str) -> Server:
+    return anywhere.start("--request-timeout", "5", "--front", front)
 
 
 def page(index: str, project: str) -> str:
@@ -63,7 +62,7 @@ def wait_until(true: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("front", ["auto", "python"], indirect=True)
+@pytest.mark.parametrize(("anywhere", "front"), EACH_FRONT, indirect=True)
 def test_a_page_is_a_file_with_devpis_bytes(server: Server, upstream: Upstream) -> None:
     make_indexes(server.port, server.auth, upstream)
     for headers, name in ((JSON, "json"), (HTML, "html")):
@@ -83,7 +82,7 @@ def test_a_page_is_a_file_with_devpis_bytes(server: Server, upstream: Upstream) 
         assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600)
 
 
-@pytest.mark.parametrize("front", ["python"], indirect=True)  # nginx takes such headers away
+@pytest.mark.parametrize(("anywhere", "front"), [WITHOUT_NGINX], indirect=True)  # nginx takes such headers away
 def test_browsers_and_headers_that_change_the_answer_are_not_served_from_files(
     server: Server, upstream: Upstream
 ) -> None:
@@ -124,7 +123,7 @@ def test_writes_are_kept_and_seen_by_the_very_next_request(server: Server, upstr
     assert request(server.port, "GET", "/root/dev")[1]["result"]["bases"] == []
 
 
-@pytest.mark.parametrize("front", ["auto", "python"], indirect=True)
+@pytest.mark.parametrize(("anywhere", "front"), EACH_FRONT, indirect=True)
 def test_a_thousand_random_requests_are_answered_as_by_devpi(server: Server, upstream: Upstream) -> None:
     """Requests and writes in any order, while other clients ask for the same pages all the time."""
     chance = random.Random(20_24)

@@ -1,18 +1,21 @@
-"""In a container of 256 MiB: many first requests at once, big files, an upstream that hangs, and a kill."""
+"""In a container of 256 MiB: many first requests at once, big files, an upstream that hangs, and kills."""
 
 from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urljoin
 
 import pytest
 
+from tests.contained import Contained
 from tests.engines import need
 from tests.indexed_server import FILE, HTML, JSON, at_once, get
 from tests.integration.cli import Cli
+from tests.server_process import PATIENCE, request
 from tests.upstream import Upstream, make_wheel
 
 pytestmark = pytest.mark.docker
@@ -58,3 +61,17 @@ def test_a_small_container_serves_many_at_once(cli: Cli, upstream: Upstream) -> 
     subprocess.run(["docker", "kill", cli.name], check=True, capture_output=True)
     assert cli.run("start").code == 0
     assert get(cli.port, PAGE.format("alpha"), JSON).body == known
+
+
+def test_a_front_that_is_killed_alone_is_there_again_and_nobody_was_refused(container: Contained) -> None:
+    runs = container.run_of_it()
+    for _ in range(3):
+        before = container.front
+        container.kill_front()
+        # The port stays taken: who connects now waits.
+        assert request(container.port, "GET", "/+api")[0] == 200
+        deadline = time.monotonic() + PATIENCE
+        while container.front in ("", before):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    assert container.run_of_it() == runs
