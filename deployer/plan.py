@@ -477,7 +477,7 @@ def _spec(
         "name": name,
         "labels": tuple(sorted(labels.items())),
         "network": mode,
-        "restart": server.restart,
+        "restart": restart_policy(server.restart, facts.engine),
         "stop_timeout": timedelta(seconds=server.stop_timeout),
         "log_max_size": server.log_max_size,
         "log_max_files": server.log_max_files,
@@ -556,6 +556,11 @@ def _limits(profile: Profile, facts: Facts) -> Limits:
     return replace(limits, nofile=nofile, nproc=ceiling.nproc)
 
 
+def restart_policy(wanted: str, engine: EngineInfo) -> str:
+    """``wanted``, or none at all on an engine that would start again what was stopped."""
+    return "no" if wanted.partition(":")[0] in engine.unkept else wanted
+
+
 def _metrics_port(address: str, *, own: bool) -> tuple[Port, ...]:
     host, _, port = address.rpartition(":")
     return (Port(host_ip=host, host_port=int(port), container_port=METRICS_PORT),) if address and own else ()
@@ -602,6 +607,11 @@ def _warnings(profile: Profile, facts: Facts, network: Network, *, url: str) -> 
         yield (
             f"{facts.engine.name} can't limit {', '.join(dropped)} here, so the server runs without: a rootless engine "
             "needs control groups of version 2, delegated to its user"
+        )
+    if restart_policy(profile.server.restart, facts.engine) != profile.server.restart:
+        yield (
+            f"restart: {profile.server.restart} needs containerd 1.7, so nothing starts the server again when it dies "
+            "or the host restarts: deployer install-service does at boot"
         )
     if facts.engine.rootless and facts.lingering is False:
         yield f"a rootless {facts.engine.name} ends with its user's last logout: loginctl enable-linger"

@@ -69,7 +69,7 @@ def environment(grammar: str) -> Environment:
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701 - not HTML: finalize quotes by the output's own grammar
     )
-    made.filters.update(csv=mount_csv, published=published, seconds=_seconds)
+    made.filters.update(csv=mount_csv, volume=volume, published=published, seconds=_seconds)
     return made
 
 
@@ -83,6 +83,12 @@ def mount_csv(mount: Mount, *, relabel: str = "") -> str:
     out = io.StringIO()
     csv.writer(out, lineterminator="\r\n").writerow(fields)  # what ends lines decides what is quoted
     return out.getvalue().removesuffix("\r\n")
+
+
+def volume(mount: Mount) -> str:
+    """A value of ``--volume``: no colon can be in its paths."""
+    options = ",".join(word for word, wanted in (("ro", mount.read_only), ("Z", mount.relabel)) if wanted)
+    return ":".join(filter(None, (mount.source, mount.target, options)))
 
 
 def published(port: Port) -> str:

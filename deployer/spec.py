@@ -166,6 +166,8 @@ class EngineInfo:
     how: str = ""
     unheld: tuple[str, ...] = ()
     """Limits (fields of :class:`Limits`) that it can't hold a container to on this host."""
+    unkept: tuple[str, ...] = ()
+    """Restart policies that it does not keep."""
 
 
 @dataclass(frozen=True, kw_only=True)

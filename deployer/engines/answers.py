@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from deployer.engines.dialects import Dialect
@@ -32,7 +33,7 @@ def container_from(raw: dict[str, Any], dialect: Dialect) -> Container:
         pid=_at(raw, "State", "Pid") or None,
         started_at=str(_at(raw, "State", "StartedAt") or ""),
         ports=_ports(raw),
-        mounts=tuple(_mount(mount) for mount in raw.get("Mounts") or ()),
+        mounts=tuple(_mount(mount) for mount in raw.get("Mounts") or () if mount.get("Type") != "tmpfs"),
         network=_network(raw),
         command=tuple(raw.get("Args") or ()),
     )
@@ -76,6 +77,8 @@ def _mount(raw: dict[str, Any]) -> Mount:
 
 def _network(raw: dict[str, Any]) -> NetworkMode | None:
     mode = _at(raw, "HostConfig", "NetworkMode")
+    if mode is None and (named := _at(raw, "Config", "Labels", "nerdctl/networks")):
+        mode = next(iter(json.loads(named)), None)
     if not isinstance(mode, str):
         return None
     return NetworkMode.HOST if mode == "host" else NetworkMode.BRIDGE

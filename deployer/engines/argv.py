@@ -13,6 +13,7 @@ from typing import Any
 
 from deployer.engines.answers import container_from, image_from
 from deployer.engines.dialects import Dialect, Nature
+from deployer.engines.ports import holder_of
 from deployer.engines.runner import Completed, ProcessFailed, Runner
 from deployer.errors import ConflictError, EngineError, EngineUnreachable, ImageUnavailable
 from deployer.spec import (
@@ -28,8 +29,6 @@ from deployer.spec import (
 
 PROBE_TIMEOUT = 5.0
 RUN_TIMEOUT = 60.0
-_ENGINE_FAILED = frozenset({125, 126, 127})
-"""Exit codes of ``run`` that are the engine's own (its manual): nothing ran."""
 BUILD_LINES = 12
 """Lines of a failed build that are shown."""
 
@@ -107,7 +106,7 @@ class ArgvEngine:
         done = self._call(*self._dialect.version, timeout=PROBE_TIMEOUT)
         if done.returncode:
             raise self._failure(done)
-        answer = self._json(done)
+        told = answer = self._json(done)
         for key in self._dialect.version_key:
             answer = answer.get(key) if isinstance(answer, dict) else None
         if not isinstance(answer, str):
@@ -116,7 +115,14 @@ class ArgvEngine:
                 hint=f"{self._dialect.start}, or --engine process",
             )
         nature = self._nature()
-        return EngineInfo(name=self.name, version=answer, rootless=nature.rootless, how=path, unheld=nature.unheld)
+        return EngineInfo(
+            name=self.name,
+            version=answer.removeprefix("v"),
+            rootless=nature.rootless,
+            how=path,
+            unheld=nature.unheld,
+            unkept=self._dialect.unkept(told),
+        )
 
     def _nature(self) -> Nature:
         """Asked only of an engine that may be rootless: root's own is not."""
@@ -158,6 +164,8 @@ class ArgvEngine:
     def run(self, spec: ContainerSpec) -> str:
         from deployer.render import run_argv
 
+        if spec.ports and not self._dialect.guards_ports:
+            self._guard(spec)
         done = self._runner.run(run_argv(spec, self.name), timeout=RUN_TIMEOUT)
         if done.returncode:
             failure = self._failure(done)
@@ -166,21 +174,35 @@ class ArgvEngine:
             raise failure
         return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
 
+    def _guard(self, spec: ContainerSpec) -> None:
+        """Raise ConflictError where a port is taken: the engine would lead its packets away from whoever has it."""
+        running = self._checked("ps", "--format", "{{.Names}} {{.Ports}}").stdout
+        for port in spec.ports:
+            if holder := holder_of(port, running):
+                raise ConflictError(
+                    f"{self.name}: port {port.host_port} is taken by {holder}",
+                    hint="free the port, or choose another with --port N",
+                )
+
     def once(self, spec: ContainerSpec, *, timeout: timedelta) -> ExecResult:
         try:
             done = self._run_once(spec, timeout)
-            if done.returncode in _ENGINE_FAILED and self._dialect.name_taken.search(done.stderr):
+            if self._engine_failed(done) and self._dialect.name_taken.search(done.stderr):
                 # Whoever ran it before us was killed.
                 self._remove_ours(spec.name)
                 done = self._run_once(spec, timeout)
         except BaseException:
             self._remove_ours(spec.name)
             raise
-        if done.returncode in _ENGINE_FAILED:
+        if self._engine_failed(done):
             failure = self._failure(done)
             self._remove_ours(spec.name)
             raise failure
         return ExecResult(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
+
+    def _engine_failed(self, done: Completed) -> bool:
+        dialect = self._dialect
+        return done.returncode in dialect.failed_codes and dialect.failed_words.search(done.stderr) is not None
 
     def _run_once(self, spec: ContainerSpec, timeout: timedelta) -> Completed:
         from deployer.render import run_argv
@@ -223,6 +245,9 @@ class ArgvEngine:
 
     def exec(self, name: str, argv: Sequence[str], *, stdin: bytes = b"") -> ExecResult:
         done = self._call("exec", "--interactive", name, *argv, stdin=stdin)
+        said = self._dialect.exec_code
+        if done.returncode and said is not None and (own := said.search(done.stderr)):
+            return ExecResult(returncode=int(own[1]), stdout=done.stdout, stderr=said.sub("", done.stderr))
         return ExecResult(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
 
     def volume_remove(self, name: str) -> None:
@@ -266,7 +291,11 @@ class ArgvEngine:
                 last.append(line)
                 on_line(line)
         except ProcessFailed:
-            cause = _last_line("\n".join(last))
+            text = "\n".join(last)
+            cause = _last_line(text)
+            for said, cure in self._dialect.cures:
+                if said.search(text):
+                    raise ImageUnavailable(f"{failure}: {cause}", hint=cure) from None
             raise ImageUnavailable(
                 f"{failure}: {cause}",
                 hint="see the lines above; without a registry: --base-image REF (a local image), or --engine process",

@@ -22,6 +22,14 @@ RUNTIME_CURES = (
 )
 """What runc and crun say on hosts that do not suit them, whichever engine called them, and what helps."""
 
+BUILDKIT_CURES = (
+    (
+        re.compile("buildctl. needs to be installed|no buildkit host is available"),
+        "start buildkitd (BuildKit, which nerdctl builds with, brings it and buildctl), or --engine process",
+    ),
+)
+"""What nerdctl, which builds nothing itself, says where BuildKit is missing, and what helps."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Nature:
@@ -50,6 +58,21 @@ def podman_nature(info: Mapping[str, Any]) -> Nature:
     return Nature(rootless=rootless, unheld=unheld)
 
 
+def keeps_all(version: Mapping[str, Any]) -> tuple[str, ...]:
+    """No restart policy is unkept."""
+    return ()
+
+
+def containerd_unkept(version: Mapping[str, Any]) -> tuple[str, ...]:
+    """containerd knows whether a container was stopped, or has failed, since 1.7 (its restart plugin); before, it
+    starts one again always or never."""
+    for component in (version.get("Server") or {}).get("Components") or ():
+        number = re.match(r"v?(\d+)\.(\d+)", str(component.get("Version")))
+        if component.get("Name") == "containerd" and number and (int(number[1]), int(number[2])) < (1, 7):
+            return ("on-failure", "unless-stopped")
+    return ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dialect:
     """One engine's ways. Patterns are searched in stderr, ignoring case."""
@@ -63,6 +86,15 @@ class Dialect:
     """Words that make it tell about itself in JSON; asked only of an engine that may be rootless."""
     nature: Callable[[Mapping[str, Any]], Nature]
     """What that answer means."""
+    unkept: Callable[[Mapping[str, Any]], tuple[str, ...]] = keeps_all
+    """The restart policies that it does not keep, from its answer to ``version``."""
+    guards_ports: bool = True
+    """Whether it refuses a port that somebody else has."""
+    failed_codes: frozenset[int] = frozenset({125, 126, 127})
+    """Exit codes of ``run`` that are the engine's own (its manual), with ``failed_words`` in stderr: nothing ran."""
+    failed_words: re.Pattern[str] = re.compile("")
+    exec_code: re.Pattern[str] | None = None
+    """What it says where its own exit code is not that of what ``exec`` ran; the group is that."""
     build: tuple[str, ...] = ("build", "--network=host")
     builds_with_secrets: tuple[str, ...] | None = ()
     """Words that succeed where a build can be given secrets; none needed when empty, never when None."""
@@ -112,6 +144,12 @@ DIALECTS: Mapping[EngineName, Dialect] = {
         version_key=("Client", "Version"),
         info=("info", "--format", "{{json .}}"),
         nature=docker_nature,
+        unkept=containerd_unkept,
+        guards_ports=False,
+        failed_codes=frozenset({1}),
+        failed_words=re.compile(r"^time=\S+ level=fatal ", re.MULTILINE),
+        exec_code=re.compile(r'^time=\S+ level=fatal msg="exec failed with exit code (\d+)"\n?', re.MULTILINE),
+        cures=(*RUNTIME_CURES, *BUILDKIT_CURES),
         # BuildKit behind nerdctl grants no host network unless it was told to.
         build=("build",),
         install="see your distribution, or the nerdctl project's own archive",

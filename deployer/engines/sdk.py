@@ -41,6 +41,8 @@ def host_options(spec: ContainerSpec) -> dict[str, Any]:
     from docker.types import LogConfig, Ulimit
     from docker.types import Mount as DockerMount
 
+    from deployer.render import volume
+
     limits = spec.limits
     log = {"max-file": str(spec.log_max_files)} | ({"max-size": spec.log_max_size} if spec.log_max_size else {})
     options: dict[str, Any] = {
@@ -49,7 +51,7 @@ def host_options(spec: ContainerSpec) -> dict[str, Any]:
             for mount in spec.mounts
             if not _as_bind(mount)
         ],
-        "binds": [_bind(mount) for mount in spec.mounts if _as_bind(mount)] or None,
+        "binds": [volume(mount) for mount in spec.mounts if _as_bind(mount)] or None,
         "tmpfs": dict(text.partition(":")[::2] for text in spec.tmpfs),
         "network_mode": "host" if spec.network is NetworkMode.HOST else "default",
         "port_bindings": {port.container_port: (port.host_ip, port.host_port) for port in spec.ports},
@@ -76,11 +78,6 @@ def host_options(spec: ContainerSpec) -> dict[str, Any]:
 def _as_bind(mount: Mount) -> bool:
     """Docker's mounts can't ask for an SELinux label; podman's answer to them takes a comma for the end of a path."""
     return mount.relabel or (mount.kind == "bind" and "," in mount.source)
-
-
-def _bind(mount: Mount) -> str:
-    options = [word for word, wanted in (("ro", mount.read_only), ("Z", mount.relabel)) if wanted]
-    return ":".join(filter(None, (mount.source, mount.target, ",".join(options))))
 
 
 def _restart(policy: str) -> dict[str, Any]:

@@ -141,6 +141,16 @@ def test_limits_that_cannot_be_held_are_left_out_and_told() -> None:
     assert make(engine=ROOTLESS).warnings == ()
 
 
+def test_a_restart_policy_that_is_not_kept_is_left_out_and_told() -> None:
+    old = replace(ROOTLESS, name=EngineName.NERDCTL, unkept=("on-failure", "unless-stopped"))
+    for policy, given in (("unless-stopped", "no"), ("on-failure:3", "no"), ("always", "always"), ("no", "no")):
+        made = make(Profile(server=Server(restart=policy)), engine=old)
+        assert made.spec.restart == given
+        assert [f"restart: {policy} needs containerd 1.7" in warning for warning in made.warnings] == [
+            True for _ in range(policy != given)
+        ]
+
+
 def test_lingering_is_told_where_the_server_would_end_with_the_last_logout() -> None:
     told = {answer: make(engine=ROOTLESS, lingering=answer).warnings for answer in (True, False, None)}
     assert [len(told[answer]) for answer in (True, False, None)] == [0, 1, 0]

@@ -1,0 +1,40 @@
+"""Whether a port is taken, for an engine that does not look."""
+
+from __future__ import annotations
+
+import re
+import socket
+from ipaddress import ip_address
+
+from deployer.spec import Port
+
+_PUBLISHED = re.compile(r"\[?([0-9a-fA-F.:]+?)\]?:(\d+)->")
+"""How ``ps`` shows a published port."""
+
+
+def holder_of(port: Port, running: str) -> str:
+    """Who has ``port`` of this host; empty when it is free. ``running``: a line a container, its name and its ports."""
+    for line in running.splitlines():
+        name, _, ports = line.partition(" ")
+        if any(
+            int(number) == port.host_port and _meet(host, port.host_ip) for host, number in _PUBLISHED.findall(ports)
+        ):
+            return name
+    return "" if _free(port) else "another program"
+
+
+def _meet(one: str, other: str) -> bool:
+    return one == other or ip_address(one).is_unspecified or ip_address(other).is_unspecified
+
+
+def _free(port: Port) -> bool:
+    family = socket.AF_INET6 if ":" in port.host_ip else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((port.host_ip, port.host_port))
+        except PermissionError:
+            return True  # the engine may bind what we may not
+        except OSError:
+            return False
+    return True
