@@ -40,6 +40,12 @@ class Deployment:
     def server_dir(self) -> ServerDir | None:
         return ServerDir.of(self.engine, self.container)
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether two passwords of root are known, of which the server has one."""
+        given, own = stored_password(self.name, "root"), self.server_dir.root_password() if self.server_dir else None
+        return given is not None and own is not None and given != own
+
     def password(self, user: str) -> Secret | None:
         """A user's password as this host knows it: given by hand or made by us, else the one that the server made."""
         known = stored_password(self.name, user)

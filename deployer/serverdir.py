@@ -53,7 +53,7 @@ class ServerDir:
         result = self.engine.exec(self.container, ("cat", f"{self.mount.target}/{relative}"))
         return result.stdout.strip() if result.returncode == 0 else None
 
-    def write(self, relative: str, text: str, *, verb: str) -> None:
+    def write(self, relative: str, text: str, *, verb: tuple[str, ...]) -> None:
         """Replace a private file (0600, its directory's owner's), where we may; else the server's own ``verb`` does it
         inside, from standard input. Raises EngineError.
         """
@@ -63,10 +63,10 @@ class ServerDir:
             if owner is not None and os.geteuid() in (0, owner.st_uid):
                 _replace(target, text, uid=owner.st_uid, gid=owner.st_gid)
                 return
-        inside = ("/opt/deployer/bin/python", "-m", "deployer.server", verb, "--serverdir", self.mount.target)
+        inside = ("/opt/deployer/bin/python", "-m", "deployer.server", *verb, "--serverdir", self.mount.target)
         result = self.engine.exec(self.container, inside, stdin=text.encode())
         if result.returncode:
-            raise EngineError(f"{self.container}: {verb}: {result.stderr.strip()}", hint="deployer logs")
+            raise EngineError(f"{self.container}: {verb[0]}: {result.stderr.strip()}", hint="deployer logs")
 
     def uuid(self) -> str | None:
         """The identity of the data: what a server that runs on it must answer with."""
@@ -87,6 +87,10 @@ class ServerDir:
     def root_password(self) -> Secret | None:
         text = self.read(ROOT_PASSWORD)
         return Secret(text) if text else None
+
+    def set_root_password(self, password: Secret) -> None:
+        """Keep what the server has already. Raises EngineError."""
+        self.write(ROOT_PASSWORD, password.reveal() + "\n", verb=("secret", "set", "root"))
 
 
 def _replace(target: Path, text: str, *, uid: int, gid: int) -> None:

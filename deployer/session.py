@@ -6,15 +6,17 @@ import getpass
 import secrets
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from deployer.deployment import Deployment, forget_password, require, store_password
+from deployer.deployment import Deployment, forget_password, require, store_password, stored_password
 from deployer.devpi.api import Identity
 from deployer.devpi.packages import PackageApi
-from deployer.errors import ConflictError, NotReadyError, UsageError
+from deployer.devpi.topology import ROOT
+from deployer.errors import ConflictError, NotReadyError, ServerRefused, UsageError
 from deployer.readiness import check_ours
 from deployer.secrets import Secret, generate
+from deployer.serverdir import ServerDir
 from deployer.spec import State
 
 
@@ -36,7 +38,10 @@ class Session:
         """The stored password of the user; of a devpi that is not ours it is asked for."""
         if self.deployment is None:
             return read_password(self.user)
-        password = self.deployment.password(self.user)
+        if self.user == ROOT:
+            password = root_password(self.deployment.name, self.deployment.server_dir, self.api.url)
+        else:
+            password = stored_password(self.deployment.name, self.user)
         if password is None:
             raise ConflictError(
                 f"the password of {self.user} is not known here",
@@ -49,6 +54,11 @@ class Session:
         if self.deployment is not None:
             store_password(self.deployment.name, user, password)
 
+    def settle(self, user: str, password: Secret) -> None:
+        """Keep for good, in the one place where it belongs, a password that the server has."""
+        if self.deployment is not None and user == ROOT:
+            settle_root(self.deployment.name, self.deployment.server_dir, password)
+
     def forget(self, user: str) -> None:
         if self.deployment is not None:
             forget_password(self.deployment.name, user)
@@ -58,6 +68,37 @@ class Session:
         password = generate()
         self.remember(user, password)
         return password
+
+
+def root_password(name: str, place: ServerDir | None, url: str) -> Secret | None:
+    """Root's password, which the server directory keeps, where it is one of our own server's.
+
+    One that this host keeps beside it was given by hand, or belongs to a change that was cut short: then the server at
+    ``url``, which must have shown who it is, says which of them is right, and that one is kept.
+    """
+    given, own = stored_password(name, ROOT), place.root_password() if place else None
+    if given is None or own is None:
+        return given or own
+    if given == own:
+        forget_password(name, ROOT)
+        return own
+    with PackageApi(url) as api:
+        for password in (given, own):
+            with suppress(ServerRefused):
+                api.login(ROOT, password)
+                settle_root(name, place, password)
+                return password
+    return given
+
+
+def settle_root(name: str, place: ServerDir | None, password: Secret) -> None:
+    """Have the server directory keep root's password, and this host no other beside it; one without a file for it
+    belongs to a server that is not ours."""
+    if place is None or (known := place.root_password()) is None:
+        return
+    if known != password:
+        place.set_root_password(password)
+    forget_password(name, ROOT)
 
 
 def read_password(user: str) -> Secret:

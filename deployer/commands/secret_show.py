@@ -20,8 +20,13 @@ def run(options: Options, ui: UI) -> Result:
     """Print the password of a user that deployer made."""
     from deployer.deployment import require
     from deployer.errors import ConflictError
+    from deployer.session import connect
 
-    password = require(options.name, engine=options.engine).password(options.user)
+    deployment = require(options.name, engine=options.engine)
+    password = deployment.password(options.user)
+    if options.user == "root" and deployment.in_doubt:
+        with connect(options.name, engine=options.engine) as session:
+            password = session.password()
     if password is None:
         raise ConflictError(
             f"the password of {options.user} is not known here", hint=f"deployer secret set {options.user}"

@@ -295,10 +295,10 @@ def _uuid(server_dir: ServerDir) -> str:
 
 
 def _password(prepared: Prepared) -> Secret:
-    from deployer.deployment import stored_password
     from deployer.errors import ServerRefused
+    from deployer.session import root_password
 
-    password = stored_password(prepared.plan.name, "root") or server_dir_of(prepared).root_password()
+    password = root_password(prepared.plan.name, server_dir_of(prepared), prepared.plan.url)
     if password is None:
         raise ServerRefused(
             "root's password is not known: this data directory was made by another program",
