@@ -101,6 +101,7 @@ def bring_up(options: Options, prepared: Prepared, ui: UI, rollback: ExitStack) 
             # Before the first mirror is asked for anything: an upstream may say 404 to who comes without.
             hand_over(server_dir_of(prepared), headers)
         changes = _seed(prepared, ready, removing=options.prune)
+        _say_front(plan, ready, ui)
     timings = {**ready.timings, "index": time.monotonic() - started}
     ui.step("ready", f"{plan.url} in {timings['index']:.1f} s   ({_stages(timings)})")
     say_changes(changes, ui)
@@ -272,6 +273,17 @@ def _check_version(plan: Plan, ready: Ready) -> None:
             f"devpi-server {version or 'of an unknown version'} gives replication data to whoever can reach it",
             hint=f"use devpi-server {SAFE_VERSION} or newer, or publish it on 127.0.0.1 only",
         )
+
+
+def _say_front(plan: Plan, ready: Ready, ui: UI) -> None:
+    """Tell what is lost where nginx does not answer clients; of another image nothing is known."""
+    from deployer.diagnosis import Level
+    from deployer.diagnosis.service import front
+
+    if ready.identity.front:
+        check = front(ready.identity.front, in_container=plan.image is not None)
+        if check.level is Level.WARNING:
+            ui.warn(f"{check.evidence}; cure: {check.cure}")
 
 
 def server_dir_of(prepared: Prepared) -> ServerDir:

@@ -55,6 +55,7 @@ class Identity:
     web: bool | None = None
     offline: bool | None = None
     challenge: str = ""
+    front: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -439,6 +440,7 @@ def _identity(answer: JsonObject) -> Identity:
         web=web if isinstance(web, bool) else None,
         offline=offline if isinstance(offline, bool) else None,
         challenge=text(answer.get("challenge")),
+        front=line(text(answer.get("front"))),
     )
 
 
