@@ -57,12 +57,14 @@ class ProfileFile:
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
     """A checked profile. ``sources``: dotted key to ``file:line`` or option, for every value that is not a default.
-    ``files``: the profile's own first, then what it extends."""
+    ``files``: the profile's own first, then what it extends. ``overrides``: what was put over them."""
 
     profile: Profile
     name: str
     sources: Mapping[str, str] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
+    ref: str = ""
+    overrides: tuple[Override, ...] = ()
 
 
 def user_profiles() -> Path:
@@ -123,7 +125,17 @@ def load(ref: str = "default", *, overrides: Sequence[Override] = (), user_dir: 
         name=Path(ref).stem if _is_path(ref) else ref,
         sources=stack.leaf_sources(),
         files=tuple(chain.paths),
+        ref=reference(ref),
+        overrides=tuple(overrides),
     )
+
+
+def reference(ref: str) -> str:
+    """What means the profile ``ref`` from every directory."""
+    try:
+        return str(Path(ref).expanduser().resolve()) if _is_path(ref) else ref
+    except RuntimeError:  # ~someone who is not there
+        return ref
 
 
 # Finding and reading

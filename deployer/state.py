@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 from deployer.errors import ConflictError, Locked, ProfileError
 
 SCHEMA = 1
+_OVERRIDE = {"key", "value", "source"}
 
 
 def state_root() -> Path:
@@ -85,13 +86,17 @@ def hold(name: str, *, wait: float = 0.0) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Applied:
-    """The last ``up`` that succeeded: what was meant, never a secret."""
+    """The last ``up`` that succeeded: what was meant, never a secret.
+
+    ``overrides``: what options put over the profile, as the fields of ``loader.Override``.
+    """
 
     profile_name: str
     profile_ref: str
     engine: str
     simple_url: str
     profile: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Sequence[Mapping[str, Any]] = field(default_factory=list)
 
 
 def read_applied(name: str) -> Applied | None:
@@ -109,10 +114,14 @@ def read_applied(name: str) -> Applied | None:
     if record["schema"] > SCHEMA:
         raise ProfileError(f"{path} was written by a newer deployer", hint=f"upgrade deployer, or {cure}")
     fields = {key: value for key, value in record.items() if key in Applied.__dataclass_fields__}
+    overrides = fields.get("overrides", [])
+    whole = isinstance(overrides, list) and all(isinstance(one, dict) and one.keys() == _OVERRIDE for one in overrides)
     try:
-        return Applied(**fields)
+        if whole:
+            return Applied(**fields)
     except TypeError:
-        raise ProfileError(f"{path} is damaged", hint=cure) from None
+        pass
+    raise ProfileError(f"{path} is damaged", hint=cure)
 
 
 def write_private(path: Path, text: str) -> None:

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 from typer import BadParameter, Option
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
     from deployer.loader import Override
     from deployer.session import Session
+    from deployer.state import Applied
 
 
 def _name(value: str) -> str:
@@ -163,6 +165,33 @@ def consent(what: str, *, yes: bool) -> None:
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
         raise Refused("nothing was deleted", hint="answer y, or give --yes")
+
+
+def deployed(profile: str, applied: Applied | None) -> tuple[str, tuple[Override, ...]]:
+    """The profile that a deployment is held to, and what the last `up` put over it. A profile that is named, and is
+    another one, counts as it is written."""
+    from deployer.loader import Override, reference
+
+    if applied is None or (profile != Common.profile and reference(profile) != applied.profile_ref):
+        return profile, ()
+    return applied.profile_ref, tuple(Override(**one) for one in applied.overrides)
+
+
+def spelt(profile: str, overrides: Sequence[Override]) -> tuple[str, ...]:
+    """The words of a command line that name ``profile`` and put ``overrides`` over it."""
+    import json
+
+    words = [] if profile == Common.profile else ["--profile", profile]
+    for override in overrides:
+        if override.source.startswith("--set "):
+            plain = isinstance(override.value, str) and re.fullmatch(r"[\w./:-]+", override.value)
+            value = override.value if plain else json.dumps(override.value, ensure_ascii=False)
+            words += ["--set", f"{override.key}={value}"]
+        elif override.value is True:
+            words.append(override.source)
+        elif override.key in OVERRIDE_KEYS.values():
+            words += [override.source, str(override.value)]
+    return tuple(words)
 
 
 def overrides(options: Overrides) -> tuple[Override, ...]:

@@ -22,21 +22,22 @@ class Options(Exclusive, Overrides):
 def run(options: Options, ui: UI) -> Result:
     """Make users and indexes as the profile says; restart nothing.
 
-    Only what differs is changed, and only what the profile names.
+    Only what differs is changed, and only what the profile names. What the last `up` put over the profile holds.
     """
-    from deployer.commands import overrides
+    from deployer.commands import deployed, overrides
     from deployer.commands.up import say_changes
     from deployer.devpi.converge import converge, steps
     from deployer.devpi.declared import wanted
     from deployer.errors import Refused
     from deployer.prepare import prepare
     from deployer.session import connect
-    from deployer.state import hold
+    from deployer.state import hold, read_applied
 
     if options.prune and not options.yes:
         raise Refused("--prune would remove what the profile does not name", hint="insist with --yes")
     with hold(options.name, wait=options.wait), connect(options.name) as session:
-        plan = prepare(options.profile, options.name, overrides=overrides(options)).plan
+        profile, held = deployed(options.profile, read_applied(options.name))
+        plan = prepare(profile, options.name, overrides=(*held, *overrides(options))).plan
         default = plan.default_upstream or session.identity.default_mirror_url
         goal = wanted(plan.users, plan.indexes, default_mirror_url=default)
         found = steps(session.api, goal, removing=options.prune)

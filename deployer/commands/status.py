@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,12 +54,7 @@ def run(options: Options, ui: UI) -> Result:
         ui.warn(text)
     error: DeployerError | None = _unready(deployment, data)
     if options.check and error is None:
-        drift = _drift(options, deployment)
-        data["drift"] = drift
-        if drift:
-            from deployer.errors import DriftError
-
-            error = DriftError(f"what runs differs from the profile: {', '.join(drift)}", hint="deployer up")
+        error = _drift(options, deployment, data)
     return Result(data=data, text=_text(data), error=error)
 
 
@@ -199,11 +195,26 @@ def _unready(deployment: Deployment, data: dict[str, Any]) -> DeployerError | No
             )
 
 
-def _drift(options: Options, deployment: Deployment) -> list[str]:
+def _drift(options: Options, deployment: Deployment, data: dict[str, Any]) -> DeployerError | None:
+    """Compare with the profile, and what was put over it; ``data`` tells with what, and what differs."""
+    from deployer.commands import deployed, spelt
     from deployer.commands.plan import due
+    from deployer.errors import DriftError
     from deployer.prepare import prepare
 
-    return due(prepare(options.profile or deployment.profile_name, options.name))
+    profile, held = deployed(options.profile, deployment.applied)
+    data["compared_with"] = {"profile": profile, "overrides": {override.key: override.value for override in held}}
+    data["drift"] = due(prepare(profile, options.name, overrides=held))
+    if not data["drift"]:
+        return None
+    words = shlex.join(("deployer", "up", *spelt(profile, held)))
+    return DriftError(f"what runs differs from {_compared(data)}: {', '.join(data['drift'])}", hint=words)
+
+
+def _compared(data: dict[str, Any]) -> str:
+    told = data["compared_with"]
+    over = ", ".join(told["overrides"])
+    return f"the profile {told['profile']}" + (f" with {over} as given to the last `up`" if over else "")
 
 
 def _bytes(path: Path) -> int | None:
@@ -245,5 +256,6 @@ def _text(data: dict[str, Any]) -> str:
         "data": f"{data['data_dir']}{used}" if data["data_dir"] else "",
         "started": data["started_at"] or "",
         "indexes": ", ".join(data["indexes"]),
+        "compared": _compared(data) if data["drift"] == [] else "",
     }
     return "\n".join(f"{key.ljust(10)}{value}" for key, value in rows.items() if value)

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -411,10 +411,11 @@ def _remember(prepared: Prepared) -> None:
         plan.name,
         Applied(
             profile_name=plan.profile_name,
-            profile_ref=prepared.loaded.name,
+            profile_ref=prepared.loaded.ref,
             engine=str(plan.engine.name),
             simple_url=plan.simple_url,
             profile=prepared.loaded.profile.model_dump(mode="json"),
+            overrides=[asdict(override) for override in prepared.loaded.overrides],
         ),
     )
 

@@ -26,8 +26,7 @@ def deployed(engine: str, home: Path, profile: dict[str, Any], **extra: str) -> 
     need(engine)
     home.chmod(0o755)  # the container's user goes through it
     path = home / "team.yaml"
-    # `status --check` knows what the profile says, and no more.
-    cli = Cli(home=home, engine=engine, extra={"DEPLOYER_PROFILE": str(path), "DEPLOYER_BASE_IMAGE": "", **extra})
+    cli = Cli(home=home, engine=engine, extra={"DEPLOYER_PROFILE": str(path), **extra})
     where = {"engine": engine, "data": str(cli.data), "image": {"base": BASE}}
     network = {"port": cli.port, "mode": "host"}
     path.write_text(yaml.safe_dump({"extends": "default", **where, "network": network, **profile}))

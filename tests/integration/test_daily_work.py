@@ -43,7 +43,6 @@ def cli(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterato
     indexes = {**PROFILE["indexes"], "root/pypi": {"type": "mirror", "url": upstream.simple_url}}
     where = {"engine": "process", "data": str(deployment.data), "network": {"port": deployment.port}}
     (home / "team.yaml").write_text(yaml.safe_dump({**PROFILE, **where, "indexes": indexes}))
-    deployment.extra["DEPLOYER_BASE_IMAGE"] = ""  # `status --check` knows what the profile says, and no more
     deployment.extra["DEPLOYER_PROFILE"] = str(home / "team.yaml")
     done = deployment.run("up", "--no-pip")
     assert done.code == 0, done.err

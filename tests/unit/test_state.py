@@ -213,6 +213,13 @@ def test_a_damaged_record_is_told_and_left_alone(root: Path, text: str) -> None:
     assert "damaged" in damaged(root, text).message
 
 
+@pytest.mark.parametrize("overrides", ["", {}, ["x"], [{}], [{"key": "a", "value": 1}]])
+def test_overrides_of_another_shape_are_damage(root: Path, overrides: object) -> None:
+    write_applied(NAME, APPLIED)
+    record = json.loads((root / NAME / "applied.json").read_text()) | {"overrides": overrides}
+    assert "damaged" in damaged(root, json.dumps(record)).message
+
+
 def test_the_record_of_a_newer_deployer_is_not_guessed_at(root: Path) -> None:
     write_applied(NAME, APPLIED)
     newer = json.loads((root / NAME / "applied.json").read_text()) | {"schema": state.SCHEMA + 1}
