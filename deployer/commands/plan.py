@@ -74,7 +74,8 @@ def _steps(prepared: Prepared) -> dict[str, tuple[list[str], bool]]:
         "engine": ([f"{info.name} {info.version}", *(f"not {name}: {why}" for name, why in passed)], False)
     }
     if plan.image is not None:
-        steps["image"] = _image(prepared)
+        # A server that stays needs no image.
+        steps["image"] = ([f"{plan.image.ref} (in use)"], False) if same else _image(prepared)
     where = f"volume {plan.data.source}" if plan.data.kind == "volume" else plan.data.source
     what = "create, 0700" if plan.data.create else "close to others, 0700" if plan.data.tighten else "as it is"
     steps["data"] = ([f"{where} ({what})"], plan.data.create or plan.data.tighten)

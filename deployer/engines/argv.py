@@ -126,7 +126,7 @@ class ArgvEngine:
 
     def _nature(self) -> Nature:
         """Asked only of an engine that may be rootless: root's own is not."""
-        if os.getuid() == 0 and "DOCKER_HOST" not in os.environ:
+        if os.getuid() == 0 and not any(name in os.environ for name in self._dialect.elsewhere):
             return Nature(rootless=False)
         done = self._checked(*self._dialect.info, timeout=PROBE_TIMEOUT)
         answer = self._json(done)

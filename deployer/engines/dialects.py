@@ -86,6 +86,8 @@ class Dialect:
     """Words that make it tell about itself in JSON; asked only of an engine that may be rootless."""
     nature: Callable[[Mapping[str, Any]], Nature]
     """What that answer means."""
+    elsewhere: tuple[str, ...] = ()
+    """Variables that lead to another engine than root's own of this host."""
     unkept: Callable[[Mapping[str, Any]], tuple[str, ...]] = keeps_all
     """The restart policies that it does not keep, from its answer to ``version``."""
     guards_ports: bool = True
@@ -161,6 +163,7 @@ DIALECTS: Mapping[EngineName, Dialect] = {
         version_key=("Server", "Version"),
         info=("info", "--format", "{{json .}}"),
         nature=docker_nature,
+        elsewhere=("DOCKER_HOST", "DOCKER_CONTEXT"),
         builds_with_secrets=("buildx", "version"),
         install="apt-get install docker.io",
         start="systemctl start docker",
@@ -171,6 +174,7 @@ DIALECTS: Mapping[EngineName, Dialect] = {
         version_key=("Client", "Version"),
         info=("info", "--format", "json"),
         nature=podman_nature,
+        elsewhere=("CONTAINER_HOST", "CONTAINER_CONNECTION"),
         # Without a registry search list podman takes short names for local ones only.
         install="apt-get install podman",
         start="podman system migrate",

@@ -177,7 +177,7 @@ def make(kind: str, context: Path) -> tuple[Engine, str]:
         pytest.param("docker-socket", marks=pytest.mark.docker),
         pytest.param("podman", marks=pytest.mark.podman),
         pytest.param("podman-socket", marks=pytest.mark.podman),
-        "nerdctl",
+        pytest.param("nerdctl", marks=pytest.mark.nerdctl),
     ]
 )
 def bench(request: pytest.FixtureRequest, context: Path, tmp_path: Path) -> Iterator[Bench]:

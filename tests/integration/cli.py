@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import uuid
@@ -18,6 +19,7 @@ from tests.plain_devpi import free_port
 KEPT = (
     *("PATH", "LANG", "PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR", "PYTHONPATH"),
     *("DOCKER_HOST", "CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "CONTAINERD_ADDRESS", "CNI_PATH"),
+    *("NERDCTL_TOML", "BUILDKIT_HOST"),
 )
 
 
@@ -38,6 +40,12 @@ class Done:
     @property
     def data(self) -> dict[str, Any]:
         return dict(self.envelope["data"])
+
+
+WATCH = """#!/bin/sh
+echo "$*" >>{log}
+exec {real} "$@"
+"""
 
 
 @dataclass
@@ -75,6 +83,18 @@ class Cli:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def calls(self, *words: str) -> list[str]:
+        """What of the engine's own client a command starts: the verbs, in order."""
+        log, bin_ = self.home / "calls", self.home / "watch"
+        bin_.mkdir(exist_ok=True)
+        log.unlink(missing_ok=True)
+        if real := shutil.which(self.engine):
+            (bin_ / self.engine).write_text(WATCH.format(log=log, real=real))
+            (bin_ / self.engine).chmod(0o755)
+        self.run(*words, env={"PATH": f"{bin_}:{os.environ['PATH']}"})
+        lines = log.read_text().splitlines() if log.exists() else []
+        return [" ".join(word for word in line.split()[:2] if word.isalpha()) for line in lines]
 
     def argv(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "deployer.cli", *words]

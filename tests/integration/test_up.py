@@ -22,6 +22,8 @@ DOCKER_HOST = pytest.param(("docker", "host"), id="docker-host", marks=pytest.ma
 DOCKER_BRIDGE = pytest.param(("docker", "bridge"), id="docker-bridge", marks=pytest.mark.docker)
 PODMAN_HOST = pytest.param(("podman", "host"), id="podman-host", marks=pytest.mark.podman)
 PODMAN_BRIDGE = pytest.param(("podman", "bridge"), id="podman-bridge", marks=pytest.mark.podman)
+NERDCTL_HOST = pytest.param(("nerdctl", "host"), id="nerdctl-host", marks=pytest.mark.nerdctl)
+NERDCTL_BRIDGE = pytest.param(("nerdctl", "bridge"), id="nerdctl-bridge", marks=pytest.mark.nerdctl)
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def files_below(home: Path) -> set[str]:
     return {str(path) for path in home.rglob("*") if not any(path.is_relative_to(top) for top in aside)}
 
 
-@pytest.mark.parametrize("cli", [PROCESS, DOCKER_HOST, PODMAN_HOST], indirect=True)
+@pytest.mark.parametrize("cli", [PROCESS, DOCKER_HOST, PODMAN_HOST, NERDCTL_HOST], indirect=True)
 def test_from_nothing_to_a_package_and_back(cli: Cli, upstream: Upstream, tmp_path: Path) -> None:
     cli.pip_conf.parent.mkdir(parents=True)
     before = b"# mine\r\n[global]\r\nno-color = true\r\n"
@@ -72,7 +74,7 @@ def test_from_nothing_to_a_package_and_back(cli: Cli, upstream: Upstream, tmp_pa
     assert files_below(tmp_path) == untouched
 
 
-@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE], indirect=True)
+@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE, NERDCTL_BRIDGE], indirect=True)
 def test_a_second_up_changes_nothing_and_says_so(cli: Cli) -> None:
     assert cli.up("--json").data["server"] == "created"
     before = cli.run("status", "--json").data
@@ -85,9 +87,14 @@ def test_a_second_up_changes_nothing_and_says_so(cli: Cli) -> None:
     assert {path: path.read_bytes() for path in files} == files
     plan = cli.run("plan", *cli.up_words()[1:], "--json")
     assert (plan.code, plan.data["changes"]) == (0, [])
+    # An engine's client may take longer to start than all else; `info` is for engines that may be rootless.
+    look = ["version", "container inspect"] if cli.engine != "process" else []
+    for words in (cli.up_words(), ("plan", *cli.up_words()[1:])):
+        assert [call for call in cli.calls(*words) if call != "info"] == look
+    assert cli.calls("status") == look[1:]
 
 
-@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE], indirect=True)
+@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE, NERDCTL_BRIDGE], indirect=True)
 def test_uploads_survive_every_kind_of_stop_and_change(cli: Cli, tmp_path: Path) -> None:
     from tests.upstream import make_wheel
 
@@ -141,7 +148,7 @@ def cli_pip() -> tuple[str, ...]:
     return (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-cache-dir")
 
 
-@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE], indirect=True)
+@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE, NERDCTL_BRIDGE], indirect=True)
 def test_a_failed_up_leaves_what_was_there_before(cli: Cli) -> None:
     # From nothing: nothing stays.
     failed = cli.up("--timeout", "1", "--set", "server.threads=0")
@@ -176,7 +183,7 @@ def test_a_failed_first_up_removes_what_it_made(cli: Cli) -> None:
     assert not cli.pip_conf.exists()
 
 
-@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE], indirect=True)
+@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE, NERDCTL_BRIDGE], indirect=True)
 def test_what_status_says_fits_the_contract(cli: Cli) -> None:
     absent = cli.run("status", "--json")
     assert (absent.code, absent.data["state"]) == (6, "absent")
@@ -195,7 +202,7 @@ def test_what_status_says_fits_the_contract(cli: Cli) -> None:
     assert done.data["server_uuid"] == uuid
 
 
-@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE], indirect=True)
+@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE, NERDCTL_BRIDGE], indirect=True)
 def test_drift_is_told_and_mended(cli: Cli) -> None:
     import httpx
 
@@ -222,7 +229,7 @@ def test_drift_is_told_and_mended(cli: Cli) -> None:
     assert (config["result"]["volatile"], config["result"]["title"]) == (False, "by hand")
 
 
-@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE], indirect=True)
+@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE, NERDCTL_BRIDGE], indirect=True)
 def test_nothing_shows_the_password(cli: Cli) -> None:
     up = cli.up("--debug")
     assert up.code == 0, up.err
@@ -255,7 +262,7 @@ def test_nothing_shows_the_password(cli: Cli) -> None:
     assert stat.S_IMODE(holders[0].stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE], indirect=True)
+@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE, NERDCTL_BRIDGE], indirect=True)
 def test_modes_are_tight_under_any_umask(cli: Cli) -> None:
     before = os.umask(0)
     try:
@@ -271,7 +278,7 @@ def test_modes_are_tight_under_any_umask(cli: Cli) -> None:
     assert loose == []
 
 
-@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE], indirect=True)
+@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE, NERDCTL_BRIDGE], indirect=True)
 def test_the_server_lets_no_stranger_in(cli: Cli) -> None:
     import httpx
 
@@ -283,7 +290,7 @@ def test_the_server_lets_no_stranger_in(cli: Cli) -> None:
         assert (config["acl_toxresult_upload"], config["mirror_whitelist"]) == ([], [])
 
 
-@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE], indirect=True)
+@pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE, NERDCTL_BRIDGE], indirect=True)
 def test_logs(cli: Cli) -> None:
     assert cli.up("--no-pip").code == 0
     everything = cli.run("logs").out.splitlines()
