@@ -130,6 +130,10 @@ class Front:
         self._run.mkdir(mode=0o700)
         Private.of(serverdir).access_log.parent.mkdir(mode=0o700, exist_ok=True)
         self.socket = _socket_path(self._run)
+        self.inner = socket.socket(socket.AF_UNIX)
+        """Where devpi is to listen, and what nginx asks meanwhile waits."""
+        self.inner.bind(str(self.socket))
+        self.inner.listen(BACKLOG)
         self._config = self._run / "nginx.conf"
         write_private(self._config, self._render(request_timeout=request_timeout, files=files))
         self._test()
@@ -164,7 +168,7 @@ class Front:
             raise Unusable(f"nginx refuses its configuration: {' '.join(told.stderr.split())[-500:]}")
 
     def start(self) -> None:
-        """Start nginx as soon as devpi listens, in a thread that stays: the kernel ties a child to its thread."""
+        """Start nginx, in a thread that stays: the kernel ties a child to its thread."""
         threading.Thread(target=self._keep, name="front", daemon=True).start()
 
     def quit(self) -> None:
@@ -190,7 +194,6 @@ class Front:
         shutil.rmtree(self._run, ignore_errors=True)
 
     def _keep(self) -> None:
-        self._wait_for_devpi()
         failures, pause = 0, FIRST_PAUSE
         while not self._stopping:
             started = time.monotonic()
@@ -216,13 +219,6 @@ class Front:
         except OSError as error:
             return f"can't be started: {error.strerror}"
         return "was to end" if child is None else f"ended with exit code {self._wait(child)}"
-
-    def _wait_for_devpi(self) -> None:
-        while not self._stopping:
-            with contextlib.closing(socket.socket(socket.AF_UNIX)) as probe, contextlib.suppress(OSError):
-                probe.connect(str(self.socket))
-                return
-            time.sleep(0.02)
 
     def _spawn(self) -> subprocess.Popen[bytes] | None:
         """A new nginx; None once it is to stop."""

@@ -137,7 +137,7 @@ def _serve_on(
     try:
         secretfiles.ensure_keys(private)
         first = prepare.needs_first_boot(serverdir, private)
-        # Before devpi is loaded: hashing needs 64 MiB for a moment.
+        # Before devpi is loaded: hashing may need 64 MiB for a moment.
         pwhash = _first_password(serverdir, private) if first else ""
         from devpi_server.main import Fatal
 
@@ -218,11 +218,13 @@ def _plugins(*, web: bool) -> PluginManager:
 
 def _first_password(serverdir: Path, private: Private) -> str:
     """Clear what an earlier first boot may have begun, and choose root's password; its hash."""
-    from devpi_server.auth import hash_password
-
     prepare.start_over(serverdir, private)
     known = secretfiles.read_text(private.root_password)
-    return str(hash_password(known or secretfiles.new_password(private.root_password)))
+    if known is None:
+        return passwords.hash_random(secretfiles.new_password(private.root_password))
+    from devpi_server.auth import hash_password
+
+    return str(hash_password(known))  # somebody may have chosen it
 
 
 def _first_boot(serverdir: Path, private: Private, plugins: PluginManager, pwhash: str) -> None:
@@ -264,6 +266,9 @@ def _devpi(
         config.waitress_info["addresses"].append(
             f"http://{options.host}:{options.port}, by nginx {front.nginx.version}"
         )
+        # nginx needs as long to start as devpi needs to go on from here, and what it asks meanwhile waits.
+        config.waitress_info["kwargs"].pop("unix_socket")
+        config.waitress_info["kwargs"]["sockets"] = [front.inner]
         front.start()
     else:
         for listener in listeners:
@@ -295,10 +300,10 @@ def _words(options: argparse.Namespace, serverdir: Path, private: Private, front
     if front is None:
         words += ["--host", options.host, "--port", str(options.port)]
     else:
-        # This host and port, which are devpi's defaults, mean none where there is a socket. It is ours alone, so
+        # This host and port, which are devpi's defaults, mean none where there is a socket. That is ours alone, so
         # whoever speaks there is nginx; a connection lasts for one answer, and a crowd must not be turned away.
         words += ["--host", "localhost", "--port", "3141", "--unix-socket", str(front.socket)]
-        words += ["--unix-socket-perms", "600", "--connection-limit", "500"]
+        words += ["--connection-limit", "500"]
         words += ["--trusted-proxy", "*", "--trusted-proxy-headers", "x-forwarded-for x-forwarded-proto"]
     words += ["--secretfile", str(private.secret), *_CHEAP, "--restrict-modify", "root"]
     words += ["--request-timeout", str(options.request_timeout), "--threads", str(options.threads)]
@@ -325,9 +330,9 @@ def _adopt(xom: Any, private: Private) -> None:
         with xom.keyfs.write_transaction():
             root = xom.model.get_user("root")
             if root is None:  # a devpi-init that was killed
-                xom.model.create_user("root", candidate)
+                xom.model.create_user("root", None, pwhash=passwords.hash_random(candidate))
             else:
-                root.modify(password=candidate)
+                root.modify(pwhash=passwords.hash_random(candidate))
     if empty or done:
         private.next_root_password.replace(private.root_password)
         secretfiles.sync(private.directory)

@@ -181,7 +181,9 @@ def test_its_health_is_that_of_the_port_that_it_serves(boxed: Boxed) -> None:
 def test_a_crowd_of_wrong_passwords_does_not_kill_it(boxed: Boxed) -> None:
     boxed.run(options=(user(),))
     server = boxed.server.wait()
-    wrong = {"X-Devpi-Auth": base64.b64encode(b"root:wrong").decode()}
+    # Of a password that somebody chose: checking it takes 64 MiB.
+    assert request(server.port, "PUT", "/alice", body={"password": "correct horse"}, headers=server.auth)[0] == 201
+    wrong = {"X-Devpi-Auth": base64.b64encode(b"alice:wrong").decode()}
 
     def ask(_: int) -> int:
         return request(server.port, "GET", "/+api", headers=wrong)[0]

@@ -381,6 +381,24 @@ def test_a_port_that_is_taken_is_told_in_a_line(used: Server) -> None:
     assert str(used.port) in told[0]
 
 
+def test_logging_in_as_root_takes_no_memory_that_a_chosen_password_takes(used: Server) -> None:
+    process = used.start().process
+    assert process is not None
+
+    def most() -> int:
+        """MiB that it had at its worst moment (proc(5))."""
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) // 1024
+
+    at_start = most()
+    assert login(used.port, used.password)[0] == 200
+    after_root = most()
+    body = {"user": "alice", "password": "correct horse"}
+    assert request(used.port, "POST", "/+login", body=body)[0] == 200
+    assert after_root - at_start < 32
+    assert most() - after_root > 32
+
+
 # Adoption of data that was made without us
 
 

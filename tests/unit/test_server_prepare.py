@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
 import socket
 import sqlite3
 import stat
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from deployer.server import prepare
-from deployer.server.passwords import OneAtATime
+from deployer.server.passwords import OneAtATime, hash_random
 from deployer.server.refusal import DAMAGED, TAKEN, UNSAFE, Refusal
 from deployer.server.run import _Masking, bind
 from deployer.server.secretfiles import Private, ensure_keys, new_password, read_text, write_private
@@ -251,3 +252,13 @@ def test_passwords_wait_for_each_other() -> None:
     for thread in threads:
         thread.join()
     assert context.most == 1
+
+
+def test_only_a_drawn_password_is_hashed_without_stretching() -> None:
+    auth = pytest.importorskip("devpi_server.auth", reason="devpi-server is not installed here")
+    context = OneAtATime(auth.pwd_context)
+    drawn, chosen = secrets.token_urlsafe(32), "correct horse"
+    assert context.verify_and_update(drawn, hash_random(drawn)) == (True, None)
+    assert context.verify_and_update("wrong", hash_random(drawn)) == (False, None)
+    assert "m=8," not in context.hash(chosen)
+    assert context.verify_and_update(chosen, context.hash(chosen)) == (True, None)
