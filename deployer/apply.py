@@ -169,6 +169,10 @@ def build_own(plan: ImagePlan, engine: Engine, *, env: dict[str, str], on_line: 
     settings = PipSettings(**pip.build_settings(pip.read_config(env), ours=is_ours))
     with TemporaryDirectory(prefix="deployer-build-") as directory:
         request = prepare(
-            Path(directory), base=plan.base or DEFAULT_BASE, pip=settings, secrets_ok=engine.can_build_with_secrets()
+            Path(directory),
+            base=plan.base or DEFAULT_BASE,
+            pip=settings,
+            secrets_ok=engine.can_build_with_secrets(),
+            major=plan.major,
         )
         return engine.build(request, on_line)

@@ -36,6 +36,7 @@ class DataFacts:
     parent_writable: bool = True
     free_bytes: int = 1 << 40
     free_inodes: int = 1 << 20
+    layout: str = ""  # the first number of .serverversion; empty when there is none that can be read
 
 
 @dataclass(frozen=True, kw_only=True)

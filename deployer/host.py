@@ -13,7 +13,7 @@ from pathlib import Path
 from deployer.facts import Ceiling, Content, DataFacts, PortFacts
 
 # What devpi-server, or our own start-up, leaves in a server directory.
-_DEVPI_MARKS = frozenset({".nodeinfo", ".serverversion", ".sqlite", ".deployer"})
+_DEVPI_MARKS = frozenset({".nodeinfo", ".serverversion", ".sqlite", ".sqlite_alchemy", ".deployer"})
 # Litter of file systems and desktops in a directory that is empty to its owner.
 _NOTHING = frozenset({"lost+found", ".DS_Store"})
 _PROXY_VARIABLES = (
@@ -54,6 +54,7 @@ def data_facts(path: Path) -> DataFacts:
         uid=status.st_uid,
         gid=status.st_gid,
         mode=stat.S_IMODE(status.st_mode),
+        layout=_layout(path),
         **common,  # type: ignore[arg-type]
     )
 
@@ -68,6 +69,13 @@ def _content(path: Path, status: os.stat_result) -> Content:
     if not names:
         return Content.EMPTY
     return Content.DEVPI if names & _DEVPI_MARKS else Content.FOREIGN
+
+
+def _layout(path: Path) -> str:
+    try:
+        return (path / ".serverversion").read_text(encoding="utf-8", errors="replace")[:40].strip().partition(".")[0]
+    except OSError:
+        return ""
 
 
 def port_facts(bind: IPv4Address | IPv6Address, number: int, *, held_by_us: bool = False) -> PortFacts:

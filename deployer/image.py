@@ -22,7 +22,10 @@ from deployer.spec import LABEL_BUILD, BuildRequest
 
 DEFAULT_BASE = "python:3.13.9-slim-bookworm"
 """Any image with Python 3.11 or newer and its venv module will do."""
-LOCKS = ("build-requirements.txt", "requirements.txt")
+BUILD_LOCK = "build-requirements.txt"
+LOCKS = {"6": "requirements-6.txt", "7": "requirements-7.txt"}
+"""Of each major version of devpi-server that our image can have: what is installed, in ``templates/image``."""
+DEFAULT_MAJOR = "6"
 PYTHON = "/opt/deployer/bin/python"
 """The interpreter of the server in our image (``templates/image/Dockerfile.j2``)."""
 REPOSITORY = "localhost/deployer-devpi"
@@ -48,17 +51,17 @@ class PipSettings:
 
 
 @cache
-def server_version() -> str:
+def server_version(major: str = DEFAULT_MAJOR) -> str:
     """The version of devpi-server that is locked for the image."""
-    found = _LOCKED.search((templates_dir() / "image" / "requirements.txt").read_text(encoding="utf-8"))
+    found = _LOCKED.search((templates_dir() / "image" / LOCKS[major]).read_text(encoding="utf-8"))
     if found is None:
-        raise AssertionError("templates/image/requirements.txt locks no devpi-server")
+        raise AssertionError(f"templates/image/{LOCKS[major]} locks no devpi-server")
     return found.group(1)
 
 
-def reference() -> str:
+def reference(major: str = DEFAULT_MAJOR) -> str:
     """The name of our image, with the version of the server that is in it."""
-    return f"{REPOSITORY}:{server_version()}"
+    return f"{REPOSITORY}:{server_version(major)}"
 
 
 def _sources() -> tuple[tuple[str, Path], ...]:
@@ -68,17 +71,22 @@ def _sources() -> tuple[tuple[str, Path], ...]:
     return tuple((str(Path("deployer") / path.relative_to(_PACKAGE)), path) for path in files)
 
 
-def build_digest(base: str) -> str:
+def _locks(major: str) -> tuple[tuple[str, Path], ...]:
+    """The lock files, by their names in the context."""
+    templates = templates_dir() / "image"
+    return ((BUILD_LOCK, templates / BUILD_LOCK), ("requirements.txt", templates / LOCKS[major]))
+
+
+def build_digest(base: str, major: str = DEFAULT_MAJOR) -> str:
     """Digest of everything that an image on ``base`` (empty: the default one) is built from."""
     digest = hashlib.sha256((base or DEFAULT_BASE).encode())
-    templates = templates_dir() / "image"
-    named = (("Dockerfile", templates / "Dockerfile.j2"), *((name, templates / name) for name in LOCKS))
+    named = (("Dockerfile", templates_dir() / "image" / "Dockerfile.j2"), *_locks(major))
     for name, path in (*named, *_sources()):
         digest.update(f"\0{name}\0".encode() + path.read_bytes())
     return digest.hexdigest()
 
 
-def dockerfile(*, base: str, cert: bool, secret: bool) -> str:
+def dockerfile(*, base: str, cert: bool, secret: bool, major: str = DEFAULT_MAJOR) -> str:
     """The build file; ``cert``: there is a CA bundle in the context, ``secret``: pip.conf is a build secret."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -90,10 +98,12 @@ def dockerfile(*, base: str, cert: bool, secret: bool) -> str:
     )
     environment.filters["json"] = json.dumps
     template = environment.get_template("image/Dockerfile.j2")
-    return template.render(base=base, cert=cert, secret=secret, version=server_version())
+    return template.render(base=base, cert=cert, secret=secret, version=server_version(major))
 
 
-def prepare(directory: Path, *, base: str, pip: PipSettings, secrets_ok: bool) -> BuildRequest:
+def prepare(
+    directory: Path, *, base: str, pip: PipSettings, secrets_ok: bool, major: str = DEFAULT_MAJOR
+) -> BuildRequest:
     """Write the build context to ``directory`` (empty, and ours alone).
 
     ``secrets_ok``: the engine can give a build step a file that stays in no layer. Raises Refused where an index with
@@ -111,9 +121,9 @@ def prepare(directory: Path, *, base: str, pip: PipSettings, secrets_ok: bool) -
         target = context / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-    for name in LOCKS:
-        shutil.copyfile(templates_dir() / "image" / name, context / name)
-    text = dockerfile(base=base, cert=bool(pip.cert), secret=pip.secret)
+    for name, path in _locks(major):
+        shutil.copyfile(path, context / name)
+    text = dockerfile(base=base, cert=bool(pip.cert), secret=pip.secret, major=major)
     (context / "Dockerfile").write_text(text, encoding="utf-8")
     if pip.cert:
         try:
@@ -124,9 +134,9 @@ def prepare(directory: Path, *, base: str, pip: PipSettings, secrets_ok: bool) -
             ) from None
     return BuildRequest(
         context=context,
-        tag=reference(),
+        tag=reference(major),
         build_args=_build_args(pip),
-        labels=((LABEL_BUILD, build_digest(base if base != DEFAULT_BASE else "")),),
+        labels=((LABEL_BUILD, build_digest(base if base != DEFAULT_BASE else "", major)),),
         secrets=_secrets(directory, pip),
     )
 

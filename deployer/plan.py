@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from deployer.errors import ConflictError, DeployerError, Refused
+from deployer.errors import ConflictError, DeployerError, EngineError, Refused
 from deployer.facts import Content, DataFacts, Facts
 from deployer.network import Network, choose, proxied
 from deployer.order import merged, warning
@@ -38,6 +38,10 @@ CONTAINER_UID = 3141
 """Who owns the data directory when root deploys: nobody that a distribution has, and never root."""
 OWN_MEMORY = "256m"
 """What our own image lives within, with room: it needs about 80 MiB, and 64 more for each password that it checks."""
+LAYOUTS = {"4": "6", "5": "7"}
+"""The major version of devpi-server that has a layout of the server directory, which no other one takes."""
+EXTRAS = {"6": "server", "7": "server7"}
+"""What to install for a process of each major version."""
 METRICS_PORT = 9141
 """Where the server in our image listens for Prometheus, if at all."""
 CA_TARGET = "/etc/deployer/ca.pem"
@@ -97,6 +101,7 @@ class ImagePlan:
     ref: str
     own: bool
     base: str = ""  # empty = the default base
+    major: str = "6"  # of the devpi-server in it
     build: str = ""
     digest: str = ""
 
@@ -158,8 +163,10 @@ def plan(profile: Profile, facts: Facts, *, name: str, profile_name: str, moving
     """
     _check_safe(profile, facts)
     network = choose(profile, facts, profile_name=profile_name)
+    _check_server(profile, facts)
     data = _data(profile, facts)
     _check_owner(facts, name=name)
+    _check_layout(profile, facts)
     if not moving:
         _check_place(facts.current, data, choice=profile.data)
     _check_port(facts, network.mode)
@@ -271,6 +278,40 @@ def _check_safe(profile: Profile, facts: Facts) -> None:
     if refusals:
         (cause, cure), *others = refusals
         raise Refused(cause, hint=cure, details=tuple(f"also: {more} ({hint})" for more, hint in others))
+
+
+def _check_server(profile: Profile, facts: Facts) -> None:
+    """A process is the devpi-server that is installed, and an environment has one."""
+    wanted, found = profile.server.version, facts.engine.version
+    if facts.engine.name is not EngineName.PROCESS or found.partition(".")[0] == wanted:
+        return
+    raise EngineError(
+        f"the profile wants devpi-server {wanted}, and {found} is installed beside deployer",
+        hint=f"use an environment with 'deployer[{EXTRAS[wanted]}]', or a container engine, or set server.version",
+    )
+
+
+def _check_layout(profile: Profile, facts: Facts) -> None:
+    """Our server would refuse data of another major version: so it is, before what runs on it is stopped."""
+    wanted, maker = profile.server.version, _maker(facts)
+    if profile.image.ref or not maker or maker == wanted:
+        return
+    where = facts.data.path if facts.data is not None else profile.data
+    raise Refused(
+        f"{where} holds data of devpi-server {maker}, and the profile wants devpi-server {wanted}, which does not "
+        "convert it; nothing was touched",
+        hint=f'stay with server.version: "{maker}", or export it with devpi-server {maker} and import it into a new '
+        "directory",
+    )
+
+
+def _maker(facts: Facts) -> str:
+    """The major version of devpi-server that the data is of; empty when that is not known."""
+    if facts.data is not None:
+        return LAYOUTS.get(facts.data.layout, "")
+    current = facts.current  # what a volume holds only a server on it can tell, and ours has its version in its name
+    ours = current is not None and current.ours and facts.image_ref.partition(":")[0] == current.image.partition(":")[0]
+    return current.image.partition(":")[2].partition(".")[0] if ours and current is not None else ""
 
 
 def _check_owner(facts: Facts, *, name: str) -> None:
@@ -403,6 +444,7 @@ def _image(profile: Profile, facts: Facts) -> ImagePlan | None:
         ref=facts.image_ref,
         own=True,
         base=profile.image.base,
+        major=profile.server.version,
         build=facts.image_build,
         digest=profile.image.digest,
     )

@@ -172,8 +172,8 @@ def gather(
         proxies=proxies(os.environ),
         upstream=upstream.value if upstream else "",
         upstream_source=upstream.source if upstream else "",
-        image_ref=reference(),
-        image_build=build_digest(profile.image.base),
+        image_ref=reference(profile.server.version),
+        image_build=build_digest(profile.image.base, profile.server.version),
         version=__version__,
         resolv_conf=routes.resolv_conf(),
     )

@@ -122,7 +122,7 @@ class Image(Model):
 
 
 class Server(Model):
-    version: Literal["6"] = "6"
+    version: Literal["6", "7"] = "6"
     web: bool = False
     request_timeout: Whole = Field(30, ge=1, le=3600)
     offline: bool = False

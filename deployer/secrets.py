@@ -46,10 +46,12 @@ class Secret:
 
 
 def generate() -> Secret:
-    """A fresh random secret of 256 bits, URL-safe."""
+    """A fresh random secret of 256 bits, URL-safe, that no program takes for an option when it stands alone."""
     from secrets import token_urlsafe
 
-    return Secret(token_urlsafe(32))
+    while (text := token_urlsafe(32)).startswith("-"):
+        pass
+    return Secret(text)
 
 
 def mask_url(text: str) -> str:

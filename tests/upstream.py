@@ -254,7 +254,11 @@ class Upstream:
             for known in found
         ]
         if as_json:
-            files = [{"filename": name, "url": path, "hashes": {"sha256": digest}} for name, path, digest in links]
+            # Version 1.1 says the size of each file (PEP 700).
+            files = [
+                {"filename": name, "url": path, "hashes": {"sha256": digest}, "size": len(known.content)}
+                for known, (name, path, digest) in zip(found, links, strict=True)
+            ]
             versions = list(dict.fromkeys(known.version for known in found))
             return json.dumps(
                 {"meta": {"api-version": "1.1"}, "name": project, "versions": versions, "files": files}

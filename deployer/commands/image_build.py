@@ -30,7 +30,8 @@ def run(options: Options, ui: UI) -> Result:
     if profile.engine == "process":
         raise UsageError("--engine process needs no image")
     engine = detect(profile.engine).engine
-    plan = ImagePlan(ref=reference(), own=True, base=profile.image.base, build=build_digest(profile.image.base))
+    base, major = profile.image.base, profile.server.version
+    plan = ImagePlan(ref=reference(major), own=True, base=base, build=build_digest(base, major), major=major)
     with ui.working("image", plan.ref) as progress:
         image = build_own(plan, engine, env=dict(os.environ), on_line=progress)
     ui.step("image", f"{plan.ref} {image.id[:19]} ({engine.name})")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from devpi_server import __version__ as devpi_version
 from pyramid.tweens import EXCVIEW, INGRESS
@@ -16,10 +16,14 @@ from deployer.server.changes import Changelog
 from deployer.server.client import Client
 from deployer.server.gate import Gate
 from deployer.server.indexes import Indexes
+from deployer.server.installed import inside
 from deployer.server.offline import Switch
 from deployer.server.pages import PageStore
 from deployer.server.secretfiles import Private
 from deployer.server.upstreams import Upstreams
+
+if TYPE_CHECKING:
+    from devpi_server.keyfs import KeyChangeEvent
 
 LOGGING = "devpi_server.views.tween_request_logging"
 TRANSACTION = "devpi_server.views.tween_keyfs_transaction"
@@ -28,7 +32,6 @@ STORE = "deployer.pages"
 """Where Pyramid's registry has the page store, for other plugins."""
 UNSENT = 256 * 1024
 """Bytes of one answer that may wait in memory for its client."""
-_CHANGED = ("USER", "PROJSIMPLELINKS", "PROJVERSION", "PROJNAMES")
 
 
 def put_in_place(pyramid_config: Any, known: credentials.Credentials) -> None:
@@ -71,9 +74,13 @@ def put_in_place(pyramid_config: Any, known: credentials.Credentials) -> None:
     pyramid_config.add_tween("deployer.server.assemble.gate_factory", over=LOGGING, under=INGRESS)
     pyramid_config.add_tween("deployer.server.gate.note_transaction", over=EXCVIEW, under=TRANSACTION)
     pyramid_config.registry[gate_factory] = gate
-    for name in _CHANGED:
+
+    def on_change(_event: KeyChangeEvent) -> None:
         # For what devpi commits without a request: a page that came after its client was gone.
-        xom.keyfs.notifier.on_key_change(name, lambda _event: store.catch_up())
+        store.catch_up()
+
+    for name in inside().OF_PAGES:
+        xom.keyfs.notifier.on_key_change(name, on_change)
     threading.Thread(target=store.watch, name="pages", daemon=True).start()
 
 
@@ -92,5 +99,5 @@ def _words(pyramid_config: Any) -> dict[str, Any]:
         "uuid": config.nodeinfo["uuid"],
         "offline": config.offline_mode,
         "absolute_urls": config.args.absolute_urls,
-        "core_metadata": config.args.enable_core_metadata,
+        "core_metadata": getattr(config.args, "enable_core_metadata", True),
     }

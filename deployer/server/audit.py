@@ -12,6 +12,7 @@ from typing import Any
 from devpi_server.normalized import normalize_name
 from pyramid.httpexceptions import HTTPBadRequest, HTTPNotFound
 
+from deployer.server.installed import inside, installed
 from deployer.server.ordered import TYPE, Priority
 
 ROUTE = "/+deployer/names"
@@ -39,9 +40,8 @@ def names(request: Any) -> dict[str, Any]:
 
 
 def _known(stage: Any) -> Iterable[str]:
-    found: Iterable[str] = (
-        stage.key_projects.get() if stage.ixconfig["type"] == "mirror" else stage.list_projects_perstage()
-    )
+    is_mirror = stage.ixconfig["type"] == installed().mirror
+    found: Iterable[str] = inside().served(stage) if is_mirror else stage.list_projects_perstage()
     return found
 
 
@@ -51,6 +51,5 @@ def _told(stage: Any, below: list[Any], name: str, holders: list[str]) -> dict[s
         links = stage.get_simplelinks(name)
     except stage.UpstreamError:
         links = ()
-    # The path of a file begins with the index that it is from.
-    served = sorted({"/".join(str(link.path).split("/")[:2]) for link in links})
+    served = sorted({inside().origin(link) for link in links})
     return {"name": name, "known_in": holders, "owner": next(filter(None, owners), None), "served_by": served}

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from devpi_server.log import threadlog
-from devpi_server.mirror import MirrorStage
 
-from deployer.server.refusal import UNSAFE, Refusal
+from deployer.server.installed import inside
+from deployer.server.refusal import unfit
 
-PROPERTY = "mirror_url_authorization_header"
 _Stamp = tuple[int, int, int]
 
 
@@ -84,16 +83,13 @@ def parse(text: str) -> dict[str, str]:
 
 def install(known: Credentials) -> None:
     """Have every mirror send what ``known`` has for it. Raises Refusal when devpi does it in another way."""
-    own = getattr(MirrorStage, PROPERTY, None)
+    mirror, name, address = inside().MirrorStage, inside().AUTHORIZATION, inside().address
+    own = getattr(mirror, name, None)
     if not isinstance(own, property) or own.fget is None:
-        raise Refusal(
-            "this devpi-server gives credentials to its upstreams in another way",
-            cure="run the version of devpi-server that deployer names",
-            code=UNSAFE,
-        )
+        raise unfit("gives credentials to its upstreams in another way")
     inherited = own.fget
 
     def header(self: Any) -> str | None:
-        return known.header(self.mirror_url_without_auth.url) or inherited(self)
+        return known.header(address(self)) or inherited(self)
 
-    setattr(MirrorStage, PROPERTY, property(header))
+    setattr(mirror, name, property(header))

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from devpi_common.url import URL
-from devpi_server.mirror import ProjectNamesCache, ProjectUpdateCache
 from pyramid.authentication import b64encode
 
+from deployer.server.installed import inside, installed
 from deployer.server.upstreams import Upstream, Upstreams, origin_of
 
 RETRY = 5.0
@@ -80,15 +80,16 @@ class Indexes:
         with keyfs.read_transaction() as transaction:
             self._at = transaction.at_serial
             for user in self._xom.model.get_userlist():
-                for index, told in (user.key.get().get("indexes") or {}).items():
+                for index, told in inside().configured(user).items():
                     self._add(f"{user.name}/{index}", told)
 
     def _add(self, name: str, told: Mapping[str, Any]) -> None:
         self._bases[name] = tuple(told.get("bases") or ())
-        if told.get("type") == "mirror" and told.get("mirror_url"):
-            url: Any = URL(told["mirror_url"])
+        here = installed()
+        if told.get("type") == here.mirror and told.get(here.url):
+            url: Any = URL(told[here.url])
             url = url.asdir()
-            expiry = float(told.get("mirror_cache_expiry", self._xom.config.mirror_cache_expiry))
+            expiry = float(told.get(here.expiry, getattr(self._xom.config, here.expiry)))
             credentials = None
             if url.username or url.password:
                 pair = f"{url.username or ''}:{url.password or ''}".encode()
@@ -101,7 +102,9 @@ class Indexes:
         return float(self._times(mirror).get_timestamp(project))
 
     def _times(self, mirror: Mirror) -> Any:
-        return self._xom.setdefault_singleton(mirror.name, "project_retrieve_times", factory=ProjectUpdateCache)
+        return self._xom.setdefault_singleton(
+            mirror.name, "project_retrieve_times", factory=inside().ProjectUpdateCache
+        )
 
     def is_fresh(self, mirror: Mirror, project: str) -> bool:
         """Whether devpi answers for ``project`` without asking the upstream."""
@@ -136,7 +139,7 @@ class Indexes:
         return self.was_asked(mirror, project, began=began) and not self.is_fresh(mirror, project)
 
     def _has_names(self, mirror: Mirror) -> bool:
-        names = self._xom.setdefault_singleton(mirror.name, "projectnames", factory=ProjectNamesCache)
+        names = self._xom.setdefault_singleton(mirror.name, "projectnames", factory=inside().ProjectNamesCache)
         return not names.is_expired(mirror.expiry)
 
     def upstream(self, mirror: Mirror) -> Upstream:

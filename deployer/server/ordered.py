@@ -10,7 +10,7 @@ an ordered index a project is served by one base only:
 
 What an ordered index refuses is refused also to the indexes that inherit from it. devpi itself asks an index only for
 filters of its own, after every base was asked: so this narrows the walk over the bases that all of devpi's views of a
-project are made of (``sro`` in its model.py).
+project are made of (``narrow`` in devpi6.py and devpi7.py).
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from devpi_server.model import BaseStage, BaseStageCustomizer, InvalidIndexconfig, ensure_list
 from devpi_server.normalized import normalize_name
 
-from deployer.server.refusal import UNSAFE, Refusal
+from deployer.server.installed import inside, installed
 
 TYPE = "ordered"
 _ENTRY = re.compile(r"(?P<base>[^:/]+/[^:/]+):(?P<pattern>[a-z0-9*]([a-z0-9*-]*[a-z0-9*])?)")
-_WALKS = ("op_sro", "op_sro_check_mirror_whitelist", "get_mirror_whitelist_info")
-"""devpi's methods that go over the bases of an index, each by :meth:`BaseStage.sro`."""
 
 
-class Ordered(BaseStageCustomizer):
-    """devpi's view of the type: its fields. ``owns``: ``user/index:pattern``; ``only_owned``: ``user/index``."""
+class Ordered:
+    """devpi's view of the type, to which it adds a base class: its fields. ``owns``: ``user/index:pattern``;
+    ``only_owned``: ``user/index``."""
+
+    stage: Any
 
     def get_possible_indexconfig_keys(self) -> tuple[str, ...]:
         return ("owns", "only_owned")
@@ -42,7 +42,7 @@ class Ordered(BaseStageCustomizer):
         return [("owns", []), ("only_owned", [])]
 
     def normalize_indexconfig_value(self, key: str, value: Any) -> list[str]:
-        entries = [str(entry) for entry in ensure_list(value)]
+        entries = [str(entry) for entry in inside().ensure_list(value)]
         if key == "only_owned":
             return entries
         return [_checked(entry) for entry in entries]
@@ -51,14 +51,14 @@ class Ordered(BaseStageCustomizer):
         known = {self.stage.name, *newconfig.get("bases", ())}
         named = {entry.partition(":")[0] for entry in newconfig.get("owns", ())} | set(newconfig.get("only_owned", ()))
         if named - known:
-            raise InvalidIndexconfig([f"{', '.join(sorted(named - known))}: not a base of {self.stage.name}"])
+            raise inside().InvalidIndexconfig([f"{', '.join(sorted(named - known))}: not a base of {self.stage.name}"])
 
 
 def _checked(entry: str) -> str:
     base, colon, pattern = entry.partition(":")
     normal = f"{base}{colon}{re.sub(r'[-_.]+', '-', pattern).lower()}"
     if not _ENTRY.fullmatch(normal):
-        raise InvalidIndexconfig([f"{entry!r} is not user/index:pattern"])
+        raise inside().InvalidIndexconfig([f"{entry!r} is not user/index:pattern"])
     return normal
 
 
@@ -157,9 +157,9 @@ def _has(stages: Iterable[Any], project: str) -> bool | None:
 
 
 def _has_itself(stage: Any, project: str) -> bool | None:
-    if stage.ixconfig["type"] != "mirror":
+    if stage.ixconfig["type"] != installed().mirror:
         return bool(stage.has_project_perstage(project))
-    if project in stage.key_projects.get():  # it served it before
+    if inside().has_served(stage, project):
         return True
     if not stage.no_project_list:
         # Without an answer devpi takes a project as not existing, and remembers that.
@@ -177,29 +177,18 @@ def _has_itself(stage: Any, project: str) -> bool | None:
     return True
 
 
-class _Narrowed:
-    """An index as devpi's own methods see it, with those of its bases that may serve what they ask for."""
+def _refused(stage: Any, project: str) -> frozenset[str]:
+    """The indexes, of ``stage`` and all that it inherits from, that do not serve ``project`` through it.
 
-    def __init__(self, stage: Any, stages: list[Any]) -> None:
-        self._stage = stage
-        self._stages = stages
-
-    def sro(self) -> Iterator[Any]:
-        return iter(self._stages)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stage, name)
-
-
-def _narrowed(stage: Any, project: str) -> Any:
-    if stage.ixconfig["type"] == "mirror":
-        return stage
-    transaction = stage.keyfs.tx
+    One request asks several times, and gets one answer.
+    """
+    if stage.ixconfig["type"] == installed().mirror:
+        return frozenset()
     name = str(normalize_name(project))
+    transaction = stage.keyfs.tx
     if getattr(transaction, "write", False):  # in which what was decided can change
         return _decided(stage, name)
-    # One request asks several times, and must get one answer.
-    known: dict[tuple[str, str], Any] = vars(transaction).setdefault("deployer_narrowed", {})
+    known: dict[tuple[str, str], frozenset[str]] = vars(transaction).setdefault("deployer_refused", {})
     if (stage.name, name) not in known:
         known[stage.name, name] = _decided(stage, name)
     return known[stage.name, name]
@@ -207,15 +196,15 @@ def _narrowed(stage: Any, project: str) -> Any:
 
 def serving(stage: Any, project: str) -> tuple[Any, ...]:
     """The index, and all that it inherits from, as far as they may serve the project."""
-    return tuple(_narrowed(stage, project).sro())
+    refused = _refused(stage, project)
+    return tuple(one for one in stage.sro() if one.name not in refused)
 
 
-def _decided(stage: Any, project: str) -> Any:
+def _decided(stage: Any, project: str) -> frozenset[str]:
     stages = list(stage.sro())
     if not any(one.ixconfig["type"] == TYPE for one in stages):
-        return stage
-    refused = verdict(stages, project).refused
-    return _Narrowed(stage, [one for one in stages if one.name not in refused])
+        return frozenset()
+    return verdict(stages, project).refused
 
 
 def _listed(stage: Any, found: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
@@ -246,27 +235,4 @@ def _asked(priority: Priority, groups: Mapping[str, Mapping[str, Any]], base: st
 
 def install() -> None:
     """Have devpi walk over bases in the order that ordered indexes give. Raises Refusal when it can't be had."""
-    if not all(callable(getattr(BaseStage, name, None)) for name in (*_WALKS, "sro")):
-        raise Refusal(
-            "this devpi-server goes over bases in another way than ordered indexes are made for",
-            cure="run the version of devpi-server that deployer names",
-            code=UNSAFE,
-        )
-    if BaseStage.op_sro.__module__ == __name__:
-        return
-    walk, checked, told = (getattr(BaseStage, name) for name in _WALKS)
-
-    def op_sro(self: Any, opname: str, **kw: Any) -> Iterator[tuple[Any, Any]]:
-        if "project" in kw:
-            return iter(walk(_narrowed(self, kw["project"]), opname, **kw))
-        found = walk(self, opname, **kw)
-        return _listed(self, found) if opname == "list_projects_perstage" else iter(found)
-
-    def op_sro_check_mirror_whitelist(self: Any, opname: str, **kw: Any) -> Iterator[tuple[Any, Any]]:
-        return iter(checked(_narrowed(self, kw["project"]), opname, **kw))
-
-    def get_mirror_whitelist_info(self: Any, project: str) -> Any:
-        return told(_narrowed(self, project), project)
-
-    for replacement in (op_sro, op_sro_check_mirror_whitelist, get_mirror_whitelist_info):
-        setattr(BaseStage, replacement.__name__, replacement)
+    inside().narrow(_refused, _listed)

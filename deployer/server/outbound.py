@@ -16,8 +16,9 @@ import httpx
 from devpi_server.views import PyPIView, apiresult
 from pyramid.httpexceptions import HTTPFound
 
+from deployer.server.installed import installed
 from deployer.server.ordered import serving
-from deployer.server.refusal import UNSAFE, Refusal
+from deployer.server.refusal import unfit
 
 NAME = "deployer-outbound"
 _PUSH, _REFRESH = "_push_external", "simple_refresh"
@@ -59,11 +60,7 @@ def install() -> None:
     """Have devpi's views ask first. Raises Refusal when they are made in another way."""
     push, refresh = getattr(PyPIView, _PUSH, None), getattr(PyPIView, _REFRESH, None)
     if not (callable(push) and callable(refresh)):
-        raise Refusal(
-            "this devpi-server pushes releases in another way than the one that is fenced in here",
-            cure="run the version of devpi-server that deployer names",
-            code=UNSAFE,
-        )
+        raise unfit("pushes releases in another way than the one that is fenced in here")
     if push.__module__ == __name__:
         return
 
@@ -91,7 +88,7 @@ def simple_refresh(self: Any) -> Any:
     if request.authenticated_userid is None:
         return apiresult(403, "only users of this server may have an upstream asked again: log in as one")
     for stage in serving(context.stage, context.project):
-        if stage.ixconfig["type"] == "mirror":
+        if stage.ixconfig["type"] == installed().mirror:
             stage.cache_retrieve_times.expire(context.project)
             try:
                 stage.get_simplelinks_perstage(context.project)

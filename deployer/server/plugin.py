@@ -16,6 +16,7 @@ from pluggy import HookimplMarker
 from deployer import __version__
 from deployer.server import assemble, audit, ordered, outbound, secretfiles
 from deployer.server.credentials import Credentials
+from deployer.server.installed import installed
 from deployer.server.secretfiles import Private
 
 hookimpl = HookimplMarker("devpiserver")
@@ -106,5 +107,5 @@ def default_mirror_url() -> str | None:
     """What devpi-server ships as the upstream of ``root/pypi``; None when it no longer says so."""
     from devpi_server import main
 
-    url = getattr(main, "_pypi_ixconfig_default", {}).get("mirror_url")
+    url = getattr(main, "_pypi_ixconfig_default", {}).get(installed().url)
     return url if isinstance(url, str) else None

@@ -15,14 +15,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from deployer.server.installed import KNOWN, installed
 from deployer.server.refusal import DAMAGED, TAKEN, UNSAFE, Refusal
 from deployer.server.secretfiles import PRIVATE, Private, remove, write_private
 
-DATABASE = ".sqlite"
 NODEINFO = ".nodeinfo"
 LAYOUTFILE = ".serverversion"
-LAYOUT = "4"
-"""The layout of the server directory (first number of ``.serverversion``) that devpi-server 6 can run."""
+_DATABASES = tuple(known.database for known in KNOWN)
 
 LOCK_PATIENCE = 2.0
 """Seconds that a server which is just being stopped has to let go of the directory."""
@@ -32,7 +31,6 @@ gigabytes is looked at for so long, and ``check`` reads it to the end."""
 
 # The rollback journal of a transaction that was cut short (sqlite.org/fileformat.html, section 3).
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
-_TABLES = ("kv", "changelog")
 
 
 @contextlib.contextmanager
@@ -46,6 +44,8 @@ def locked(serverdir: Path) -> Iterator[Private]:
     try:
         serverdir.mkdir(parents=True, exist_ok=True, mode=0o700)
         _check_ours(serverdir)
+        if not private.unfinished.exists():
+            _check_layout(serverdir)
         private.directory.mkdir(exist_ok=True, mode=0o700)
         for directory in (serverdir, private.directory):
             if directory.stat().st_mode & 0o077:
@@ -81,7 +81,7 @@ def _lock(descriptor: int) -> bool:
 
 def _check_ours(serverdir: Path) -> None:
     names = {entry.name for entry in os.scandir(serverdir)} - {"lost+found"}
-    if names and not names & {PRIVATE, NODEINFO, LAYOUTFILE, DATABASE}:
+    if names and not names & {PRIVATE, NODEINFO, LAYOUTFILE, *_DATABASES}:
         raise Refusal(
             f"{serverdir} holds files that are not devpi's", cure="use an empty directory for the data", code=UNSAFE
         )
@@ -96,8 +96,7 @@ def repair(serverdir: Path, private: Private, *, seconds: float | None = None) -
     _remove_litter(serverdir)
     if private.unfinished.exists():
         return
-    _check_layout(serverdir)
-    database, nodeinfo = serverdir / DATABASE, serverdir / NODEINFO
+    database, nodeinfo = serverdir / installed().database, serverdir / NODEINFO
     if not (database.exists() or nodeinfo.exists() or any(serverdir.glob("+files/*"))):
         return
     if not database.exists():
@@ -116,13 +115,19 @@ def _remove_litter(serverdir: Path) -> None:
 
 
 def _check_layout(serverdir: Path) -> None:
-    layout = layout_of(serverdir)
-    if layout is not None and layout.partition(".")[0] != LAYOUT:
-        raise Refusal(
-            f"{serverdir} has the layout {layout or 'nothing'}, this server runs layout {LAYOUT}",
-            cure="export it with the devpi-server that made it, and import it into a new directory",
-            code=UNSAFE,
-        )
+    """Raise Refusal for data of another major version than the one that is installed: devpi would not convert it."""
+    layout, here = layout_of(serverdir), installed()
+    number = (layout or "").partition(".")[0]
+    if layout is None or number == here.layout:
+        return
+    maker = next((known.major for known in KNOWN if known.layout == number), None)
+    what = f"data of devpi-server {maker}" if maker else f"data of the layout {layout or 'nothing'}"
+    stay = f'stay with version {maker} (server.version: "{maker}"), or ' if maker else ""
+    raise Refusal(
+        f"{serverdir} holds {what}, and this server is devpi-server {here.major}; nothing was touched",
+        cure=f"{stay}export it with the devpi-server that made it, and import it into a new directory",
+        code=UNSAFE,
+    )
 
 
 def layout_of(serverdir: Path) -> str | None:
@@ -163,7 +168,7 @@ def _check_database(database: Path, private: Private, seconds: float | None) -> 
         ) from None
     if problem:
         raise _damaged(database, private, f"is damaged: {problem}")
-    if not found.issuperset(_TABLES):
+    if not found.issuperset(installed().tables):
         raise _damaged(database, private, "has no data of devpi in it")
 
 
@@ -210,10 +215,11 @@ def needs_first_boot(serverdir: Path, private: Private) -> bool:
 def start_over(serverdir: Path, private: Private) -> None:
     """Clear what an interrupted first boot left: nobody was ever answered from it."""
     write_private(private.unfinished, "")
-    for name in (DATABASE, f"{DATABASE}-journal", NODEINFO, LAYOUTFILE, ".event_serial"):
+    databases = (f"{name}{end}" for name in _DATABASES for end in ("", "-journal"))
+    for name in (*databases, NODEINFO, LAYOUTFILE, ".event_serial"):
         (serverdir / name).unlink(missing_ok=True)
     # devpi-init leaves this file out when the directory is not empty, and ours is in it.
-    write_private(serverdir / LAYOUTFILE, LAYOUT)
+    write_private(serverdir / LAYOUTFILE, installed().layout)
 
 
 def finish_first_boot(private: Private) -> None:
@@ -230,7 +236,7 @@ def check(serverdir: Path) -> dict[str, object]:
     with locked(serverdir) as private:
         clean = not private.running.exists()
         repair(serverdir, private, seconds=threading.TIMEOUT_MAX)
-        database = serverdir / DATABASE
+        database = serverdir / installed().database
         return {
             "serverdir": str(serverdir),
             "initialised": not needs_first_boot(serverdir, private),

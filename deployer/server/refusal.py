@@ -15,3 +15,8 @@ class Refusal(Exception):
         self.cause = cause
         self.cure = cure
         self.code = code
+
+
+def unfit(how: str) -> Refusal:
+    """Of a devpi-server whose code is not as it is known; ``how``: what it does otherwise."""
+    return Refusal(f"this devpi-server {how}", cure="run the version of devpi-server that deployer names", code=UNSAFE)

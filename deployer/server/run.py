@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from deployer.server import metrics, moving, passwords, prepare, secretfiles, statistics
 from deployer.server.front import Front, Nginx, Unusable, end_orphans, tell
+from deployer.server.installed import installed
 from deployer.server.refusal import TAKEN, Refusal
 from deployer.server.secretfiles import Private
 from deployer.server.statistics import Statistics
@@ -307,7 +308,7 @@ def _words(options: argparse.Namespace, serverdir: Path, private: Private, front
         words += ["--trusted-proxy", "*", "--trusted-proxy-headers", "x-forwarded-for x-forwarded-proto"]
     words += ["--secretfile", str(private.secret), *_CHEAP, "--restrict-modify", "root"]
     words += ["--request-timeout", str(options.request_timeout), "--threads", str(options.threads)]
-    words += ["--mirror-cache-expiry", str(options.mirror_cache_expiry)]
+    words += [installed().expiry_option, str(options.mirror_cache_expiry)]
     if options.offline:
         words.append("--offline-mode")
     if options.outside_url:

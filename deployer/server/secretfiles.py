@@ -150,6 +150,7 @@ def ensure_keys(private: Private) -> None:
 
 def new_password(path: Path) -> str:
     """Generate a password and keep it at ``path`` before it is valid anywhere."""
-    password = secrets.token_urlsafe(32)
+    while (password := secrets.token_urlsafe(32)).startswith("-"):
+        pass  # other programs would take it for an option: devpi login root --password ...
     write_private(path, password + "\n")
     return password

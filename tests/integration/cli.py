@@ -58,6 +58,7 @@ class Cli:
     upstream: str = ""
     port: int = field(default_factory=free_port)
     name: str = field(default_factory=lambda: f"deployer-test-{uuid.uuid4().hex[:8]}")
+    python: str = sys.executable
     extra: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -97,7 +98,7 @@ class Cli:
         return [" ".join(word for word in line.split()[:2] if word.isalpha()) for line in lines]
 
     def argv(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "deployer.cli", *words]
+        return [self.python, "-m", "deployer.cli", *words]
 
     def run(self, *words: str, env: Mapping[str, str] | None = None, stdin: str = "", timeout: float = 600) -> Done:
         done = subprocess.run(

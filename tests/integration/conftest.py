@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.contained import BOTH, Contained
-from tests.engines import need
+from tests.engines import REQUIRED, need
 from tests.integration.cli import Cli
 from tests.plain_devpi import PlainDevpi, init
 from tests.server_process import Server
 from tests.upstream import Upstream, make_sdist, make_wheel
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def python7(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An interpreter with deployer and devpi-server 7, as somebody would install them: an environment has one."""
+    where = tmp_path_factory.mktemp("seven") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(where)], check=True, capture_output=True)
+    command = [str(where / "bin/pip"), "install", "--quiet", "--editable", f"{ROOT}[server7]"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    if done.returncode:
+        (pytest.fail if "process" in REQUIRED else pytest.skip)(f"devpi-server 7 can't be installed: {done.stderr}")
+    return str(where / "bin/python")
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
-"""What tests of a deployment are held on: each engine, with one deployment for all tests of a module."""
+"""What tests of a deployment are held on: each engine and each version of our own server, with one deployment for all
+tests of a module."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +15,43 @@ import yaml
 from tests.engines import BASE, need
 from tests.integration.cli import Cli
 
-ENGINES = [
-    pytest.param("process", marks=pytest.mark.server),
-    pytest.param("docker", marks=pytest.mark.docker),
-]
+
+@dataclass(frozen=True)
+class Kind:
+    engine: str
+    server: str = "6"
+
+    def __str__(self) -> str:
+        return f"{self.engine}-{self.server}"
+
+
+def _param(kind: Kind) -> Any:
+    marks = {"process": pytest.mark.server, "docker": pytest.mark.docker}
+    return pytest.param(kind, id=str(kind), marks=marks[kind.engine])
+
+
+ENGINES = [_param(Kind("process")), _param(Kind("docker"))]
+DEPLOYMENTS = [*ENGINES, _param(Kind("process", "7")), _param(Kind("docker", "7"))]
 
 
 @contextmanager
-def deployed(engine: str, home: Path, profile: dict[str, Any], **extra: str) -> Iterator[Cli]:
-    """A deployment of ``profile`` on ``engine``, for as long as the context lasts. A container shares this host's
-    network, so that it reaches the upstreams of tests at the same addresses as a process does."""
-    need(engine)
+def deployed(request: pytest.FixtureRequest, home: Path, profile: dict[str, Any], **extra: str) -> Iterator[Cli]:
+    """A deployment of ``profile``, of the kind that is the fixture's parameter, for as long as the context lasts.
+
+    A container shares this host's network, so that it reaches the upstreams of tests where a process reaches them.
+    """
+    kind: Kind = request.param
+    need(kind.engine)
     home.chmod(0o755)  # the container's user goes through it
     path = home / "team.yaml"
-    cli = Cli(home=home, engine=engine, extra={"DEPLOYER_PROFILE": str(path), **extra})
-    where = {"engine": engine, "data": str(cli.data), "image": {"base": BASE}}
+    cli = Cli(home=home, engine=kind.engine, extra={"DEPLOYER_PROFILE": str(path), **extra})
+    if kind == Kind("process", "7"):
+        cli.python = request.getfixturevalue("python7")  # a process is the devpi-server that is installed
+    where = {"engine": kind.engine, "data": str(cli.data), "image": {"base": BASE}}
     network = {"port": cli.port, "mode": "host"}
-    path.write_text(yaml.safe_dump({"extends": "default", **where, "network": network, **profile}))
+    server = {"version": kind.server, **profile.get("server", {})}
+    whole = {"extends": "default", **profile, **where, "network": network, "server": server}
+    path.write_text(yaml.safe_dump(whole))
     done = cli.run("up", "--no-pip", timeout=900)
     try:
         assert done.code == 0, done.err

@@ -32,8 +32,8 @@ def private() -> Iterator[Upstream]:
 
 @pytest.fixture
 def cli(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cli]:
-    need(request.param)
-    made = Cli(home=tmp_path, engine=request.param, network="host", extra={"PRIVATE_TOKEN": CANARY})
+    need(request.param.engine)
+    made = Cli(home=tmp_path, engine=request.param.engine, network="host", extra={"PRIVATE_TOKEN": CANARY})
     try:
         yield made
     finally:

@@ -21,7 +21,7 @@ from deployer.errors import ServerRefused
 from deployer.secrets import Secret
 from tests.indexed_server import upload
 from tests.integration.cli import Cli
-from tests.integration.deployments import ENGINES, deployed
+from tests.integration.deployments import DEPLOYMENTS, deployed
 from tests.server_process import auth_header, login
 from tests.upstream import Upstream, make_sdist, make_wheel
 
@@ -118,11 +118,11 @@ class World:
             connection.close()
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+@pytest.fixture(scope="module", params=DEPLOYMENTS)
 def cli(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     indexes = {"root/pypi": None, "root/dev": {"type": "stage", "bases": []}}
     profile = {"server": {"web": True}, "indexes": indexes}
-    with deployed(request.param, tmp_path_factory.mktemp("confusion"), profile) as running:
+    with deployed(request, tmp_path_factory.mktemp("confusion"), profile) as running:
         yield running
 
 

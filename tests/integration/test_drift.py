@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.integration.cli import Cli
-from tests.integration.deployments import ENGINES, deployed
+from tests.integration.deployments import DEPLOYMENTS, deployed
 from tests.upstream import make_wheel
 
 PROFILE: dict[str, Any] = {
@@ -25,9 +25,9 @@ PROFILE: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+@pytest.fixture(scope="module", params=DEPLOYMENTS)
 def cli(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
-    with deployed(request.param, tmp_path_factory.mktemp("drift"), PROFILE) as running:
+    with deployed(request, tmp_path_factory.mktemp("drift"), PROFILE) as running:
         yield running
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
 
-from tests.engines import need
-from tests.integration.cli import Cli
+from tests.integration.deployments import DEPLOYMENTS, deployed
 from tests.integration.real_clients import Clients
 from tests.upstream import Upstream, make_sdist, make_wheel
 
-PROFILE = {
-    "extends": "default",
+PROFILE: dict[str, Any] = {
     "users": {"dev": {}},
     "indexes": {
         "dev/work": {"type": "stage", "bases": ["root/pypi"], "volatile": True, "acl_upload": ["dev"]},
@@ -23,23 +21,15 @@ PROFILE = {
 }
 
 
-@pytest.fixture(scope="module", params=["process", pytest.param("docker", marks=pytest.mark.docker)])
+@pytest.fixture(scope="module", params=DEPLOYMENTS)
 def clients(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
-    need(request.param)
-    home = tmp_path_factory.mktemp("home")
-    home.chmod(0o755)  # the container's user goes through it
-    (home / "team.yaml").write_text(yaml.safe_dump(PROFILE))
+    theirs = tmp_path_factory.mktemp("clients")
+    for made in (make_wheel("acme-core", "1.0"), make_sdist("acme-core", "1.0"), make_wheel("acme-core", "2.0")):
+        (theirs / made.filename).write_bytes(made.content)
     with Upstream([make_wheel("demo", "1.0")]) as upstream:
-        cli = Cli(home=home, engine=request.param, upstream=upstream.simple_url)
-        done = cli.up("--profile", str(home / "team.yaml"), "--no-pip", timeout=900)
-        assert done.code == 0, done.err
-        theirs = tmp_path_factory.mktemp("clients")
-        for made in (make_wheel("acme-core", "1.0"), make_sdist("acme-core", "1.0"), make_wheel("acme-core", "2.0")):
-            (theirs / made.filename).write_bytes(made.content)
-        try:
+        indexes = {**PROFILE["indexes"], "root/pypi": {"type": "mirror", "url": upstream.simple_url}}
+        with deployed(request, tmp_path_factory.mktemp("home"), {**PROFILE, "indexes": indexes}) as cli:
             yield Clients(cli, theirs)
-        finally:
-            cli.clean()
 
 
 @pytest.fixture
@@ -52,7 +42,6 @@ def versions(clients: Clients, index: str) -> list[str]:
     return list(done.data["versions"]) if done.code == 0 else []
 
 
-@pytest.mark.server
 def test_devpi_client_works_with_the_stored_password(clients: Clients, password: str, tmp_path: Path) -> None:
     def devpi(*words: str, stdin: str = "") -> str:
         done = clients.devpi(*words, stdin=stdin)
@@ -84,7 +73,6 @@ def test_devpi_client_works_with_the_stored_password(clients: Clients, password:
     assert versions(clients, "dev/work") == []
 
 
-@pytest.mark.server
 def test_twine_and_uv_publish_with_password_and_token(clients: Clients, password: str) -> None:
     wheel = str(clients.home / "acme_core-2.0-py3-none-any.whl")
     old = str(clients.home / "acme_core-1.0-py3-none-any.whl")

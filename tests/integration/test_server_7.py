@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,28 +49,16 @@ def indexes(upstream: Upstream) -> dict[str, Index]:
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An interpreter that has devpi-server 7, which has no release yet that pip would take by itself."""
-    where = tmp_path_factory.mktemp("seven") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", str(where)], check=True, capture_output=True)
-    command = [str(where / "bin/pip"), "install", "--quiet", "--pre", "devpi-server>=7.0.0b4,<8"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
-    if done.returncode:
-        pytest.skip(f"devpi-server 7 can't be installed here: {done.stderr.strip().splitlines()[-1:]}")
-    return str(where / "bin/python")
-
-
-@pytest.fixture(scope="module")
 def upstream() -> Iterator[Upstream]:
     with Upstream([make_wheel("demo", "1.0")]) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def seven(python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlainDevpi]:
+def seven(python7: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlainDevpi]:
     serverdir = tmp_path_factory.mktemp("data") / "server"
-    init(serverdir, python=python)
-    server = PlainDevpi(serverdir, python=python)
+    init(serverdir, python=python7)
+    server = PlainDevpi(serverdir, python=python7)
     try:
         server.start()
         yield server

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from deployer.errors import ConflictError, DeployerError, Refused
+from deployer.errors import ConflictError, DeployerError, EngineError, Refused
 from deployer.facts import Ceiling, Content, DataFacts, Facts, PortFacts
 from deployer.order import mirrors_below
-from deployer.plan import CONTAINER_UID, Plan, base_url, data_path, plan, size
+from deployer.plan import CONTAINER_UID, LAYOUTS, Plan, base_url, data_path, plan, size
 from deployer.profile import Credentials, Image, Index, Network, Profile, Server
-from deployer.spec import Container, EngineInfo, EngineName, NetworkMode, State
+from deployer.spec import LABEL_NAME, Container, EngineInfo, EngineName, Mount, NetworkMode, State
 
 HOME = Path("/home/someone")
 DATA = DataFacts(path=HOME / ".cache/devpi", content=Content.ABSENT, parent=HOME, uid=1000, gid=1000)
@@ -165,8 +165,8 @@ def test_lingering_is_told_where_the_server_would_end_with_the_last_logout() -> 
         (EngineInfo(name=EngineName.DOCKER, version="1"), 0, "host", True),
         (EngineInfo(name=EngineName.DOCKER, version="1", rootless=True), 1000, "bridge", True),
         (ROOTLESS, 1000, "bridge", True),
-        (EngineInfo(name=EngineName.PROCESS, version="1"), 1000, "host", True),
-        (EngineInfo(name=EngineName.PROCESS, version="1"), 0, "host", False),
+        (EngineInfo(name=EngineName.PROCESS, version="6.20.3"), 1000, "host", True),
+        (EngineInfo(name=EngineName.PROCESS, version="6.20.3"), 0, "host", False),
     ],
 )
 def test_a_port_for_root_only(engine: EngineInfo, uid: int, mode: str, refused: bool) -> None:
@@ -421,3 +421,44 @@ def test_releases_are_pushed_nowhere_unless_origins_are_named() -> None:
 def test_the_front_is_told_only_where_it_differs() -> None:
     assert "--front" not in make().spec.command
     assert make(Profile(server=Server(front="python"))).spec.command[-2:] == ("--front", "python")
+
+
+SEVEN = Profile(server=Server(version="7"))
+
+
+@pytest.mark.parametrize(("profile", "layout", "wanted"), [(SEVEN, "4", "7"), (Profile(), "5", "6")])
+def test_data_of_another_major_version_is_refused_before_anything_stops(
+    profile: Profile, layout: str, wanted: str
+) -> None:
+    facts = with_data(content=Content.DEVPI, layout=layout)
+    error = refuse(Refused, profile, facts)
+    assert f"the profile wants devpi-server {wanted}" in error.message
+    assert f'server.version: "{LAYOUTS[layout]}"' in error.hint
+    foreign = Profile(image=Image(ref="registry.example.com/devpi:1"), server=profile.server)
+    assert make(foreign, facts).image is not None  # which knows itself what it takes
+    assert make(Profile(server=Server(version=LAYOUTS[layout])), facts).data.source == str(DATA.path)
+
+
+def test_a_volume_is_of_the_version_that_runs_on_it() -> None:
+    runs = Container(
+        id="1",
+        name="devpi",
+        state=State.RUNNING,
+        image="localhost/deployer-devpi:6.20.3",
+        labels={LABEL_NAME: "devpi"},
+        mounts=(Mount(kind="volume", source="packages", target="/data"),),
+    )
+    volume = {"data": "volume:packages"}
+    facts = replace(FACTS, data=None, current=runs)
+    error = refuse(Refused, Profile(server=Server(version="7"), **volume), facts)
+    assert "holds data of devpi-server 6" in error.message
+    assert make(Profile(**volume), facts).data.kind == "volume"
+
+
+def test_a_process_is_the_devpi_server_that_is_installed() -> None:
+    error = refuse(EngineError, SEVEN, PROCESS)
+    assert "6.20.3 is installed" in error.message
+    assert "deployer[server7]" in error.hint
+    seven = replace(PROCESS, engine=EngineInfo(name=EngineName.PROCESS, version="7.0.0b4"))
+    assert make(SEVEN, seven).image is None
+    assert "deployer[server]" in refuse(EngineError, Profile(), seven).hint

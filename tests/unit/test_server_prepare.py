@@ -17,7 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from deployer.server import prepare
+from deployer.image import LOCKS
+from deployer.plan import EXTRAS, LAYOUTS
+from deployer.server import installed, prepare
 from deployer.server.passwords import OneAtATime, hash_random
 from deployer.server.refusal import DAMAGED, TAKEN, UNSAFE, Refusal
 from deployer.server.run import _Masking, bind
@@ -134,10 +136,34 @@ def test_a_check_that_takes_too_long_is_cut_short() -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("layout", ["5", "3.1", ""])
-def test_another_layout_is_refused(serverdir: Path, layout: str) -> None:
+@pytest.mark.parametrize(
+    ("layout", "told"),
+    [
+        ("5", "data of devpi-server 7"),
+        ("5.1\n", "data of devpi-server 7"),
+        ("3.1", "layout 3.1"),
+        ("", "layout nothing"),
+    ],
+)
+def test_data_of_another_version_is_refused_and_nothing_touched(tmp_path: Path, layout: str, told: str) -> None:
+    serverdir = tmp_path / "server"
+    serverdir.mkdir(mode=0o755)
     (serverdir / ".serverversion").write_text(layout)
-    assert refused(serverdir).code == UNSAFE
+    (serverdir / "-.nodeinfo1").touch()
+    before = sorted((path, path.stat().st_mtime_ns, path.stat().st_mode) for path in (serverdir, *serverdir.iterdir()))
+    with pytest.raises(Refusal) as caught, prepare.locked(serverdir):
+        pass
+    assert (caught.value.code, told in caught.value.cause) == (UNSAFE, True)
+    assert "this server is devpi-server 6" in caught.value.cause
+    assert ('server.version: "7"' in caught.value.cure) == layout.startswith("5")
+    after = sorted((path, path.stat().st_mtime_ns, path.stat().st_mode) for path in (serverdir, *serverdir.iterdir()))
+    assert after == before
+
+
+def test_a_plan_knows_the_layouts_that_the_server_knows() -> None:
+    assert {known.layout: known.major for known in installed.KNOWN} == LAYOUTS
+    assert EXTRAS.keys() == LOCKS.keys() == set(LAYOUTS.values())
+    assert installed.installed() is installed.DEVPI_6
 
 
 def test_litter_goes_unless_it_is_all_there_is(serverdir: Path) -> None:
