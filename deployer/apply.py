@@ -125,7 +125,8 @@ def is_current(plan: Plan, container: Container | None) -> bool:
 def ensure_container(plan: Plan, engine: Engine, current: Container | None, rollback: ExitStack) -> Done:
     """Have the planned container run. One that differs is set aside, and comes back when anything fails later."""
     name = plan.name
-    if current is not None and is_current(plan, current) and current.state is not State.CREATED:
+    useless = current is not None and current.state in (State.CREATED, State.LOST)
+    if current is not None and is_current(plan, current) and not useless:
         if current.state is State.RUNNING:
             return Done.UNCHANGED
         if current.state is not State.PAUSED:
@@ -136,12 +137,12 @@ def ensure_container(plan: Plan, engine: Engine, current: Container | None, roll
         undo(rollback, engine.remove, name)
         engine.run(plan.spec)
         return Done.CREATED
-    if current.state is State.CREATED:
-        # Nothing ever ran in it: an engine leaves such a one behind when a start fails.
+    if useless:
+        # Nothing ever ran in it (an engine leaves such a one behind when a start fails), or nothing can any more.
         engine.remove(name)
         undo(rollback, engine.remove, name)
         engine.run(plan.spec)
-        return Done.CREATED
+        return Done.CREATED if current.state is State.CREATED else Done.RECREATED
     _set_aside(plan, engine, current, rollback)
     undo(rollback, engine.remove, name)
     engine.run(plan.spec)

@@ -277,8 +277,9 @@ class _Watch:
             self._starts.add(container.started_at)
         deaths = max(0, len(self._starts) - 1) + (container.state is State.RESTARTING)
         # A restart policy may well cure the first death, a second one is a loop.
-        if container.state is State.STOPPED or deaths > 1:
-            what = "stopped before it was ready" if container.state is State.STOPPED else "stops again and again"
+        ended = container.state in (State.STOPPED, State.LOST)
+        if ended or deaths > 1:
+            what = "stopped before it was ready" if ended else "stops again and again"
             raise self.death(container, what)
         return container.state is State.RUNNING
 

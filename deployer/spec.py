@@ -46,6 +46,8 @@ class State(StrEnum):
     PAUSED = "paused"
     RESTARTING = "restarting"
     STOPPED = "stopped"
+    LOST = "lost"
+    """Killed together with the process that was to tell its engine: it can only be removed."""
 
 
 @dataclass(frozen=True, kw_only=True)

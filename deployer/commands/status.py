@@ -178,7 +178,11 @@ def _unready(deployment: Deployment, data: dict[str, Any]) -> DeployerError | No
     container, name = deployment.container, deployment.name
     match data["state"]:
         case "stopped":
-            why = "killed for want of memory" if container.oom_killed else f"exit code {container.exit_code}"
+            why = (
+                "killed for want of memory"
+                if container.oom_killed
+                else container.error or f"exit code {container.exit_code}"
+            )
             return NotReadyError(f"{name} is stopped ({why})", hint="deployer up, or deployer logs to see why")
         case "starting":
             return NotReadyError(f"{name} is starting", hint="try again in a moment; deployer logs -f shows it")

@@ -9,7 +9,8 @@ from deployer.engines.dialects import Dialect
 from deployer.spec import Container, Image, Mount, NetworkMode, Port, State
 
 
-def _at(raw: Any, *keys: str) -> Any:
+def at(raw: Any, *keys: str) -> Any:
+    """What is at ``keys`` of nested objects; ``None`` where something is missing."""
     for key in keys:
         raw = raw.get(key) if isinstance(raw, dict) else None
     return raw
@@ -17,21 +18,21 @@ def _at(raw: Any, *keys: str) -> Any:
 
 def container_from(raw: dict[str, Any], dialect: Dialect) -> Container:
     """One element of ``container inspect``."""
-    status = str(_at(raw, "State", "Status") or "").lower()
+    status = str(at(raw, "State", "Status") or "").lower()
     state = dialect.states.get(status, State.STOPPED)
-    code = _at(raw, "State", "ExitCode")
+    code = at(raw, "State", "ExitCode")
     return Container(
         id=str(raw.get("Id", "")),
         name=str(raw.get("Name", "")).lstrip("/"),
         state=state,
-        image=str(_at(raw, "Config", "Image") or raw.get("ImageName") or raw.get("Image") or ""),
+        image=str(at(raw, "Config", "Image") or raw.get("ImageName") or raw.get("Image") or ""),
         image_id=_image_id(raw.get("Image")),
-        labels=dict(_at(raw, "Config", "Labels") or {}),
+        labels=dict(at(raw, "Config", "Labels") or {}),
         exit_code=code if isinstance(code, int) and state is State.STOPPED else None,
-        oom_killed=bool(_at(raw, "State", "OOMKilled")),
-        error=str(_at(raw, "State", "Error") or ""),
-        pid=_at(raw, "State", "Pid") or None,
-        started_at=str(_at(raw, "State", "StartedAt") or ""),
+        oom_killed=bool(at(raw, "State", "OOMKilled")),
+        error=str(at(raw, "State", "Error") or ""),
+        pid=at(raw, "State", "Pid") or None,
+        started_at=str(at(raw, "State", "StartedAt") or ""),
         ports=_ports(raw),
         mounts=tuple(_mount(mount) for mount in raw.get("Mounts") or () if mount.get("Type") != "tmpfs"),
         network=_network(raw),
@@ -52,7 +53,7 @@ def _image_id(text: Any) -> str:
 
 
 def _ports(raw: dict[str, Any]) -> tuple[Port, ...]:
-    bound = _at(raw, "HostConfig", "PortBindings") or _at(raw, "NetworkSettings", "Ports") or {}
+    bound = at(raw, "HostConfig", "PortBindings") or at(raw, "NetworkSettings", "Ports") or {}
     return tuple(
         Port(
             host_ip=str(binding.get("HostIp") or "0.0.0.0"),  # noqa: S104 - what an engine means by nothing
@@ -76,8 +77,8 @@ def _mount(raw: dict[str, Any]) -> Mount:
 
 
 def _network(raw: dict[str, Any]) -> NetworkMode | None:
-    mode = _at(raw, "HostConfig", "NetworkMode")
-    if mode is None and (named := _at(raw, "Config", "Labels", "nerdctl/networks")):
+    mode = at(raw, "HostConfig", "NetworkMode")
+    if mode is None and (named := at(raw, "Config", "Labels", "nerdctl/networks")):
         mode = next(iter(json.loads(named)), None)
     if not isinstance(mode, str):
         return None
@@ -89,8 +90,8 @@ def image_from(raw: dict[str, Any], ref: str) -> Image:
     return Image(
         id=_digest(raw.get("Id")),
         ref=ref,
-        labels=dict(_at(raw, "Config", "Labels") or {}),
+        labels=dict(at(raw, "Config", "Labels") or {}),
         digests=tuple(raw.get("RepoDigests") or ()),
         created_at=str(raw.get("Created") or ""),
-        stop_signal=str(_at(raw, "Config", "StopSignal") or ""),
+        stop_signal=str(at(raw, "Config", "StopSignal") or ""),
     )

@@ -6,12 +6,15 @@ import json
 import os
 import re
 import shutil
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
-from deployer.engines.answers import container_from, image_from
+from deployer.engines.answers import at, container_from, image_from
 from deployer.engines.dialects import Dialect, Nature
 from deployer.engines.ports import holder_of
 from deployer.engines.runner import Completed, ProcessFailed, Runner
@@ -29,6 +32,7 @@ from deployer.spec import (
 
 PROBE_TIMEOUT = 5.0
 RUN_TIMEOUT = 60.0
+REST_TIMEOUT = 30.0
 BUILD_LINES = 12
 """Lines of a failed build that are shown."""
 
@@ -46,6 +50,11 @@ class ArgvEngine:
     @property
     def name(self) -> EngineName:
         return self._dialect.name
+
+    @property
+    def _elsewhere(self) -> bool:
+        """Whether another engine than that of this host may answer."""
+        return any(name in os.environ for name in self._dialect.elsewhere)
 
     # Asking
 
@@ -126,7 +135,7 @@ class ArgvEngine:
 
     def _nature(self) -> Nature:
         """Asked only of an engine that may be rootless: root's own is not."""
-        if os.getuid() == 0 and not any(name in os.environ for name in self._dialect.elsewhere):
+        if os.getuid() == 0 and not self._elsewhere:
             return Nature(rootless=False)
         done = self._checked(*self._dialect.info, timeout=PROBE_TIMEOUT)
         answer = self._json(done)
@@ -137,6 +146,23 @@ class ArgvEngine:
         return words is not None and (not words or self._call(*words).returncode == 0)
 
     def inspect(self, name: str) -> Container | None:
+        raw = self._raw(name)
+        if raw is None:
+            return None
+        found = container_from(raw, self._dialect)
+        if found.state is State.RUNNING and self._abandoned(raw):
+            return replace(found, state=State.LOST, pid=None, error=f"killed, and {self.name}'s monitor of it as well")
+        return found
+
+    def _abandoned(self, raw: dict[str, Any]) -> bool:
+        """Whether nobody is left who could tell the engine that a container has ended, and it has."""
+        monitor = at(raw, *self._dialect.monitor) if self._dialect.monitor else None
+        if not monitor or self._elsewhere:
+            return False
+        return not (_alive(monitor) or _alive(at(raw, "State", "Pid")))
+
+    def _raw(self, name: str) -> dict[str, Any] | None:
+        """What the engine tells of a container; ``None`` when there is none."""
         done = self._call("container", "inspect", name)
         if done.returncode:
             failure = self._failure(done)
@@ -148,7 +174,7 @@ class ArgvEngine:
             raise EngineError(f"{self.name} inspect answered with no list", hint="upgrade it")
         # An id prefix would match as well: only the very name is meant.
         named = [raw for raw in found if str(raw.get("Name", "")).lstrip("/") == name]
-        return container_from(named[0], self._dialect) if named else None
+        return named[0] if named else None
 
     def image(self, ref: str) -> Image | None:
         done = self._call("image", "inspect", ref)
@@ -226,14 +252,30 @@ class ArgvEngine:
             raise EngineError(f"there is no container named {name!r}", hint="deployer up")
         if container.state is State.PAUSED:
             self._checked("unpause", name)
+        elif container.state is State.LOST:
+            raise EngineError(f"{name} can't be started: it was {container.error}", hint="deployer up makes it anew")
         elif container.state is not State.RUNNING:
             self._checked("start", name, timeout=RUN_TIMEOUT)
 
     def stop(self, name: str, *, timeout: timedelta) -> None:
         seconds = round(timeout.total_seconds())
-        done = self._call("stop", f"--time={seconds}", name, timeout=seconds + 30)
-        if done.returncode:
-            raise self._failure(done)
+        deadline = time.monotonic() + seconds + REST_TIMEOUT
+        while True:
+            done = self._call("stop", f"--time={seconds}", name, timeout=seconds + 30)
+            if done.returncode:
+                raise self._failure(done)
+            if self._rests(name):
+                return
+            if time.monotonic() > deadline:
+                raise EngineError(f"{name} was stopped, and runs again and again", hint="deployer down removes it")
+            time.sleep(0.05)
+
+    def _rests(self, name: str) -> bool:
+        """Whether nothing starts a stopped container again."""
+        if not self._dialect.at_rest:
+            return True
+        raw = self._raw(name)
+        return raw is None or at(raw, "State", "Status") in self._dialect.at_rest or self._abandoned(raw)
 
     def remove(self, name: str) -> None:
         done = self._call("rm", "--force", name, timeout=RUN_TIMEOUT)
@@ -307,6 +349,14 @@ class ArgvEngine:
         if image is None:
             raise ImageUnavailable(f"{self.name} made no image {ref}", hint="deployer doctor")
         return image
+
+
+def _alive(pid: object) -> bool:
+    """Whether a process of this host runs; one that only waits to be reaped does not (proc(5), stat)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def _last_line(text: str) -> str:

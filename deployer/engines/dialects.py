@@ -95,6 +95,12 @@ class Dialect:
     failed_codes: frozenset[int] = frozenset({125, 126, 127})
     """Exit codes of ``run`` that are the engine's own (its manual), with ``failed_words`` in stderr: nothing ran."""
     failed_words: re.Pattern[str] = re.compile("")
+    at_rest: frozenset[str] = frozenset()
+    """The states that a stopped container stays in, for an engine whose ``stop`` does nothing to one that has just died
+    and is about to be started again; empty where stopped means stopped."""
+    monitor: tuple[str, ...] = ()
+    """Where ``inspect`` names the process (of this host) that tells the engine of a container's end; whoever was killed
+    together with it runs for ever, by the engine's word."""
     exec_code: re.Pattern[str] | None = None
     """What it says where its own exit code is not that of what ``exec`` ran; the group is that."""
     build: tuple[str, ...] = ("build", "--network=host")
@@ -175,6 +181,9 @@ DIALECTS: Mapping[EngineName, Dialect] = {
         info=("info", "--format", "json"),
         nature=podman_nature,
         elsewhere=("CONTAINER_HOST", "CONTAINER_CONNECTION"),
+        # "stopped" is what it says until its clean-up has come by, which heeds the restart policy first.
+        monitor=("State", "ConmonPid"),
+        at_rest=frozenset({"configured", "created", "exited"}),
         # Without a registry search list podman takes short names for local ones only.
         install="apt-get install podman",
         start="podman system migrate",

@@ -320,6 +320,26 @@ class TestContract:
         bench.engine.stop(spec.name, timeout=SECONDS)
         assert bench.engine.inspect(spec.name).state is State.STOPPED  # type: ignore[union-attr]
 
+    def test_a_loop_of_deaths_is_stopped_for_good(self, bench: Bench) -> None:
+        """At whatever moment between a death and the next start it is told to stop."""
+        if bench.kind == "fake":
+            pytest.skip("nothing runs in the fake that could die")
+        if bench.kind == "podman-socket":
+            pytest.skip("Docker's API does not tell whether podman is about to start a container again")
+        for _ in range(3 if bench.kind == "podman" else 1):
+            bench.engine.run(bench.spec(command=("end",), ports=()))
+            name = bench.spec().name
+            deadline = time.monotonic() + 120
+            while list(bench.engine.logs(name)).count("started") < 2 and bench.spec().restart != "no":
+                assert time.monotonic() < deadline
+            bench.engine.stop(name, timeout=SECONDS)
+            before = list(bench.engine.logs(name))
+            for _ in range(10):
+                assert bench.engine.inspect(name).state is State.STOPPED  # type: ignore[union-attr]
+                time.sleep(0.1)  # nothing comes that could be waited for
+            assert list(bench.engine.logs(name)) == before
+            bench.engine.remove(name)
+
     def test_limits_hold(self, bench: Bench) -> None:
         if bench.kind == "fake":
             pytest.skip("nothing runs in the fake that could be limited")

@@ -69,6 +69,14 @@ def of_those_with(*names: str) -> pytest.MarkDecorator:
 of_all = pytest.mark.parametrize("recorded", RECORDED.values(), ids=RECORDED.keys())
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was recorded ran on another host."""
+    for recorded in RECORDED.values():
+        for name in recorded.dialect.elsewhere:
+            monkeypatch.setenv(name, "unix:///elsewhere")
+
+
 @of_all
 def test_the_version(recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / recorded.dialect.name).write_text("#!/bin/sh\n")
@@ -104,6 +112,16 @@ def test_a_container(recorded: Recorded) -> None:
     assert found.image_id == "" or found.image_id.startswith("sha256:")
     # Whatever an engine takes for a match, only the very name is meant.
     assert recorded.engine("inspect").inspect("rec") is None
+
+
+@of_all
+def test_a_container_whose_processes_are_gone(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were it this host, none of them would be there any more."""
+    for name in recorded.dialect.elsewhere:
+        monkeypatch.delenv(name)
+    found = recorded.engine("inspect").inspect("rec-a")
+    assert found is not None
+    assert found.state is (State.LOST if recorded.dialect.monitor else State.RUNNING)
 
 
 @of_all

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -322,6 +323,29 @@ def test_a_container_that_somebody_stopped_is_started_again(cli: Cli, how: str) 
     assert again.code == 0, again.err
     assert again.data["changes"] == ["server started"]
     assert cli.run("status", "--json").data["server_uuid"] == uuid
+
+
+@pytest.mark.parametrize("cli", [PODMAN], indirect=True)  # another engine hears of every death itself
+def test_one_that_was_killed_with_its_monitor_is_made_anew(cli: Cli) -> None:
+    """As by a host without memory: podman takes it for running ever after, and can neither stop nor start it."""
+    assert cli.up().code == 0
+    uuid = cli.run("status", "--json").data["server_uuid"]
+    for pid in asked(cli, "inspect", "--format={{.State.ConmonPid}} {{.State.Pid}}", cli.name).split():
+        os.kill(int(pid), signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while (status := cli.run("status")).code == 0 or "killed" not in status.err:
+        assert time.monotonic() < deadline, status
+    assert two_lines(status)
+    for words in (("restart",), ("start",)):
+        refused = cli.run(*words)
+        assert refused.code == 4
+        assert "deployer up makes it anew" in refused.err
+        assert two_lines(refused)
+    again = cli.up("--json")
+    assert again.code == 0, again.out
+    assert again.data["changes"] == ["server recreated"]
+    assert cli.run("status", "--json").data["server_uuid"] == uuid
+    assert containers(cli) == [cli.name]
 
 
 def test_a_server_that_is_slow_is_waited_for(cli: Cli) -> None:
