@@ -32,6 +32,8 @@ STORE = "deployer.pages"
 """Where Pyramid's registry has the page store, for other plugins."""
 UNSENT = 256 * 1024
 """Bytes of one answer that may wait in memory for its client."""
+SLOWEST = 1800
+"""Seconds in which a client may take nothing: at 1 kB/s the megabytes in a socket's buffer last as long."""
 
 
 def put_in_place(pyramid_config: Any, known: credentials.Credentials) -> None:
@@ -69,7 +71,7 @@ def put_in_place(pyramid_config: Any, known: credentials.Credentials) -> None:
     pyramid_config.add_route(offline.ROUTE, offline.ROUTE)
     pyramid_config.add_view(switch.view, route_name=offline.ROUTE, renderer="json", request_method="POST")
     # Keeps so much of each answer that its client has not taken yet; by default 16 MiB, more than there is for fifty.
-    config.waitress_info["kwargs"].update(outbuf_high_watermark=UNSENT, asyncore_use_poll=True)
+    config.waitress_info["kwargs"].update(outbuf_high_watermark=UNSENT, asyncore_use_poll=True, channel_timeout=SLOWEST)
     # With `over` alone Pyramid's exception view moves above devpi's transaction, and every write is rolled back.
     pyramid_config.add_tween("deployer.server.assemble.gate_factory", over=LOGGING, under=INGRESS)
     pyramid_config.add_tween("deployer.server.gate.note_transaction", over=EXCVIEW, under=TRANSACTION)

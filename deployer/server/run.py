@@ -297,14 +297,14 @@ class _Masking(logging.Formatter):
 
 
 def _words(options: argparse.Namespace, serverdir: Path, private: Private, front: Front | None) -> list[str]:
-    words = ["devpi-server", "--serverdir", str(serverdir)]
+    # Those who read slowly, and those who say nothing for a while, must not keep a crowd out.
+    words = ["devpi-server", "--serverdir", str(serverdir), "--connection-limit", "500"]
     if front is None:
         words += ["--host", options.host, "--port", str(options.port)]
     else:
         # This host and port, which are devpi's defaults, mean none where there is a socket. That is ours alone, so
-        # whoever speaks there is nginx; a connection lasts for one answer, and a crowd must not be turned away.
+        # whoever speaks there is nginx.
         words += ["--host", "localhost", "--port", "3141", "--unix-socket", str(front.socket)]
-        words += ["--connection-limit", "500"]
         words += ["--trusted-proxy", "*", "--trusted-proxy-headers", "x-forwarded-for x-forwarded-proto"]
     words += ["--secretfile", str(private.secret), *_CHEAP, "--restrict-modify", "root"]
     words += ["--request-timeout", str(options.request_timeout), "--threads", str(options.threads)]

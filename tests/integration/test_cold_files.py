@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -132,6 +133,28 @@ def test_refusals_are_told_to_all_who_asked(server: Server, upstream: Upstream, 
     assert upstream.files(BIG.filename) <= 2
     upstream.faults.status = 0
     assert get(server.port, path, FILE).body == BIG.content
+
+
+def test_who_reads_slowly_keeps_nobody_waiting_and_gets_all(server: Server, upstream: Upstream) -> None:
+    huge = make_wheel("huge", "1.0", files={"huge.bin": os.urandom(16 * 2**20)})  # more than the buffers on the way
+    upstream.add(huge)
+    path = path_of(server, huge)
+    for _ in range(2):  # while it comes, and when it is there
+        slow = [http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE) for _ in range(10)]
+        begun = []
+        for connection in slow:
+            connection.request("GET", path, headers=FILE)
+            answer = connection.getresponse()
+            begun.append((answer, answer.read(1000)))
+        wait_until(stored(server, path).exists)
+        assert get(server.port, path, FILE).body == huge.content
+        assert get(server.port, "/root/dev/+simple/huge/", JSON).status == 200
+        assert get(server.port, path_of(server, BIG), FILE).body == BIG.content
+        for answer, start in begun:
+            assert start + answer.read() == huge.content
+        for connection in slow:
+            connection.close()
+    assert upstream.files(huge.filename) == 1
 
 
 @pytest.mark.parametrize("anywhere", [PROCESS], indirect=True)  # a container has a limit: test_served_in_container
