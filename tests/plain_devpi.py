@@ -30,7 +30,7 @@ def free_port() -> int:
             return port
 
 
-def init(serverdir: Path, *, python: str = sys.executable) -> None:
+def init(serverdir: Path, *, python: str = sys.executable, password: str = PASSWORD) -> None:
     """An initialised server directory without indexes, root's password set. ``python``: that has devpi-server."""
     # In the environment, not in argv: the habit that deployer itself must have.
     subprocess.run(
@@ -44,7 +44,7 @@ def init(serverdir: Path, *, python: str = sys.executable) -> None:
         ],
         check=True,
         capture_output=True,
-        env={"DEVPISERVER_ROOT_PASSWD": PASSWORD},
+        env={"DEVPISERVER_ROOT_PASSWD": password},
     )
 
 

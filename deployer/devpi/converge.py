@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from deployer.devpi.topology import Change, Kind, Topology, apply, compare, prune
+from deployer.devpi.topology import Change, Kind, Topology, anew, apply, compare, prune, retyped
 
 if TYPE_CHECKING:
     from deployer.devpi.api import DevpiApi
@@ -15,15 +15,19 @@ if TYPE_CHECKING:
 def steps(api: DevpiApi, goal: Topology, *, removing: bool = False) -> tuple[Change, ...]:
     """What is to be done and what is left alone, asked of the server; nothing is changed.
 
-    ``removing``: what ``goal`` does not name is to go, as far as it is empty. Raises as ``compare``.
+    ``removing``: what ``goal`` does not name is to go, and what is of another type is to be made anew, both as far as
+    it is empty. Raises as ``compare``.
     """
     current, fitting = api.topology(), goal.fit(api.dialect)
-    found = compare(current, fitting)
     if not removing:
-        return found
+        return compare(current, fitting)
+    again = [name for name in retyped(current, fitting) if api.is_empty(name, current.indexes[name])]
+    removals, current, fitting = anew(current, fitting, again)
+    found = compare(current, fitting)
     unnamed = sorted(current.indexes.keys() - fitting.indexes.keys())
     empty = {name for name in unnamed if api.is_empty(name, current.indexes[name])}
     return (
+        *removals,
         *(change for change in found if change.kind is not Kind.KEPT),
         *prune(current, fitting, empty=empty),
     )

@@ -5,8 +5,8 @@ Everything but :func:`apply` is pure. Fields are called as in ``fields.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Protocol
@@ -66,6 +66,8 @@ class Topology:
         return tuple(sorted(name for name, node in self.indexes.items() if base in _bases(node)))
 
 
+_OF_BOTH = ("title", "description", "custom_data", "acl_upload", "volatile")
+"""Fields of stages and of ordered indexes that stay what they were where the profile does not own them."""
 EMPTY = Topology(users={ROOT: Node()})
 """What a server has after its first boot."""
 
@@ -214,6 +216,30 @@ def prune(current: Topology, wanted: Topology, *, empty: Container[str]) -> tupl
     return tuple(steps)
 
 
+def retyped(current: Topology, wanted: Topology) -> tuple[str, ...]:
+    """The indexes that take uploads on the server and shall take them here, but are to be of another type."""
+    both = sorted(current.indexes.keys() & wanted.indexes.keys())
+    types = {name: (current.indexes[name].fields.get("type"), wanted.indexes[name].fields["type"]) for name in both}
+    return tuple(name for name, kinds in types.items() if set(kinds) == {"stage", "ordered"})
+
+
+def anew(current: Topology, wanted: Topology, names: Collection[str]) -> tuple[tuple[Change, ...], Topology, Topology]:
+    """Make ``names`` again: the removals, and then both sides as they are after these. What the profile does not own
+    of an index and both types have, is carried over."""
+    removals = tuple(Change(kind=Kind.REMOVE_INDEX, target=name) for name in names)
+    rest = {name: node for name, node in current.indexes.items() if name not in names}
+    carried = {
+        name: replace(node, initial=_carried(current.indexes[name], node)) if name in names else node
+        for name, node in wanted.indexes.items()
+    }
+    return removals, replace(current, indexes=rest), replace(wanted, indexes=carried)
+
+
+def _carried(have: Node, want: Node) -> dict[str, Value]:
+    known = {name: have.fields[name] for name in _OF_BOTH if name in have.fields and name not in want.fields}
+    return {**want.initial, **known}
+
+
 def _heirs(bases: Mapping[str, tuple[str, ...]], base: str) -> tuple[str, ...]:
     return tuple(sorted(name for name, listed in bases.items() if base in listed and name != base))
 
@@ -231,8 +257,8 @@ def _index_change(name: str, have: Node | None, want: Node) -> Change:
     if have is not None and have.fields.get("type") != want.fields["type"]:
         raise ConflictError(
             f"index {name} is of type {have.fields.get('type')} on the server, the profile says {want.fields['type']}",
-            hint="devpi can't change an index's type: give it another name in the profile, or remove what is there: "
-            f"deployer index delete {name}",
+            hint="devpi can't change an index's type: --prune --yes makes it anew if nothing was uploaded to it; else "
+            "give it another name in the profile",
         )
     return _change(name, have, want, create=Kind.CREATE_INDEX, modify=Kind.MODIFY_INDEX)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from deployer.errors import ConflictError, ProfileError
 from deployer.profile import Index, User
 from deployer.secrets import Secret
 from tests.integration.cli import Cli
-from tests.plain_devpi import PlainDevpi, init
+from tests.plain_devpi import PlainDevpi, free_port, init
 from tests.upstream import Upstream, make_wheel
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
@@ -111,6 +113,46 @@ def test_what_it_can_not_hold_is_told(seven: PlainDevpi, upstream: Upstream) -> 
             applied(api, upstream, seven, **{"dev/work": Index(type="stage", mirror_whitelist=("demo",))})
         with pytest.raises(ConflictError, match="root/pypi is of type mirror on the server"):
             applied(api, upstream, seven, **{"root/pypi": Index(type="stage")})
+
+
+def files_of(directory: Path) -> dict[str, tuple[int, int]]:
+    """Everything below, with mode and time; what only a running server writes is left out."""
+    found = {str(path.relative_to(directory)): path.stat() for path in (directory, *directory.rglob("*"))}
+    return {name: (status.st_mode, status.st_mtime_ns) for name, status in found.items()}
+
+
+def test_each_version_refuses_the_data_of_the_other_and_touches_nothing(python7: str, tmp_path: Path) -> None:
+    for python, here, other in ((python7, "7", "6"), (sys.executable, "6", "7")):
+        serverdir = tmp_path / f"of-{other}"
+        init(serverdir, python=sys.executable if other == "6" else python7)
+        serverdir.chmod(0o755)
+        before = files_of(serverdir)
+        words = ["serve", "--serverdir", str(serverdir), "--port", str(free_port())]
+        done = subprocess.run(
+            [python, "-m", "deployer.server", *words], capture_output=True, text=True, timeout=180, check=False
+        )
+        assert done.returncode == 11, done.stderr
+        assert f"holds data of devpi-server {other}, and this server is devpi-server {here}" in done.stderr
+        assert f'server.version: "{other}"' in done.stderr
+        assert files_of(serverdir) == before
+
+
+def test_a_deployment_goes_on_when_it_is_told_to_become_the_other_version(python7: str, tmp_path: Path) -> None:
+    cli = Cli(home=tmp_path, engine="process", upstream="http://127.0.0.1:9/simple/")
+    try:
+        assert cli.up("--no-pip").code == 0
+        uuid = cli.run("status", "--json").data["server_uuid"]
+        wrong = cli.up("--no-pip", "--set", "server.version=7", "--json")
+        assert (wrong.code, "deployer[server7]" in wrong.envelope["error"]["hint"]) == (4, True)
+        cli.python = python7
+        refused = cli.up("--no-pip", "--set", "server.version=7", "--json")
+        assert refused.code == 11
+        assert "holds data of devpi-server 6" in refused.envelope["error"]["message"]
+        cli.python = sys.executable
+        status = cli.run("status", "--json").data
+        assert (status["state"], status["server_uuid"], status["ready"]) == ("running", uuid, True)
+    finally:
+        cli.clean()
 
 
 def test_daily_work_by_its_address(seven: PlainDevpi, upstream: Upstream, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from deployer.devpi.declared import wanted
 from deployer.devpi.fields import INDEX_FIELDS, Dialect, Value
-from deployer.devpi.topology import EMPTY, Kind, Node, Topology, apply, changes, compare
+from deployer.devpi.topology import EMPTY, Kind, Node, Topology, anew, apply, changes, compare, retyped
 from deployer.errors import ConflictError, ProfileError
 from deployer.profile import Index, Profile, User
 from deployer.secrets import Secret
@@ -309,3 +309,32 @@ def test_an_ordered_index_knows_itself_what_is_owned_below_it() -> None:
     assert made["root/dev"].fields["acl_toxresult_upload"] == ()
     assert made["root/dev"].initial == {"volatile": False}
     assert "owns" not in made["root/private"].fields
+
+
+def test_what_takes_uploads_is_made_anew_as_another_type_when_it_is_empty() -> None:
+    old = Node(fields={"type": "stage", "bases": ("root/a", "root/b"), "acl_upload": ("dev",), "title": "ours"})
+    current = Topology(
+        users={"root": Node()},
+        indexes={"root/dev": old, "root/full": old, "root/a": Node(fields={"type": "mirror"})},
+    )
+    ordered = Node(fields={"type": "ordered", "bases": ("root/a",), "title": "theirs"}, initial={"volatile": False})
+    goal = Topology(users={}, indexes={"root/dev": ordered, "root/full": ordered, "root/a": old})
+    assert retyped(current, goal) == ("root/dev", "root/full")  # a mirror is never taken for a stage
+    removals, after, wanted = anew(current, goal, ["root/dev"])
+    assert [change.text for change in removals] == ["remove index root/dev"]
+    assert set(after.indexes) == {"root/full", "root/a"}
+    (made,) = [
+        change
+        for change in compare(after, Topology(indexes={"root/dev": wanted.indexes["root/dev"]}))
+        if change.kind is Kind.CREATE_INDEX
+    ]
+    assert made.values == {
+        "type": "ordered",
+        "bases": ("root/a",),
+        "title": "theirs",
+        "volatile": False,
+        "acl_upload": ("dev",),
+    }
+    with pytest.raises(ConflictError, match="root/full is of type stage") as caught:
+        compare(after, Topology(indexes={"root/full": ordered}))
+    assert "--prune --yes" in caught.value.hint
