@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 TIMEOUT = timedelta(days=1)
 """How long a copy may take: what is large is on slow disks."""
 
+BACK = timedelta(seconds=60)
+"""How long the server may take to answer where it was, after a failure."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Exclusive, Overrides):
@@ -59,7 +62,7 @@ def run(options: Options, ui: UI) -> Result:
                 ui.step("data", f"{source.source} (it is there already)")
             else:
                 if deployment.container.state is not State.STOPPED:
-                    undo(rollback, deployment.engine.start, options.name)
+                    undo(rollback, _back, deployment, ui)
                     deployment.engine.stop(options.name, timeout=prepared.plan.spec.stop_timeout)
                 make_data(prepared.plan.data, rollback)
                 copied = _copy(deployment, source, prepared, ui)
@@ -73,6 +76,16 @@ def run(options: Options, ui: UI) -> Result:
         data={"from": source.source, "to": target.source, **copied, "url": result.data["url"]},
         warnings=result.warnings,
     )
+
+
+def _back(deployment: Deployment, ui: UI) -> None:
+    """Have it run where it was, and say so when it answers there: nothing is to be done after a failure."""
+    from deployer.commands.start import answering
+
+    deployment.engine.start(deployment.name)
+    with ui.working("undone", f"waiting for {deployment.url}"):
+        answering(deployment, BACK)
+    ui.step("undone", f"{deployment.name} runs where it was, at {deployment.url}")
 
 
 def _prepare(options: Options) -> Prepared:
