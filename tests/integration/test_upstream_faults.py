@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import shutil
 import ssl
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urljoin
 
 import pytest
 
 from tests.contained import Contained
-from tests.indexed_server import FILE, HTML, JSON, PATIENCE, at_once, get, make_indexes, upload
+from tests.indexed_server import FILE, HTML, JSON, PATIENCE, at_once, get, make_indexes
 from tests.server_process import Server, request
 from tests.upstream import Distribution, Upstream, make_wheel
 
@@ -136,50 +133,6 @@ def test_credentials_go_to_their_own_upstream_and_to_no_host_that_a_link_names(
         assert private.requests[-1].authorization
         assert elsewhere.files() == 1
         assert {asked.authorization for asked in elsewhere.requests} == {None}
-
-
-def test_a_release_that_is_pushed_elsewhere_takes_its_own_credentials_along(
-    start: Callable[..., Server], upstream: Upstream
-) -> None:
-    server = start()
-    make_indexes(server.port, server.auth, upstream)
-    assert upload(server, server.auth, "root/dev", make_wheel("mine", "1.0")) == 200
-    with Taking() as target:
-        told = {"name": "mine", "version": "1.0", "posturl": target.url, "username": "me", "password": "canary"}
-        assert request(server.port, "POST", "/root/dev", body=told, headers=server.auth)[0] == 200
-        assert target.authorizations == ["Basic " + base64.b64encode(b"me:canary").decode()]
-
-
-class Taking:
-    """Another index, which takes whatever is posted."""
-
-    def __init__(self) -> None:
-        self.authorizations = taken = list[str | None]()
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
-                taken.append(self.headers["Authorization"])
-                self.send_response(200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-                """Not on the screen."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}/"
-
-    def __enter__(self) -> Taking:
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
