@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -37,7 +36,8 @@ def command_line(bench: Bench) -> list[Grid]:
     """Each command against one running deployment; on Docker where that is asked for, else as a process."""
     engine = "docker" if "docker" in bench.engines else "process"
     grid = Grid(title=f"Command line (engine {engine})", columns=(COLUMN,), base=EMPTY)
-    with deployment(engine, upstream=f"{bench.origin}/simple/") as made:
+    command = bench.tools.deployer
+    with deployment(engine, upstream=f"{bench.origin}/simple/", command=command) as made:
         bare = made.home / "bare.py"
         bare.write_text(BARE)
         cases = _cases(made, bare)
@@ -48,8 +48,8 @@ def command_line(bench: Bench) -> list[Grid]:
         Goal(number=8, what=f"`{HELP}` / `{EMPTY}`", values=grid.ratio(HELP, COLUMN), limit=6),
         Goal(
             number=8,
-            what=f"`{STATUS}` / (`{PS}` + one request)",
-            values=grid.ratio(STATUS, COLUMN, PS, REQUEST) if engine == "docker" else (),
+            what=f"`{STATUS}` / (`{PS}` + {TYPER})",
+            values=grid.ratio(STATUS, COLUMN, PS, TYPER) if engine == "docker" else (),
             limit=2,
         ),
     ]
@@ -66,10 +66,11 @@ def _cases(made: Deployment, bare: Path) -> dict[str, Callable[[], Mapping[str, 
         PS: lambda: _quietly(("docker", "ps"), made),
         INSPECT: lambda: _quietly(("docker", "inspect", made.name), made),
     }
+    python = made.command.with_name("python")
     calls: dict[str, Callable[[], object]] = {
-        EMPTY: lambda: _quietly((sys.executable, "-c", "pass"), made),
-        "bare Typer --help": lambda: _quietly((sys.executable, bare, "--help"), made),
-        TYPER: lambda: _quietly((sys.executable, bare, "up"), made),
+        EMPTY: lambda: _quietly((python, "-c", "pass"), made),
+        "bare Typer --help": lambda: _quietly((python, bare, "--help"), made),
+        TYPER: lambda: _quietly((python, bare, "up"), made),
         **(docker if made.engine == "docker" else {}),
         REQUEST: lambda: answers(made.port),
         HELP: lambda: made.run(["--help"]),

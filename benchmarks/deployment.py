@@ -1,4 +1,4 @@
-"""A deployment of the benchmarks' own, in a home of its own, by the command line that is installed here."""
+"""A deployment of the benchmarks' own, in a home of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -20,15 +19,15 @@ from typing import Any
 
 from benchmarks.processes import mentioning, tree
 
-COMMAND = Path(sys.executable).with_name("deployer")
 KEPT = ("PATH", "LANG", "DOCKER_HOST", "PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "DEPLOYER_BASE_IMAGE")
 PATIENCE = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
-    """One deployment on ``engine``; ``home`` holds all of it."""
+    """One deployment on ``engine`` by the program ``command``; ``home`` holds all of it."""
 
+    command: Path
     engine: str
     home: Path
     name: str
@@ -61,7 +60,7 @@ class Deployment:
 
     def run(self, words: Sequence[str], *, codes: Sequence[int] = (0,)) -> str:
         """Standard output of ``deployer WORDS``; anything but one of ``codes`` ends the benchmark."""
-        done = subprocess.run([COMMAND, *words], env=self.env, capture_output=True, text=True, check=False)
+        done = subprocess.run([self.command, *words], env=self.env, capture_output=True, text=True, check=False)
         if done.returncode not in codes:
             raise SystemExit(f"deployer {' '.join(words)}: exit code {done.returncode}\n{done.stderr}")
         return done.stdout
@@ -93,9 +92,9 @@ class Deployment:
 
 
 @contextmanager
-def deployment(engine: str, *, upstream: str) -> Iterator[Deployment]:
+def deployment(engine: str, *, upstream: str, command: Path) -> Iterator[Deployment]:
     """A deployment that is up; nothing of it is left at the end."""
-    made = new(engine, upstream=upstream)
+    made = new(engine, upstream=upstream, command=command)
     try:
         made.up()
         yield made
@@ -103,12 +102,12 @@ def deployment(engine: str, *, upstream: str) -> Iterator[Deployment]:
         made.purge()
 
 
-def new(engine: str, *, upstream: str) -> Deployment:
+def new(engine: str, *, upstream: str, command: Path) -> Deployment:
     """A deployment that is not up yet."""
     home = Path(tempfile.mkdtemp(prefix="deployer-benchmark-"))
     home.chmod(0o755)
     name = f"deployer-bench-{uuid.uuid4().hex[:6]}"
-    return Deployment(engine=engine, home=home, name=name, port=free_port(), upstream=upstream)
+    return Deployment(command=command, engine=engine, home=home, name=name, port=free_port(), upstream=upstream)
 
 
 def free_port() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import shlex
 import shutil
 import subprocess
 import time
@@ -288,7 +289,7 @@ class Ours(TakesUploads):
 
     def start(self) -> None:
         if self.made is None:
-            self.made = new(self.engine, upstream=f"{self.origin}/simple/")
+            self.made = new(self.engine, upstream=f"{self.origin}/simple/", command=self.tools.deployer)
             self.port = self.made.port
         self.told = str(self.made.up()["simple_url"])
 
@@ -323,6 +324,24 @@ class OursOnDocker(Ours):
     engine: str = "docker"
 
 
+@dataclass(kw_only=True)
+class DockerRun(OursOnDocker):
+    """The very same container by one ``docker run``, in the words of ``deployer render``, and nothing around it."""
+
+    name = "docker run"
+    words: tuple[str, ...] = ()
+
+    def start(self) -> None:
+        if self.made is None:
+            super().start()
+            assert self.made is not None
+            render = [*self.made.words("render"), "--format", "argv"]
+            self.words = tuple(shlex.split(self.made.run(render)))
+            return
+        subprocess.run(self.words, env=self.made.env, check=True, capture_output=True)
+        until_it_answers(self.port)
+
+
 ALL: tuple[type[Peer], ...] = (
     NginxStatic,
     NginxCache,
@@ -351,5 +370,5 @@ def _post(url: str, filename: str, content: bytes, *, auth: tuple[str, str] | No
 
 def named(names: Sequence[str]) -> tuple[type[Peer], ...]:
     """The peers of these names, in the usual order. Raises KeyError."""
-    known = {peer.name: peer for peer in (*ALL, OursOnDocker)}
+    known = {peer.name: peer for peer in (*ALL, OursOnDocker, DockerRun)}
     return tuple(known[name] for name in names)

@@ -13,7 +13,7 @@ from benchmarks.client import install_well
 from benchmarks.deployment import until_it_answers
 from benchmarks.index import GROUPS
 from benchmarks.measure import Goal, Grid, in_turns
-from benchmarks.peers import NginxStatic, Ours, OursOnDocker, Peer, PlainDevpi
+from benchmarks.peers import DockerRun, NginxStatic, Ours, OursOnDocker, Peer, PlainDevpi
 
 READY, ENDED, PEAK, BUSY = "ready, s", "end of `up`, s", "peak after the start, MiB", "peak after an install, MiB"
 BARE = "devpi"
@@ -26,6 +26,8 @@ def start(bench: Bench) -> list[Grid]:
     kinds = [kind for kind in bench.peers if kind is not NginxStatic]
     ours = {"process": Ours, "docker": OursOnDocker}
     kinds += [ours[engine] for engine in bench.engines if ours[engine] not in kinds]
+    if OursOnDocker in kinds:
+        kinds.append(DockerRun)
     with ExitStack() as stack:
         peers = {kind.name: stack.enter_context(bench.up(kind)) for kind in kinds}
         if bench.scale.slow_default_start and PlainDevpi in kinds:
@@ -49,11 +51,17 @@ def start(bench: Bench) -> list[Grid]:
     for kind in (Ours, OursOnDocker):
         if kind in kinds:
             ends = [end / bare for end, bare in zip(grid.of(kind.name, ENDED), grid.of(BARE, READY), strict=False)]
-            memory = grid.of(kind.name, BUSY)
             what = f"`up` ({kind.name}) / the bare server, ready"
             grid.goals.append(Goal(number=1, what=what, values=ends, limit=1.5))
-            what = f"memory ({kind.name}), after an install"
-            grid.goals.append(Goal(number=1, what=what, values=memory, limit=256, worst=True, unit=" MiB"))
+            for column, limit in ((PEAK, 128), (BUSY, 256)):
+                memory = grid.of(kind.name, column)
+                what = f"memory ({kind.name}), {column.removeprefix('peak ').removesuffix(', MiB')}"
+                grid.goals.append(Goal(number=1, what=what, values=memory, limit=limit, worst=True, unit=" MiB"))
+    if DockerRun in kinds:
+        for column in (READY, ENDED):
+            pairs = zip(grid.of(OursOnDocker.name, column), grid.of(DockerRun.name, READY), strict=True)
+            what = f"`up` on Docker, {column.removesuffix(', s')} / `{DockerRun.name}`, ready"
+            grid.goals.append(Goal(number=1, what=what, values=[ours / run for ours, run in pairs], limit=1.2))
     return [grid]
 
 

@@ -1,4 +1,7 @@
-"""The programs of the peers, in an environment of the benchmark's own, which is kept from run to run."""
+"""The programs of the peers, and ours, each in an environment of the benchmark's own, kept from run to run.
+
+Ours is installed as its users install it: beside pytest, which devpi-server finds and imports, each start takes longer.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,23 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 REQUIREMENTS = ("proxpi==1.3.1", "gunicorn", "pypiserver[cache]==2.4.2", "uv")
 """Beside devpi-server, of which the peers have the version that is installed here."""
+ROOT = Path(__file__).parent.parent
 _KEPT = ("PATH", "LANG", "HOME", "TMPDIR", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 
 
 @dataclass(frozen=True)
 class Tools:
-    """Programs in the directory ``bin``."""
+    """Programs in the directory ``bin``, and ``deployer``."""
 
     bin: Path
+    deployer: Path
 
     def program(self, name: str) -> str:
         return str(self.bin / name)
@@ -33,18 +39,27 @@ class Tools:
 
 def installed(cache: Path) -> Tools:
     """The tools in ``cache``; installed there by pip, as this user has configured it, if they are not yet."""
-    wanted = "\n".join([*REQUIREMENTS, f"devpi-server=={version('devpi-server')}"])
-    venv = cache / "peers"
+    devpi = f"devpi-server=={version('devpi-server')}"
+    peers = _environment(cache / "peers", [*REQUIREMENTS, devpi])
+    declared = (ROOT / "pyproject.toml").read_text()
+    ours = _environment(cache / "ours", [f"--editable={ROOT}[server]", devpi], when=declared)
+    return Tools(peers, ours / "deployer")
+
+
+def _environment(venv: Path, requirements: Sequence[str], *, when: str = "") -> Path:
+    """The programs of a virtual environment, made anew where ``requirements`` or ``when`` have changed."""
+    wanted = "\n".join([*requirements, when])
     stamp = venv / "requirements"
     if not (stamp.exists() and stamp.read_text() == wanted):
-        print(f"installing the peers into {venv}", file=sys.stderr)
+        print(f"installing into {venv}", file=sys.stderr)
         shutil.rmtree(venv, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-        subprocess.run([venv / "bin/pip", "install", "--quiet", *wanted.split("\n")], check=True)
+        subprocess.run([venv / "bin/pip", "install", "--quiet", *requirements], check=True)
         stamp.write_text(wanted)
-    return Tools(venv / "bin")
+    return venv / "bin"
 
 
 def beside_this_python() -> Tools:
     """What is installed with the benchmarks: enough for the peers that need nothing else."""
-    return Tools(Path(sys.executable).parent)
+    programs = Path(sys.executable).parent
+    return Tools(programs, programs / "deployer")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deployer import __version__, reach, routes
+from deployer.background import meanwhile
 from deployer.engines import Detection, detect, open_engine
 from deployer.engines.base import Engine
 from deployer.errors import ConflictError
@@ -71,12 +72,17 @@ def _locate(wanted: str, name: str) -> tuple[Detection, Container | None]:
 
     Raises EngineUnreachable.
     """
-    last = read_applied(name) if wanted == "auto" else None
+    if wanted != "auto":
+        engine = open_engine(EngineName(wanted))
+        asked = meanwhile(lambda: engine.inspect(name))
+        return Detection(engine=engine, info=engine.probe()), asked.result()
+    last = read_applied(name)
     if last is not None and last.engine in set(EngineName):
         engine = open_engine(EngineName(last.engine))
+        info = meanwhile(engine.probe)
         current = engine.inspect(name)
         if current is not None and current.ours:
-            return Detection(engine=engine, info=engine.probe()), current
+            return Detection(engine=engine, info=info.result()), current
     detection = detect(wanted)
     return detection, detection.engine.inspect(name)
 

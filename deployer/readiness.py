@@ -13,19 +13,20 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib import import_module
-from threading import Thread
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
+from deployer.background import meanwhile
 from deployer.errors import ConflictError, DeployerError, EngineError, NotReadyError
 from deployer.secrets import Secret, mask
 from deployer.spec import Container, State
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from deployer.devpi.api import DevpiApi, Identity
     from deployer.engines.base import Engine
 
@@ -36,8 +37,6 @@ ROOT = "root"
 POLL = 0.015
 """Seconds between two looks at a port: short, for the time from the server's first answer to ours counts."""
 LOG_LINES = 20
-BACKGROUND = "deployer-background"
-"""The name of the threads that something is asked in meanwhile."""
 _INSPECT_FIRST, _INSPECT_SLOWEST = 0.3, 2.0  # seconds; asking an engine costs a process
 _READ_FIRST, _READ_SLOWEST = 1.0, 8.0  # seconds; a frozen server must not hide its own death for long
 _MAX_ANSWER = 64 * 1024  # bytes
@@ -76,7 +75,7 @@ def wait(
     Raises NotReadyError with the last log lines when the server dies or the deadline passes, ConflictError when
     another server answers (it is never sent a password), ServerRefused when root's password or the index is refused.
     """
-    httpx = _in_background(lambda: import_module("deployer.devpi.api"))
+    httpx = meanwhile(lambda: import_module("deployer.devpi.api"))
     watch = _Watch(engine, name, mask=mask, clock=clock)
     run = _Run(url, deadline, watch=watch, on_stage=on_stage, clock=clock, sleep=sleep)
     run.until_it_speaks()
@@ -255,7 +254,7 @@ class _Watch:
         """Whether the engine just said that it runs; False when it was not asked. Raises NotReadyError when not."""
         if self._pending is None:
             if self._clock() >= self._next:
-                self._pending = _in_background(lambda: self._engine.inspect(self._name))
+                self._pending = meanwhile(lambda: self._engine.inspect(self._name))
             return False
         if not self._pending.done():
             return False
@@ -389,17 +388,3 @@ def _parse(received: bytes) -> _Answer:
     if len(words) < 2 or not words[0].startswith(b"HTTP/") or not re.fullmatch(rb"[1-5]\d\d", words[1]):
         return _Answer(status=0, body=received)
     return _Answer(status=int(words[1]), body=body)
-
-
-def _in_background(call: Callable[[], T]) -> Future[T]:
-    """Run ``call`` in a thread that never keeps this program from ending."""
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:
-            future.set_exception(error)
-
-    Thread(target=run, name=BACKGROUND, daemon=True).start()
-    return future

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -107,7 +108,7 @@ def bring_up(options: Options, prepared: Prepared, ui: UI, rollback: ExitStack) 
     say_changes(changes, ui)
     # From here on the server is as the profile wants it: a client file that fails is no reason to take it away.
     rollback.pop_all()
-    if done != "unchanged":
+    if done == "recreated":  # what was set aside; anything else of that name is not ours to remove
         engine.remove(plan.name + PREVIOUS)
     _remember(prepared)
     client_changes = [] if options.no_pip else _clients(plan, ui)
@@ -202,9 +203,11 @@ def _container(prepared: Prepared, current: Container | None, ui: UI, rollback: 
 
 def _image(prepared: Prepared, ui: UI) -> None:
     from deployer.apply import build_own, ensure_image
+    from deployer.background import meanwhile
 
     assert prepared.plan.image is not None  # noqa: S101 - narrowed by the caller
     image_plan, engine = prepared.plan.image, prepared.engine
+    meanwhile(lambda: import_module("deployer.render"))  # needed next, and loaded while the engine answers
     started = time.monotonic()
     with ui.working("image", f"{image_plan.ref}") as progress:
         image, made = ensure_image(

@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from deployer.background import meanwhile
 from deployer.engines.answers import at, container_from, image_from
 from deployer.engines.dialects import Dialect, Nature
 from deployer.engines.ports import holder_of
@@ -112,6 +113,7 @@ class ArgvEngine:
                 f"{self.name} is not installed (looked for it on PATH)",
                 hint=f"{self._dialect.install}, or --engine process, which needs none",
             )
+        asked = meanwhile(self._nature)
         done = self._call(*self._dialect.version, timeout=PROBE_TIMEOUT)
         if done.returncode:
             raise self._failure(done)
@@ -123,7 +125,7 @@ class ArgvEngine:
                 f"{self.name} is installed, but its engine does not answer",
                 hint=f"{self._dialect.start}, or --engine process",
             )
-        nature = self._nature()
+        nature = asked.result()
         return EngineInfo(
             name=self.name,
             version=answer.removeprefix("v"),

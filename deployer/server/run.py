@@ -43,7 +43,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 def serve(options: argparse.Namespace) -> int:
     """Prepare the server directory, then serve until a signal says stop; the exit code."""
     os.umask(0o077)
-    gc.disable()  # what is loaded until it serves stays: looking again and again for what may go takes a tenth of a start
+    gc.disable()  # what is loaded now stays, and looking for what may go would take a tenth of the start
     stop = _Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -96,6 +97,10 @@ class Cli:
         self.run(*words, env={"PATH": f"{bin_}:{os.environ['PATH']}"})
         lines = log.read_text().splitlines() if log.exists() else []
         return [" ".join(word for word in line.split()[:2] if word.isalpha()) for line in lines]
+
+    def requests(self) -> list[str]:
+        """What the server was asked so far, from its log: methods and paths."""
+        return re.findall(r"\[req\d+\] ([A-Z]+ \S+)", self.run("logs").out)
 
     def argv(self, *words: str) -> list[str]:
         return [self.python, "-m", "deployer.cli", *words]

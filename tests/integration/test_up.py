@@ -79,7 +79,10 @@ def test_a_second_up_changes_nothing_and_says_so(cli: Cli) -> None:
     assert cli.up("--json").data["server"] == "created"
     before = cli.run("status", "--json").data
     files = {path: path.read_bytes() for path in (cli.pip_conf,)}
+    asked = cli.requests()
     again = cli.up("--json")
+    # Does it answer, is it ours, what is there, and is the index of the clients open.
+    assert cli.requests()[len(asked) :] == ["GET /+api", "GET /+deployer", "GET /", "GET /root/dev"]
     assert again.data["changes"] == []
     assert again.data["server"] == "unchanged"
     after = cli.run("status", "--json").data
@@ -90,8 +93,32 @@ def test_a_second_up_changes_nothing_and_says_so(cli: Cli) -> None:
     # An engine's client may take longer to start than all else; `info` is for engines that may be rootless.
     look = ["version", "container inspect"] if cli.engine != "process" else []
     for words in (cli.up_words(), ("plan", *cli.up_words()[1:])):
-        assert [call for call in cli.calls(*words) if call != "info"] == look
+        assert sorted(call for call in cli.calls(*words) if call != "info") == sorted(look)
     assert cli.calls("status") == look[1:]
+
+
+@pytest.mark.parametrize("cli", [DOCKER_HOST, PODMAN_HOST, NERDCTL_HOST], indirect=True)
+def test_a_start_asks_the_engine_for_little_and_touches_nothing_of_others(cli: Cli) -> None:
+    # How often it is looked at meanwhile depends on how long it takes; `info` is for engines that may be rootless.
+    looks = {"container inspect", "info", "ps"}
+    up = cli.up_words("--no-pip")
+    assert cli.up("--no-pip").code == 0
+    argv = json.loads(cli.run("plan", *up[1:-1], "--json").out)["data"]["argv"]
+    assert cli.run("down").code == 0
+    assert sorted(call for call in cli.calls(*up) if call not in looks) == ["image inspect", "run", "version"]
+
+    assert cli.run("stop").code == 0
+    # Of the name that ours has while another takes its place, and somebody else's.
+    strangers = f"{cli.name}.previous"
+    image = argv[argv.index("--") + 1]
+    subprocess.run([cli.engine, "create", "--name", strangers, image], check=True, capture_output=True, env=cli.env)
+    try:
+        assert sorted(call for call in cli.calls(*up) if call not in looks) == ["image inspect", "start", "version"]
+        assert cli.run("status", "--json").data["state"] == "running"
+        words = [cli.engine, "container", "inspect", strangers]
+        assert subprocess.run(words, capture_output=True, check=False, env=cli.env).returncode == 0
+    finally:
+        subprocess.run([cli.engine, "rm", "--force", strangers], check=False, capture_output=True, env=cli.env)
 
 
 @pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE, NERDCTL_BRIDGE], indirect=True)

@@ -17,7 +17,7 @@ from datetime import timedelta
 
 import pytest
 
-from deployer import readiness
+from deployer import background, readiness
 from deployer.errors import ConflictError, DeployerError, EngineError, NotReadyError, ServerRefused
 from deployer.readiness import Ready
 from deployer.secrets import Secret
@@ -68,7 +68,7 @@ class Clock:
     def sleep(self, seconds: float) -> None:
         self.now += seconds
         for thread in threading.enumerate():
-            if thread.name == readiness.BACKGROUND:
+            if thread.name == background.NAME:
                 thread.join(PATIENCE)
         time.sleep(0.001)
 
