@@ -22,7 +22,6 @@ from tests.upstream import Faults, Upstream, make_wheel
 CANARY = f"c4n4ry-{os.getpid()}-of-the-private-index"
 ROTATED = f"r0t4ted-{os.getpid()}-of-the-private-index"
 BLOCK = 1 << 22
-DOCKER = pytest.param("docker", marks=pytest.mark.docker)
 SECRET_FILES = {Path(f"data/.deployer/{name}") for name in ("credentials", "root-password", "secret", "proof-key")} | {
     Path("state/NAME/secrets/dev.password")
 }
@@ -48,7 +47,7 @@ def cli(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         },
     }
     home = tmp_path_factory.mktemp("sweep")
-    with deployed(request.param, home, profile, PRIVATE_TOKEN=CANARY, DEPLOYER_DEBUG="1") as running:
+    with deployed(request, home, profile, PRIVATE_TOKEN=CANARY, DEPLOYER_DEBUG="1") as running:
         yield running
 
 
@@ -127,7 +126,7 @@ def known_as_root(cli: Cli) -> dict[str, str]:
     return auth_header(login(cli.port, cli.run("secret", "show").out.strip())[1]["result"]["password"])
 
 
-@pytest.mark.parametrize("cli", [DOCKER], indirect=True)
+@pytest.mark.parametrize("cli", ENGINES[1:], indirect=True)
 def test_secrets_are_in_their_own_files_and_nowhere_else(cli: Cli, private: Upstream, tmp_path: Path) -> None:
     begun = str(int(time.time()))
     page = {"User-Agent": "pip/24", "Accept": "text/html"}
