@@ -68,7 +68,12 @@ class PackageApi(DevpiApi):
         if reply.status == 404:
             return {}
         versions = self._result(reply, f"list {project} of {index}", kind="projectconfig")
-        return dict(pair for version in versions.values() for pair in _links(version))
+        found = dict(pair for version in versions.values() for pair in _links(version))
+        if all(found.values()):
+            return found
+        # devpi-server 7 tells digests on the page for installers only, where a file of the index itself comes first.
+        listed = {file.filename: file.sha256 for file in self.files(index, project)}
+        return {filename: digest or listed.get(filename, "") for filename, digest in found.items()}
 
     def upload(self, index: str, form: Mapping[str, str | list[str]], *, filename: str, content: IO[bytes]) -> None:
         """Upload one file with its metadata (the form of the upload API that twine speaks), without a second try."""

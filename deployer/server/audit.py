@@ -6,7 +6,7 @@ for everybody, so what is told is what an installer gets.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from devpi_server.normalized import normalize_name
@@ -28,7 +28,7 @@ def names(request: Any) -> dict[str, Any]:
     stage = request.registry["xom"].model.getstage(user, index)
     if stage is None:
         raise HTTPNotFound(f"there is no index {user}/{index}")
-    below = list(stage.sro())
+    below = list(_below(stage))
     holders: dict[str, list[str]] = {}
     for one in below:
         for project in _known(one):
@@ -37,6 +37,19 @@ def names(request: Any) -> dict[str, Any]:
     chosen = asked or sorted(name for name, found in holders.items() if len(found) > 1)
     told = [_told(stage, below, name, holders.get(name, [])) for name in chosen[:LIMIT]]
     return {"index": stage.name, "projects": told, "left_out": max(0, len(chosen) - LIMIT)}
+
+
+def _below(stage: Any) -> Iterator[Any]:
+    """The index and all that it inherits from, in the order in which profiles name them: devpi's own walk puts mirrors
+    last, in an order that depends on its version."""
+    todo, seen = [stage], set()
+    while todo:
+        one = todo.pop(0)
+        if one.name not in seen:
+            seen.add(one.name)
+            yield one
+            found = (stage.model.getstage(base) for base in one.ixconfig.get("bases", ()))
+            todo = [base for base in found if base is not None] + todo
 
 
 def _known(stage: Any) -> Iterable[str]:

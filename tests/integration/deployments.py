@@ -30,8 +30,10 @@ def _param(kind: Kind) -> Any:
     return pytest.param(kind, id=str(kind), marks=marks[kind.engine])
 
 
+SEVEN = Kind("process", "7")
+"""The one that needs an interpreter of its own: ``python7``."""
 ENGINES = [_param(Kind("process")), _param(Kind("docker"))]
-DEPLOYMENTS = [*ENGINES, _param(Kind("process", "7")), _param(Kind("docker", "7"))]
+DEPLOYMENTS = [*ENGINES, _param(SEVEN), _param(Kind("docker", "7"))]
 
 
 @contextmanager
@@ -45,7 +47,7 @@ def deployed(request: pytest.FixtureRequest, home: Path, profile: dict[str, Any]
     home.chmod(0o755)  # the container's user goes through it
     path = home / "team.yaml"
     cli = Cli(home=home, engine=kind.engine, extra={"DEPLOYER_PROFILE": str(path), **extra})
-    if kind == Kind("process", "7"):
+    if kind == SEVEN:
         cli.python = request.getfixturevalue("python7")  # a process is the devpi-server that is installed
     where = {"engine": kind.engine, "data": str(cli.data), "image": {"base": BASE}}
     network = {"port": cli.port, "mode": "host"}

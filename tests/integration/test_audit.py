@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import yaml
 
 from tests.engines import need
 from tests.integration.cli import Cli
-from tests.integration.deployments import ENGINES
+from tests.integration.deployments import DEPLOYMENTS, SEVEN
 from tests.server_process import request
 from tests.upstream import Faults, Upstream, make_wheel
 
@@ -33,7 +35,11 @@ def private() -> Iterator[Upstream]:
 @pytest.fixture
 def cli(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cli]:
     need(request.param.engine)
-    made = Cli(home=tmp_path, engine=request.param.engine, network="host", extra={"PRIVATE_TOKEN": CANARY})
+    beside = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where uv is, whoever runs deployer
+    extra = {"PRIVATE_TOKEN": CANARY, "PATH": beside, "DEPLOYER_SET": f"server.version={request.param.server}"}
+    made = Cli(home=tmp_path, engine=request.param.engine, network="host", extra=extra)
+    if request.param == SEVEN:
+        made.python = request.getfixturevalue("python7")
     try:
         yield made
     finally:
@@ -60,7 +66,7 @@ def versions(cli: Cli, project: str) -> str:
     return " ".join(path.name for path in (cli.home / project).glob("*")) if got.returncode == 0 else "nothing"
 
 
-@pytest.mark.parametrize("cli", ENGINES, indirect=True)
+@pytest.mark.parametrize("cli", DEPLOYMENTS[:3], indirect=True)
 def test_an_ordered_index_closes_before_it_confuses_and_passes_the_audit(
     cli: Cli, public: Upstream, private: Upstream
 ) -> None:
@@ -87,7 +93,7 @@ def test_an_ordered_index_closes_before_it_confuses_and_passes_the_audit(
         assert inspected.code == 0 and CANARY not in inspected.out
 
 
-@pytest.mark.parametrize("cli", ENGINES[:1], indirect=True)
+@pytest.mark.parametrize("cli", DEPLOYMENTS[:1], indirect=True)
 def test_mirrors_that_are_merged_by_insistence_are_found_out(cli: Cli, public: Upstream, private: Upstream) -> None:
     use(cli, public, private, type="stage")
     assert cli.up().code == 11

@@ -167,6 +167,8 @@ def test_daily_work_by_its_address(seven: PlainDevpi, upstream: Upstream, tmp_pa
     assert done.code == 0, done.err
     done = cli.run("package", "upload", wheel.filename, "--index", "root/new", *at, stdin=secret)
     assert done.code == 0, done.err
+    done = cli.run("package", "upload", wheel.filename, "--index", "root/new", "--json", *at, stdin=secret)
+    assert (done.data["uploaded"], len(done.data["skipped"])) == ([], 1)
     assert cli.run("package", "list", "--index", "root/new", *at).out == "acme-core\n"
     assert cli.run("package", "download", "acme-core", "--index", "root/new", "-d", "down", *at).code == 0
     assert (tmp_path / "down" / wheel.filename).read_bytes() == wheel.content
