@@ -29,6 +29,11 @@ def hand_over(server_dir: ServerDir, headers: Mapping[str, Secret], *, keep: boo
     return True
 
 
+def mirrors(server_dir: ServerDir) -> frozenset[str]:
+    """The addresses, without a slash at the end, that the server knows credentials for. Raises EngineError."""
+    return frozenset(_known(server_dir))
+
+
 def _known(server_dir: ServerDir) -> dict[str, str]:
     try:
         found = json.loads(server_dir.read(FILE) or "{}")

@@ -109,56 +109,24 @@ def _below(name: str, indexes: Mapping[str, Index]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def exported(topology: Topology) -> dict[str, Any]:
-    """The keys ``users`` and ``indexes`` of a profile that declares exactly ``topology``; no secret is in it.
-
-    An index whose type a profile does not know is left out.
-    """
-    users = {
-        name: {key: node.fields[key] for key in USER_KEYS if key in node.fields}
-        for name, node in topology.users.items()
-        if name != ROOT
-    }
-    indexes: dict[str, Any] = {
-        name: told for name, node in topology.indexes.items() if (told := _told(node)) is not None
-    }
-    _tell_owners(topology, indexes)
-    # What every profile has unless it says otherwise.
-    for name in ("root/pypi", "root/dev"):
-        indexes.setdefault(name, None)
-    return {"users": users, "indexes": indexes}
-
-
-def _tell_owners(topology: Topology, indexes: Mapping[str, Any]) -> None:
-    """A profile says of the bases what the server says of an ordered index."""
-    for node in topology.indexes.values():
-        owns, only_owned = node.fields.get("owns", ()), node.fields.get("only_owned", ())
-        for base, _, pattern in (str(entry).partition(":") for entry in (owns if isinstance(owns, tuple) else ())):
-            if indexes.get(base) is not None:
-                known = indexes[base].setdefault("owns", [])
-                known += [pattern] if pattern not in known else []
-        for base in only_owned if isinstance(only_owned, tuple) else ():
-            if indexes.get(base) is not None:
-                indexes[base]["only_owned"] = True
-
-
-def _told(node: Node) -> dict[str, Any] | None:
+def told(node: Node) -> dict[str, Any] | None:
+    """An index as a profile says it, without what is said of several together; None for a type that no profile has."""
     keys = KEYS.get(str(node.fields["type"])) if "type" in node.fields else None
     if keys is None:
         return None
-    told: dict[str, Any] = {"type": node.fields["type"]}
+    said: dict[str, Any] = {"type": node.fields["type"]}
     for key, name in keys.items():
         if name in node.fields:
             value = node.fields[name]
-            told[key] = not value if key in _OPPOSITE else list(value) if isinstance(value, tuple) else value
-    if isinstance(url := told.get("url"), str):
-        told["url"] = mask_url(url).replace(f"{BLANK}@", "")
-    return told
+            said[key] = not value if key in _OPPOSITE else list(value) if isinstance(value, tuple) else value
+    if isinstance(url := said.get("url"), str):
+        said["url"] = mask_url(url).replace(f"{BLANK}@", "")
+    return said
 
 
 def shown(node: Node) -> dict[str, Any]:
     """An index as a profile says it, for people: of a type that no profile has, the fields that are known."""
-    return _told(node) or {
+    return told(node) or {
         name: list(value) if isinstance(value, tuple) else value for name, value in node.fields.items()
     }
 
@@ -206,9 +174,3 @@ def changed_fields(index: Index, node: Node) -> dict[str, Value]:
     named = {KEYS[index.type][key] for key in index.model_fields_set - {"type"}}
     wanted = new_index("", index).fields
     return {name: wanted[name] for name in sorted(named & wanted.keys()) if node.fields.get(name) != wanted[name]}
-
-
-def hidden_credentials(topology: Topology) -> tuple[str, ...]:
-    """The mirrors whose address on the server holds a user and a password, which no profile may."""
-    urls = {name: str(node.fields.get("mirror_url", "")) for name, node in topology.indexes.items()}
-    return tuple(name for name, url in urls.items() if mask_url(url) != url)

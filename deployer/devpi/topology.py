@@ -180,10 +180,7 @@ def compare(current: Topology, wanted: Topology) -> tuple[Change, ...]:
     """
     return (
         *(_user_change(name, current.users.get(name), node) for name, node in wanted.users.items()),
-        *(
-            _index_change(name, current.indexes.get(name), wanted.indexes[name])
-            for name in _bases_first(wanted.indexes)
-        ),
+        *(_index_change(name, current.indexes.get(name), wanted.indexes[name]) for name in bases_first(wanted.indexes)),
         *(Change(kind=Kind.KEPT, target=name) for name in sorted(current.users.keys() - wanted.users.keys() - {ROOT})),
         *(Change(kind=Kind.KEPT, target=name) for name in sorted(current.indexes.keys() - wanted.indexes.keys())),
     )
@@ -276,7 +273,8 @@ def _change(name: str, have: Node | None, want: Node, *, create: Kind, modify: K
     return Change(kind=modify if fields else Kind.UNCHANGED, target=name, fields=fields)
 
 
-def _bases_first(indexes: Mapping[str, Node]) -> tuple[str, ...]:
+def bases_first(indexes: Mapping[str, Node]) -> tuple[str, ...]:
+    """The names of indexes, each after all that it inherits from. Raises ProfileError when they form a circle."""
     graph = {name: [base for base in _bases(node) if base in indexes] for name, node in indexes.items()}
     try:
         return tuple(TopologicalSorter(graph).static_order())

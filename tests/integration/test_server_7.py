@@ -11,7 +11,8 @@ import pytest
 
 from deployer.devpi.api import DevpiApi
 from deployer.devpi.converge import converge, steps
-from deployer.devpi.declared import exported, wanted
+from deployer.devpi.declared import wanted
+from deployer.devpi.export import exported
 from deployer.errors import ConflictError, ProfileError
 from deployer.profile import Index, User
 from deployer.secrets import Secret

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from deployer.devpi.declared import KEYS, exported, hidden_credentials, wanted
+from deployer.devpi.declared import KEYS, wanted
+from deployer.devpi.export import exported, hidden_credentials
 from deployer.devpi.fields import DEVPI_6, DEVPI_7, DIALECTS, INDEX_FIELDS, Dialect, dialect_of
 from deployer.devpi.topology import Kind, Node, Topology, changes, prune
 from deployer.errors import ProfileError
@@ -78,6 +80,62 @@ def test_what_is_exported_loads_to_the_same(dialect: Dialect, tmp_path: Path) ->
         name: node.fields for name, node in running.indexes.items()
     }
     assert again.users == {name: node for name, node in running.users.items() if name != "root"}
+
+
+def mirror(url: str, **more: Any) -> Index:
+    return Index(type="mirror", url=f"https://{url}.example.com/", **more)
+
+
+LAYERS = {
+    "root/private": mirror("private", owns=("acme-*", "shop"), only_owned=True),
+    "root/other": mirror("other", owns=("other-*",)),
+    "root/pypi": mirror("public"),
+    "team/made": Index(type="stage", bases=("root/private",), owns=("made",)),
+    "team/inner": Index(type="ordered", bases=("root/private", "root/other")),
+    "team/main": Index(type="ordered", bases=("team/made", "team/inner", "root/pypi"), owns=("main-*",)),
+    "team/again": Index(type="ordered", bases=("team/inner", "root/private", "root/pypi")),
+}
+
+
+@pytest.mark.parametrize("names", [list(LAYERS), list(reversed(LAYERS)), sorted(LAYERS)])
+def test_owners_are_told_where_they_own_and_not_once_more_above(names: list[str], tmp_path: Path) -> None:
+    """An index that were told to own what its base owns would serve it itself, from nothing."""
+    running = served(wanted({}, {name: LAYERS[name] for name in names}, default_mirror_url=""), DEVPI_6)
+    path = tmp_path / "running.yaml"
+    path.write_text(yaml.safe_dump({"extends": "default", **exported(running)}))
+    profile = load(str(path)).profile
+    assert changes(running, wanted(profile.users, profile.indexes, default_mirror_url="")) == ()
+    told = {name: (index.owns, index.only_owned) for name, index in profile.indexes.items() if index.owns}
+    assert told == {name: (index.owns, index.only_owned) for name, index in LAYERS.items() if index.owns}
+
+
+def test_what_no_server_knows_is_taken_from_what_was_applied() -> None:
+    running = served(wanted({}, LAYERS, default_mirror_url=""), DEVPI_6)
+    secret = {"username": "bearer", "password": "env:TOKEN", "token": None, "token_as": "bearer"}
+    token = {"username": "", "password": None, "token": "file:/run/token", "token_as": "user"}
+    meant = {
+        "indexes": {
+            "root/private": {"url": "https://private.example.com", "credentials": secret},
+            "root/other": {"url": "https://other.example.com/", "credentials": token},
+            "root/pypi": {"url": "https://elsewhere.example.com/", "credentials": token},
+            "team/made": {"accept_confusion": True},
+            "team/gone": {"accept_confusion": True},
+        },
+        "clients": {"index": "team/main"},
+    }
+    told = exported(running, meant=meant)
+    assert told["clients"] == {"index": "team/main"}
+    found = {name: said["credentials"] for name, said in told["indexes"].items() if said and "credentials" in said}
+    assert found == {
+        "root/private": {"username": "bearer", "password": "env:TOKEN"},
+        "root/other": {"token": "file:/run/token", "token_as": "user"},
+    }
+    assert told["indexes"]["team/made"]["accept_confusion"] is True
+    # One that is there has to be named, and this is the first on which no other builds.
+    for nothing in ({}, {"clients": {"index": "team/gone"}}):
+        assert exported(running, meant=nothing)["clients"] == {"index": "team/again"}
+    usual = Topology(indexes={**running.indexes, "root/dev": Node(fields={"type": "stage"})})
+    assert "clients" not in exported(usual)
 
 
 def test_an_export_holds_no_credentials() -> None:
