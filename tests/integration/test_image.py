@@ -29,6 +29,7 @@ from tests.server_process import PATIENCE, Server, auth_header, login, request
 pytestmark = pytest.mark.docker
 
 TAG = "localhost/deployer-test-image:1"
+BARE = "localhost/deployer-test-bare:1"
 UID = 12345
 """A user that the image knows nothing of."""
 HARDENED = (
@@ -45,17 +46,21 @@ def docker(*words: str, check: bool = True) -> str:
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Our image under a name of the tests' own."""
+    """Our image under a name of the tests' own, on a base without bytecode, as Python's official ones are."""
     need("docker")
     engine = open_engine(EngineName.DOCKER)
+    base = tmp_path_factory.mktemp("base")
+    remove = "find / -xdev -type d -name __pycache__ -prune -exec rm -rf {} +"
+    (base / "Dockerfile").write_text(f"FROM {BASE}\nRUN {remove}\n")
+    docker("build", f"--tag={BARE}", str(base))
     settings = PipSettings(**pip.build_settings(pip.read_config(os.environ), ours=is_ours))
     made = prepare(
-        tmp_path_factory.mktemp("build"), base=BASE, pip=settings, secrets_ok=engine.can_build_with_secrets()
+        tmp_path_factory.mktemp("build"), base=BARE, pip=settings, secrets_ok=engine.can_build_with_secrets()
     )
     lines: list[str] = []
     built = engine.build(replace(made, tag=TAG), lines.append)
     assert lines
-    assert built.labels[LABEL_BUILD] == build_digest(BASE)
+    assert built.labels[LABEL_BUILD] == build_digest(BARE)
     return TAG
 
 
@@ -150,6 +155,15 @@ def test_it_is_in_no_layer_no_history_and_no_inspection(boxed: Boxed) -> None:
     assert "requirements.txt" not in left
     writable = "find /opt/deployer ! -type l ( ! -user 0 -o -perm /022 -o -perm /6000 )"
     assert docker("run", "--rm", "--entrypoint=find", boxed.image, *writable.split()[1:]) == ""
+
+
+def test_nothing_is_compiled_at_a_start(image: str) -> None:
+    look = """
+import os, sys, devpi_server.main
+print([name for name, module in sys.modules.items() if not os.path.exists(getattr(module, "__cached__", None) or "/")])
+"""
+    words = ("run", "--rm", "--read-only", "--entrypoint=/opt/deployer/bin/python", image, "-W", "ignore", "-c", look)
+    assert docker(*words) == "[]"
 
 
 def test_a_named_volume_belongs_to_the_images_own_user(boxed: Boxed) -> None:
