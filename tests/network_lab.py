@@ -17,7 +17,7 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,8 +50,8 @@ def until(what: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def run(*words: str) -> str:
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+def run(*words: str, env: Mapping[str, str] | None = None) -> str:
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, (words, done.stderr)
     return done.stdout
 
@@ -90,15 +90,12 @@ class Namespace:
 class Machine:
     """A host with a docker engine: one way out, by default an interface ``eth9``; all of it ends with ``stop``."""
 
+    engine = "docker"
+
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self.docker_host = f"unix://{directory}/docker.sock"
         self.resolv_conf, self.hosts = directory / "resolv.conf", directory / "hosts"
         self._files()
-        engine = (
-            *("dockerd", f"--host={self.docker_host}", f"--data-root={directory}/disk"),
-            *(f"--exec-root={directory}/exec", f"--pidfile={directory}/pid", "--bip=172.31.255.1/24"),
-        )
         boot = (
             f"ip link set lo up && mount --bind {self.resolv_conf} /etc/resolv.conf"
             f" && mount --bind {self.hosts} /etc/hosts && mkdir {directory}/sys && mount -t sysfs sysfs {directory}/sys"
@@ -111,12 +108,24 @@ class Machine:
             self._process = subprocess.Popen(
                 [
                     *("unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"),
-                    *("sh", "-c", boot, "boot", *engine),
+                    *("sh", "-c", boot, "boot", *self._serving()),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
+
+    def _serving(self) -> tuple[str, ...]:
+        """What runs as long as the machine does."""
+        return (
+            *("dockerd", f"--host={self.env['DOCKER_HOST']}", f"--data-root={self._directory}/disk"),
+            *(f"--exec-root={self._directory}/exec", f"--pidfile={self._directory}/pid", "--bip=172.31.255.1/24"),
+        )
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The variables by which a user finds the engine."""
+        return {"DOCKER_HOST": f"unix://{self._directory}/docker.sock"}
 
     def _files(self) -> None:
         # Written in place: other files would not be those that are mounted.
@@ -126,16 +135,25 @@ class Machine:
     def reset(self) -> None:
         """Undo what a test did to its files and its rules."""
         self._files()
-        self.run("iptables", "-F", "DOCKER-USER")
-        self.run("iptables", "-A", "DOCKER-USER", "-j", "RETURN")
+        self.run("iptables", "-t", "mangle", "-F", "FORWARD")
+
+    def drop_forwarded(self) -> None:
+        """Have a kill switch: nothing that is forwarded goes out by ``tun9``, whatever an engine's own rules say."""
+        self.run("iptables", "-t", "mangle", "-A", "FORWARD", "-o", "tun9", "-j", "DROP")
 
     def wait(self) -> None:
         until(lambda: self._answers() or self._process.poll() is not None)
         assert self._answers(), self._log.read_text()
 
     def _answers(self) -> bool:
-        asked = ["docker", f"--host={self.docker_host}", "version"]
-        return subprocess.run(asked, capture_output=True, check=False).returncode == 0
+        return subprocess.run(self._asking("version"), capture_output=True, check=False, env=self._env).returncode == 0
+
+    @property
+    def _env(self) -> dict[str, str]:
+        return {**os.environ, **self.env}
+
+    def _asking(self, *words: str) -> list[str]:
+        return ["docker", *words]
 
     def on_it(self, *words: str) -> list[str]:
         """The command with this machine's network, files and processes."""
@@ -149,15 +167,15 @@ class Machine:
     def inside(self) -> AbstractContextManager[None]:
         return _inside(f"/proc/{self._process.pid}/ns/net")
 
-    def docker(self, *words: str) -> str:
-        return run("docker", f"--host={self.docker_host}", *words).strip()
+    def ask(self, *words: str) -> str:
+        """What the engine's own client says."""
+        return run(*self._asking(*words), env=self._env).strip()
 
     def has(self, image: str) -> None:
         """Give it an image of this host's engine."""
-        with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as saved:
-            subprocess.run(
-                ["docker", f"--host={self.docker_host}", "load"], stdin=saved.stdout, check=True, capture_output=True
-            )
+        with subprocess.Popen([self.engine, "save", image], stdout=subprocess.PIPE) as saved:
+            loading = self._asking("load")
+            subprocess.run(loading, stdin=saved.stdout, check=True, capture_output=True, env=self._env)
 
     @contextlib.contextmanager
     def connected(self, world: Namespace, *, name: str = "eth9", mtu: int = 1500) -> Iterator[str]:
@@ -180,6 +198,34 @@ class Machine:
     def stop(self) -> None:
         self._process.kill()
         self._process.wait()
+
+
+class PodmanMachine(Machine):
+    """The same with podman, which serves nothing: it is run there, and keeps all in the machine's directory."""
+
+    engine = "podman"
+
+    def _serving(self) -> tuple[str, ...]:
+        top = self._directory
+        # Locks in memory would be those of the podman of the host that runs the tests.
+        engine = f'[engine]\nlock_type = "file"\ntmp_dir = "{top}/tmp"\n'
+        own = os.environ.get("CONTAINERS_CONF")
+        settings = Path(own).read_text() if own else ""
+        (top / "containers.conf").write_text(
+            settings.replace("[engine]\n", engine) if "[engine]" in settings else f"{settings}{engine}"
+        )
+        (top / "storage.conf").write_text(
+            f'[storage]\ndriver = "overlay"\ngraphroot = "{top}/disk"\nrunroot = "{top}/run"\n'
+        )
+        return ("sleep", "infinity")
+
+    @property
+    def env(self) -> dict[str, str]:
+        settings = {"CONTAINERS_CONF": "containers.conf", "CONTAINERS_STORAGE_CONF": "storage.conf"}
+        return {name: str(self._directory / file) for name, file in settings.items()}
+
+    def _asking(self, *words: str) -> list[str]:
+        return self.on_it("podman", *words)
 
 
 def world() -> Namespace:

@@ -29,6 +29,7 @@ from tests.network_lab import (
     ForwardProxy,
     Machine,
     Namespace,
+    PodmanMachine,
     Resolver,
     Seated,
     run,
@@ -40,27 +41,47 @@ from tests.upstream import Upstream, make_wheel
 
 pytestmark = pytest.mark.docker
 NAME = "packages.example.com"
+CONFIG = {"docker": "/etc/docker/daemon.json", "podman": "/etc/containers/containers.conf"}
 # A page that fits into no single packet, as that of pip does not on any real index.
 BIG = [make_wheel("pip", f"1.{number}") for number in range(300)]
 SMALL = make_wheel("acme", "1.0")
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A machine that has our image and no network yet."""
-    need("docker")
+def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[type[Machine]], Machine]]:
+    """Machines that have our image and no network yet, each made when it is first wanted."""
     if reason := why_not():
         pytest.skip(reason)
-    built = Cli(home=tmp_path_factory.mktemp("built"), engine="docker").run("image", "build", "--json")
-    assert built.code == 0, built.out
-    with TemporaryDirectory(prefix="deployer-", ignore_cleanup_errors=True) as directory:
-        made = Machine(Path(directory))
-        try:
-            made.wait()
-            made.has(built.data["ref"])
-            yield made
-        finally:
-            made.stop()
+    made: dict[type[Machine], Machine] = {}
+
+    def machine(kind: type[Machine]) -> Machine:
+        need(kind.engine)
+        if kind not in made:
+            builder = Cli(home=tmp_path_factory.mktemp("built"), engine=kind.engine)
+            built = builder.run("image", "build", "--engine", kind.engine, "--json")
+            assert built.code == 0, built.out
+            directory = Path(stack.enter_context(TemporaryDirectory(prefix="deployer-", ignore_cleanup_errors=True)))
+            made[kind] = kind(directory)
+            stack.callback(made[kind].stop)
+            made[kind].wait()
+            made[kind].has(built.data["ref"])
+        return made[kind]
+
+    with ExitStack() as stack:
+        yield machine
+
+
+@pytest.fixture
+def machine(request: pytest.FixtureRequest, machines: Callable[[type[Machine]], Machine]) -> Machine:
+    """The machine of the test's parameter, else one with docker."""
+    return machines(getattr(request, "param", Machine))
+
+
+BOTH = pytest.mark.parametrize(
+    "machine",
+    [pytest.param(Machine, id="docker"), pytest.param(PodmanMachine, id="podman", marks=pytest.mark.podman)],
+    indirect=True,
+)
 
 
 @pytest.fixture
@@ -89,10 +110,10 @@ def cli(machine: Machine, upstream: Upstream, tmp_path: Path) -> Iterator[Seated
     """A user at the machine; the network is measured."""
     made = Seated(
         home=tmp_path,
-        engine="docker",
+        engine=machine.engine,
         network="auto",
         upstream=upstream.simple_url,
-        extra={"DOCKER_HOST": machine.docker_host},
+        extra=machine.env,
         machine=machine,
     )
     try:
@@ -103,7 +124,7 @@ def cli(machine: Machine, upstream: Upstream, tmp_path: Path) -> Iterator[Seated
 
 
 def containers(machine: Machine) -> list[str]:
-    return machine.docker("ps", "--all", "--format={{.Names}}").split()
+    return machine.ask("ps", "--all", "--format={{.Names}}").split()
 
 
 def chosen(done: Done) -> str:
@@ -145,9 +166,10 @@ def test_a_bridge_is_taken_where_it_works_and_measured_once(
         assert (code, {check["level"] for check in found.values()} - {"warning"}) == (0, {"ok"})
 
 
+@BOTH
 def test_behind_a_vpn_that_drops_what_is_forwarded(machine: Machine, outside: Namespace, cli: Seated) -> None:
     with machine.connected(outside, name="tun9"):
-        machine.run("iptables", "-I", "DOCKER-USER", "-o", "tun9", "-j", "DROP")
+        machine.drop_forwarded()
         code, found = findings(cli, "--network", "bridge")
         assert code == 9
         assert found["network"]["level"] == "failure"
@@ -166,7 +188,7 @@ def test_behind_a_vpn_that_drops_what_is_forwarded(machine: Machine, outside: Na
 
 def test_a_killed_measurement_leaves_nothing_for_long(machine: Machine, outside: Namespace, cli: Seated) -> None:
     with machine.connected(outside, name="tun9"):
-        machine.run("iptables", "-I", "DOCKER-USER", "-o", "tun9", "-j", "DROP")
+        machine.drop_forwarded()
         with subprocess.Popen(cli.argv(*cli.up_words("--no-pip")), env=cli.env, stderr=subprocess.DEVNULL) as entered:
             until(lambda: f"{cli.name}.reach" in containers(machine))
             listed = subprocess.check_output(["ps", "-eo", "pid=,ppid="], text=True).split("\n")
@@ -178,6 +200,7 @@ def test_a_killed_measurement_leaves_nothing_for_long(machine: Machine, outside:
         assert containers(machine) == [cli.name]
 
 
+@BOTH
 def test_a_resolver_that_containers_can_not_ask(
     machine: Machine, outside: Namespace, upstream: Upstream, cli: Seated
 ) -> None:
@@ -190,7 +213,7 @@ def test_a_resolver_that_containers_can_not_ask(
         assert code == 9
         assert f"this host finds {NAME} (it asks 127.0.0.1), a bridged container does not" in found["names"]["evidence"]
         assert found["names"]["level"] == found["network"]["level"] == "failure"
-        assert "/etc/docker/daemon.json" in found["names"]["cure"]
+        assert CONFIG[machine.engine] in found["names"]["cure"]
         why = chosen(cli.up("--no-pip"))
         assert why.startswith(f"host (auto: this host reaches {NAME}")
         assert "not found by name" in why
@@ -313,6 +336,7 @@ def test_a_localhost_that_is_ipv6_only(machine: Machine, outside: Namespace, cli
             machine.run("ip", "addr", "add", "127.0.0.1/8", "dev", "lo")
 
 
+@BOTH
 @pytest.mark.parametrize("change", ["host", "host, another file", "bridge"])
 def test_an_upstream_and_a_resolver_that_move_while_the_server_runs(
     machine: Machine, outside: Namespace, upstream: Upstream, cli: Seated, tmp_path: Path, change: str
@@ -362,9 +386,9 @@ def test_only_what_can_lose_nothing_is_fixed(
         assert (code, found["state"]["level"], found["data"]["level"]) == (0, "warning", "warning")
         assert cli.data.stat().st_mode & 0o777 == 0o755
         state.chmod(0o755)
-        machine.docker("stop", cli.name)
-        image = machine.docker("inspect", "--format={{.Image}}", cli.name)
-        machine.docker("create", f"--label=io.devpi.deployer.name={cli.name}", f"--name={cli.name}.reach", image)
+        machine.ask("stop", cli.name)
+        image = machine.ask("inspect", "--format={{.Image}}", cli.name)
+        machine.ask("create", f"--label=io.devpi.deployer.name={cli.name}", f"--name={cli.name}.reach", image)
         code, found = findings(cli, "--fix")
         assert code == 0, found
         for name in ("state", "left over", "server"):
