@@ -10,7 +10,7 @@ from devpi_server import __version__ as devpi_version
 from pyramid.tweens import EXCVIEW, INGRESS
 
 from deployer import __version__
-from deployer.server import credentials, offline, outbound, statistics
+from deployer.server import credentials, events, offline, outbound, statistics
 from deployer.server.bulkhead import Bulkhead
 from deployer.server.changes import Changelog
 from deployer.server.client import Client
@@ -83,6 +83,7 @@ def put_in_place(pyramid_config: Any, known: credentials.Credentials) -> None:
 
     for name in inside().OF_PAGES:
         xom.keyfs.notifier.on_key_change(name, on_change)
+    events.spare_mirrors(xom)
     threading.Thread(target=store.watch, name="pages", daemon=True).start()
 
 

@@ -17,6 +17,8 @@ AUTHORIZATION = "mirror_url_authorization_header"
 """The property of a mirror that says what it sends."""
 OF_PAGES = ("USER", "PROJSIMPLELINKS", "PROJVERSION", "PROJNAMES")
 """Kinds of keys on which pages depend."""
+FILE = "STAGEFILE"
+"""The kind of key of a file that has a hash."""
 _OF_ONE_PROJECT = ("PROJSIMPLELINKS", "PROJVERSIONS", "PROJVERSION")
 _WALKS = ("op_sro", "op_sro_check_mirror_whitelist", "get_mirror_whitelist_info")
 """devpi's methods that go over the bases of an index, each by :meth:`BaseStage.sro`."""
@@ -50,7 +52,16 @@ def configured(user: Any) -> Mapping[str, Mapping[str, Any]]:
     return user.key.get().get("indexes") or {}
 
 
+def is_mirror(stage: Any) -> bool:
+    return bool(stage.ixconfig["type"] == "mirror")
+
+
 # What a commit has changed
+
+
+def key_of(event: Any) -> Any:
+    """The key that the notifier tells of."""
+    return event.typedkey
 
 
 def raw(connection: Any, serial: int) -> bytes:

@@ -20,8 +20,9 @@ __all__ = ["InvalidIndexconfig", "MirrorStage", "ProjectNamesCache", "ProjectUpd
 
 AUTHORIZATION = "remote_url_authorization_header"
 OF_PAGES = ("USER", "INDEX", "PROJECT", "SIMPLEDATA", "VERSION")
+FILE = "FILE"
 _MARK = "deployer_narrowed"
-_FILES = ("FILE", "FILE_NOHASH")
+_FILES = (FILE, "FILE_NOHASH")
 
 Refused = Callable[[Any, str], frozenset[str]]
 Listed = Callable[[Any, Iterable[tuple[Any, Any]]], Iterable[tuple[Any, Any]]]
@@ -48,7 +49,15 @@ def configured(user: Any) -> Mapping[str, Mapping[str, Any]]:
     return found
 
 
+def is_mirror(stage: Any) -> bool:
+    return bool(stage.index_type == "remote")
+
+
 # What a commit has changed
+
+
+def key_of(event: Any) -> Any:
+    return event.data.key
 
 
 def raw(connection: Any, serial: int) -> bytes:
