@@ -34,7 +34,11 @@ def run(options: Options, ui: UI) -> Result:
     with connect(options) as session:
         topology = session.api.topology()
         applied = session.deployment.applied if session.deployment else None
-        told = {"extends": "default", **exported(topology, meant=applied.profile if applied else None)}
+        told = {
+            "extends": "default",
+            **_server(session.api.dialect),
+            **exported(topology, meant=applied.profile if applied else None),
+        }
         text = yaml.safe_dump(told, sort_keys=False, allow_unicode=True)
         place = session.deployment.server_dir if session.deployment else None
         if "clients" in told and not applied:
@@ -42,6 +46,14 @@ def run(options: Options, ui: UI) -> Result:
         used = mirrors(place) if place else frozenset()
         warnings = (*_unknown(told, used), *_warnings(topology, told, text, session.api.dialect))
     return Result(data=told, text=text, warnings=warnings)
+
+
+def _server(dialect: Dialect) -> dict[str, object]:
+    """What a profile has to say for a server of this version, where it is not the default."""
+    from deployer.image import DEFAULT_MAJOR
+
+    major = str(dialect.major)
+    return {} if major == DEFAULT_MAJOR else {"server": {"version": major}}
 
 
 def _unknown(told: dict[str, Any], used: frozenset[str]) -> Iterator[str]:

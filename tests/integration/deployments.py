@@ -30,9 +30,9 @@ def _param(kind: Kind) -> Any:
     return pytest.param(kind, id=str(kind), marks=marks[kind.engine])
 
 
-SEVEN = Kind("process", "7")
-"""The one that needs an interpreter of its own: ``python7``."""
-ENGINES = [_param(Kind("process")), _param(Kind("docker"))]
+PROCESS, SEVEN = Kind("process"), Kind("process", "7")
+"""The second one needs an interpreter of its own: ``python7``."""
+ENGINES = [_param(PROCESS), _param(Kind("docker"))]
 DEPLOYMENTS = [*ENGINES, _param(SEVEN), _param(Kind("docker", "7"))]
 
 

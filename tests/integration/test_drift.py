@@ -57,6 +57,17 @@ def test_apply_changes_one_field_by_one_request_and_tells_drift(cli: Cli) -> Non
     assert cli.run("status", "--check").code == 0
 
 
+def test_an_export_declares_the_version_that_runs(cli: Cli) -> None:
+    exported = cli.run("index", "export")
+    assert exported.code == 0, exported.err
+    wanted = yaml.safe_load((cli.home / "team.yaml").read_text())["server"]["version"]
+    assert yaml.safe_load(exported.out).get("server", {}).get("version", "6") == wanted
+    path = cli.home / "exported.yaml"
+    path.write_text(exported.out.replace("extends: default", f"extends: {cli.home / 'team.yaml'}"))
+    done = cli.run("index", "apply", "--profile", str(path), "--json")
+    assert (done.code, done.data["changes"], done.data["kept"]) == (0, [], [])
+
+
 def test_what_the_profile_does_not_name_goes_only_when_told_and_empty(cli: Cli, tmp_path: Path) -> None:
     assert cli.run("user", "create", "old").code == 0
     assert cli.run("index", "create", "old/empty").code == 0

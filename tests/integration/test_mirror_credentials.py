@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 import yaml
 
 from tests.integration.cli import Cli
+from tests.integration.deployments import PROCESS, SEVEN
 from tests.server_process import auth_header, login, request
 from tests.upstream import Faults, Upstream, make_wheel
 
@@ -32,9 +32,13 @@ def private() -> Iterator[Upstream]:
 
 
 @pytest.fixture
-def cli(tmp_path: Path, private: Upstream) -> Iterator[Cli]:
+def cli(request: pytest.FixtureRequest, tmp_path: Path, private: Upstream) -> Iterator[Cli]:
     """A deployment with a private mirror, whose password is in a variable of the user's shell."""
-    made = Cli(home=tmp_path, engine="process", extra={"PRIVATE_TOKEN": CANARY})
+    kind = getattr(request, "param", PROCESS)
+    extra = {"PRIVATE_TOKEN": CANARY, "DEPLOYER_SET": f"server.version={kind.server}"}
+    made = Cli(home=tmp_path, engine="process", extra=extra)
+    if kind == SEVEN:
+        made.python = request.getfixturevalue("python7")
     write_profile(made, private, {"username": "deploy", "password": "env:PRIVATE_TOKEN"})
     try:
         yield made
@@ -61,6 +65,7 @@ def found_in(text: str | bytes) -> list[str]:
     return [spelt for spelt in SPELT if spelt.encode() in content]
 
 
+@pytest.mark.parametrize("cli", [PROCESS, SEVEN], indirect=True, ids=str)
 def test_a_secret_is_nowhere_but_in_its_own_file(cli: Cli) -> None:
     said = [
         cli.run("plan"),
@@ -95,7 +100,7 @@ def test_a_secret_is_nowhere_but_in_its_own_file(cli: Cli) -> None:
     assert (cli.data / ".deployer/credentials").stat().st_mode & 0o777 == 0o600
     exported = cli.home / "exported"
     code = "import sys; from devpi_server.importexport import export; sys.exit(export())"
-    words = [sys.executable, "-c", code, "--serverdir", str(cli.data), str(exported)]
+    words = [cli.python, "-c", code, "--serverdir", str(cli.data), str(exported)]
     subprocess.run(words, check=True, capture_output=True, timeout=120)
     assert (exported / "dataindex.json").exists()
     assert [path for path in exported.rglob("*") if path.is_file() and found_in(path.read_bytes())] == []
