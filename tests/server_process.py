@@ -49,6 +49,7 @@ class Server:
     serverdir: Path
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    python: str = sys.executable  # with the devpi-server that is to run
 
     @property
     def log_file(self) -> Path:
@@ -77,12 +78,11 @@ class Server:
         assert status == 200, answer
         return auth_header(answer["result"]["password"])
 
-    def launch(self, *more: str, command: Sequence[str] = COMMAND, umask: int = -1) -> subprocess.Popen[bytes]:
+    def launch(self, *more: str, command: Sequence[str] = (), umask: int = -1) -> subprocess.Popen[bytes]:
         """Start the process and don't wait for it."""
+        words = [*(command or (self.python, *COMMAND[1:])), *self.words, *more]
         with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*command, *self.words, *more], stdout=log, stderr=log, stdin=subprocess.DEVNULL, umask=umask
-            )
+            self.process = subprocess.Popen(words, stdout=log, stderr=log, stdin=subprocess.DEVNULL, umask=umask)
         return self.process
 
     def start(self, *more: str, umask: int = -1) -> Server:
