@@ -332,13 +332,15 @@ class ArgvEngine:
         last: deque[str] = deque(maxlen=BUILD_LINES)
         try:
             for line in self._runner.stream((self.name, *words)):
-                last.append(line)
-                on_line(line)
+                said = line.strip()
+                if said and not said.startswith(self._dialect.build_chatter):
+                    last.append(line)
+                    on_line(line)
         except ProcessFailed:
             text = "\n".join(last)
             cause = _last_line(text)
-            for said, cure in self._dialect.cures:
-                if said.search(text):
+            for known, cure in self._dialect.cures:
+                if known.search(text):
                     raise ImageUnavailable(f"{failure}: {cause}", hint=cure) from None
             raise ImageUnavailable(
                 f"{failure}: {cause}",

@@ -104,6 +104,8 @@ class Dialect:
     exec_code: re.Pattern[str] | None = None
     """What it says where its own exit code is not that of what ``exec`` ran; the group is that."""
     build: tuple[str, ...] = ("build", "--network=host")
+    build_chatter: tuple[str, ...] = ()
+    """How lines of a build begin that are about the engine's own future and not about the build."""
     builds_with_secrets: tuple[str, ...] | None = ()
     """Words that succeed where a build can be given secrets; none needed when empty, never when None."""
     install: str = ""
@@ -170,6 +172,13 @@ DIALECTS: Mapping[EngineName, Dialect] = {
         info=("info", "--format", "{{json .}}"),
         nature=docker_nature,
         elsewhere=("DOCKER_HOST", "DOCKER_CONTEXT"),
+        build_chatter=(
+            "DEPRECATED: The legacy builder",
+            "Install the buildx component",
+            "BuildKit is currently disabled",
+            "environment-variable.",
+            "https://docs.docker.com/go/buildx/",
+        ),
         builds_with_secrets=("buildx", "version"),
         install="apt-get install docker.io",
         start="systemctl start docker",
