@@ -16,7 +16,8 @@ from tempfile import TemporaryDirectory
 
 from deployer.engines.base import Engine
 from deployer.errors import ConflictError, DeployerError, EngineError, ImageUnavailable, Refused
-from deployer.plan import DataPlan, ImagePlan, Plan
+from deployer.plan import ImagePlan, Plan
+from deployer.plan.data import DataPlan
 from deployer.spec import LABEL_BUILD, LABEL_SPEC, PREVIOUS, Container, Image, State
 
 

@@ -18,7 +18,7 @@ from deployer.errors import DeployerError
 from deployer.facts import Measured, Vantage
 from deployer.image import DEFAULT_BASE, PYTHON
 from deployer.network import REACH_SECONDS, choose, upstreams
-from deployer.plan import CA_TARGET
+from deployer.plan.container import CA_TARGET
 from deployer.prepare import Prepared, decided
 from deployer.spec import LABEL_BUILD, THROW_AWAY, Container, Image, State
 from deployer.state import state_dir

@@ -16,7 +16,9 @@ from deployer.facts import Facts, Measured
 from deployer.host import ca_file, ceiling, data_facts, lingering, port_facts, proxies, selinux_enforcing
 from deployer.loader import Loaded, Override, load
 from deployer.network import conclusive, upstreams
-from deployer.plan import CA_TARGET, Plan, data_path, plan
+from deployer.plan import Plan, plan
+from deployer.plan.container import CA_TARGET
+from deployer.plan.data import data_path
 from deployer.profile import Profile
 from deployer.spec import LABEL_PROFILE, LABEL_URL, PREVIOUS, Container, EngineInfo, EngineName, State
 from deployer.state import read_applied

@@ -1,7 +1,7 @@
 """What the operator writes: the profile, as frozen models that accept nothing unknown.
 
 The defaults here are the ones that ``profiles/reference.yaml`` documents; a test holds the two together.
-Only the shape of single values is checked here. What two values mean together is decided in ``plan.py``.
+Only the shape of single values is checked here. What two values mean together is decided in ``plan/``.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def run(options: Options, ui: UI) -> Result:
 
 def _data(name: str, deployment: Deployment | None) -> Mount | None:
     """Where the data is: as the container says, else as the last profile says."""
-    from deployer.plan import data_path
+    from deployer.plan.data import data_path
     from deployer.spec import Mount
 
     if deployment is not None:

@@ -26,7 +26,7 @@ from deployer.engines.dialects import DIALECTS
 from deployer.engines.sdk import SdkEngine
 from deployer.errors import ConflictError, EngineError, ImageUnavailable
 from deployer.host import ceiling
-from deployer.plan import restart_policy
+from deployer.plan.limits import restart_policy
 from deployer.render import Directory, run_script
 from deployer.spec import (
     LABEL_NAME,

@@ -10,7 +10,8 @@ import pytest
 from deployer import reach, routes
 from deployer.facts import Facts, Measured, Reach, Vantage
 from deployer.network import choose, conclusive, on_host, reach_spec, upstreams
-from deployer.plan import CA_TARGET, plan
+from deployer.plan import plan
+from deployer.plan.container import CA_TARGET
 from deployer.profile import Image, Index, Network, Profile, Server
 from deployer.spec import Container, ExecResult, Mount, NetworkMode, State
 from tests.unit.test_plan import FACTS, PROCESS

@@ -12,7 +12,10 @@ import pytest
 from deployer.errors import ConflictError, DeployerError, EngineError, Refused
 from deployer.facts import Ceiling, Content, DataFacts, Facts, PortFacts
 from deployer.order import mirrors_below
-from deployer.plan import CONTAINER_UID, LAYOUTS, Plan, base_url, data_path, plan, size
+from deployer.plan import Plan, plan
+from deployer.plan.conflicts import base_url
+from deployer.plan.data import CONTAINER_UID, data_path, size
+from deployer.plan.versions import LAYOUTS
 from deployer.profile import Credentials, Image, Index, Network, Profile, Server
 from deployer.spec import LABEL_NAME, Container, EngineInfo, EngineName, Mount, NetworkMode, State
 

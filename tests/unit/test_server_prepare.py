@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from deployer.image import LOCKS
-from deployer.plan import EXTRAS, LAYOUTS
+from deployer.plan.versions import EXTRAS, LAYOUTS
 from deployer.server import installed, prepare
 from deployer.server.passwords import OneAtATime, hash_random
 from deployer.server.refusal import DAMAGED, TAKEN, UNSAFE, Refusal

@@ -1,0 +1,137 @@
+"""All that a profile means on this host, decided before anything happens. Pure: no clock, socket or process.
+
+:func:`plan` is the only place where decisions are made; what it refuses, it refuses with everything in hand and
+nothing touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from deployer.facts import Facts
+from deployer.network import Network, choose
+from deployer.plan.conflicts import base_url, check_owner, check_port
+from deployer.plan.container import container_spec
+from deployer.plan.data import DataPlan, check_place, plan_data
+from deployer.plan.safety import check_safe, warnings
+from deployer.plan.versions import check_layout, check_server
+from deployer.profile import Index, Profile, User
+from deployer.spec import ContainerSpec, EngineInfo, EngineName
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePlan:
+    ref: str
+    own: bool
+    base: str = ""  # empty = the default base
+    major: str = "6"  # of the devpi-server in it
+    build: str = ""
+    digest: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientPlan:
+    index: str
+    timeout: int
+    configure: tuple[str, ...]
+    scope: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What ``up`` would do. ``simple_url`` is what clients are given; ``default_upstream`` (empty = the server's
+    own) is for mirrors that name none and don't exist yet."""
+
+    name: str
+    profile_name: str
+    engine: EngineInfo
+    spec: ContainerSpec
+    image: ImagePlan | None
+    data: DataPlan
+    network: Network
+    url: str
+    simple_url: str
+    users: Mapping[str, User]
+    indexes: Mapping[str, Index]
+    default_upstream: str
+    upstream_source: str
+    clients: ClientPlan
+    ready_timeout: timedelta
+    loopback: bool
+    warnings: tuple[str, ...] = ()
+
+
+def plan(profile: Profile, facts: Facts, *, name: str, profile_name: str, moving: bool = False) -> Plan:
+    """Decide everything. ``moving``: the data of what runs now is taken along to another place.
+
+    Raises Refused (unsafe), ConflictError (port, name or data directory not usable).
+    """
+    check_safe(profile, facts)
+    network = choose(profile, facts, profile_name=profile_name)
+    check_server(profile, facts)
+    data = plan_data(profile, facts)
+    check_owner(facts, name=name)
+    check_layout(profile, facts)
+    if not moving:
+        check_place(facts.current, data, choice=profile.data)
+    check_port(facts, network.mode)
+    url = base_url(profile.network.bind, facts.port.number)
+    index = profile.clients.index
+    spec = container_spec(profile, facts, data, network.mode, name=name, profile_name=profile_name, url=url)
+    return Plan(
+        name=name,
+        profile_name=profile_name,
+        engine=facts.engine,
+        spec=spec,
+        image=_image(profile, facts),
+        data=data,
+        network=network,
+        url=url,
+        simple_url=f"{url}/{index}/+simple/",
+        users=profile.users,
+        indexes=members_named(profile.indexes, profile.groups),
+        default_upstream=facts.upstream,
+        upstream_source=facts.upstream_source,
+        clients=ClientPlan(
+            index=index,
+            timeout=profile.clients.timeout,
+            configure=profile.clients.configure,
+            scope=profile.clients.scope,
+        ),
+        ready_timeout=timedelta(seconds=profile.server.ready_timeout),
+        loopback=profile.network.bind.is_loopback,
+        warnings=tuple(warnings(profile, facts, network, url=url)),
+    )
+
+
+def _image(profile: Profile, facts: Facts) -> ImagePlan | None:
+    if facts.engine.name is EngineName.PROCESS:
+        return None
+    if profile.image.ref:
+        return ImagePlan(ref=profile.image.ref, own=False, digest=profile.image.digest)
+    return ImagePlan(
+        ref=facts.image_ref,
+        own=True,
+        base=profile.image.base,
+        major=profile.server.version,
+        build=facts.image_build,
+        digest=profile.image.digest,
+    )
+
+
+def members_named(indexes: Mapping[str, Index], groups: Mapping[str, tuple[str, ...]]) -> dict[str, Index]:
+    """``indexes`` with each ``@group`` in a list of upload rights replaced by its members: devpi knows only users."""
+
+    def members(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if names is None:
+            return None
+        listed = (groups.get(name[1:], ()) if name.startswith("@") else (name,) for name in names)
+        return tuple(dict.fromkeys(member for part in listed for member in part))
+
+    acls = ("acl_upload", "acl_toxresult_upload")
+    return {
+        name: index.model_copy(update={acl: members(getattr(index, acl)) for acl in acls})
+        for name, index in indexes.items()
+    }

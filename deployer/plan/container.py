@@ -1,0 +1,177 @@
+"""The container, or the process, as the engine is asked for it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from deployer.facts import Facts
+from deployer.plan.data import DataPlan
+from deployer.plan.limits import held_limits, restart_policy
+from deployer.profile import Profile
+from deployer.spec import (
+    LABEL_NAME,
+    LABEL_PROFILE,
+    LABEL_URL,
+    LABEL_VERSION,
+    ContainerSpec,
+    EngineName,
+    Mount,
+    NetworkMode,
+    Port,
+)
+
+METRICS_PORT = 9141
+"""Where the server in our image listens for Prometheus, if at all."""
+CA_TARGET = "/etc/deployer/ca.pem"
+TMPFS = "/tmp:rw,noexec,nosuid,nodev,size=64m"  # noqa: S108 - inside the container
+
+
+def container_spec(
+    profile: Profile,
+    facts: Facts,
+    data: DataPlan,
+    mode: NetworkMode,
+    *,
+    name: str,
+    profile_name: str,
+    url: str,
+) -> ContainerSpec:
+    bind, port = str(profile.network.bind), facts.port.number
+    env, mounts = _environment(profile, facts)
+    if mode is NetworkMode.HOST:
+        mounts += _resolver(facts)
+    labels = {LABEL_NAME: name, LABEL_PROFILE: profile_name, LABEL_URL: url, LABEL_VERSION: facts.version}
+    server = profile.server
+    common = {
+        "name": name,
+        "labels": tuple(sorted(labels.items())),
+        "network": mode,
+        "restart": restart_policy(server.restart, facts.engine),
+        "stop_timeout": timedelta(seconds=server.stop_timeout),
+        "log_max_size": server.log_max_size,
+        "log_max_files": server.log_max_files,
+    }
+    if facts.engine.name is EngineName.PROCESS:
+        return ContainerSpec(
+            image=f"devpi-server-{facts.engine.version}",
+            build=facts.image_build,
+            command=serve_command(profile, directory=data.source, host=bind, port=port, metrics=server.metrics),
+            env=tuple(sorted(env.items())),
+            mounts=(Mount(kind="bind", source=data.source, target=data.source),),
+            ports=(Port(host_ip=bind, host_port=port, container_port=port),),
+            **common,  # type: ignore[arg-type]
+        )
+    image = profile.image
+    own = not image.ref
+    inner = 3141 if own else image.port
+    published = mode is NetworkMode.BRIDGE
+    target = "/data" if own else image.data_path
+    command = image.command
+    if own:
+        host = "0.0.0.0" if published else bind  # noqa: S104 - inside the container; the publish address is the fence
+        command = serve_command(
+            profile,
+            directory=target,
+            host=host,
+            port=inner if published else port,
+            metrics=f"0.0.0.0:{METRICS_PORT}" if published and server.metrics else server.metrics,
+        )
+    return ContainerSpec(
+        image=image.ref or facts.image_ref,
+        build=facts.image_build if own else "",
+        command=command,
+        env=tuple(sorted((env | dict(image.env)).items())),
+        mounts=(
+            Mount(
+                kind=data.kind,
+                source=data.source,
+                target=target,
+                relabel=facts.selinux and data.kind == "bind",
+            ),
+            *mounts,
+        ),
+        tmpfs=(TMPFS,),
+        ports=(Port(host_ip=bind, host_port=port, container_port=inner), *_metrics_port(server.metrics, own=own))
+        if published
+        else (),
+        user=_user(profile, facts, data),
+        userns=_userns(profile, facts, data),
+        stop_signal=image.stop_signal,
+        limits=held_limits(profile, facts),
+        read_only=image.read_only,
+        **common,  # type: ignore[arg-type]
+    )
+
+
+def serve_command(profile: Profile, *, directory: str, host: str, port: int, metrics: str) -> tuple[str, ...]:
+    """What our own server is told, in the image and as a process alike. ``metrics``: its address for Prometheus."""
+    server = profile.server
+    command = ["serve", "--serverdir", directory, "--host", host, "--port", str(port)]
+    command += ["--request-timeout", str(server.request_timeout)]
+    command += ["--mirror-cache-expiry", str(server.mirror_cache_expiry), "--threads", str(server.threads)]
+    if server.web:
+        command.append("--web")
+    if server.offline:
+        command.append("--offline")
+    if server.log_max_size and server.log_max_size != "10m":
+        command += ["--log-max-size", server.log_max_size]
+    if server.log_max_files != 3:
+        command += ["--log-max-files", str(server.log_max_files)]
+    if metrics:
+        command += ["--metrics", metrics]
+    if server.front != "auto":
+        command += ["--front", server.front]
+    for origin in server.push_to:
+        command += ["--push-to", origin]
+    if profile.network.outside_url:
+        command += ["--outside-url", profile.network.outside_url]
+    return tuple(command)
+
+
+def _environment(profile: Profile, facts: Facts) -> tuple[dict[str, str], tuple[Mount, ...]]:
+    """Variables and mounts through which the server reaches its upstreams as this host does."""
+    env: dict[str, str] = {}
+    mounts: tuple[Mount, ...] = ()
+    if facts.ca_file is not None:
+        inside = facts.engine.name is not EngineName.PROCESS
+        target = CA_TARGET if inside else str(facts.ca_file)
+        env |= {"REQUESTS_CA_BUNDLE": target, "SSL_CERT_FILE": target}
+        if inside:
+            mounts = (Mount(kind="bind", source=str(facts.ca_file), target=target, read_only=True, relabel=False),)
+    if profile.network.proxy:
+        env |= facts.proxies
+    return env, mounts
+
+
+def _resolver(facts: Facts) -> tuple[Mount, ...]:
+    """The host's own list of name servers, not the copy that an engine makes of it at the start: with another node of
+    a VPN come other servers. (SELinux lets no container read it, and gives no second label to a file of the host.)"""
+    if facts.engine.name is EngineName.PROCESS or facts.resolv_conf is None or facts.selinux:
+        return ()
+    path = str(facts.resolv_conf)
+    return (Mount(kind="bind", source=path, target=path, read_only=True),)
+
+
+def _metrics_port(address: str, *, own: bool) -> tuple[Port, ...]:
+    host, _, port = address.rpartition(":")
+    return (Port(host_ip=host, host_port=int(port), container_port=METRICS_PORT),) if address and own else ()
+
+
+def _user(profile: Profile, facts: Facts, data: DataPlan) -> str:
+    if profile.image.user:
+        return profile.image.user
+    if data.kind == "volume":
+        return ""  # a new volume belongs to the image's own user
+    if facts.engine.rootless and facts.engine.name is not EngineName.PODMAN:
+        return "0:0"  # which is the invoking user on the host, and nobody more
+    return f"{data.uid}:{data.gid}"
+
+
+def _userns(profile: Profile, facts: Facts, data: DataPlan) -> str:
+    """Where the user inside must be mapped to the invoking one, so that the files on the host are that one's."""
+    if not facts.engine.rootless or facts.engine.name is not EngineName.PODMAN or data.kind == "volume":
+        return ""
+    if not profile.image.user:
+        return "keep-id"
+    uid, _, gid = profile.image.user.partition(":")
+    return f"keep-id:uid={uid},gid={gid}"

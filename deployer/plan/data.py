@@ -1,0 +1,170 @@
+"""Where the data lives, whose it must be, and why a directory can't hold it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployer.errors import ConflictError, DeployerError, Refused
+from deployer.facts import Content, DataFacts, Facts
+from deployer.profile import DATA_CHOICES, Profile
+from deployer.spec import Container, EngineName
+
+CONTAINER_UID = 3141
+"""Who owns the data directory when root deploys: nobody that a distribution has, and never root."""
+# Where a data directory would take or break what is not ours (the directories themselves, not what is below).
+_SACRED = frozenset(
+    Path(p)
+    for p in [
+        "/",
+        "/bin",
+        "/boot",
+        "/dev",
+        "/etc",
+        "/home",
+        "/lib",
+        "/lib64",
+        "/media",
+        "/mnt",
+        "/opt",
+        "/proc",
+        "/root",
+        "/run",
+        "/sbin",
+        "/srv",
+        "/sys",
+        "/tmp",  # noqa: S108 - a path to refuse
+        "/usr",
+        "/usr/lib",
+        "/usr/local",
+        "/usr/share",
+        "/var",
+        "/var/cache",
+        "/var/lib",
+        "/var/log",
+        "/var/run",
+        "/var/tmp",  # noqa: S108 - a path to refuse
+    ]
+)
+_KERNEL = (Path("/proc"), Path("/sys"), Path("/dev"), Path("/run/systemd"))
+_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataPlan:
+    """The data directory: ``kind`` is bind or volume; ``create`` and ``tighten`` say what is to be done to it."""
+
+    kind: str
+    source: str
+    uid: int = 0
+    gid: int = 0
+    create: bool = False
+    tighten: bool = False
+
+
+def data_path(choice: str, *, name: str, home: Path, uid: int) -> Path | None:
+    """The directory that ``data:`` means for the deployment ``name``; ``None`` for a volume.
+
+    The short names are shared seats: a deployment other than the default gets one of its own beside it.
+    """
+    if choice.startswith("volume:"):
+        return None
+    seat = DATA_CHOICES.get(choice)
+    text = seat.format(uid=uid) if seat else choice
+    path = home / text[2:] if text.startswith("~/") else Path(text)
+    return path.with_name(f"{path.name}-{name}") if seat and name != "devpi" else path
+
+
+def size(text: str) -> int:
+    """Bytes of a size as engines write it: ``64m``."""
+    return int(text.rstrip("bkmg") or 0) * _UNITS[text.lstrip("0123456789")] if text else 0
+
+
+def plan_data(profile: Profile, facts: Facts) -> DataPlan:
+    """Decide on the place. Raises Refused, ConflictError when it can't hold the data, or not this user's."""
+    if facts.data is None:
+        if facts.engine.name is EngineName.PROCESS:
+            raise ConflictError(
+                f"data: {profile.data} needs a container engine, and the server would run as a process",
+                hint="choose a directory with --data home or --data PATH",
+            )
+        return DataPlan(kind="volume", source=profile.data.removeprefix("volume:"))
+    data = facts.data
+    if problem := _data_problem(data, facts, minimum=size(profile.server.min_free)):
+        raise problem
+    uid, gid = _data_owner(profile, facts)
+    absent = data.content is Content.ABSENT
+    if not absent and not _usable_by(data, facts, uid):
+        wrong = f"{data.path} belongs to uid {data.uid}, and the server runs as uid {uid}"
+        raise ConflictError(wrong, hint=f"sudo chown -R {uid}:{gid} {data.path}")
+    return DataPlan(
+        kind="bind",
+        source=str(data.path),
+        uid=uid,
+        gid=gid,
+        create=absent,
+        tighten=not absent and (bool(data.mode & 0o077) or data.uid != uid),
+    )
+
+
+def _usable_by(data: DataFacts, facts: Facts, uid: int) -> bool:
+    # Root may give an empty directory of its own to the server; files are never given away silently.
+    return data.uid == uid or (facts.uid == 0 and data.uid == 0 and data.content is Content.EMPTY)
+
+
+def _data_owner(profile: Profile, facts: Facts) -> tuple[int, int]:
+    """Who must own the data directory on the host, so that the server can write and root inside is not needed."""
+    if facts.engine.name is EngineName.PROCESS or facts.uid != 0 or facts.engine.rootless:
+        return facts.uid, facts.gid
+    if profile.image.user:
+        uid, _, gid = profile.image.user.partition(":")
+        return int(uid), int(gid)
+    data = facts.data
+    if data is not None and data.content is Content.DEVPI and data.uid != 0:
+        return data.uid, data.gid
+    return CONTAINER_UID, CONTAINER_UID
+
+
+def _data_problem(data: DataFacts, facts: Facts, *, minimum: int) -> DeployerError | None:
+    """Why a directory can't hold the data, in the order in which a person would want to know."""
+    path = data.path
+    other = "choose another directory with --data PATH"
+    if path in _SACRED or path == facts.home or any(path.is_relative_to(top) for top in _KERNEL):
+        return Refused(f"{path} is not a place for a data directory", hint=other)
+    if data.symlink_to is not None:
+        return Refused(f"{path} is a symbolic link to {data.symlink_to}", hint=f"--data {data.symlink_to}")
+    match data.content:
+        case Content.NOT_A_DIRECTORY:
+            return ConflictError(f"{path} is not a directory", hint=other)
+        case Content.UNREADABLE:
+            return ConflictError(f"{path} belongs to uid {data.uid} and can't be read", hint=other)
+        case Content.FOREIGN:
+            return Refused(f"{path} holds files that are not devpi's; nothing was touched", hint=other)
+        case Content.ABSENT if not data.parent_writable:
+            return ConflictError(
+                f"{path} can't be created: {data.parent} is not writable for uid {facts.uid}",
+                hint=f"--data home, or once: sudo install -d -m 0700 -o {facts.uid} -g {facts.gid} {path}",
+            )
+        case _:
+            pass
+    if data.read_only:
+        return Refused(f"the file system of {path} is mounted read-only", hint=other)
+    if data.free_bytes < minimum:
+        have, want = data.free_bytes >> 20, minimum >> 20
+        return Refused(
+            f"{have} MiB are free at {path}, at least {want} MiB are wanted",
+            hint="free some space, or lower server.min_free",
+        )
+    if data.free_inodes < 1000:
+        return Refused(f"only {data.free_inodes} inodes are free at {path}", hint="remove files, or " + other)
+    return None
+
+
+def check_place(current: Container | None, data: DataPlan, *, choice: str) -> None:
+    """Raise Refused when what runs has its data elsewhere: another place would be an index without packages."""
+    held = next((mount.source for mount in current.mounts if not mount.read_only), "") if current else ""
+    if held and held != data.source:
+        raise Refused(
+            f"the deployment keeps its data in {held}, not in {data.source}",
+            hint=f"--data {held}; or take it along: deployer move --data {choice}; or begin anew: deployer down",
+        )
