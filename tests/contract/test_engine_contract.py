@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -24,7 +23,7 @@ from deployer.engines.argv import ArgvEngine
 from deployer.engines.base import Engine
 from deployer.engines.dialects import DIALECTS
 from deployer.engines.sdk import SdkEngine
-from deployer.errors import ConflictError, EngineError, ImageUnavailable
+from deployer.errors import ConflictError, EngineError, EngineUnreachable, ImageUnavailable
 from deployer.host import ceiling
 from deployer.plan.limits import restart_policy
 from deployer.render import Directory, run_script
@@ -121,22 +120,34 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@contextlib.contextmanager
+def podman_service(directory: Path) -> Iterator[str]:
+    """Where podman speaks Docker's API meanwhile."""
+    path = directory / "podman.sock"
+    path.unlink(missing_ok=True)
+    words = ("podman", "system", "service", "--time=0", f"unix://{path}")
+    process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    try:
+        while True:
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(path))
+                break
+            assert time.monotonic() < deadline, "podman system service does not listen"
+            time.sleep(0.05)
+        yield f"unix://{path}"
+    finally:
+        process.kill()
+        process.wait()
+
+
 @cache
 def podman_socket() -> str:
-    """Where podman speaks Docker's API; the service ends with the tests."""
-    directory = Path(tempfile.mkdtemp(prefix="deployer-podman-"))
-    url = f"unix://{directory}/podman.sock"
-    process = subprocess.Popen(["podman", "system", "service", "--time=0", url], stderr=subprocess.DEVNULL)
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    atexit.register(process.wait)
-    atexit.register(process.terminate)
-    deadline = time.monotonic() + 60
-    while True:
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
-            client.connect(f"{directory}/podman.sock")
-            return url
-        assert time.monotonic() < deadline, "podman system service does not listen"
-        time.sleep(0.05)
+    """The service of all tests, which ends with them."""
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="deployer-podman-"))
+    return stack.enter_context(podman_service(Path(directory)))
 
 
 def cgroup_value(pid: int, controller: str, unified: str, legacy: str) -> str:
@@ -311,11 +322,15 @@ class TestContract:
         # What a rootless podman runs belongs to other users of its own.
         enter = ("podman", "unshare") if os.getuid() and bench.kind.startswith("podman") else ()
         subprocess.run([*enter, "kill", "-KILL", str(died)], check=True)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while (found := bench.engine.inspect(spec.name)) is None or found.pid in (None, died):
             assert time.monotonic() < deadline, found
             time.sleep(0.1)
-        assert found.state is State.RUNNING
+        # Then it is being created, or runs.
+        while list(bench.engine.logs(spec.name)).count("started") < 2:  # before, it does not know the signal
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert bench.engine.inspect(spec.name).state is State.RUNNING  # type: ignore[union-attr]
         # Stopped by us, it stays so.
         bench.engine.stop(spec.name, timeout=SECONDS)
         assert bench.engine.inspect(spec.name).state is State.STOPPED  # type: ignore[union-attr]
@@ -462,6 +477,32 @@ class TestContract:
         if bench.kind != "fake":
             assert image.labels["word"] == "x"
             subprocess.run([bench.kind.partition("-")[0], "rmi", tag], capture_output=True, check=True)
+
+
+@pytest.mark.podman
+def test_a_podman_service_that_is_killed_and_comes_back(context: Path, tmp_path: Path) -> None:
+    """The container runs on, and the same client finds it again."""
+    _, image = make("podman-socket", context)
+    with tempfile.TemporaryDirectory(prefix="deployer-podman-") as directory:
+        with podman_service(Path(directory)) as url:
+            engine = SdkEngine(socket=url)
+            prefix = f"deployer-contract-{uuid.uuid4().hex[:8]}"
+            bench = Bench(engine=engine, image=image, tmp_path=tmp_path, prefix=prefix, kind="podman-socket")
+            spec = bench.spec()
+            engine.run(spec)
+            bench.wait_line(spec.name, "started")
+            before = engine.inspect(spec.name)
+        for ask in (lambda: engine.inspect(spec.name), lambda: engine.probe(), lambda: list(engine.logs(spec.name))):
+            with pytest.raises(EngineUnreachable) as caught:
+                ask()
+            assert caught.value.hint
+        with podman_service(Path(directory)):
+            try:
+                assert engine.inspect(spec.name) == before
+                engine.stop(spec.name, timeout=SECONDS)
+                assert "stopped by SIGINT" in list(engine.logs(spec.name))
+            finally:
+                engine.remove(spec.name)
 
 
 @pytest.mark.docker
