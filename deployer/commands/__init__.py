@@ -177,6 +177,16 @@ def deployed(profile: str, applied: Applied | None) -> tuple[str, tuple[Override
     return applied.profile_ref, tuple(Override(**one) for one in applied.overrides)
 
 
+def as_deployed(options: Overrides) -> tuple[str, tuple[Override, ...]]:
+    """The same, with what the options of this command put over all of it. Raises ProfileError."""
+    from deployer.state import read_applied
+
+    profile, held = deployed(options.profile, read_applied(options.name))
+    own = overrides(options)
+    keys = {override.key for override in own}
+    return profile, (*(override for override in held if override.key not in keys), *own)
+
+
 def spelt(profile: str, overrides: Sequence[Override]) -> tuple[str, ...]:
     """The words of a command line that name ``profile`` and put ``overrides`` over it."""
     import json

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from deployer.commands import Exclusive, Overrides, overrides
+from deployer.commands import Exclusive, Overrides, as_deployed
 from deployer.ui import UI, Result
 
 if TYPE_CHECKING:
@@ -76,11 +76,12 @@ def _checks(options: Options, state: StateFacts) -> Iterator[Check]:
     from deployer.loader import load
 
     try:
-        profile = load(options.profile, overrides=overrides(options)).profile
+        ref, put_over = as_deployed(options)
+        profile = load(ref, overrides=put_over).profile
     except DeployerError as error:
         yield _failed("profile", error)
         return
-    yield ok("profile", options.profile)
+    yield ok("profile", ref)
     yield host.state(state, uid=os.getuid())
     if (yield from _engine(profile)):
         answer = yield from _server(options)
@@ -138,7 +139,8 @@ def _plan(options: Options, answer: dict[str, Any]) -> Iterator[Check]:
     from deployer.prepare import prepare
 
     try:
-        prepared = prepare(options.profile, options.name, overrides=overrides(options))
+        ref, put_over = as_deployed(options)
+        prepared = prepare(ref, options.name, overrides=put_over)
         found, base, base_ref = examine.images(prepared)
     except DeployerError as error:
         yield _failed("plan", error)
@@ -200,7 +202,8 @@ def _remove_left_over(name: str, options: Options) -> str:
     from deployer.engines import detect
     from deployer.loader import load
 
-    engine = detect(load(options.profile, overrides=overrides(options)).profile.engine).engine
+    ref, put_over = as_deployed(options)
+    engine = detect(load(ref, overrides=put_over).profile.engine).engine
     engine.remove(name)
     return f"{engine.name} rm --force {name}"
 

@@ -24,20 +24,20 @@ def run(options: Options, ui: UI) -> Result:
 
     Only what differs is changed, and only what the profile names. What the last `up` put over the profile holds.
     """
-    from deployer.commands import deployed, overrides
+    from deployer.commands import as_deployed
     from deployer.commands.up import say_changes
     from deployer.devpi.converge import converge, steps
     from deployer.devpi.declared import wanted
     from deployer.errors import Refused
     from deployer.prepare import prepare
     from deployer.session import connect
-    from deployer.state import hold, read_applied
+    from deployer.state import hold
 
     if options.prune and not options.yes:
         raise Refused("--prune would remove what the profile does not name", hint="insist with --yes")
     with hold(options.name, wait=options.wait), connect(options.name) as session:
-        profile, held = deployed(options.profile, read_applied(options.name))
-        plan = prepare(profile, options.name, overrides=(*held, *overrides(options))).plan
+        profile, put_over = as_deployed(options)
+        plan = prepare(profile, options.name, overrides=put_over).plan
         default = plan.default_upstream or session.identity.default_mirror_url
         goal = wanted(plan.users, plan.indexes, default_mirror_url=default)
         found = steps(session.api, goal, removing=options.prune)

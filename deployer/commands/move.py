@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from deployer.commands import Exclusive, Overrides, overrides
+from deployer.commands import Exclusive, Overrides, as_deployed
 from deployer.ui import UI, Result
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ def _back(deployment: Deployment, ui: UI) -> None:
 def _prepare(options: Options) -> Prepared:
     from deployer.prepare import prepare
 
-    return prepare(options.profile, options.name, overrides=overrides(options), replace=False, moving=True)
+    profile, put_over = as_deployed(options)
+    return prepare(profile, options.name, overrides=put_over, replace=False, moving=True)
 
 
 def _copy(deployment: Deployment, source: Mount, prepared: Prepared, ui: UI) -> dict[str, Any]:

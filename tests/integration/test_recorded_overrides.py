@@ -81,3 +81,16 @@ def test_what_somebody_changed_by_hand_is_still_told(cli: Cli) -> None:
     assert cli.run("index", "modify", "root/dev", "title=by hand").code == 0
     done = cli.run("status", "--check", "--json")
     assert (done.code, done.data["drift"]) == (10, ["indexes"])
+
+
+def test_doctor_and_move_act_on_what_was_deployed(cli: Cli) -> None:
+    profile = write(cli.home / "team.yaml")
+    assert cli.up("--profile", profile, "--set", "server.threads=20", "--no-pip").code == 0
+    checks = {check["name"]: check["level"] for check in cli.run("doctor", "--json").data["checks"]}
+    assert "failure" not in {level for name, level in checks.items() if name != "upstream"}, checks
+    elsewhere = cli.home / "elsewhere"
+    moved = cli.run("move", "--data", str(elsewhere), "--json")
+    assert (moved.code, moved.data["url"]) == (0, cli.url), moved.err
+    told = cli.run("status", "--check", "--json").data
+    assert (told["drift"], told["data_dir"]) == ([], str(elsewhere))
+    assert told["compared_with"]["overrides"]["server.threads"] == "20"
