@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,6 +86,7 @@ def put_in_place(pyramid_config: Any, known: credentials.Credentials) -> None:
         xom.keyfs.notifier.on_key_change(name, on_change)
     events.spare_mirrors(xom)
     threading.Thread(target=store.watch, name="pages", daemon=True).start()
+    atexit.register(store.finish)
 
 
 def gate_factory(handler: Any, registry: Any) -> Any:

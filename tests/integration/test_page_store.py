@@ -210,6 +210,15 @@ def test_warm_pages_survive_an_upstream_that_is_gone_or_hangs_also_after_a_resta
     wait_until(lambda: b"alpha-9.0" in get(server.port, page("root/dev", "alpha"), JSON).body)
 
 
+def test_an_orderly_stop_keeps_the_pages_of_the_last_moment(server: Server, upstream: Upstream) -> None:
+    make_indexes(server.port, server.auth, upstream)
+    known = {name: get(server.port, page("root/dev", name), JSON).body for name in NAMES}
+    server.send(signal.SIGTERM)
+    server.start()
+    assert all(files(server, "root/dev", name) for name in NAMES)
+    assert {name: get(server.port, page("root/dev", name), JSON).body for name in NAMES} == known
+
+
 def test_a_kill_between_a_write_and_a_page_leaves_no_old_page(server: Server, upstream: Upstream) -> None:
     auth = server.auth
     make_indexes(server.port, auth, upstream)
