@@ -1,17 +1,21 @@
-"""A rootless podman, for real: a user of the test's own, with sub-ids, on a machine that hides nothing from them."""
+"""A rootless podman and a rootless docker, for real: a user of the test's own, with sub-ids and no right at all."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
+import time
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
@@ -20,8 +24,12 @@ from tests.engines import BASE, need
 from tests.integration.cli import Cli
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOLS = ("podman", "useradd", "userdel", "newuidmap", "slirp4netns", "unshare", "nsenter", "setpriv", "mknod")
-pytestmark = pytest.mark.podman
+TOOLS = ("useradd", "userdel", "newuidmap", "slirp4netns", "unshare", "nsenter", "setpriv", "mknod")
+PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin:/usr/share/docker.io/contrib"
+"""With where Debian has the script that starts a rootless docker."""
+ENGINES = {"podman": (), "docker": ("rootlesskit", "dockerd-rootless.sh")}
+"""What each needs to be rootless, besides itself."""
+PATIENCE = 120.0
 
 
 @dataclass
@@ -45,10 +53,17 @@ class Rootless(Cli):
             str(self.home / "python/bin" / Path(sys.executable).resolve().name), "-m", "deployer.cli", *words
         )
 
-    def podman(self, *argv: str) -> str:
-        return subprocess.run(
-            self.as_user("podman", *argv), env=self.env, cwd=self.home, check=True, capture_output=True, text=True
-        ).stdout.strip()
+    def client(self, *argv: str, **how: Any) -> str:
+        """What the user's own engine says."""
+        words = self.as_user(self.engine, *argv)
+        done = subprocess.run(words, env=self.env, cwd=self.home, check=True, stdout=subprocess.PIPE, text=True, **how)
+        return str(done.stdout).strip()
+
+    @property
+    def limits_nothing(self) -> bool:
+        """Whether the control groups are of a version that is delegated to nobody."""
+        asked = {"podman": "--format={{.Host.CgroupsVersion}}", "docker": "--format={{.CgroupVersion}}"}
+        return self.client("info", asked[self.engine]) in ("v1", "1")
 
 
 def add_user(home: Path) -> tuple[str, int]:
@@ -91,52 +106,77 @@ def open_space(home: Path) -> subprocess.Popen[bytes]:
     return space
 
 
-@pytest.fixture(scope="module")
-def cli() -> Iterator[Rootless]:
+@contextmanager
+def daemon(cli: Rootless) -> Iterator[None]:
+    """The user's own dockerd, in name spaces of theirs; podman needs none."""
+    if cli.engine == "podman":
+        yield
+        subprocess.run(cli.as_user("podman", "system", "migrate"), env=cli.env, cwd=cli.home, check=False)
+        return
+    words = ("dockerd-rootless.sh", f"--data-root={cli.home}/disk", f"--exec-root={cli.home}/run/docker")
+    log = cli.home / "dockerd.log"
+    with log.open("wb") as out:
+        env = {**cli.env, "PATH": PATH}
+        process = subprocess.Popen(cli.as_user(*words), env=env, cwd=cli.home, stdout=out, stderr=out)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while subprocess.run(
+            cli.as_user("docker", "version"), env=cli.env, capture_output=True, check=False
+        ).returncode:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        yield
+    finally:
+        with suppress(OSError, ValueError):  # it never came to write its number
+            os.kill(int((cli.home / "run/docker.pid").read_text()), signal.SIGTERM)
+        process.wait(timeout=PATIENCE)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("podman", marks=pytest.mark.podman), pytest.param("docker", marks=pytest.mark.docker)],
+)
+def cli(request: pytest.FixtureRequest) -> Iterator[Rootless]:
     """Has our image, which was built as root: what is built is the same."""
-    need("podman")
+    engine: str = request.param
+    need(engine)
     if os.geteuid() != 0:
         pytest.skip("to make a user and its name space needs root")
-    if missing := [tool for tool in TOOLS if shutil.which(tool, path=os.environ["PATH"] + ":/usr/sbin:/sbin") is None]:
+    if missing := [tool for tool in (*TOOLS, *ENGINES[engine]) if shutil.which(tool, path=PATH) is None]:
         pytest.skip(f"not installed: {', '.join(missing)}")
     if not Path("/dev/net/tun").exists():
         pytest.skip("this kernel has no /dev/net/tun, which a rootless network needs")
-    with TemporaryDirectory(prefix="deployer-rootless-") as directory:
+    with TemporaryDirectory(prefix="deployer-rootless-") as directory, ExitStack() as stack:
         Path(directory).chmod(0o755)
         home = Path(directory) / "home"
         home.mkdir()
         name, uid = add_user(home)
+        stack.callback(subprocess.run, ["userdel", "--force", name], check=False, capture_output=True)
         prepare_home(home, uid)
         space = open_space(home)
-        made = Rootless(home=home, engine="podman", upstream="http://127.0.0.1:9/simple/", uid=uid, space=space.pid)
+        stack.callback(space.wait)
+        stack.callback(space.kill)
+        made = Rootless(home=home, engine=engine, upstream="http://127.0.0.1:9/simple/", uid=uid, space=space.pid)
         made.extra = {
             "XDG_RUNTIME_DIR": str(home / "run"),
             "PYTHONPATH": f"{home}/repo:{home}/site",
             "LD_LIBRARY_PATH": str(home / "python/lib"),
-        }
-        made.extra |= {
             "CONTAINERS_CONF": str(home / ".config/containers/containers.conf"),
             "CONTAINERS_STORAGE_CONF": "",
+            "DOCKER_HOST": f"unix://{home}/run/docker.sock",
         }
-        try:
-            give_image(made, home)
-            yield made
-        finally:
-            made.clean()
-            subprocess.run(made.as_user("podman", "system", "migrate"), env=made.env, cwd=home, check=False)
-            space.kill()
-            space.wait()
-            subprocess.run(["userdel", "--force", name], check=False, capture_output=True)
+        stack.enter_context(daemon(made))
+        give_image(made, home)
+        stack.callback(made.clean)
+        yield made
 
 
 def give_image(cli: Rootless, home: Path) -> None:
-    root = Cli(home=home / "run", engine="podman")
-    assert root.run("image", "build", "--engine", "podman", "--base-image", BASE).code == 0
-    archive = home / "image.tar"
-    subprocess.run(["podman", "save", "--output", str(archive), reference()], check=True, capture_output=True)
-    archive.chmod(0o644)
-    cli.podman("load", "--input", str(archive))
-    archive.unlink()
+    root = Cli(home=home / "run", engine=cli.engine)
+    assert root.run("image", "build", "--engine", cli.engine, "--base-image", BASE).code == 0
+    with subprocess.Popen([cli.engine, "save", reference()], stdout=subprocess.PIPE) as saved:
+        cli.client("load", stdin=saved.stdout)
 
 
 def words(cli: Cli, data: Path) -> Sequence[str]:
@@ -150,11 +190,11 @@ def test_what_a_rootless_server_writes_belongs_to_its_user(cli: Rootless) -> Non
     assert up.code == 0, up.out + up.err
     owners = {path.lstat().st_uid for path in [cli.data, *cli.data.rglob("*")]}
     assert owners == {cli.uid}
-    assert cli.podman("exec", cli.name, "id", "-u") == str(cli.uid)
+    # Inside, podman maps the user to the same number, and docker to root.
+    assert cli.client("exec", cli.name, "id", "-u") == (str(cli.uid) if cli.engine == "podman" else "0")
     # What this host's control groups don't let a user limit is left out, and told.
-    info = cli.podman("info", "--format={{.Host.CgroupsVersion}}")
     told = [warning for warning in up.envelope["warnings"] if "can't limit" in warning]
-    assert len(told) == (1 if info == "v1" else len(told))
+    assert len(told) == (1 if cli.limits_nothing else len(told))
     again = cli.up("--no-pip", "--json")
     assert (again.code, again.data["changes"]) == (0, [])
     assert cli.run("restart").code == 0
@@ -172,5 +212,5 @@ def test_a_port_for_root_is_refused_before_anything_is_made(cli: Rootless) -> No
         pytest.skip("every port is for everybody here")
     refused = cli.run("up", *words(cli, cli.home / "none"), "--port", "80", "--no-pip")
     assert refused.code == 5
-    assert "for root only, and a rootless podman" in refused.err
+    assert f"for root only, and a rootless {cli.engine}" in refused.err
     assert not (cli.home / "none").exists()
