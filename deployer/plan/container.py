@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from deployer.facts import Facts
@@ -20,8 +21,11 @@ from deployer.spec import (
     Port,
 )
 
+OWN_DATA, OWN_PORT = "/data", 3141
+"""Where the server in our image keeps its data, and where it listens when its port is published."""
 METRICS_PORT = 9141
-"""Where the server in our image listens for Prometheus, if at all."""
+"""Where it listens for Prometheus, if at all."""
+EVERY = "0.0.0.0"  # noqa: S104 - inside the container
 CA_TARGET = "/etc/deployer/ca.pem"
 TMPFS = "/tmp:rw,noexec,nosuid,nodev,size=64m"  # noqa: S108 - inside the container
 
@@ -36,71 +40,69 @@ def container_spec(
     profile_name: str,
     url: str,
 ) -> ContainerSpec:
-    bind, port = str(profile.network.bind), facts.port.number
+    """What the engine is to run on ``data``, for it to answer at ``url``."""
+    is_process = facts.engine.name is EngineName.PROCESS
+    made = (
+        _process(profile, facts, data, name=name) if is_process else _contained(profile, facts, data, mode, name=name)
+    )
     env, mounts = _environment(profile, facts)
     if mode is NetworkMode.HOST:
         mounts += _resolver(facts)
     labels = {LABEL_NAME: name, LABEL_PROFILE: profile_name, LABEL_URL: url, LABEL_VERSION: facts.version}
     server = profile.server
-    common = {
-        "name": name,
-        "labels": tuple(sorted(labels.items())),
-        "network": mode,
-        "restart": restart_policy(server.restart, facts.engine),
-        "stop_timeout": timedelta(seconds=server.stop_timeout),
-        "log_max_size": server.log_max_size,
-        "log_max_files": server.log_max_files,
-    }
-    if facts.engine.name is EngineName.PROCESS:
-        return ContainerSpec(
-            image=f"devpi-server-{facts.engine.version}",
-            build=facts.image_build,
-            command=serve_command(profile, directory=data.source, host=bind, port=port, metrics=server.metrics),
-            env=tuple(sorted(env.items())),
-            mounts=(Mount(kind="bind", source=data.source, target=data.source),),
-            ports=(Port(host_ip=bind, host_port=port, container_port=port),),
-            **common,  # type: ignore[arg-type]
-        )
-    image = profile.image
-    own = not image.ref
-    inner = 3141 if own else image.port
-    published = mode is NetworkMode.BRIDGE
-    target = "/data" if own else image.data_path
-    command = image.command
-    if own:
-        host = "0.0.0.0" if published else bind  # noqa: S104 - inside the container; the publish address is the fence
-        command = serve_command(
-            profile,
-            directory=target,
-            host=host,
-            port=inner if published else port,
-            metrics=f"0.0.0.0:{METRICS_PORT}" if published and server.metrics else server.metrics,
-        )
+    return replace(
+        made,
+        labels=tuple(sorted(labels.items())),
+        env=tuple(sorted((env | dict(made.env)).items())),
+        mounts=made.mounts + mounts,
+        network=mode,
+        restart=restart_policy(server.restart, facts.engine),
+        stop_timeout=timedelta(seconds=server.stop_timeout),
+        log_max_size=server.log_max_size,
+        log_max_files=server.log_max_files,
+    )
+
+
+def _process(profile: Profile, facts: Facts, data: DataPlan, *, name: str) -> ContainerSpec:
+    bind, port, metrics = str(profile.network.bind), facts.port.number, profile.server.metrics
     return ContainerSpec(
+        name=name,
+        image=f"devpi-server-{facts.engine.version}",
+        build=facts.image_build,
+        command=serve_command(profile, directory=data.source, host=bind, port=port, metrics=metrics),
+        mounts=(Mount(kind="bind", source=data.source, target=data.source),),
+        ports=(Port(host_ip=bind, host_port=port, container_port=port),),
+    )
+
+
+def _contained(profile: Profile, facts: Facts, data: DataPlan, mode: NetworkMode, *, name: str) -> ContainerSpec:
+    image, own, published = profile.image, not profile.image.ref, mode is NetworkMode.BRIDGE
+    relabel = facts.selinux and data.kind == "bind"
+    target = OWN_DATA if own else image.data_path
+    inner = OWN_PORT if own else image.port
+    port = Port(host_ip=str(profile.network.bind), host_port=facts.port.number, container_port=inner)
+    return ContainerSpec(
+        name=name,
         image=image.ref or facts.image_ref,
         build=facts.image_build if own else "",
-        command=command,
-        env=tuple(sorted((env | dict(image.env)).items())),
-        mounts=(
-            Mount(
-                kind=data.kind,
-                source=data.source,
-                target=target,
-                relabel=facts.selinux and data.kind == "bind",
-            ),
-            *mounts,
-        ),
+        command=_own_command(profile, facts, published=published) if own else image.command,
+        env=tuple(image.env.items()),
+        mounts=(Mount(kind=data.kind, source=data.source, target=target, relabel=relabel),),
         tmpfs=(TMPFS,),
-        ports=(Port(host_ip=bind, host_port=port, container_port=inner), *_metrics_port(server.metrics, own=own))
-        if published
-        else (),
+        ports=(port, *_metrics_port(profile.server.metrics, own=own)) if published else (),
         user=_user(profile, facts, data),
         userns=_userns(profile, facts, data),
         stop_signal=image.stop_signal,
         limits=held_limits(profile, facts),
         read_only=image.read_only,
-        **common,  # type: ignore[arg-type]
     )
+
+
+def _own_command(profile: Profile, facts: Facts, *, published: bool) -> tuple[str, ...]:
+    host, port, metrics = str(profile.network.bind), facts.port.number, profile.server.metrics
+    if published:  # the publish address is the fence
+        host, port, metrics = EVERY, OWN_PORT, metrics and f"{EVERY}:{METRICS_PORT}"
+    return serve_command(profile, directory=OWN_DATA, host=host, port=port, metrics=metrics)
 
 
 def serve_command(profile: Profile, *, directory: str, host: str, port: int, metrics: str) -> tuple[str, ...]:
