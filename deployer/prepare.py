@@ -20,6 +20,7 @@ from deployer.plan import Plan, plan
 from deployer.plan.container import CA_TARGET
 from deployer.plan.data import data_path
 from deployer.profile import Profile
+from deployer.serverdir import ServerDir
 from deployer.spec import LABEL_PROFILE, LABEL_URL, PREVIOUS, Container, EngineInfo, EngineName, State
 from deployer.state import read_applied
 
@@ -39,6 +40,11 @@ class Prepared:
     @property
     def engine(self) -> Engine:
         return self.detection.engine
+
+    @property
+    def server_dir(self) -> ServerDir:
+        """Where the planned container keeps its data."""
+        return ServerDir(engine=self.engine, container=self.plan.name, mount=self.plan.spec.mounts[0])
 
     @property
     def current(self) -> Container | None:

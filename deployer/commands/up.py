@@ -19,12 +19,10 @@ from deployer.ui import UI, Result
 if TYPE_CHECKING:
     from deployer.apply import Done
     from deployer.clients.pip import ClientChange, PipSettings
-    from deployer.devpi.api import DevpiApi
     from deployer.devpi.topology import Change
     from deployer.plan import Plan
     from deployer.prepare import Prepared
     from deployer.readiness import Ready
-    from deployer.secrets import Secret
     from deployer.serverdir import ServerDir
     from deployer.spec import Container
 
@@ -84,6 +82,7 @@ def bring_up(options: Options, prepared: Prepared, ui: UI, rollback: ExitStack) 
     from deployer.apply import settle
     from deployer.credentials import hand_over
     from deployer.references import authorizations
+    from deployer.seed import seed
     from deployer.spec import PREVIOUS
 
     plan, engine = prepared.plan, prepared.engine
@@ -100,8 +99,8 @@ def bring_up(options: Options, prepared: Prepared, ui: UI, rollback: ExitStack) 
         _check_version(plan, ready)
         if plan.image is None or plan.image.own:
             # Before the first mirror is asked for anything: an upstream may say 404 to who comes without.
-            hand_over(server_dir_of(prepared), headers)
-        changes = _seed(prepared, ready, removing=options.prune)
+            hand_over(prepared.server_dir, headers)
+        changes = seed(prepared, ready, removing=options.prune)
         _say_front(plan, ready, ui)
     timings = {**ready.timings, "index": time.monotonic() - started}
     ui.step("ready", f"{plan.url} in {timings['index']:.1f} s   ({_stages(timings)})")
@@ -245,9 +244,10 @@ def differences(prepared: Prepared) -> tuple[str, ...]:
 
 def _ready(prepared: Prepared, done: Done, ui: UI) -> Ready:
     from deployer.readiness import wait
+    from deployer.seed import required_password
 
     plan = prepared.plan
-    server_dir = server_dir_of(prepared)
+    server_dir = prepared.server_dir
     own = plan.image is None or plan.image.own
     with ui.working("ready", plan.url) as progress:
         return wait(
@@ -257,7 +257,7 @@ def _ready(prepared: Prepared, done: Done, ui: UI) -> Ready:
             expected_uuid=lambda: _uuid(server_dir),
             proof_key=server_dir.proof_key,
             # Whoever changes nothing needs no password; logging in costs the server a third of a second.
-            credentials=(lambda: _password(prepared)) if own and done != "unchanged" else None,
+            credentials=(lambda: required_password(prepared)) if own and done != "unchanged" else None,
             index=None,
             deadline=plan.ready_timeout,
             on_stage=lambda stage, seconds: progress(f"{stage} {seconds:.1f}") if ui.terminal else None,
@@ -289,13 +289,6 @@ def _say_front(plan: Plan, ready: Ready, ui: UI) -> None:
             ui.warn(f"{check.evidence}; cure: {check.cure}")
 
 
-def server_dir_of(prepared: Prepared) -> ServerDir:
-    """Where the planned container keeps its data."""
-    from deployer.serverdir import ServerDir
-
-    return ServerDir(engine=prepared.engine, container=prepared.plan.name, mount=prepared.plan.spec.mounts[0])
-
-
 def _uuid(server_dir: ServerDir) -> str:
     """The identity of the data on disk: what answers must be running on exactly this directory."""
     from deployer.errors import VerificationError
@@ -307,86 +300,6 @@ def _uuid(server_dir: ServerDir) -> str:
             hint="set image.data_path to the directory where that image keeps its data",
         )
     return uuid
-
-
-def _password(prepared: Prepared) -> Secret:
-    from deployer.errors import ServerRefused
-    from deployer.session import root_password
-
-    password = root_password(prepared.plan.name, server_dir_of(prepared), prepared.plan.url)
-    if password is None:
-        raise ServerRefused(
-            "root's password is not known: this data directory was made by another program",
-            hint="give it once: deployer secret set root",
-        )
-    return password
-
-
-def _seed(prepared: Prepared, ready: Ready, *, removing: bool) -> tuple[Change, ...]:
-    """Make users and indexes as declared, and open the one of the clients. Raises NotReadyError, ServerRefused."""
-    from deployer.errors import NotReadyError
-    from deployer.readiness import lost
-
-    try:
-        changes = _converge(prepared, ready, removing=removing)
-        ready.api.simple_status(prepared.plan.clients.index)
-    except NotReadyError as error:
-        raise lost(prepared.engine, prepared.plan.name) or error from None
-    return changes
-
-
-def _converge(prepared: Prepared, ready: Ready, *, removing: bool) -> tuple[Change, ...]:
-    from deployer.deployment import forget_password
-    from deployer.devpi.converge import converge, steps
-    from deployer.devpi.declared import wanted
-
-    plan, api = prepared.plan, ready.api
-    default = plan.default_upstream or ready.identity.default_mirror_url or ""
-    found = steps(api, wanted(plan.users, plan.indexes, default_mirror_url=default), removing=removing)
-    if plan.image is not None and not plan.image.own:
-        _login_foreign(prepared, api)
-    converge(
-        api,
-        found,
-        password=lambda: _password(prepared),
-        new_password=lambda user: _new_password(plan.name, user),
-        forget=lambda user: forget_password(plan.name, user),
-    )
-    return found
-
-
-def _login_foreign(prepared: Prepared, api: DevpiApi) -> None:
-    """Log in to an image that is not ours. One that starts with an empty root password gets a real one at once.
-
-    Raises ServerRefused.
-    """
-    from deployer.deployment import store_password, stored_password
-    from deployer.errors import ServerRefused
-    from deployer.secrets import Secret, generate
-
-    known = stored_password(prepared.plan.name, "root")
-    if known is not None:
-        api.login("root", known)
-        return
-    try:
-        api.login("root", Secret(""))
-    except ServerRefused:
-        raise ServerRefused(
-            f"root's password in {prepared.plan.spec.image} is not known",
-            hint="give it once: deployer secret set root",
-        ) from None
-    password = generate()
-    store_password(prepared.plan.name, "root", password)
-    api.set_password("root", password)
-
-
-def _new_password(name: str, user: str) -> Secret:
-    from deployer.deployment import store_password
-    from deployer.secrets import generate
-
-    password = generate()
-    store_password(name, user, password)
-    return password
 
 
 def _clients(plan: Plan, ui: UI) -> list[ClientChange]:
