@@ -257,20 +257,32 @@ class ArgvEngine:
         elif container.state is State.LOST:
             raise EngineError(f"{name} can't be started: it was {container.error}", hint="deployer up makes it anew")
         elif container.state is not State.RUNNING:
-            self._checked("start", name, timeout=RUN_TIMEOUT)
+            self._start(name)
+
+    def _start(self, name: str) -> None:
+        deadline = time.monotonic() + REST_TIMEOUT
+        while (done := self._call("start", name, timeout=RUN_TIMEOUT)).returncode:
+            ending = self._dialect.ending
+            if ending is None or not ending.search(done.stderr) or time.monotonic() > deadline:
+                raise self._failure(done)
+            time.sleep(0.05)
 
     def stop(self, name: str, *, timeout: timedelta) -> None:
         seconds = round(timeout.total_seconds())
         deadline = time.monotonic() + seconds + REST_TIMEOUT
         while True:
             done = self._call("stop", f"--time={seconds}", name, timeout=seconds + 30)
-            if done.returncode:
+            if done.returncode and not self._is_lost(name):  # which podman may fail to stop, and it has ended
                 raise self._failure(done)
             if self._rests(name):
                 return
             if time.monotonic() > deadline:
                 raise EngineError(f"{name} was stopped, and runs again and again", hint="deployer down removes it")
             time.sleep(0.05)
+
+    def _is_lost(self, name: str) -> bool:
+        raw = self._raw(name)
+        return raw is not None and self._abandoned(raw)
 
     def _rests(self, name: str) -> bool:
         """Whether nothing starts a stopped container again."""
@@ -281,6 +293,9 @@ class ArgvEngine:
 
     def remove(self, name: str) -> None:
         done = self._call("rm", "--force", name, timeout=RUN_TIMEOUT)
+        if done.returncode and self._dialect.monitor:
+            # The first try may wait in vain for a monitor that was killed, and finds out that the container has ended.
+            done = self._call("rm", "--force", name, timeout=RUN_TIMEOUT)
         if done.returncode and not self._dialect.absent.search(done.stderr):
             raise self._failure(done)
 

@@ -98,6 +98,8 @@ class Dialect:
     at_rest: frozenset[str] = frozenset()
     """The states that a stopped container stays in, for an engine whose ``stop`` does nothing to one that has just died
     and is about to be started again; empty where stopped means stopped."""
+    ending: re.Pattern[str] | None = None
+    """What it says to a start that comes before all of the last run is cleared away."""
     monitor: tuple[str, ...] = ()
     """Where ``inspect`` names the process (of this host) that tells the engine of a container's end; whoever was killed
     together with it runs for ever, by the engine's word."""
@@ -158,6 +160,7 @@ DIALECTS: Mapping[EngineName, Dialect] = {
         guards_ports=False,
         failed_codes=frozenset({1}),
         failed_words=re.compile(r"^time=\S+ level=fatal ", re.MULTILINE),
+        ending=re.compile(r"task \S+: already exists"),
         exec_code=re.compile(r'^time=\S+ level=fatal msg="exec failed with exit code (\d+)"\n?', re.MULTILINE),
         cures=(*RUNTIME_CURES, *BUILDKIT_CURES),
         # BuildKit behind nerdctl grants no host network unless it was told to.
