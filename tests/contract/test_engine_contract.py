@@ -258,6 +258,8 @@ class TestContract:
     def test_a_port_of_another_container_is_taken(self, bench: Bench) -> None:
         port = Port(host_ip="127.0.0.1", host_port=free_port(), container_port=3141)
         bench.engine.run(bench.spec(name=f"{bench.prefix}-b", ports=(port,)))
+        if bench.kind != "fake":
+            bench.wait_line(f"{bench.prefix}-b", "started")  # nerdctl tells of a port a moment later
         with pytest.raises(ConflictError):
             bench.engine.run(bench.spec(ports=(port,)))
         assert bench.engine.inspect(f"{bench.prefix}-a") is None
