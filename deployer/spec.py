@@ -155,7 +155,6 @@ class Image:
     labels: dict[str, str] = field(default_factory=dict)
     digests: tuple[str, ...] = ()  # "name@sha256:…"
     created_at: str = ""
-    stop_signal: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -246,6 +246,7 @@ def _front(told: str | None) -> str:
 
 def _text(data: dict[str, Any]) -> str:
     from deployer.diagnosis import size
+    from deployer.spec import EngineName
 
     used = f"  {size(data['data_bytes'])}" if data["data_bytes"] is not None else ""
     rows = {
@@ -256,7 +257,7 @@ def _text(data: dict[str, Any]) -> str:
         "server": f"devpi-server {data['server_version']}" if data["server_version"] else "",
         "offline": "yes: no upstream is asked (deployer offline off)" if data["offline"] else "",
         "front": _front(data["front"]),
-        "image": data["image"],
+        "image": "" if data["engine"] == EngineName.PROCESS else data["image"],
         "data": f"{data['data_dir']}{used}" if data["data_dir"] else "",
         "started": data["started_at"] or "",
         "indexes": ", ".join(data["indexes"]),

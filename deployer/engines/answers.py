@@ -35,7 +35,7 @@ def container_from(raw: dict[str, Any], dialect: Dialect) -> Container:
         started_at=str(at(raw, "State", "StartedAt") or ""),
         ports=_ports(raw),
         mounts=tuple(_mount(mount) for mount in raw.get("Mounts") or () if mount.get("Type") != "tmpfs"),
-        network=_network(raw),
+        network=_network(raw, dialect),
         command=tuple(raw.get("Args") or ()),
     )
 
@@ -76,9 +76,9 @@ def _mount(raw: dict[str, Any]) -> Mount:
     )
 
 
-def _network(raw: dict[str, Any]) -> NetworkMode | None:
+def _network(raw: dict[str, Any], dialect: Dialect) -> NetworkMode | None:
     mode = at(raw, "HostConfig", "NetworkMode")
-    if mode is None and (named := at(raw, "Config", "Labels", "nerdctl/networks")):
+    if mode is None and (named := at(raw, *dialect.networks) if dialect.networks else None):
         mode = next(iter(json.loads(named)), None)
     if not isinstance(mode, str):
         return None
@@ -93,5 +93,4 @@ def image_from(raw: dict[str, Any], ref: str) -> Image:
         labels=dict(at(raw, "Config", "Labels") or {}),
         digests=tuple(raw.get("RepoDigests") or ()),
         created_at=str(raw.get("Created") or ""),
-        stop_signal=str(at(raw, "Config", "StopSignal") or ""),
     )

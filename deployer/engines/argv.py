@@ -192,9 +192,11 @@ class ArgvEngine:
     def run(self, spec: ContainerSpec) -> str:
         from deployer.render import run_argv
 
-        if spec.ports and not self._dialect.guards_ports:
+        if not self._dialect.guards:
             self._guard(spec)
-        done = self._runner.run(run_argv(spec, self.name), timeout=RUN_TIMEOUT)
+        deadline = time.monotonic() + REST_TIMEOUT
+        while self._raced(done := self._runner.run(run_argv(spec, self.name), timeout=RUN_TIMEOUT), deadline):
+            self._remove_ours(spec.name)
         if done.returncode:
             failure = self._failure(done)
             if not self._dialect.name_taken.search(done.stderr):
@@ -203,7 +205,12 @@ class ArgvEngine:
         return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
 
     def _guard(self, spec: ContainerSpec) -> None:
-        """Raise ConflictError where a port is taken: the engine would lead its packets away from whoever has it."""
+        """Raise ConflictError where the name or a port is taken: the engine may give the name twice, and would lead the
+        port's packets away from whoever has it."""
+        if self._raw(spec.name) is not None:
+            raise ConflictError(f"{self.name}: name {spec.name} is taken", hint="choose another name with --name")
+        if not spec.ports:
+            return
         running = self._checked("ps", "--format", "{{.Names}} {{.Ports}}").stdout
         for port in spec.ports:
             if holder := holder_of(port, running):
@@ -261,11 +268,15 @@ class ArgvEngine:
 
     def _start(self, name: str) -> None:
         deadline = time.monotonic() + REST_TIMEOUT
-        while (done := self._call("start", name, timeout=RUN_TIMEOUT)).returncode:
-            ending = self._dialect.ending
-            if ending is None or not ending.search(done.stderr) or time.monotonic() > deadline:
-                raise self._failure(done)
+        while self._raced(done := self._call("start", name, timeout=RUN_TIMEOUT), deadline):
             time.sleep(0.05)
+        if done.returncode:
+            raise self._failure(done)
+
+    def _raced(self, done: Completed, deadline: float) -> bool:
+        """Whether a call failed only because the engine was starting, or clearing away, the same container itself."""
+        said = self._dialect.raced
+        return bool(done.returncode and said and said.search(done.stderr)) and time.monotonic() < deadline
 
     def stop(self, name: str, *, timeout: timedelta) -> None:
         seconds = round(timeout.total_seconds())

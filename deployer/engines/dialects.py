@@ -90,16 +90,18 @@ class Dialect:
     """Variables that lead to another engine than root's own of this host."""
     unkept: Callable[[Mapping[str, Any]], tuple[str, ...]] = keeps_all
     """The restart policies that it does not keep, from its answer to ``version``."""
-    guards_ports: bool = True
-    """Whether it refuses a port that somebody else has."""
+    guards: bool = True
+    """Whether it refuses a name and a port that somebody else has, each time."""
+    networks: tuple[str, ...] = ()
+    """Where ``inspect`` has the container's networks as the text of a JSON list, when it tells no mode."""
     failed_codes: frozenset[int] = frozenset({125, 126, 127})
     """Exit codes of ``run`` that are the engine's own (its manual), with ``failed_words`` in stderr: nothing ran."""
     failed_words: re.Pattern[str] = re.compile("")
     at_rest: frozenset[str] = frozenset()
     """The states that a stopped container stays in, for an engine whose ``stop`` does nothing to one that has just died
     and is about to be started again; empty where stopped means stopped."""
-    ending: re.Pattern[str] | None = None
-    """What it says to a start that comes before all of the last run is cleared away."""
+    raced: re.Pattern[str] | None = None
+    """What it says when it starts the same container at the same moment itself, or clears its last run away."""
     monitor: tuple[str, ...] = ()
     """Where ``inspect`` names the process (of this host) that tells the engine of a container's end; whoever was killed
     together with it runs for ever, by the engine's word."""
@@ -157,10 +159,14 @@ DIALECTS: Mapping[EngineName, Dialect] = {
         info=("info", "--format", "{{json .}}"),
         nature=docker_nature,
         unkept=containerd_unkept,
-        guards_ports=False,
+        guards=False,  # nerdctl 2.1 gives a name twice when containerd's restarts come in between
+        networks=("Config", "Labels", "nerdctl/networks"),
         failed_codes=frozenset({1}),
         failed_words=re.compile(r"^time=\S+ level=fatal ", re.MULTILINE),
-        ending=re.compile(r"task \S+: already exists"),
+        # containerd's restarts look every ten seconds at what should run, also at what is just being made.
+        raced=re.compile(
+            r"task \S+: already exists|runtime\.v2\.task/\S+: file exists|cannot start a container that has stopped"
+        ),
         exec_code=re.compile(r'^time=\S+ level=fatal msg="exec failed with exit code (\d+)"\n?', re.MULTILINE),
         cures=(*RUNTIME_CURES, *BUILDKIT_CURES),
         # BuildKit behind nerdctl grants no host network unless it was told to.

@@ -26,7 +26,7 @@ class ImagePlan:
     ref: str
     own: bool
     base: str = ""  # empty = the default base
-    major: str = "6"  # of the devpi-server in it
+    major: str = ""  # of the devpi-server in our own
     build: str = ""
     digest: str = ""
 

@@ -23,15 +23,15 @@ BASE = "localhost/deployer-test-base:1"
 
 
 class Replay(Runner):
-    """Gives the answer of that name to whatever is run, and nothing is run; ``then`` to what is asked after it.
+    """Gives the answers of those names, in their order and the last for ever after, to whatever is run; nothing is run.
 
     What the engine says of itself is asked ``beside`` all that, in no order.
     """
 
-    def __init__(self, answers: dict[str, Any], name: str, *, then: str, beside: Sequence[str]) -> None:
+    def __init__(self, answers: dict[str, Any], names: Sequence[str], *, beside: Sequence[str]) -> None:
         super().__init__()
-        self._left = [answers[name], answers[then]]
-        self._beside, self._info = tuple(beside), answers.get("info", answers[name])
+        self._left = [answers[name] for name in names]
+        self._beside, self._info = tuple(beside), answers.get("info", self._left[0])
 
     def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0) -> Completed:
         if tuple(argv[1:]) == self._beside:
@@ -55,8 +55,16 @@ class Recorded:
         self.answers: dict[str, Any] = document["answers"]
         self.dialect = DIALECTS[EngineName(document["engine"])]
 
-    def engine(self, answer: str, *, then: str = "container-absent") -> ArgvEngine:
-        return ArgvEngine(self.dialect, runner=Replay(self.answers, answer, then=then, beside=self.dialect.info))
+    def engine(self, answer: str) -> ArgvEngine:
+        return self.answering(answer, "container-absent")
+
+    def answering(self, *names: str) -> ArgvEngine:
+        return ArgvEngine(self.dialect, runner=Replay(self.answers, names, beside=self.dialect.info))
+
+    def running(self, answer: str) -> ArgvEngine:
+        """For a ``run`` that is answered so: an engine that guards no names is asked for the container before."""
+        before = () if self.dialect.guards else ("container-absent",)
+        return self.answering(*before, answer, "container-absent")
 
 
 RECORDED = {path.stem: Recorded(path) for path in sorted(RECORDINGS.glob("*.json"))}
@@ -161,7 +169,7 @@ FAILURES: dict[str, type[Exception]] = {
 @of_those_with(*FAILURES)
 def test_a_failed_run(recorded: Recorded, answer: str) -> None:
     with pytest.raises((EngineError, ConflictError)) as caught:
-        recorded.engine(answer).run(ContainerSpec(name="rec-a", image=BASE))
+        recorded.running(answer).run(ContainerSpec(name="rec-a", image=BASE))
     assert type(caught.value) is FAILURES[answer]
     assert caught.value.hint
     assert "\n" not in caught.value.message
@@ -189,8 +197,15 @@ def test_a_port_that_another_container_has(recorded: Recorded, answer: str) -> N
     """As an engine tells it that would lead the packets away from that one."""
     taken = Port(host_ip="127.0.0.1", host_port=33141, container_port=3141)
     with pytest.raises(ConflictError) as caught:
-        recorded.engine(answer).run(ContainerSpec(name="rec-b", image=BASE, ports=(taken,)))
+        recorded.running(answer).run(ContainerSpec(name="rec-b", image=BASE, ports=(taken,)))
     assert "port 33141 is taken by rec-a" in caught.value.message
+
+
+def test_a_name_is_guarded_where_the_engine_may_give_it_twice() -> None:
+    recorded = RECORDED["nerdctl-2.1.2"]
+    with pytest.raises(ConflictError) as caught:
+        recorded.engine("inspect").run(ContainerSpec(name="rec-a", image=BASE))
+    assert "name rec-a is taken" in caught.value.message
 
 
 @of_all
