@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
+from deployer.errors import ProfileError
 from deployer.facts import Ceiling, Content, DataFacts, PortFacts
 
 # What devpi-server, or our own start-up, leaves in a server directory.
@@ -31,14 +32,14 @@ _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
 
 
 def data_facts(path: Path) -> DataFacts:
-    """What is at ``path`` now."""
+    """What is at ``path`` now, as far as this user may see."""
     parent = path
-    while not parent.exists() and parent != parent.parent:
+    while _status(parent) is None and parent != parent.parent:
         parent = parent.parent
     usage = os.statvfs(parent)
     common = {
         "path": path,
-        "symlink_to": path.resolve() if path.is_symlink() else None,
+        "symlink_to": _end_of_link(path),
         "read_only": bool(usage.f_flag & os.ST_RDONLY),
         "parent": parent,
         "parent_writable": os.access(parent, os.W_OK | os.X_OK),
@@ -46,9 +47,8 @@ def data_facts(path: Path) -> DataFacts:
         # A file system without a fixed number of inodes (btrfs) says 0 of 0.
         "free_inodes": usage.f_favail if usage.f_files else 1 << 20,
     }
-    if not path.exists():
+    if (status := _status(path)) is None:
         return DataFacts(content=Content.ABSENT, **common)  # type: ignore[arg-type]
-    status = path.stat()
     return DataFacts(
         content=_content(path, status),
         uid=status.st_uid,
@@ -59,11 +59,31 @@ def data_facts(path: Path) -> DataFacts:
     )
 
 
+def _status(path: Path) -> os.stat_result | None:
+    """Of what is at ``path``; ``None`` when there is nothing, and when this user may not look (a closed directory above
+    it, which Path.exists() raises for)."""
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
+def _end_of_link(path: Path) -> Path | None:
+    """Where a symbolic link leads; of one that leads to itself, its own word. ``None`` for what is none."""
+    try:
+        return path.resolve() if path.is_symlink() else None
+    except RuntimeError:
+        return path.parent / path.readlink()
+    except OSError:
+        return None
+
+
 def _content(path: Path, status: os.stat_result) -> Content:
     if not stat.S_ISDIR(status.st_mode):
         return Content.NOT_A_DIRECTORY
     try:
-        names = {entry.name for entry in os.scandir(path)} - _NOTHING
+        with os.scandir(path) as entries:
+            names = {entry.name for entry in entries} - _NOTHING
     except PermissionError:
         return Content.UNREADABLE
     if not names:
@@ -87,7 +107,11 @@ def port_facts(bind: IPv4Address | IPv6Address, number: int, *, held_by_us: bool
         return PortFacts(number=number)
     privileged = 0 < number < _first_unprivileged_port()
     family = socket.AF_INET6 if bind.version == 6 else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
+    try:
+        probe = socket.socket(family, socket.SOCK_STREAM)
+    except OSError:  # a kernel without IPv6
+        return PortFacts(number=number, free=False, absent=str(bind))
+    with probe:
         # As servers do: a port in TIME_WAIT is free, one that is listened on is not.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -197,9 +221,19 @@ def ca_file(choice: str, *, pip_cert: str, env: Mapping[str, str]) -> Path | Non
     """The CA bundle that the server is to trust: ``choice`` is a path, ``auto`` or empty (none).
 
     ``auto`` is what this host's programs were told: pip's ``cert``, then the variables of requests, OpenSSL
-    and curl.
+    and curl. Raises ProfileError for the home of a user who is not there.
     """
     if choice != "auto":
-        return Path(choice).expanduser() if choice else None
-    candidates = (pip_cert, *(env.get(name, "") for name in _CA_VARIABLES))
-    return next((Path(c).resolve() for c in candidates if c and Path(c).is_file()), None)
+        try:
+            return Path(choice).expanduser() if choice else None
+        except RuntimeError:
+            raise ProfileError(
+                f"network.ca_file: {choice.partition('/')[0]} is no user of this host", hint="a path that starts with /"
+            ) from None
+    named = (pip_cert, *(env.get(variable, "") for variable in _CA_VARIABLES))
+    return next((Path(name).resolve() for name in named if name and _is_file(Path(name))), None)
+
+
+def _is_file(path: Path) -> bool:
+    status = _status(path)
+    return status is not None and stat.S_ISREG(status.st_mode)

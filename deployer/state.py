@@ -23,7 +23,7 @@ _OVERRIDE = {"key", "value", "source"}
 def state_root() -> Path:
     """The directory of all deployments of this user (``DEPLOYER_STATE_DIR``, else the platform's)."""
     if override := os.environ.get("DEPLOYER_STATE_DIR"):
-        return Path(override)
+        return Path(override).absolute()  # a server that outlives us is told of it, and works elsewhere
     from platformdirs import user_state_path
 
     return user_state_path("deployer", appauthor=False)

@@ -318,7 +318,8 @@ def past_the_proxy(settings: PipSettings, env: Mapping[str, str]) -> dict[str, s
     """The variables that keep a proxy out of the way to the index, for which clients ask it, loopback or not."""
     host = urlsplit(settings.index_url).hostname or ""
     known = env.get("no_proxy") or env.get("NO_PROXY") or ""
-    value = ",".join(filter(None, (known, host)))
+    # "*" means every host only when it stands alone.
+    value = known if known.strip() == "*" else ",".join(filter(None, (known, host)))
     return {"NO_PROXY": value, "no_proxy": value}
 
 

@@ -125,7 +125,18 @@ def _shown(entry: Entry) -> str:
 
 
 def _is(one: Path | None, other: Path) -> bool:
-    return one is not None and (one == other or one.resolve() == other.resolve())
+    try:
+        return one is not None and (one == other or one.resolve() == other.resolve())
+    except (OSError, RuntimeError):  # a link to itself, which pip passes over
+        return False
+
+
+def _is_there(path: Path) -> bool:
+    """As ``os.path.exists``, which pip asks: what lies in a closed directory is not there."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def _sections(command: str) -> tuple[str, ...]:
@@ -174,7 +185,7 @@ def read_config(
     ignored: dict[Path, str] = {}
     if chosen == os.devnull:
         ignored = dict.fromkeys(read, f"PIP_CONFIG_FILE is {os.devnull}")
-    elif chosen and Path(chosen).exists():
+    elif chosen and _is_there(Path(chosen)):
         ignored = {path: f"PIP_CONFIG_FILE is {chosen}" for path in users if not _is(path, Path(chosen))}
         read = (*(path for path in read if path not in users), Path(chosen))
     layers = [_file_layer(path, state) for path in read if path not in ignored]

@@ -238,7 +238,7 @@ class DevpiApi:
         try:
             return Topology.parse(raw)
         except ValueError as error:
-            raise self._not_devpi(str(error)) from None
+            raise self._not_devpi(line(str(error))) from None
 
     def simple_status(self, index: str) -> IndexStatus:
         """Whether ``index`` is served.

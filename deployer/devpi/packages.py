@@ -121,7 +121,7 @@ class PackageApi(DevpiApi):
 
     def remove(self, index: str, project: str, version: str = "") -> None:
         """Delete a version of a project, or all of it, with its files; only a volatile index allows it."""
-        path = f"/{index_name(index)}/{_project(project)}" + (f"/{quote(version, safe='')}" if version else "")
+        path = f"/{index_name(index)}/{_project(project)}" + (f"/{_step(version)}" if version else "")
         self._write("DELETE", path, None, f"remove {project} {version}".rstrip() + f" from {index}")
 
     # Upload tokens (the plugin devpi-tokens)
@@ -151,7 +151,7 @@ class PackageApi(DevpiApi):
 
     def revoke_token(self, user: str, token: str) -> None:
         """End a token by its id, at once."""
-        self._write("DELETE", f"/{user_name(user)}/+tokens/{quote(token, safe='')}", None, f"revoke token {token}")
+        self._write("DELETE", f"/{user_name(user)}/+tokens/{_step(token)}", None, f"revoke token {token}")
 
     def _tokens(self, reply: Reply, doing: str, *, kind: str) -> JsonObject:
         if reply.status == 404 or reply.status == 405:
@@ -169,6 +169,14 @@ def _project(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def _step(text: str) -> str:
+    """Any text as one step of a path. ``.`` and ``..`` can't be one: httpx resolves them, so that the request would be
+    for the index, or the user, above."""
+    if text in ("", ".", ".."):
+        raise UsageError(f"{text!r} can't be a version or an id", hint="see what there is with the list command")
+    return quote(text, safe="")
+
+
 def plain(filename: str) -> bool:
     """Whether this names a file in the directory where it is written, and no other place or a hidden one."""
     return bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+!-]{0,254}", filename))
@@ -183,10 +191,19 @@ def _listed(item: object, page: str) -> ListedFile | None:
         return None
     return ListedFile(
         filename=filename,
-        url=urljoin(page, text(item.get("url"))).partition("#")[0],
+        url=_address(page, text(item.get("url"))),
         sha256=text(hashes.get("sha256")) if isinstance(hashes, dict) else "",
         requires_python=line(text(item.get("requires-python"))),
     )
+
+
+def _address(page: str, url: str) -> str:
+    """Where ``url``, as ``page`` has it, leads; empty when that is no address."""
+    try:
+        address = urljoin(page, url).partition("#")[0]
+    except ValueError:
+        return ""
+    return address if address.isprintable() else ""
 
 
 def _links(version: object) -> Iterator[tuple[str, str]]:

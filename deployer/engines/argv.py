@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import shutil
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from deployer.background import meanwhile
+from deployer.engines import proc
 from deployer.engines.answers import at, container_from, image_from
+from deployer.engines.client import Client
 from deployer.engines.dialects import Dialect, Nature
 from deployer.engines.ports import holder_of
 from deployer.engines.runner import Completed, ProcessFailed, Runner
@@ -34,11 +32,6 @@ from deployer.spec import (
 PROBE_TIMEOUT = 5.0
 RUN_TIMEOUT = 60.0
 REST_TIMEOUT = 30.0
-BUILD_LINES = 12
-"""Lines of a failed build that are shown."""
-
-_LOGGED = re.compile(r'^time=\S+ level=\w+ msg=("(?:[^"\\]|\\.)*")')
-"""How nerdctl and podman write to a log what is meant for a person; the message is quoted as JSON is."""
 
 
 class ArgvEngine:
@@ -47,6 +40,7 @@ class ArgvEngine:
     def __init__(self, dialect: Dialect, *, runner: Runner | None = None) -> None:
         self._dialect = dialect
         self._runner = runner or Runner()
+        self._client = Client(dialect, self._runner)
 
     @property
     def name(self) -> EngineName:
@@ -59,53 +53,6 @@ class ArgvEngine:
 
     # Asking
 
-    def _call(self, *words: str, stdin: bytes = b"", timeout: float = 30.0) -> Completed:
-        return self._runner.run((self.name, *words), stdin=stdin, timeout=timeout)
-
-    def _checked(self, *words: str, timeout: float = 30.0) -> Completed:
-        done = self._call(*words, timeout=timeout)
-        if done.returncode:
-            raise self._failure(done)
-        return done
-
-    def _json(self, done: Completed) -> Any:
-        """The JSON that was asked for; a wrapper's or a warning's lines on stdout are junk. Raises EngineError."""
-        try:
-            return json.loads(done.stdout)
-        except ValueError:
-            start = " ".join(done.stdout.split())[:80]
-            raise EngineError(
-                f"{self.name} {done.argv[1]} answered with something else than JSON: {start!r}",
-                hint=f"check that '{shutil.which(self.name) or self.name}' is the engine's own client",
-            ) from None
-
-    def _failure(self, done: Completed) -> EngineError | ConflictError:
-        """The error that a failed call means."""
-        text = done.stderr.strip() or done.stdout.strip()
-        cause = _last_line(text)
-        dialect = self._dialect
-        for said, cure in dialect.cures:
-            if said.search(text):
-                return EngineError(f"{self.name}: {cause}", hint=cure)
-        match True:
-            case _ if dialect.name_taken.search(text):
-                return ConflictError(f"{self.name}: {cause}", hint="choose another name with --name")
-            case _ if dialect.port_taken.search(text):
-                return ConflictError(f"{self.name}: {cause}", hint="free the port, or choose another with --port N")
-            case _ if dialect.refused.search(text):
-                return EngineUnreachable(
-                    f"{self.name}: permission denied: {cause}",
-                    hint=f"join the group that may use it, run {self.name} rootless, or --engine process",
-                )
-            case _ if dialect.image_missing.search(text):
-                return ImageUnavailable(f"{self.name}: {cause}", hint="deployer image build")
-            case _ if dialect.down.search(text):
-                return EngineUnreachable(
-                    f"{self.name} is installed, but its engine does not answer: {cause}",
-                    hint=f"{dialect.start}, or --engine process",
-                )
-        return EngineError(f"{self.name} {done.argv[1]}: {cause}", hint="deployer doctor")
-
     def probe(self) -> EngineInfo:
         path = shutil.which(self.name)
         if path is None:
@@ -114,10 +61,10 @@ class ArgvEngine:
                 hint=f"{self._dialect.install}, or --engine process, which needs none",
             )
         asked = meanwhile(self._nature)
-        done = self._call(*self._dialect.version, timeout=PROBE_TIMEOUT)
+        done = self._client.call(*self._dialect.version, timeout=PROBE_TIMEOUT)
         if done.returncode:
-            raise self._failure(done)
-        told = answer = self._json(done)
+            raise self._client.failure(done)
+        told = answer = self._client.json(done)
         for key in self._dialect.version_key:
             answer = answer.get(key) if isinstance(answer, dict) else None
         if not isinstance(answer, str):
@@ -139,16 +86,16 @@ class ArgvEngine:
         """Asked only of an engine that may be rootless: root's own is not."""
         if os.getuid() == 0 and not self._elsewhere:
             return Nature(rootless=False)
-        done = self._checked(*self._dialect.info, timeout=PROBE_TIMEOUT)
-        answer = self._json(done)
+        done = self._client.checked(*self._dialect.info, timeout=PROBE_TIMEOUT)
+        answer = self._client.json(done)
         return self._dialect.nature(answer if isinstance(answer, dict) else {})
 
     def can_build_with_secrets(self) -> bool:
         words = self._dialect.builds_with_secrets
-        return words is not None and (not words or self._call(*words).returncode == 0)
+        return words is not None and (not words or self._client.call(*words).returncode == 0)
 
     def inspect(self, name: str) -> Container | None:
-        raw = self._raw(name)
+        raw = self._client.container(name)
         if raw is None:
             return None
         found = container_from(raw, self._dialect)
@@ -161,31 +108,11 @@ class ArgvEngine:
         monitor = at(raw, *self._dialect.monitor) if self._dialect.monitor else None
         if not monitor or self._elsewhere:
             return False
-        return not (_alive(monitor) or _alive(at(raw, "State", "Pid")))
-
-    def _raw(self, name: str) -> dict[str, Any] | None:
-        """What the engine tells of a container; ``None`` when there is none."""
-        done = self._call("container", "inspect", name)
-        if done.returncode:
-            failure = self._failure(done)
-            if self._dialect.absent.search(done.stderr) and not isinstance(failure, EngineUnreachable):
-                return None
-            raise failure
-        found = self._json(done)
-        if not isinstance(found, list):
-            raise EngineError(f"{self.name} inspect answered with no list", hint="upgrade it")
-        # An id prefix would match as well: only the very name is meant.
-        named = [raw for raw in found if str(raw.get("Name", "")).lstrip("/") == name]
-        return named[0] if named else None
+        return not (proc.runs(monitor) or proc.runs(at(raw, "State", "Pid")))
 
     def image(self, ref: str) -> Image | None:
-        done = self._call("image", "inspect", ref)
-        if done.returncode:
-            if self._dialect.absent.search(done.stderr) or self._dialect.image_missing.search(done.stderr):
-                return None
-            raise self._failure(done)
-        found = self._json(done)
-        return image_from(found[0], ref) if found else None
+        raw = self._client.image(ref)
+        return image_from(raw, ref) if raw is not None else None
 
     # Doing
 
@@ -198,7 +125,7 @@ class ArgvEngine:
         while self._raced(done := self._runner.run(run_argv(spec, self.name), timeout=RUN_TIMEOUT), deadline):
             self._remove_ours(spec.name)
         if done.returncode:
-            failure = self._failure(done)
+            failure = self._client.failure(done)
             if not self._dialect.name_taken.search(done.stderr):
                 self._remove_stillborn(spec)
             raise failure
@@ -207,11 +134,11 @@ class ArgvEngine:
     def _guard(self, spec: ContainerSpec) -> None:
         """Raise ConflictError where the name or a port is taken: the engine may give the name twice, and would lead the
         port's packets away from whoever has it."""
-        if self._raw(spec.name) is not None:
+        if self._client.container(spec.name) is not None:
             raise ConflictError(f"{self.name}: name {spec.name} is taken", hint="choose another name with --name")
         if not spec.ports:
             return
-        running = self._checked("ps", "--format", "{{.Names}} {{.Ports}}").stdout
+        running = self._client.checked("ps", "--format", "{{.Names}} {{.Ports}}").stdout
         for port in spec.ports:
             if holder := holder_of(port, running):
                 raise ConflictError(
@@ -230,7 +157,7 @@ class ArgvEngine:
             self._remove_ours(spec.name)
             raise
         if self._engine_failed(done):
-            failure = self._failure(done)
+            failure = self._client.failure(done)
             self._remove_ours(spec.name)
             raise failure
         return ExecResult(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
@@ -260,7 +187,7 @@ class ArgvEngine:
         if container is None:
             raise EngineError(f"there is no container named {name!r}", hint="deployer up")
         if container.state is State.PAUSED:
-            self._checked("unpause", name)
+            self._client.checked("unpause", name)
         elif container.state is State.LOST:
             raise EngineError(f"{name} can't be started: it was {container.error}", hint="deployer up makes it anew")
         elif container.state is not State.RUNNING:
@@ -268,10 +195,10 @@ class ArgvEngine:
 
     def _start(self, name: str) -> None:
         deadline = time.monotonic() + REST_TIMEOUT
-        while self._raced(done := self._call("start", name, timeout=RUN_TIMEOUT), deadline):
+        while self._raced(done := self._client.call("start", name, timeout=RUN_TIMEOUT), deadline):
             time.sleep(0.05)
         if done.returncode:
-            raise self._failure(done)
+            raise self._client.failure(done)
 
     def _raced(self, done: Completed, deadline: float) -> bool:
         """Whether a call failed only because the engine was starting, or clearing away, the same container itself."""
@@ -282,9 +209,9 @@ class ArgvEngine:
         seconds = round(timeout.total_seconds())
         deadline = time.monotonic() + seconds + REST_TIMEOUT
         while True:
-            done = self._call("stop", f"--time={seconds}", name, timeout=seconds + 30)
+            done = self._client.call("stop", f"--time={seconds}", name, timeout=seconds + 30)
             if done.returncode and not self._is_lost(name):  # which podman may fail to stop, and it has ended
-                raise self._failure(done)
+                raise self._client.failure(done)
             if self._rests(name):
                 return
             if time.monotonic() > deadline:
@@ -292,38 +219,38 @@ class ArgvEngine:
             time.sleep(0.05)
 
     def _is_lost(self, name: str) -> bool:
-        raw = self._raw(name)
+        raw = self._client.container(name)
         return raw is not None and self._abandoned(raw)
 
     def _rests(self, name: str) -> bool:
         """Whether nothing starts a stopped container again."""
         if not self._dialect.at_rest:
             return True
-        raw = self._raw(name)
+        raw = self._client.container(name)
         return raw is None or at(raw, "State", "Status") in self._dialect.at_rest or self._abandoned(raw)
 
     def remove(self, name: str) -> None:
-        done = self._call("rm", "--force", name, timeout=RUN_TIMEOUT)
+        done = self._client.call("rm", "--force", name, timeout=RUN_TIMEOUT)
         if done.returncode and self._dialect.monitor:
             # The first try may wait in vain for a monitor that was killed, and finds out that the container has ended.
-            done = self._call("rm", "--force", name, timeout=RUN_TIMEOUT)
+            done = self._client.call("rm", "--force", name, timeout=RUN_TIMEOUT)
         if done.returncode and not self._dialect.absent.search(done.stderr):
-            raise self._failure(done)
+            raise self._client.failure(done)
 
     def rename(self, name: str, new: str) -> None:
-        self._checked("rename", name, new)
+        self._client.checked("rename", name, new)
 
     def exec(self, name: str, argv: Sequence[str], *, stdin: bytes = b"") -> ExecResult:
-        done = self._call("exec", "--interactive", name, *argv, stdin=stdin)
+        done = self._client.call("exec", "--interactive", name, *argv, stdin=stdin)
         said = self._dialect.exec_code
         if done.returncode and said is not None and (own := said.search(done.stderr)):
             return ExecResult(returncode=int(own[1]), stdout=done.stdout, stderr=said.sub("", done.stderr))
         return ExecResult(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
 
     def volume_remove(self, name: str) -> None:
-        done = self._call("volume", "rm", name)
+        done = self._client.call("volume", "rm", name)
         if done.returncode and not self._dialect.absent.search(done.stderr):
-            raise self._failure(done)
+            raise self._client.failure(done)
 
     # Streaming
 
@@ -343,7 +270,7 @@ class ArgvEngine:
             raise EngineError(f"{self.name} logs: {last}", hint="deployer status") from None
 
     def pull(self, ref: str, on_line: Callable[[str], None]) -> Image:
-        self._streamed(("pull", ref), on_line, f"the image {ref} can't be pulled")
+        self._client.streamed("pull", ref, on_line=on_line, failed=f"the image {ref} can't be pulled")
         return self._made(ref)
 
     def build(self, request: BuildRequest, on_line: Callable[[str], None]) -> Image:
@@ -351,48 +278,12 @@ class ArgvEngine:
         words += [f"--build-arg={key}={value}" for key, value in request.build_args]
         words += [f"--label={key}={value}" for key, value in request.labels]
         words += [f"--secret=id={name},src={path}" for name, path in request.secrets]
-        self._streamed((*words, str(request.context)), on_line, f"the image {request.tag} can't be built")
+        failed = f"the image {request.tag} can't be built"
+        self._client.streamed(*words, str(request.context), on_line=on_line, failed=failed)
         return self._made(request.tag)
-
-    def _streamed(self, words: Sequence[str], on_line: Callable[[str], None], failure: str) -> None:
-        last: deque[str] = deque(maxlen=BUILD_LINES)
-        try:
-            for line in self._runner.stream((self.name, *words)):
-                said = line.strip()
-                if said and not said.startswith(self._dialect.build_chatter):
-                    last.append(line)
-                    on_line(line)
-        except ProcessFailed:
-            text = "\n".join(last)
-            cause = _last_line(text)
-            for known, cure in self._dialect.cures:
-                if known.search(text):
-                    raise ImageUnavailable(f"{failure}: {cause}", hint=cure) from None
-            raise ImageUnavailable(
-                f"{failure}: {cause}",
-                hint="see the lines above; without a registry: --base-image REF (a local image), or --engine process",
-                details=tuple(last),
-            ) from None
 
     def _made(self, ref: str) -> Image:
         image = self.image(ref)
         if image is None:
             raise ImageUnavailable(f"{self.name} made no image {ref}", hint="deployer doctor")
         return image
-
-
-def _alive(pid: object) -> bool:
-    """Whether a process of this host runs; one that only waits to be reaped does not (proc(5), stat)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-def _last_line(text: str) -> str:
-    """The line that says what is wrong: engines end with advice on their own --help."""
-    lines = [line.strip() for line in text.splitlines() if line.strip() and "--help" not in line]
-    if not lines:
-        return "no reason given"
-    logged = _LOGGED.search(lines[-1])
-    return " ".join(json.loads(logged[1]).split()) if logged else lines[-1]

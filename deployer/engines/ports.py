@@ -8,8 +8,8 @@ from ipaddress import ip_address
 
 from deployer.spec import Port
 
-_PUBLISHED = re.compile(r"\[?([0-9a-fA-F.:]+?)\]?:(\d+)->")
-"""How ``ps`` shows a published port."""
+_PUBLISHED = re.compile(r"\[?([0-9a-fA-F.:]+?)\]?:(\d+)(?:-(\d+))?->[\d-]+/tcp")
+"""How ``ps`` shows published ports: one, or some that follow each other. One of UDP is another port."""
 
 
 def holder_of(port: Port, running: str) -> str:
@@ -17,7 +17,8 @@ def holder_of(port: Port, running: str) -> str:
     for line in running.splitlines():
         name, _, ports = line.partition(" ")
         if any(
-            int(number) == port.host_port and _meet(host, port.host_ip) for host, number in _PUBLISHED.findall(ports)
+            int(first) <= port.host_port <= int(last or first) and _meet(host, port.host_ip)
+            for host, first, last in _PUBLISHED.findall(ports)
         ):
             return name
     return "" if _free(port) else "another program"
@@ -29,12 +30,12 @@ def _meet(one: str, other: str) -> bool:
 
 def _free(port: Port) -> bool:
     family = socket.AF_INET6 if ":" in port.host_ip else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((port.host_ip, port.host_port))
-        except PermissionError:
-            return True  # the engine may bind what we may not
-        except OSError:
-            return False
+    except PermissionError:
+        return True  # the engine may bind what we may not
+    except OSError:
+        return False
     return True

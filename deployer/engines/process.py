@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from deployer.engines import proc, process_log
 from deployer.engines.moments import moment
 from deployer.engines.runner import Runner, spawning
 from deployer.errors import ConflictError, EngineError, EngineUnreachable
@@ -115,7 +116,7 @@ class ProcessEngine:
 
     def _alive(self, record: _Record) -> bool:
         """Whether the process runs and is the one that we started: a number alone is anybody's."""
-        return record.pid > 0 and process_mark(record.pid, self._runner) == record.mark
+        return bool(record.mark) and proc.mark(record.pid, self._runner) == record.mark
 
     def inspect(self, name: str) -> Container | None:
         record = self._read(name)
@@ -181,8 +182,8 @@ class ProcessEngine:
         make_private(log.parent)
         inherited = {key: value for key, value in os.environ.items() if key in _INHERITED}
         with spawning(self._argv(name, record), env=inherited | dict(record.env), errors_to=log) as pid:
-            now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-            self._write(name, replace(record, pid=pid, mark=process_mark(pid, self._runner), started_at=now))
+            now = _utc(datetime.now(UTC))
+            self._write(name, replace(record, pid=pid, mark=proc.mark(pid, self._runner), started_at=now))
         return f"{name}-{pid}"
 
     def _argv(self, name: str, record: _Record) -> tuple[str, ...]:
@@ -243,46 +244,13 @@ class ProcessEngine:
 
     def logs(self, name: str, *, follow: bool = False, since: str = "", tail: int | None = None) -> Iterator[str]:
         self._require(name)
-        after = _utc(moment(since)) if since else ""
-        lines = [line for line in self._kept_lines(name) if not after or line.partition(" ")[0] >= after]
-        if tail is not None:
-            lines = lines[max(0, len(lines) - tail) :]
-        yield from (line.partition(" ")[2] for line in lines)
+        yield from process_log.kept(self._log(name), since=_utc(moment(since)) if since else "", tail=tail)
         if follow:
-            yield from (line.partition(" ")[2] for line in self._followed(name))
+            yield from process_log.followed(self._log(name), over=lambda: not self._runs(name))
 
-    def _kept_lines(self, name: str) -> list[str]:
-        log = self._log(name)
-        rotated = sorted(log.parent.glob(log.name + ".*"), key=lambda path: -int(path.suffix[1:] or 0))
-        lines: list[str] = []
-        for path in (*rotated, log):
-            with contextlib.suppress(FileNotFoundError):  # rotated away in this moment
-                lines += path.read_text(encoding="utf-8", errors="replace").splitlines()
-        return lines
-
-    def _followed(self, name: str) -> Iterator[str]:
-        """Lines as they come, across rotations, until the process ends."""
-        log = self._log(name)
-        stream: TextIO = log.open(encoding="utf-8", errors="replace")
-        try:
-            stream.seek(0, os.SEEK_END)
-            rest = ""
-            while True:
-                record = self._read(name)
-                over = record is None or not self._alive(record)
-                newer = _newer(log, than=stream)
-                # What is read now is all that there ever will be, if it is over or the file was rotated away.
-                *lines, rest = (rest + stream.read()).split("\n")
-                yield from lines
-                if newer is not None:
-                    stream.close()
-                    stream = newer
-                elif over:
-                    return
-                elif not lines:
-                    time.sleep(_POLL * 5)
-        finally:
-            stream.close()
+    def _runs(self, name: str) -> bool:
+        record = self._read(name)
+        return record is not None and self._alive(record)
 
     def exec(self, name: str, argv: Sequence[str], *, stdin: bytes = b"") -> ExecResult:
         """There is no inside: the words are run on this host, as this user."""
@@ -306,32 +274,5 @@ class ProcessEngine:
         raise EngineError("a process has no volumes", hint="--engine docker, podman or nerdctl")
 
 
-def _newer(log: Path, *, than: TextIO) -> TextIO | None:
-    """The file that has taken the place of ``than``; ``None`` while that is still the one, or there is none."""
-    try:
-        if log.stat().st_ino == os.fstat(than.fileno()).st_ino:
-            return None
-        return log.open(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return None
-
-
 def _utc(time: datetime) -> str:
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def process_mark(pid: int, runner: Runner) -> str:
-    """What no other process can have, now or later: boot id and start time (proc(5), field 22 of stat); elsewhere the
-    start time that ps tells. Empty when there is no such process, or only its corpse.
-    """
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        # The command in parentheses may hold anything, so what follows is counted from its end.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except FileNotFoundError:
-        if Path("/proc/self/stat").exists():
-            return ""
-        return runner.run(("ps", "-o", "lstart=", "-p", str(pid))).stdout.strip()
-    except ProcessLookupError:
-        return ""
-    return "" if fields[0] in {"Z", "X"} else f"{boot}:{fields[19]}"

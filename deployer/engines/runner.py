@@ -15,6 +15,9 @@ from deployer.interrupts import shielded
 TIMEOUT = 30.0
 """Seconds that one call may take unless its caller knows better: an engine that hangs must not hang us."""
 
+GRACE = 5.0
+"""Seconds that a process has to end by itself when it is told to."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Completed:
@@ -73,10 +76,10 @@ class Runner:
             stderr=done.stderr.decode("utf-8", "replace"),
         )
 
-    def stream(self, argv: Sequence[str], *, check: bool = True) -> Iterator[str]:
+    def stream(self, argv: Sequence[str]) -> Iterator[str]:
         """Lines of stdout and stderr as they come, without line ends; the process ends with the iterator.
 
-        Raises EngineUnreachable when the binary is missing; with ``check``, ProcessFailed after the last line.
+        Raises EngineUnreachable when the binary is missing, ProcessFailed after the last line.
         """
         try:
             process = subprocess.Popen(
@@ -84,16 +87,15 @@ class Runner:
             )
         except OSError as error:
             raise _missing(argv[0], error) from None
+        assert process.stdout is not None  # noqa: S101 - it is a pipe
         try:
-            assert process.stdout is not None  # noqa: S101 - it is a pipe
-            for line in process.stdout:
-                yield line.decode("utf-8", "replace").rstrip("\r\n")
+            with process.stdout as lines:
+                for line in lines:
+                    yield line.decode("utf-8", "replace").rstrip("\r\n")
             code = process.wait()
         finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
-        if check and code:
+            _end(process)
+        if code:
             raise ProcessFailed(argv, code)
 
 
@@ -103,6 +105,17 @@ class ProcessFailed(Exception):
     def __init__(self, argv: Sequence[str], returncode: int) -> None:
         super().__init__(f"{argv[0]} ended with exit code {returncode}")
         self.returncode = returncode
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process that is not waited for any more, also one that does not listen."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _missing(binary: str, error: OSError) -> EngineUnreachable:

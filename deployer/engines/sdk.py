@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from deployer.engines.answers import container_from, image_from
 from deployer.engines.dialects import DIALECTS
+from deployer.engines.failures import meant, unavailable
 from deployer.engines.moments import moment
-from deployer.errors import ConflictError, DeployerError, EngineError, EngineUnreachable, ImageUnavailable
+from deployer.errors import DeployerError, EngineError, EngineUnreachable, ImageUnavailable
 from deployer.interrupts import shielded
 from deployer.spec import (
     BuildRequest,
@@ -127,25 +128,12 @@ class SdkEngine:
     def _error(self, doing: str, error: Exception, else_raise: Callable[[str], DeployerError] | None) -> DeployerError:
         text = str(getattr(error, "explanation", None) or error)
         cause = text.strip().splitlines()[0] if text.strip() else type(error).__name__
-        for said, cure in _DIALECT.cures:
-            if said.search(text):
-                return EngineError(f"docker: {cause}", hint=cure)
-        match True:
-            case _ if _DIALECT.name_taken.search(text):
-                return ConflictError(f"docker: {cause}", hint="choose another name with --name")
-            case _ if _DIALECT.port_taken.search(text):
-                return ConflictError(f"docker: {cause}", hint="free the port, or choose another with --port N")
-            case _ if _DIALECT.refused.search(text):
-                return EngineUnreachable(
-                    f"docker: permission denied: {cause}",
-                    hint="join the group that may use its socket, or --engine process",
-                )
-            case _ if _DIALECT.image_missing.search(text):
-                return ImageUnavailable(f"docker: {cause}", hint="deployer image build")
-            case _ if getattr(error, "response", None) is None:
-                return EngineUnreachable(
-                    f"docker does not answer at its socket: {cause}", hint=f"{_DIALECT.start}, or --engine process"
-                )
+        if known := meant(text, cause, _DIALECT):
+            return known
+        if getattr(error, "response", None) is None:
+            return EngineUnreachable(
+                f"docker does not answer at its socket: {cause}", hint=f"{_DIALECT.start}, or --engine process"
+            )
         if else_raise is not None:
             return else_raise(cause)
         return EngineError(f"docker {doing}: {cause}", hint="deployer doctor")
@@ -291,10 +279,10 @@ class SdkEngine:
         return image
 
     def pull(self, ref: str, on_line: Callable[[str], None]) -> Image:
-        def unavailable(cause: str) -> DeployerError:
+        def unpulled(cause: str) -> DeployerError:
             return ImageUnavailable(f"the image {ref} can't be pulled: {cause}", hint="name a local image")
 
-        with self._told("pull", else_raise=unavailable):
+        with self._told("pull", else_raise=unpulled):
             for event in self._client.api.pull(ref, stream=True, decode=True):
                 on_line(str(event.get("status", "")))
         return self._made(ref)
@@ -302,14 +290,11 @@ class SdkEngine:
     def build(self, request: BuildRequest, on_line: Callable[[str], None]) -> Image:
         last: list[str] = []
 
-        def unavailable(cause: str) -> DeployerError:
-            return ImageUnavailable(
-                f"the image {request.tag} can't be built: {cause}",
-                hint="see the lines above; without a registry: --base-image REF (a local image), or --engine process",
-                details=tuple(last) or (cause,),
-            )
+        def unbuilt(cause: str) -> DeployerError:
+            failed = f"the image {request.tag} can't be built"
+            return unavailable(failed, cause, _DIALECT, lines=tuple(last) or (cause,))
 
-        with self._told("build", else_raise=unavailable):
+        with self._told("build", else_raise=unbuilt):
             for event in self._client.api.build(
                 path=str(request.context),
                 tag=request.tag,
@@ -323,7 +308,7 @@ class SdkEngine:
                     last = [*last[-11:], line]
                     on_line(line)
                 if "error" in event:
-                    raise unavailable(last[-1] if last else "no reason given")
+                    raise unbuilt(last[-1] if last else "no reason given")
         return self._made(request.tag)
 
     def volume_remove(self, name: str) -> None:

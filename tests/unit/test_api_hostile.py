@@ -68,6 +68,21 @@ def test_what_is_not_devpi_is_told(answer: Answer, call: Callable[[DevpiApi], ob
         assert server.sent < 20 * MAX_BODY
 
 
+@pytest.mark.parametrize(
+    "config", ["A" * 1_000_000, {"indexes": {"dev": "https://u:pw@packages.example.com/"}}], ids=type
+)
+def test_a_shape_that_is_not_devpis_is_told_in_a_line(config: object) -> None:
+    answer = devpi_reply("list:userconfig", {"root": config})
+    with (
+        HostileServer(always(answer)) as server,
+        DevpiApi(server.url) as api,
+        pytest.raises(NotDevpiError, match="configuration, got") as caught,
+    ):
+        api.topology()
+    assert len(caught.value.message) < 500
+    assert "pw" not in caught.value.message
+
+
 @pytest.mark.parametrize("call", [CALLS[name] for name in ("identity", "topology", "index", "login")])
 def test_json_of_another_kind_is_not_devpi(call: Callable[[DevpiApi], object]) -> None:
     with (

@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from deployer import host
+from deployer.errors import ProfileError
 from deployer.facts import Content
 from deployer.host import ca_file, data_facts, port_facts, proxies
 
+T = TypeVar("T")
 LOOPBACK = ip_address("127.0.0.1")
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="who holds a port is read from Linux's /proc")
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 NOT_ROOT = pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+
+
+def as_nobody(path: Path, call: Callable[[], T]) -> T:
+    """What ``call`` tells another user, who may come as far as ``path``."""
+    for folder in (path, *path.parents):
+        if not folder.stat().st_mode & 0o001:
+            folder.chmod(folder.stat().st_mode | 0o011)
+    os.setresuid(65534, 65534, 0)
+    try:
+        return call()
+    finally:
+        os.setresuid(0, 0, 0)
 
 
 # Data directories
@@ -75,6 +92,25 @@ def test_what_may_not_be_read(tmp_path: Path) -> None:
     assert data_facts(closed).content is Content.UNREADABLE
     closed.chmod(0o500)
     assert not data_facts(closed / "data").parent_writable
+
+
+@AS_ROOT
+def test_what_lies_in_a_closed_directory_can_not_be_seen(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    (closed / "data").mkdir(parents=True)
+    closed.chmod(0o700)
+    facts = as_nobody(tmp_path, lambda: data_facts(closed / "data" / "below"))
+    assert (facts.content, facts.parent, facts.parent_writable) == (Content.ABSENT, closed, False)
+    bundle = closed / "ca.pem"
+    bundle.touch()
+    assert as_nobody(tmp_path, lambda: ca_file("auto", pip_cert=str(bundle), env={})) is None
+
+
+def test_a_link_that_leads_to_itself_is_one(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    facts = data_facts(loop)
+    assert (facts.content, facts.symlink_to) == (Content.ABSENT, loop)
 
 
 def test_a_link_is_told_with_its_end(tmp_path: Path) -> None:
@@ -155,6 +191,14 @@ def test_an_address_that_is_not_this_hosts() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="this host has no IPv6")
+def test_an_address_of_a_family_that_the_kernel_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_family: object) -> socket.socket:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr(host.socket, "socket", refuse)
+    assert port_facts(ip_address("::1"), 3141).absent == "::1"
+
+
 def test_another_family_is_another_port(listener: socket.socket) -> None:
     assert port_facts(ip_address("::1"), listener.getsockname()[1]).free
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as six:
@@ -241,6 +285,11 @@ def test_who_names_one_gets_that_one(bundles: dict[str, str], monkeypatch: pytes
     monkeypatch.setenv("HOME", "/home/me")
     assert ca_file("~/corporate.pem", pip_cert=bundles["pip"], env=bundles) == Path("/home/me/corporate.pem")
     assert ca_file("", pip_cert=bundles["pip"], env=bundles) is None
+
+
+def test_the_home_of_a_user_who_is_not_there_is_told() -> None:
+    with pytest.raises(ProfileError, match="~nosuch-user is no user"):
+        ca_file("~nosuch-user/ca.pem", pip_cert="", env={})
 
 
 def test_nothing_was_changed(tmp_path: Path) -> None:

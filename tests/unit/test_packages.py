@@ -100,6 +100,29 @@ def test_a_name_that_is_no_project_is_never_sent(name: str) -> None:
         assert server.sent == 0
 
 
+@pytest.mark.parametrize("step", [".", ".."])
+def test_a_version_or_an_id_never_leads_to_what_is_above_it(step: str) -> None:
+    """``==='' takes any text for a version, and a path is resolved before it is sent: the index would be deleted."""
+    version = exact_version(parse_requirement(f"demo==={step}"))
+    assert version == step
+    with HostileServer(always(reply(b"{}"))) as server, PackageApi(server.url) as api:
+        with pytest.raises(UsageError):
+            api.remove("root/dev", "demo", version)
+        with pytest.raises(UsageError):
+            api.revoke_token("dev", step)
+        assert server.received == []
+
+
+@pytest.mark.parametrize("url", ["http://[", "http://[::1", "//[x]/y", "f\x00", "http://a b\x7f"])
+def test_what_is_no_address_leads_nowhere(url: str) -> None:
+    file = {"filename": "demo-1.0.tar.gz", "url": url}
+    with HostileServer(always(simple_page(file))) as server, PackageApi(server.url) as api:
+        (found,) = api.files("root/dev", "demo")
+        with pytest.raises(ServerRefused, match="lies elsewhere"):
+            api.download(found, io.BytesIO())
+        assert len(server.received) == 1
+
+
 # Distributions
 
 

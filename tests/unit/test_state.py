@@ -55,6 +55,14 @@ def test_the_platform_says_where_unless_the_user_does(root: Path, monkeypatch: p
     assert not root.exists()
 
 
+def test_a_relative_one_is_the_same_for_a_server_that_works_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DEPLOYER_STATE_DIR", "kept")
+    assert state_dir(NAME) == tmp_path / "kept" / NAME
+
+
 # Who may read it
 
 

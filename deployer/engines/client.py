@@ -1,0 +1,99 @@
+"""An engine's own command line as something to be asked: words in, an answer or an error of ours out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from deployer.engines.dialects import Dialect
+from deployer.engines.failures import last_line, meant, unavailable
+from deployer.engines.runner import Completed, ProcessFailed, Runner
+from deployer.errors import ConflictError, EngineError, EngineUnreachable
+
+BUILD_LINES = 12
+"""Lines of a failed build that are shown."""
+
+
+class Client:
+    """The binary of the engine that ``dialect`` is of, run by ``runner``."""
+
+    def __init__(self, dialect: Dialect, runner: Runner) -> None:
+        self._dialect = dialect
+        self._runner = runner
+        self._name = dialect.name
+
+    def call(self, *words: str, stdin: bytes = b"", timeout: float = 30.0) -> Completed:
+        """Run it to its end, whatever that is; ``timeout`` in seconds."""
+        return self._runner.run((self._name, *words), stdin=stdin, timeout=timeout)
+
+    def checked(self, *words: str, timeout: float = 30.0) -> Completed:
+        """As :meth:`call`. Raises what a failure means."""
+        done = self.call(*words, timeout=timeout)
+        if done.returncode:
+            raise self.failure(done)
+        return done
+
+    def json(self, done: Completed) -> Any:
+        """The JSON that was asked for; a wrapper's or a warning's lines on stdout are junk. Raises EngineError."""
+        try:
+            return json.loads(done.stdout)
+        except (ValueError, RecursionError):
+            start = " ".join(done.stdout.split())[:80]
+            raise EngineError(
+                f"{self._name} {done.argv[1]} answered with something else than JSON: {start!r}",
+                hint=f"check that '{shutil.which(self._name) or self._name}' is the engine's own client",
+            ) from None
+
+    def failure(self, done: Completed) -> EngineError | ConflictError:
+        """The error that a failed call means."""
+        text = done.stderr.strip() or done.stdout.strip()
+        cause = last_line(text)
+        if known := meant(text, cause, self._dialect):
+            return known
+        if self._dialect.down.search(text):
+            return EngineUnreachable(
+                f"{self._name} is installed, but its engine does not answer: {cause}",
+                hint=f"{self._dialect.start}, or --engine process",
+            )
+        return EngineError(f"{self._name} {done.argv[1]}: {cause}", hint="deployer doctor")
+
+    def container(self, name: str) -> dict[str, Any] | None:
+        """What the engine tells of a container; ``None`` when there is none."""
+        done = self.call("container", "inspect", name)
+        if done.returncode:
+            failure = self.failure(done)
+            if self._dialect.absent.search(done.stderr) and not isinstance(failure, EngineUnreachable):
+                return None
+            raise failure
+        # An id prefix would match as well: only the very name is meant.
+        return next((raw for raw in self._listed(done) if str(raw.get("Name", "")).lstrip("/") == name), None)
+
+    def image(self, ref: str) -> dict[str, Any] | None:
+        """What the engine tells of an image; ``None`` when it has none."""
+        done = self.call("image", "inspect", ref)
+        if done.returncode:
+            if self._dialect.absent.search(done.stderr) or self._dialect.image_missing.search(done.stderr):
+                return None
+            raise self.failure(done)
+        return next(iter(self._listed(done)), None)
+
+    def _listed(self, done: Completed) -> list[dict[str, Any]]:
+        found = self.json(done)
+        if not isinstance(found, list) or not all(isinstance(raw, dict) for raw in found):
+            raise EngineError(f"{self._name} inspect answered with no list", hint="upgrade it")
+        return found
+
+    def streamed(self, *words: str, on_line: Callable[[str], None], failed: str) -> None:
+        """Run a build or a pull; ``on_line`` hears what is about it. Raises ImageUnavailable, ``failed`` in front."""
+        last: deque[str] = deque(maxlen=BUILD_LINES)
+        try:
+            for line in self._runner.stream((self._name, *words)):
+                said = line.strip()
+                if said and not said.startswith(self._dialect.build_chatter):
+                    last.append(line)
+                    on_line(line)
+        except ProcessFailed:
+            raise unavailable(failed, last_line("\n".join(last)), self._dialect, lines=tuple(last)) from None

@@ -1,0 +1,59 @@
+"""What an engine's words mean when it fails: the error of ours, with its cure."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from deployer.engines.dialects import Dialect
+from deployer.errors import ConflictError, EngineError, EngineUnreachable, ImageUnavailable
+
+_LOGGED = re.compile(r'^time=\S+ level=\w+ msg=("(?:[^"\\]|\\.)*")')
+"""How nerdctl and podman write to a log what is meant for a person; the message is quoted nearly as JSON is."""
+
+
+def meant(text: str, cause: str, dialect: Dialect) -> EngineError | ConflictError | None:
+    """The error that ``text`` means, with ``cause`` as its line; ``None`` when the dialect does not know the words."""
+    told = f"{dialect.name}: {cause}"
+    for said, cure in dialect.cures:
+        if said.search(text):
+            return EngineError(told, hint=cure)
+    if dialect.name_taken.search(text):
+        return ConflictError(told, hint="choose another name with --name")
+    if dialect.port_taken.search(text):
+        return ConflictError(told, hint="free the port, or choose another with --port N")
+    if dialect.refused.search(text):
+        return EngineUnreachable(
+            f"{dialect.name}: permission denied: {cause}",
+            hint=f"join the group that may use it, run {dialect.name} rootless, or --engine process",
+        )
+    if dialect.image_missing.search(text):
+        return ImageUnavailable(told, hint="deployer image build")
+    return None
+
+
+def unavailable(failed: str, cause: str, dialect: Dialect, *, lines: tuple[str, ...]) -> ImageUnavailable:
+    """The error of a build, or a pull, that ended after ``lines``."""
+    text = "\n".join(lines)
+    for said, cure in dialect.cures:
+        if said.search(text):
+            return ImageUnavailable(f"{failed}: {cause}", hint=cure)
+    return ImageUnavailable(
+        f"{failed}: {cause}",
+        hint="see the lines above; without a registry: --base-image REF (a local image), or --engine process",
+        details=lines,
+    )
+
+
+def last_line(text: str) -> str:
+    """The line that says what is wrong: engines end with advice on their own --help."""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and "--help" not in line]
+    if not lines:
+        return "no reason given"
+    logged = _LOGGED.search(lines[-1])
+    if logged is None:
+        return lines[-1]
+    try:
+        return " ".join(json.loads(logged[1]).split())
+    except ValueError:  # Go escapes some characters as JSON does not
+        return logged[1][1:-1]
