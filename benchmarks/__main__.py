@@ -7,21 +7,23 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
-import httpx
 import platformdirs
+from filelock import FileLock, Timeout
 
 from benchmarks import cold, command_line, faults, load, nginx, start, upload, warm
 from benchmarks.bench import FULL, QUICK, Bench, Scale, bench
-from benchmarks.measure import Goal, Grid, summary
+from benchmarks.measure import Goal, Grid, cause, summary
 from benchmarks.peers import OursOnDocker
 from benchmarks.tools import Tools, installed
 
@@ -49,6 +51,26 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=default, help="where the peers are installed (%(default)s)")
     options = parser.parse_args()
     nginx.binary()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends this ends the servers as well
+    with alone(options.cache):
+        _measure(options)
+
+
+@contextmanager
+def alone(cache: Path) -> Iterator[None]:
+    """Nobody else measures with ``cache``: it would be installed anew under a run, and neither's figures be right.
+
+    Raises SystemExit.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(cache / "lock", timeout=0):
+            yield
+    except Timeout:
+        raise SystemExit(f"another benchmark runs with {cache}\nhint: wait for its end, or give --cache") from None
+
+
+def _measure(options: argparse.Namespace) -> None:
     tools = installed(options.cache)
     scale = QUICK if options.quick else FULL
     if options.all_peers:
@@ -72,48 +94,57 @@ def run(
     A table that can't be measured says so in its place, and the next one is gone on with.
     """
     started = time.monotonic()
+    commit = checked_out(Path(__file__).parent)
     tables: list[str] = []
     goals: list[Goal] = []
     with bench(scale, tools, engines=engines) as made:
         for name in names:
             before = time.monotonic()
-            try:
-                grids = TABLES[name](made)
-            except (SystemExit, OSError, httpx.HTTPError, subprocess.SubprocessError) as error:
-                grids = []
-                tables.append(f"## {name}\n\nNot measured: {error}\n")
-                print(tables[-1], flush=True)
-            for grid in grids:
-                tables.append(grid.text())
-                goals += grid.goals
-                print(tables[-1], flush=True)
+            texts, reached = table(TABLES[name], made, name)
+            tables += texts
+            goals += reached
+            print(*texts, sep="\n", flush=True)
             print(f"{name}: {time.monotonic() - before:.0f} s", file=sys.stderr, flush=True)
-            head, goal_table = _head(tools, time.monotonic() - started), summary(goals)
+            head, goal_table = _head(tools, time.monotonic() - started, commit), summary(goals)
             if kept is not None:
                 kept.write_text("\n".join([head, goal_table, *tables]), encoding="utf-8")
-    print(goal_table, head, sep="\n", flush=True)
+        print(goal_table, head, sep="\n", flush=True)
 
 
-def _head(tools: Tools, seconds: float) -> str:
+def table(measure: Callable[[Bench], list[Grid]], made: Bench, name: str) -> tuple[list[str], list[Goal]]:
+    """The texts of one table and its goals; where it can't be measured at all, whyever, a line in its place."""
+    try:
+        grids = measure(made)
+        return [grid.text() for grid in grids], [goal for grid in grids for goal in grid.goals]
+    except (Exception, SystemExit) as error:  # the tables before and after it took minutes each
+        return [f"## {name}\n\nNot measured: {cause(error)}\n"], []
+
+
+def _head(tools: Tools, seconds: float, commit: str) -> str:
     parts = ", ".join(f"{part} {version(part)}" for part in ("deployer", "devpi-server"))
     uv = subprocess.check_output([tools.program("uv"), "--version"], text=True).split()[1]
     web = subprocess.run([nginx.binary(), "-v"], capture_output=True, text=True, check=True).stderr.partition("/")[2]
     return (
         f"# Results\n\n`python -m benchmarks {shlex.join(sys.argv[1:])}` on {datetime.now():%Y-%m-%d %H:%M} "
-        f"({seconds / 60:.0f} minutes, commit {_commit()}): {os.cpu_count()} cores ({_processor()}), "
+        f"({seconds / 60:.0f} minutes, commit {commit}): {os.cpu_count()} cores ({_processor()}), "
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}, {parts}, uv {uv}, "
         f"nginx {web.strip()}, load by {load.name()}.\n\n"
         "Clients, servers and the upstream share these cores. Only ratios inside one table hold.\n"
     )
 
 
-def _commit() -> str:
-    git = shutil.which("git")
-    words = ["describe", "--always", "--dirty", "--exclude", "*"]
-    done = subprocess.run(
-        [git or "false", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
+def checked_out(directory: Path) -> str:
+    """The commit of the checkout around ``directory``, and whether it was changed beyond the results themselves."""
+    git = shutil.which("git") or "false"
+
+    def said(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([git, *words], cwd=directory, capture_output=True, text=True, check=False)
+
+    commit = said("rev-parse", "--short", "HEAD").stdout.strip()
+    if not commit:
+        return "unknown"
+    changed = said("diff", "--quiet", "HEAD", "--", ":/", f":(top,exclude,glob)**/{RESULTS.name}").returncode
+    return f"{commit}-dirty" if changed else commit
 
 
 def _processor() -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from benchmarks import nginx
 from benchmarks.deployment import free_port
 from benchmarks.index import Index, Size, make
+from benchmarks.measure import Grid
 from benchmarks.peers import ALL, NginxStatic, Ours, Peer, PlainDevpi
 from benchmarks.relay import Relay
 from benchmarks.tools import Tools
@@ -94,6 +95,14 @@ class Bench:
     def origin(self) -> str:
         """The upstream itself, with nothing in between."""
         return f"http://127.0.0.1:{self.upstream.port}"
+
+    def all_up(self, kinds: Sequence[type[Peer]], grid: Grid, stack: ExitStack) -> dict[str, Peer]:
+        """All of them at once, until ``stack`` ends; who does not come up is left out of ``grid``."""
+        made: dict[str, Peer] = {}
+        for kind in kinds:
+            with grid.measuring(kind.name):
+                made[kind.name] = stack.enter_context(self.up(kind))
+        return made
 
     @contextmanager
     def up(self, kind: type[Peer], *, origin: str = "") -> Iterator[Peer]:

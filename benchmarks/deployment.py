@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -21,6 +23,7 @@ from benchmarks.processes import mentioning, tree
 
 KEPT = ("PATH", "LANG", "DOCKER_HOST", "PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "DEPLOYER_BASE_IMAGE")
 PATIENCE = 120.0
+LOWEST_PORT = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,9 +114,25 @@ def new(engine: str, *, upstream: str, command: Path) -> Deployment:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody has, and that no connection is given for its own end while a server is down.
+
+    The kernel takes those from a range of its own (ip(7), ``ip_local_port_range``). Raises SystemExit.
+    """
+    candidates = list(range(LOWEST_PORT, _connections_from()))
+    random.shuffle(candidates)
+    for port in candidates:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise SystemExit(f"no port from {LOWEST_PORT} is free")
+
+
+def _connections_from() -> int:
+    with contextlib.suppress(OSError, ValueError):
+        lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+        if lowest > LOWEST_PORT:
+            return lowest
+    return 1 << 15  # what Linux begins with unless told otherwise
 
 
 def listens(port: int) -> bool:

@@ -32,10 +32,15 @@ def faults(bench: Bench) -> list[Grid]:
     stuck_grid = Grid(title="Requests that are stuck", columns=("warm page, ms", delay))
     for _ in range(bench.scale.few):
         for kind in bench.peers:
-            if kind in KINDS:
-                with bench.up(kind, origin=bench.fast.origin) as peer, _mended(bench):
+            if kind in KINDS and not {kind.name} & (install_grid.lost | stuck_grid.lost):
+                with (
+                    install_grid.measuring(kind.name),
+                    bench.up(kind, origin=bench.fast.origin) as peer,
+                    _mended(bench),
+                ):
                     _round(bench, peer, install_grid)
-                    stuck_grid.add(peer.name, _stuck(bench, peer, delay))
+                    with stuck_grid.measuring(kind.name):
+                        stuck_grid.add(peer.name, _stuck(bench, peer, delay))
     install_grid.notes.append("Refused: nothing listens. Hanging: connections are taken, and nothing comes back.")
     install_grid.goals = [
         Goal(

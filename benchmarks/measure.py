@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 
@@ -57,6 +60,17 @@ class Grid:
     samples: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     goals: list[Goal] = field(default_factory=list)
+    lost: set[str] = field(default_factory=set)
+
+    @contextmanager
+    def measuring(self, row: str) -> Iterator[None]:
+        """What fails in here costs this row alone: it goes, of all rounds, and a note says why."""
+        try:
+            yield
+        except (Exception, SystemExit) as error:  # minutes of other rows hang on it, whatever it was
+            self.samples.pop(row, None)
+            self.lost.add(row)
+            self.notes.append(f"*{row}* was not measured: {cause(error)}")
 
     def add(self, row: str, values: Mapping[str, float]) -> None:
         """One round of ``row``."""
@@ -125,8 +139,17 @@ def in_turns(grid: Grid, cases: Mapping[str, Callable[[], Mapping[str, float]]],
     """Run every case once a round, A B C, A B C, …, so that a busy machine slows all alike."""
     for _ in range(rounds):
         for name, case in cases.items():
-            grid.add(name, case())
+            if name not in grid.lost:
+                with grid.measuring(name):
+                    grid.add(name, case())
     return grid
+
+
+def cause(error: BaseException) -> str:
+    """One line of what went wrong; what nobody foresaw is told in full on standard error."""
+    if not isinstance(error, SystemExit):
+        traceback.print_exception(error, file=sys.stderr)
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def timed(call: Callable[[], object]) -> float:

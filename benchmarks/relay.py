@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.relay --port P --to PORT --rtt SECONDS --rate BYTES``: a process of its own, so that nothing
 that is measured shares its interpreter. It reads words from standard input, a line each, and says each back once it is
-so: ``pass``, ``hang`` (connections are taken and nothing ever comes back) and ``refuse`` (nobody listens).
+so: ``pass``, ``hang`` (connections are taken and nothing ever comes back) and ``refuse`` (nobody listens, but the port
+stays taken, so that it can pass again).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import socket
 import subprocess
 import sys
 import time
@@ -81,12 +83,22 @@ class _Link:
             await asyncio.sleep(self._free - time.monotonic())
 
 
+def _bound(port: int) -> socket.socket:
+    """A socket that has the port together with those that were made the same way (socket(7), ``SO_REUSEADDR``)."""
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.bind(("127.0.0.1", port))
+    return made
+
+
 class _Server:
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         self._down = _Link(options.rate)
         self._open: set[asyncio.Task[None]] = set()
         self._hanging = False
+        # Bound and never listening: whoever connects is refused, and nobody else can have the port.
+        self._held = _bound(options.port)
         self._listening: asyncio.Server | None = None
 
     async def become(self, word: str) -> None:
@@ -98,7 +110,7 @@ class _Server:
                 self._listening.close()
             self._listening = None
         elif self._listening is None:
-            self._listening = await asyncio.start_server(self._accept, "127.0.0.1", self._options.port, backlog=512)
+            self._listening = await asyncio.start_server(self._accept, sock=_bound(self._options.port), backlog=512)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

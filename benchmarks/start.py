@@ -29,20 +29,19 @@ def start(bench: Bench) -> list[Grid]:
     if OursOnDocker in kinds:
         kinds.append(DockerRun)
     with ExitStack() as stack:
-        peers = {kind.name: stack.enter_context(bench.up(kind)) for kind in kinds}
+        peers = bench.all_up(kinds, grid, stack)
         if bench.scale.slow_default_start and PlainDevpi in kinds:
             slow = bench.peer(PlainDevpi)
             assert isinstance(slow, PlainDevpi)
             slow.cost = ()
             stack.callback(slow.remove)
-            slow.start()
-            peers[DEFAULT] = slow
+            with grid.measuring(DEFAULT):
+                slow.start()
+                peers[DEFAULT] = slow
         for peer in peers.values():
             peer.stop()
         cases = {name: _case(bench, peer) for name, peer in peers.items()}
         in_turns(grid, cases, rounds=bench.scale.rounds)
-        for peer in peers.values():
-            peer.start()
     grid.notes.append(
         f"*{READY}*: until the first answer, asked without a pause. *{ENDED}*: until the command returned, which for "
         f"the bare server is the first answer. Memory: the sum of all processes, each at its worst moment; *{BUSY}*: "
@@ -59,7 +58,7 @@ def start(bench: Bench) -> list[Grid]:
                 grid.goals.append(Goal(number=1, what=what, values=memory, limit=limit, worst=True, unit=" MiB"))
     if DockerRun in kinds:
         for column in (READY, ENDED):
-            pairs = zip(grid.of(OursOnDocker.name, column), grid.of(DockerRun.name, READY), strict=True)
+            pairs = zip(grid.of(OursOnDocker.name, column), grid.of(DockerRun.name, READY), strict=False)
             what = f"`up` on Docker, {column.removesuffix(', s')} / `{DockerRun.name}`, ready"
             grid.goals.append(Goal(number=1, what=what, values=[ours / run for ours, run in pairs], limit=1.2))
     return [grid]

@@ -19,8 +19,8 @@ def uploads(bench: Bench) -> list[Grid]:
     grid = Grid(title="A private upload", columns=columns)
     for _ in range(bench.scale.few):
         for kind in bench.peers:
-            if issubclass(kind, TakesUploads):
-                with bench.up(kind) as peer:
+            if issubclass(kind, TakesUploads) and kind.name not in grid.lost:
+                with grid.measuring(kind.name), bench.up(kind) as peer:
                     _round(grid, peer, bench.scale.uploads)
     stale = grid.of(Ours.name, "next page without it")
     what = "next pages that lack what was just uploaded"

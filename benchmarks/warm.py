@@ -26,9 +26,7 @@ def serving(bench: Bench) -> list[Grid]:
     grid = Grid(title="Warm serving (requests/s)", columns=(*PAGES, LONG, *FILES, "not 2xx"), base=BASE, ratios=None)
     grid.ratios = (*PAGES, LONG, *FILES)
     with ExitStack() as stack:
-        peers = [stack.enter_context(bench.up(kind)) for kind in bench.peers]
-        for peer in peers:
-            _warm(bench, peer)
+        peers = _all_warm(bench, grid, stack)
         in_turns(grid, {peer.name: lambda peer=peer: _rates(bench, peer) for peer in peers}, rounds=bench.scale.rounds)
         ranged = [_range(bench, peer) for peer in peers if isinstance(peer, Ours)]
     grid.notes.append(
@@ -50,6 +48,15 @@ def _goal(grid: Grid, number: int, column: str, limit: float) -> Goal:
 
 def _megabytes(bench: Bench) -> float:
     return len(bench.index.wheels[bench.index.longest].content) / 1e6
+
+
+def _all_warm(bench: Bench, grid: Grid, stack: ExitStack) -> list[Peer]:
+    """The peers that can be measured, with everything in them."""
+    peers = bench.all_up(bench.peers, grid, stack)
+    for name, peer in peers.items():
+        with grid.measuring(name):
+            _warm(bench, peer)
+    return [peer for name, peer in peers.items() if name not in grid.lost]
 
 
 def _warm(bench: Bench, peer: Peer) -> None:
@@ -95,9 +102,7 @@ def installing(bench: Bench) -> list[Grid]:
         return {one: alone.seconds, together: crowd.seconds, "failed": alone.failed + crowd.failed}
 
     with ExitStack() as stack:
-        peers = [stack.enter_context(bench.up(kind)) for kind in bench.peers]
-        for peer in peers:
-            _warm(bench, peer)
+        peers = _all_warm(bench, grid, stack)
         in_turns(grid, {peer.name: lambda peer=peer: measured(peer) for peer in peers}, rounds=bench.scale.rounds)
     grid.goals = [
         Goal(number=4, what=f"warm install / {BASE}", values=grid.ratio(Ours.name, one), limit=1.15),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -83,6 +84,8 @@ def test_the_relay_breaks_and_mends(made: Bench) -> None:
         made.slow.become("refuse")
         with pytest.raises(httpx.ConnectError):
             httpx.get(url, trust_env=False)
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", made.slow.port))  # it would not pass again
     finally:
         made.slow.become("pass")
     assert httpx.get(url, trust_env=False).status_code == 200
@@ -103,6 +106,18 @@ def test_the_tables_have_a_row_of_every_peer_and_say_what_is_reached(made: Bench
     assert all(grid.of(name, "not 2xx") == [0] for name in grid.samples)
     assert all(goal.verdict in ("reached", "**not reached**") for goal in grid.goals)
     assert f"| {Ours.name} |" in grid.text()
+
+
+def test_who_does_not_come_up_is_left_out_and_the_others_stay(made: Bench) -> None:
+    class Lame(NginxStatic):
+        name = "lame"
+
+        def start(self) -> None:
+            raise SystemExit("lame does not start:\nits log")
+
+    (grid,) = serving(only(made, NginxStatic, Lame))
+    assert set(grid.samples) == {NginxStatic.name}
+    assert "*lame* was not measured: lame does not start:" in grid.notes
 
 
 def test_what_is_uploaded_is_on_the_next_page(made: Bench) -> None:

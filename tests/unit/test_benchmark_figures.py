@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 
-from benchmarks.measure import Goal, Grid, number, spread, summary
+from benchmarks.__main__ import alone, checked_out, table
+from benchmarks.deployment import LOWEST_PORT, free_port
+from benchmarks.measure import Goal, Grid, in_turns, number, spread, summary
 
 
 def grid() -> Grid:
@@ -47,6 +53,79 @@ def test_what_was_not_measured_is_neither_reached_nor_missed() -> None:
 )
 def test_a_goal_is_held_by_the_median_or_by_the_worst(values: list[float], more: dict, verdict: str) -> None:
     assert Goal(number=1, what="x", values=values, limit=2, **more).verdict == verdict
+
+
+def test_a_case_that_fails_costs_its_own_row() -> None:
+    made = Grid(title="Speed", columns=("s",), base="base")
+    rounds = iter((1.0, None))
+
+    def lame() -> dict[str, float]:
+        if (seconds := next(rounds)) is None:
+            raise SystemExit("it fell over\nand more")
+        return {"s": seconds}
+
+    in_turns(made, {"lame": lame, "base": lambda: {"s": 2.0}}, rounds=3)
+    assert made.of("base", "s") == [2, 2, 2]
+    assert made.ratio("lame", "s") == []
+    assert "*lame* was not measured: it fell over" in made.text()
+
+
+@pytest.mark.parametrize("error", [SystemExit("no nginx"), ValueError("no nginx"), KeyError("no nginx")])
+def test_a_table_that_fails_leaves_a_line_in_its_place(error: BaseException) -> None:
+    def fail(_bench: object) -> list[Grid]:
+        raise error
+
+    (text,), goals = table(fail, None, "cold")  # type: ignore[arg-type]
+    assert text.startswith("## cold\n\nNot measured: ") and "no nginx" in text
+    assert not goals
+
+
+def test_whoever_interrupts_is_obeyed() -> None:
+    def interrupted() -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        in_turns(Grid(title="", columns=()), {"case": interrupted}, rounds=1)
+
+
+def test_one_benchmark_at_a_time_has_a_cache(tmp_path: Path) -> None:
+    with (
+        alone(tmp_path / "cache"),
+        pytest.raises(SystemExit, match="another benchmark runs"),
+        alone(tmp_path / "cache"),
+    ):
+        pass
+    with alone(tmp_path / "cache"):
+        pass
+
+
+def test_a_port_is_none_that_connections_are_given() -> None:
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    if lowest <= LOWEST_PORT:
+        pytest.skip("connections are given any port on this host")
+    assert LOWEST_PORT <= free_port() < lowest
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_results_that_were_just_written_do_not_make_the_commit_another(tmp_path: Path) -> None:
+    def git(*words: str) -> str:
+        known = ("-c", "user.name=x", "-c", "user.email=x@example.com", "-c", "commit.gpgsign=false")
+        return subprocess.check_output(["git", *known, *words], cwd=tmp_path, text=True).strip()
+
+    assert checked_out(tmp_path) == "unknown"
+    git("init", "--quiet")
+    results, code = tmp_path / "benchmarks/RESULTS.md", tmp_path / "code.py"
+    results.parent.mkdir()
+    for file in (results, code):
+        file.write_text("old\n")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "Begin")
+    commit = git("rev-parse", "--short", "HEAD")
+    assert checked_out(results.parent) == commit
+    results.write_text("new\n")
+    assert checked_out(results.parent) == commit
+    code.write_text("new\n")
+    assert checked_out(results.parent) == f"{commit}-dirty"
 
 
 def test_goals_are_told_in_their_order() -> None:
