@@ -50,6 +50,7 @@ def main() -> None:
     default = platformdirs.user_cache_path("deployer-benchmarks")
     parser.add_argument("--cache", type=Path, default=default, help="where the peers are installed (%(default)s)")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # no peer outlives it
     nginx.binary()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends this ends the servers as well
     with alone(options.cache):

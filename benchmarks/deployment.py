@@ -65,7 +65,7 @@ class Deployment:
         """Standard output of ``deployer WORDS``; anything but one of ``codes`` ends the benchmark."""
         done = subprocess.run([self.command, *words], env=self.env, capture_output=True, text=True, check=False)
         if done.returncode not in codes:
-            raise SystemExit(f"deployer {' '.join(words)}: exit code {done.returncode}\n{done.stderr}")
+            raise SystemExit(f"deployer {' '.join(words)}: exit code {done.returncode}\n{done.stderr}{done.stdout}")
         return done.stdout
 
     def up(self) -> dict[str, Any]:
