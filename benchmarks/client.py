@@ -17,7 +17,7 @@ from benchmarks.bench import Bench
 from benchmarks.load import JSON
 from benchmarks.peers import LOCAL
 
-PATIENCE = 240.0
+PATIENCE = 120.0
 """Seconds after which an installer counts as failed."""
 
 

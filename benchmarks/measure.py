@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+LONG = 60.0
+"""Seconds of a round of one row after which there is no other of that row."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
@@ -136,12 +139,22 @@ def number(value: float) -> str:
 
 
 def in_turns(grid: Grid, cases: Mapping[str, Callable[[], Mapping[str, float]]], *, rounds: int) -> Grid:
-    """Run every case once a round, A B C, A B C, …, so that a busy machine slows all alike."""
+    """Run every case once a round, A B C, A B C, …, so that a busy machine slows all alike.
+
+    A case that takes longer than :data:`LONG` is run in one round only, and a note says so.
+    """
+    left = dict(cases)
     for _ in range(rounds):
-        for name, case in cases.items():
-            if name not in grid.lost:
-                with grid.measuring(name):
-                    grid.add(name, case())
+        for name, case in list(left.items()):
+            started = time.monotonic()
+            with grid.measuring(name):
+                grid.add(name, case())
+            seconds = time.monotonic() - started
+            if name in grid.lost:
+                del left[name]
+            elif seconds > LONG and rounds > 1:
+                del left[name]
+                grid.notes.append(f"*{name}*: one round, which took {seconds:.0f} s.")
     return grid
 
 

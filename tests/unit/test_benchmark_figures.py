@@ -70,6 +70,14 @@ def test_a_case_that_fails_costs_its_own_row() -> None:
     assert "*lame* was not measured: it fell over" in made.text()
 
 
+def test_a_case_that_takes_too_long_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.measure.LONG", 0.0)
+    made = Grid(title="Speed", columns=("s",))
+    in_turns(made, {"slow": lambda: {"s": 2.0}}, rounds=3)
+    assert made.of("slow", "s") == [2]
+    assert "*slow*: one round, which took 0 s." in made.text()
+
+
 @pytest.mark.parametrize("error", [SystemExit("no nginx"), ValueError("no nginx"), KeyError("no nginx")])
 def test_a_table_that_fails_leaves_a_line_in_its_place(error: BaseException) -> None:
     def fail(_bench: object) -> list[Grid]:
