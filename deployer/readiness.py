@@ -27,7 +27,8 @@ from deployer.spec import Container, State
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from deployer.devpi.api import DevpiApi, Identity
+    from deployer.devpi.api import DevpiApi
+    from deployer.devpi.identity import Identity
     from deployer.engines.base import Engine
 
 T = TypeVar("T")
@@ -128,7 +129,7 @@ def _introduce(
 
 def check_ours(url: str, identity: Identity, *, nonce: str, uuid: str | None, key: str | None) -> bool:
     """Whether anything speaks for the server being ours. Raises ConflictError when something speaks against it."""
-    from deployer.devpi.api import verify
+    from deployer.devpi.identity import verify
 
     cure = "stop what holds that address, or choose another one with --port"
     if uuid is not None and identity.uuid != uuid:

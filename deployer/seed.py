@@ -14,7 +14,7 @@ from deployer.secrets import Secret, generate
 
 if TYPE_CHECKING:
     from deployer.devpi.api import DevpiApi
-    from deployer.devpi.topology import Change
+    from deployer.devpi.change import Change
 
 
 def seed(prepared: Prepared, ready: Ready, *, removing: bool) -> tuple[Change, ...]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from deployer.deployment import Deployment, forget_password, require, store_password, stored_password
-from deployer.devpi.api import Identity
+from deployer.devpi.identity import Identity
 from deployer.devpi.packages import PackageApi
 from deployer.devpi.topology import ROOT
 from deployer.errors import ConflictError, NotReadyError, ServerRefused, UsageError

@@ -34,8 +34,8 @@ def run(options: Options, ui: UI) -> Result:
 def create(options: Writing, ui: UI, *, index: str, settings: Sequence[str], kind: str) -> Result:
     """Create ``index`` of the type ``kind``."""
     from deployer.devpi.admission import admit
-    from deployer.devpi.api import index_name
     from deployer.devpi.declared import new_index, parse_settings
+    from deployer.devpi.names import index_name
     from deployer.errors import ConflictError, ServerRefused, UsageError
     from deployer.state import hold
 

@@ -66,8 +66,8 @@ def _unknown(told: dict[str, Any], used: frozenset[str]) -> Iterator[str]:
 def _warnings(topology: Topology, told: dict[str, Any], text: str, dialect: Dialect) -> Iterator[str]:
     """All in which the profile is not, or can't be, what runs: it is read again, as `plan` would."""
     from deployer.devpi.declared import wanted
+    from deployer.devpi.difference import changes
     from deployer.devpi.export import hidden_credentials, refused
-    from deployer.devpi.topology import changes
     from deployer.errors import DeployerError
     from deployer.loader import load
 

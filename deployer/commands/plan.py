@@ -103,9 +103,11 @@ def _image(prepared: Prepared) -> tuple[list[str], bool]:
 
 def _indexes(prepared: Prepared) -> tuple[list[str], bool]:
     from deployer.devpi.api import DevpiApi
+    from deployer.devpi.change import Kind
     from deployer.devpi.converge import steps
     from deployer.devpi.declared import wanted
-    from deployer.devpi.topology import EMPTY, Kind, compare
+    from deployer.devpi.difference import compare
+    from deployer.devpi.topology import EMPTY
     from deployer.spec import LABEL_URL, State
 
     plan, container = prepared.plan, prepared.current

@@ -19,7 +19,7 @@ from deployer.ui import UI, Result
 if TYPE_CHECKING:
     from deployer.apply import Done
     from deployer.clients.pip import ClientChange, PipSettings
-    from deployer.devpi.topology import Change
+    from deployer.devpi.change import Change
     from deployer.plan import Plan
     from deployer.prepare import Prepared
     from deployer.readiness import Ready
@@ -122,7 +122,7 @@ def bring_up(options: Options, prepared: Prepared, ui: UI, rollback: ExitStack) 
 
 def say_changes(changes: Sequence[Change], ui: UI) -> None:
     """Tell what became of users and indexes, and what the profile does not name."""
-    from deployer.devpi.topology import Kind
+    from deployer.devpi.change import Kind
 
     ui.step("indexes", ", ".join(change.brief for change in changes if change.due) or "unchanged")
     for change in changes:

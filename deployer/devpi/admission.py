@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from deployer.devpi.fields import Value
 from deployer.devpi.topology import Node, Topology
 from deployer.errors import ConflictError, Refused, ServerRefused
+from deployer.order import below, merged
 from deployer.secrets import mask_url
 
 
@@ -28,8 +29,8 @@ def admit(name: str, fields: Mapping[str, Value], current: Topology) -> None:
             hint="leave user and password out of the url",
         )
     for index in after.indexes:
-        mirrors = merged(after, index)
-        if mirrors and merged(current, index) != mirrors:
+        mirrors = merged(after.indexes, index)
+        if mirrors and merged(current.indexes, index) != mirrors:
             raise Refused(
                 f"{index} would merge the mirrors {' and '.join(mirrors)}: whoever publishes a higher version of a "
                 "private name on one of them wins, in any order of bases",
@@ -38,47 +39,15 @@ def admit(name: str, fields: Mapping[str, Value], current: Topology) -> None:
 
 
 def _check_bases(name: str, after: Topology) -> None:
-    for base in _bases(after, name):
+    for base in after.indexes[name].bases:
         if base not in after.indexes:
             near = get_close_matches(base, after.indexes, n=1)
             raise ServerRefused(
                 f"{name}: the base {base} does not exist",
                 hint=f"did you mean '{near[0]}'?" if near else "deployer index list shows what there is",
             )
-        if base == name or name in _below(after, base):
+        if name in below(after.indexes, base):
             raise ServerRefused(f"{name}: its base {base} would build on {name} itself", hint="take it out of bases")
-
-
-def merged(topology: Topology, index: str) -> tuple[str, ...]:
-    """The mirrors below ``index`` that no ordered index keeps apart; the rule is that of a profile's plan."""
-
-    def of_type(kind: str, names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(name for name in names if topology.indexes.get(name, Node()).fields.get("type") == kind)
-
-    below = _below(topology, index)
-    mirrors = of_type("mirror", below)
-    apart = [set(of_type("mirror", _below(topology, one))) for one in of_type("ordered", (index, *below))]
-    return tuple(
-        mirror
-        for mirror in mirrors
-        if any(other != mirror and not any({mirror, other} <= kept for kept in apart) for other in mirrors)
-    )
-
-
-def _below(topology: Topology, index: str) -> tuple[str, ...]:
-    found: dict[str, None] = {}
-    queue = list(_bases(topology, index))
-    while queue:
-        base = queue.pop(0)
-        if base not in found:
-            found[base] = None
-            queue += _bases(topology, base)
-    return tuple(found)
-
-
-def _bases(topology: Topology, index: str) -> tuple[str, ...]:
-    bases = topology.indexes[index].fields.get("bases", ()) if index in topology.indexes else ()
-    return bases if isinstance(bases, tuple) else ()
 
 
 def require_index(name: str, current: Topology, *, kind: str = "") -> Node:
@@ -90,8 +59,8 @@ def require_index(name: str, current: Topology, *, kind: str = "") -> Node:
             f"there is no index {name}",
             hint=f"did you mean '{near[0]}'?" if near else "deployer index list shows what there is",
         )
-    if kind and node.fields.get("type") != kind:
-        raise ServerRefused(f"{name} is no {kind}, but a {node.fields.get('type')}", hint="deployer index --help")
+    if kind and node.type != kind:
+        raise ServerRefused(f"{name} is no {kind}, but a {node.type}", hint="deployer index --help")
     return node
 
 

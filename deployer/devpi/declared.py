@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from deployer.devpi.fields import INDEX_FIELDS, Value, normal
+from deployer.devpi.fields import INDEX_FIELDS, LISTS, Value, normal
 from deployer.devpi.topology import ROOT, Node, Topology
 from deployer.errors import UsageError
+from deployer.order import below
 from deployer.secrets import BLANK, mask_url
 
 if TYPE_CHECKING:
@@ -89,24 +90,12 @@ def _ownership(name: str, indexes: Mapping[str, Index]) -> dict[str, Value]:
     What an index below a base owns, the base owns. Entries are ``base:pattern``.
     """
     bases = [base for base in indexes[name].bases or () if base in indexes]
-    below = {name: [indexes[name]], **{base: [indexes[one] for one in _below(base, indexes)] for base in bases}}
-    entries = (f"{base}:{normal(pattern)}" for base, found in below.items() for one in found for pattern in one.owns)
+    owners = {name: [indexes[name]], **{base: [indexes[one] for one in below(indexes, base)] for base in bases}}
+    entries = (f"{base}:{normal(pattern)}" for base, found in owners.items() for one in found for pattern in one.owns)
     return {
         "owns": INDEX_FIELDS["owns"](tuple(entries)),
         "only_owned": INDEX_FIELDS["only_owned"](tuple(base for base in bases if indexes[base].only_owned)),
     }
-
-
-def _below(name: str, indexes: Mapping[str, Index]) -> tuple[str, ...]:
-    """An index and all that it inherits from, each once."""
-    found: dict[str, None] = {}
-    queue = [name]
-    while queue:
-        current = queue.pop(0)
-        if current in indexes and current not in found:
-            found[current] = None
-            queue += indexes[current].bases or ()
-    return tuple(found)
 
 
 def told(node: Node) -> dict[str, Any] | None:
@@ -140,28 +129,30 @@ def parse_settings(words: Sequence[str], *, kind: str) -> Index:
 
     from deployer.profile import Index
 
-    given: dict[str, Any] = {"type": kind}
     # Who owns which names is a matter of all indexes together.
-    known = [key for key in KEYS.get(kind, _COMMON) if not (kind == "ordered" and key == "bases")]
+    fields = {key: name for key, name in KEYS.get(kind, _COMMON).items() if not (kind == "ordered" and key == "bases")}
+    given: dict[str, object] = {"type": kind}
     for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or key not in known:
-            near = get_close_matches(key, known, n=1)
-            raise UsageError(
-                f"{mask_url(word)[:80]!r} is no KEY=VALUE with a key that can be set of an index of type {kind}",
-                hint=f"did you mean {near[0]}=...?"
-                if near
-                else f"the keys are {', '.join(known)}; others are a profile's",
-            )
-        if any(name.startswith("@") for name in value.split(",")) and key.startswith("acl_"):
-            raise UsageError(f"{word[:80]!r}: groups are a profile's", hint="name the users")
-        listed = "tuple" in str(Index.model_fields[key].annotation)
-        given[key] = tuple(part for part in (one.strip() for one in value.split(",")) if part) if listed else value
+        key, value = _setting(word, fields, kind=kind)
+        given[key] = INDEX_FIELDS[fields[key]](value) if fields[key] in LISTS else value
     try:
         return Index.model_validate(given)
     except ValidationError as error:
         found = [f"{'.'.join(str(step) for step in one['loc']) or kind}: {one['msg']}" for one in error.errors()]
         raise UsageError(found[0], details=tuple(found[1:]), hint="the keys are in profiles/reference.yaml") from None
+
+
+def _setting(word: str, known: Mapping[str, str], *, kind: str) -> tuple[str, str]:
+    key, equals, value = word.partition("=")
+    if not equals or key not in known:
+        near = get_close_matches(key, known, n=1)
+        raise UsageError(
+            f"{mask_url(word)[:80]!r} is no KEY=VALUE with a key that can be set of an index of type {kind}",
+            hint=f"did you mean {near[0]}=...?" if near else f"the keys are {', '.join(known)}; others are a profile's",
+        )
+    if key.startswith("acl_") and any(name.strip().startswith("@") for name in value.split(",")):
+        raise UsageError(f"{word[:80]!r}: groups are a profile's", hint="name the users")
+    return key, value
 
 
 def new_index(name: str, index: Index) -> Node:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from deployer.devpi.admission import merged
 from deployer.devpi.declared import USER_KEYS, told
 from deployer.devpi.topology import ROOT, Topology, bases_first
+from deployer.order import below, merged
 from deployer.secrets import mask_url
 
 _BEARER = ("token_as", "bearer")
@@ -68,8 +68,8 @@ def _tell_owners(topology: Topology, indexes: dict[str, Any]) -> None:
             if (said := indexes.get(base)) is None:
                 continue
             known = said.setdefault("owns", [])
-            below = (base,) if base == name or (base in closed and not known) else _below(topology, base)
-            if not any(pattern in (indexes.get(one) or {}).get("owns", ()) for one in below):
+            known_below = (base,) if base == name or (base in closed and not known) else below(topology.indexes, base)
+            if not any(pattern in (indexes.get(one) or {}).get("owns", ()) for one in known_below):
                 known.append(pattern)
         for base in closed:
             if indexes.get(base) is not None:
@@ -83,17 +83,6 @@ def _words(value: object) -> tuple[str, ...]:
     return value if isinstance(value, tuple) else ()
 
 
-def _below(topology: Topology, name: str) -> Iterator[str]:
-    """An index and all that it inherits from."""
-    found, queue = {name}, [name]
-    while queue:
-        yield (current := queue.pop(0))
-        node = topology.indexes.get(current)
-        new = [base for base in _words(node.fields.get("bases") if node else ()) if base not in found]
-        found.update(new)
-        queue += new
-
-
 def hidden_credentials(topology: Topology) -> tuple[str, ...]:
     """The mirrors whose address on the server holds a user and a password, which no profile may."""
     urls = {name: str(node.fields.get("mirror_url", "")) for name, node in topology.indexes.items()}
@@ -105,5 +94,5 @@ def refused(topology: Topology, profile: Mapping[str, Any]) -> dict[str, tuple[s
     return {
         name: mirrors
         for name, said in profile["indexes"].items()
-        if said and not said.get("accept_confusion") and (mirrors := merged(topology, name))
+        if said and not said.get("accept_confusion") and (mirrors := merged(topology.indexes, name))
     }

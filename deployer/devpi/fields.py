@@ -86,6 +86,8 @@ INDEX_FIELDS: Mapping[str, Callable[[object], Value]] = {
     "only_owned": _entries,
 }
 """Every field that a profile can own, with the form in which devpi stores its values."""
+LISTS = frozenset(name for name, form in INDEX_FIELDS.items() if form in (_names, _acl, _projects, _entries))
+"""Those that hold several names."""
 USER_FIELDS: Mapping[str, Callable[[object], Value]] = {
     "email": _text,
     "title": _text,

@@ -7,28 +7,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
-from urllib.parse import quote, urljoin
+from urllib.parse import urljoin
 
-import httpx
-
-from deployer.devpi.api import (
-    MAX_BODY,
-    MAX_LIST,
-    NAME,
-    SLOW,
-    DevpiApi,
-    JsonObject,
-    Reply,
-    index_name,
-    line,
-    text,
-    user_name,
-)
-from deployer.errors import NotReadyError, ServerRefused, UsageError
+from deployer.devpi.answers import JsonObject, Reply, line, text
+from deployer.devpi.api import DevpiApi
+from deployer.devpi.connection import LONG, MAX_LIST, SLOW
+from deployer.devpi.names import index_name, project_name, step, user_name
+from deployer.errors import ServerRefused
 from deployer.secrets import Secret
-
-LONG = 3600.0
-"""Seconds for what moves whole files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,23 +37,23 @@ class PackageApi(DevpiApi):
 
         Names that are no plain file names are left out: nothing may be written elsewhere because of one.
         """
-        path = f"/{index_name(index)}/+simple/{_project(project)}/"
+        path = f"/{index_name(index)}/+simple/{project_name(project)}/"
         kind = {"Accept": "application/vnd.pypi.simple.v1+json"}
-        reply = self._request("GET", path, headers=kind, limit=MAX_LIST, timeout=SLOW)
+        reply = self._http.request("GET", path, headers=kind, limit=MAX_LIST, timeout=SLOW)
         if reply.status == 404:
             return ()
-        files = self._object(self._accepted(reply, f"list {project} of {index}")).get("files")
+        files = self._http.object(self._http.accepted(reply, f"list {project} of {index}")).get("files")
         if not isinstance(files, list):
-            raise self._not_devpi(f"no list of files of {project}")
+            self._http.not_devpi(f"no list of files of {project}")
         return tuple(found for item in files if (found := _listed(item, f"{self.url}{path}")) is not None)
 
     def uploaded(self, index: str, project: str) -> dict[str, str]:
         """The files of ``project`` that are on ``index`` itself, each with its SHA-256 (may be empty)."""
-        path = f"/{index_name(index)}/{_project(project)}"
-        reply = self._request("GET", path, params={"ignore_bases": ""}, limit=MAX_LIST, timeout=SLOW)
+        path = f"/{index_name(index)}/{project_name(project)}"
+        reply = self._http.request("GET", path, params={"ignore_bases": ""}, limit=MAX_LIST, timeout=SLOW)
         if reply.status == 404:
             return {}
-        versions = self._result(reply, f"list {project} of {index}", kind="projectconfig")
+        versions = self._http.result(reply, f"list {project} of {index}", kind="projectconfig")
         found = dict(pair for version in versions.values() for pair in _links(version))
         if all(found.values()):
             return found
@@ -77,15 +63,15 @@ class PackageApi(DevpiApi):
 
     def upload(self, index: str, form: Mapping[str, str | list[str]], *, filename: str, content: IO[bytes]) -> None:
         """Upload one file with its metadata (the form of the upload API that twine speaks), without a second try."""
-        reply = self._request(
+        reply = self._http.request(
             "POST",
             f"/{index_name(index)}/",
             headers=self._auth(),
             timeout=LONG,
-            data=dict(form),
+            form=form,
             files={"content": (filename, content, "application/octet-stream")},
         )
-        self._accepted(reply, f"take {filename} on {index}")
+        self._http.accepted(reply, f"take {filename} on {index}")
 
     def download(self, file: ListedFile, target: IO[bytes]) -> str:
         """Write a listed file to ``target``; its SHA-256 in hexadecimal digits. Only asks this very server."""
@@ -94,34 +80,23 @@ class PackageApi(DevpiApi):
                 f"{file.filename} lies elsewhere: {line(file.url)}", hint="the index keeps no files: use pip download"
             )
         digest = hashlib.sha256()
-        self._deadline.start(LONG)
-        try:
-            with self._client.stream("GET", file.url, headers={"Accept": "*/*"}, timeout=SLOW) as response:
-                if response.status_code != 200:
-                    self._accepted(self._read(response, MAX_BODY), f"give {file.filename}")
-                    raise self._not_devpi(f"HTTP {response.status_code} for a file")
-                for chunk in response.iter_raw():
-                    digest.update(chunk)
-                    target.write(chunk)
-        except (httpx.TransportError, httpx.StreamError) as error:
-            raise NotReadyError(
-                f"{file.filename} broke off: {line(str(error)) or type(error).__name__}",
-                hint="try again; deployer logs",
-            ) from None
+        for piece in self._http.pieces(file.url, what=file.filename):
+            digest.update(piece)
+            target.write(piece)
         return digest.hexdigest()
 
     def push(self, index: str, project: str, version: str, *, target: str) -> tuple[str, ...]:
         """Copy a release from ``index`` to the index ``target``, on the server itself; its files there."""
         body: JsonObject = {"name": project, "version": version, "targetindex": index_name(target)}
         doing = f"push {project} {version} from {index} to {target}"
-        reply = self._request("POST", f"/{index_name(index)}", body=body, headers=self._auth(), timeout=LONG)
-        actions = self._object(self._accepted(reply, doing)).get("result")
+        reply = self._http.request("POST", f"/{index_name(index)}", body=body, headers=self._auth(), timeout=LONG)
+        actions = self._http.object(self._http.accepted(reply, doing)).get("result")
         listed = [action for action in actions if isinstance(action, list)] if isinstance(actions, list) else []
         return tuple(str(action[-1]) for action in listed if "store_releasefile" in action)
 
     def remove(self, index: str, project: str, version: str = "") -> None:
         """Delete a version of a project, or all of it, with its files; only a volatile index allows it."""
-        path = f"/{index_name(index)}/{_project(project)}" + (f"/{_step(version)}" if version else "")
+        path = f"/{index_name(index)}/{project_name(project)}" + (f"/{step(version)}" if version else "")
         self._write("DELETE", path, None, f"remove {project} {version}".rstrip() + f" from {index}")
 
     # Upload tokens (the plugin devpi-tokens)
@@ -130,19 +105,19 @@ class PackageApi(DevpiApi):
         """A token of ``user`` that can upload and nothing else until ``expires`` (seconds since 1970)."""
         body: JsonObject = {"allowed": ["upload"], "expires": expires}
         body |= {"indexes": [index_name(index) for index in indexes]} if indexes else {}
-        body |= {"projects": [_project(project) for project in projects]} if projects else {}
-        reply = self._request("POST", f"/{user_name(user)}/+token-create", body=body, headers=self._auth())
+        body |= {"projects": [project_name(project) for project in projects]} if projects else {}
+        reply = self._http.request("POST", f"/{user_name(user)}/+token-create", body=body, headers=self._auth())
         token = self._tokens(reply, f"make a token of {user}", kind="token-info").get("token")
         if not isinstance(token, str) or not token:
-            raise self._not_devpi("no token in the answer")
+            self._http.not_devpi("no token in the answer")
         return Secret(token)
 
     def tokens(self, user: str) -> dict[str, tuple[str, ...]]:
         """The ids of the tokens of ``user``, each with what restricts it (``expires=…``)."""
-        reply = self._request("GET", f"/{user_name(user)}/+tokens", headers=self._auth())
+        reply = self._http.request("GET", f"/{user_name(user)}/+tokens", headers=self._auth())
         tokens = self._tokens(reply, f"list the tokens of {user}", kind="tokens-info").get("tokens")
         if not isinstance(tokens, dict):
-            raise self._not_devpi("no tokens in the answer")
+            self._http.not_devpi("no tokens in the answer")
         return {
             line(name): tuple(line(str(one)) for one in info.get("restrictions", ()))
             for name, info in tokens.items()
@@ -151,30 +126,15 @@ class PackageApi(DevpiApi):
 
     def revoke_token(self, user: str, token: str) -> None:
         """End a token by its id, at once."""
-        self._write("DELETE", f"/{user_name(user)}/+tokens/{_step(token)}", None, f"revoke token {token}")
+        self._write("DELETE", f"/{user_name(user)}/+tokens/{step(token)}", None, f"revoke token {token}")
 
     def _tokens(self, reply: Reply, doing: str, *, kind: str) -> JsonObject:
-        if reply.status == 404 or reply.status == 405:
+        if reply.status in (404, 405):
             raise ServerRefused(
                 f"{self.url} refused to {doing}: it has no upload tokens",
                 hint="run our own image, or install deployer[server] where it runs, then: deployer restart",
             )
-        return self._result(reply, doing, kind=kind)
-
-
-def _project(name: str) -> str:
-    """PEP 503's normal form, which is also all that may stand in an address."""
-    if not NAME.fullmatch(name) or not name[-1].isalnum():
-        raise UsageError(f"{name!r} can't be a project's name", hint="letters, digits, '-', '_' and '.'")
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _step(text: str) -> str:
-    """Any text as one step of a path. ``.`` and ``..`` can't be one: httpx resolves them, so that the request would be
-    for the index, or the user, above."""
-    if text in ("", ".", ".."):
-        raise UsageError(f"{text!r} can't be a version or an id", hint="see what there is with the list command")
-    return quote(text, safe="")
+        return self._http.result(reply, doing, kind=kind)
 
 
 def plain(filename: str) -> bool:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from deployer.devpi.api import DevpiApi
+from deployer.devpi.converge import apply
 from deployer.devpi.declared import wanted
-from deployer.devpi.topology import apply, changes
+from deployer.devpi.difference import changes
 from deployer.errors import NotReadyError
 from deployer.profile import Profile
 from deployer.secrets import Secret, generate

@@ -12,8 +12,11 @@ from datetime import timedelta
 import pytest
 
 from deployer.devpi.api import DevpiApi
+from deployer.devpi.change import Change, Kind
+from deployer.devpi.converge import apply
 from deployer.devpi.declared import wanted
-from deployer.devpi.topology import Change, Kind, Topology, apply, changes, compare
+from deployer.devpi.difference import changes, compare
+from deployer.devpi.topology import Topology
 from deployer.errors import ConflictError, NotReadyError, ServerRefused
 from deployer.profile import Index, User
 from deployer.readiness import wait

@@ -14,7 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployer.devpi.api import MAX_BODY, DevpiApi, Identity, NotDevpiError, verify
+from deployer.devpi.api import DevpiApi
+from deployer.devpi.connection import MAX_BODY, NotDevpiError
+from deployer.devpi.identity import Identity, verify
 from deployer.errors import ConflictError, DeployerError, NotReadyError, ProfileError, ServerRefused
 from deployer.secrets import Secret
 from tests.hostile import Answer, HostileServer, always, by_path, devpi_reply, drip, reply
@@ -69,17 +71,25 @@ def test_what_is_not_devpi_is_told(answer: Answer, call: Callable[[DevpiApi], ob
 
 
 @pytest.mark.parametrize(
-    "config", ["A" * 1_000_000, {"indexes": {"dev": "https://u:pw@packages.example.com/"}}], ids=type
+    "users",
+    [
+        {"root": "A" * 1_000_000},
+        {"root": {"indexes": {"dev": "https://u:pw@packages.example.com/"}}},
+        {"\x1b]0;gotcha\x07": {}},
+        {"root": {"indexes": {"dev\n": {"type": "stage"}}}},
+    ],
+    ids=["long", "secret", "user", "index"],
 )
-def test_a_shape_that_is_not_devpis_is_told_in_a_line(config: object) -> None:
-    answer = devpi_reply("list:userconfig", {"root": config})
+def test_a_shape_that_is_not_devpis_is_told_in_a_line(users: object) -> None:
+    answer = devpi_reply("list:userconfig", users)
     with (
         HostileServer(always(answer)) as server,
         DevpiApi(server.url) as api,
-        pytest.raises(NotDevpiError, match="configuration, got") as caught,
+        pytest.raises(NotDevpiError, match=r"expected an? .*, got") as caught,
     ):
         api.topology()
     assert len(caught.value.message) < 500
+    assert caught.value.message.isprintable()
     assert "pw" not in caught.value.message
 
 

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
+from deployer.devpi.change import Kind
 from deployer.devpi.declared import KEYS, wanted
+from deployer.devpi.difference import changes, prune
 from deployer.devpi.export import exported, hidden_credentials
 from deployer.devpi.fields import DEVPI_6, DEVPI_7, DIALECTS, INDEX_FIELDS, Dialect, dialect_of
-from deployer.devpi.topology import Kind, Node, Topology, changes, prune
+from deployer.devpi.topology import Node, Topology
 from deployer.errors import ProfileError
 from deployer.loader import load
 from deployer.plan import members_named

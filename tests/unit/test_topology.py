@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployer.devpi.change import Kind
+from deployer.devpi.converge import apply
 from deployer.devpi.declared import wanted
+from deployer.devpi.difference import anew, changes, compare, retyped
 from deployer.devpi.fields import INDEX_FIELDS, Dialect, Value
-from deployer.devpi.topology import EMPTY, Kind, Node, Topology, anew, apply, changes, compare, retyped
+from deployer.devpi.topology import EMPTY, Node, Topology
 from deployer.errors import ConflictError, ProfileError
 from deployer.profile import Index, Profile, User
 from deployer.secrets import Secret

@@ -1,0 +1,43 @@
+"""A stranger's words: nothing about them is taken on trust, and none reaches a terminal as it came. Pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from deployer.secrets import mask
+
+JsonObject = dict[str, object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """A whole answer, whatever it says."""
+
+    status: int
+    body: bytes
+    reason: str = ""
+
+    def json(self) -> JsonObject | None:
+        """The body as a JSON object; None when it is anything else."""
+        try:
+            value = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return None
+        return value if isinstance(value, dict) else None
+
+    @property
+    def start(self) -> str:
+        """The first words of the body."""
+        return line(self.body[:200].decode("utf-8", "replace"))
+
+
+def text(value: object) -> str:
+    """``value`` where it is a text, else an empty one."""
+    return value if isinstance(value, str) else ""
+
+
+def line(text: str) -> str:
+    """One short line without control characters and without secrets."""
+    words = " ".join(mask(text[:2000]).split())
+    return "".join(char if char.isprintable() else "?" for char in words)[:300]
