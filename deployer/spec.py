@@ -19,6 +19,9 @@ LABEL_URL = LABEL_PREFIX + "url"
 LABEL_BUILD = LABEL_PREFIX + "build-sha256"
 """On an image of ours: the digest of everything that it was built from."""
 
+LABEL_RESTART = LABEL_PREFIX + "restart"
+"""The restart policy that a container is to have, where its engine's own is held back until it has started."""
+
 PREVIOUS = ".previous"
 """Suffix of the name under which a replaced container waits until its successor has proven itself."""
 

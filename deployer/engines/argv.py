@@ -19,6 +19,7 @@ from deployer.engines.ports import holder_of
 from deployer.engines.runner import Completed, ProcessFailed, Runner
 from deployer.errors import ConflictError, EngineError, EngineUnreachable, ImageUnavailable
 from deployer.spec import (
+    LABEL_RESTART,
     BuildRequest,
     Container,
     ContainerSpec,
@@ -101,7 +102,14 @@ class ArgvEngine:
         found = container_from(raw, self._dialect)
         if found.state is State.RUNNING and self._abandoned(raw):
             return replace(found, state=State.LOST, pid=None, error=f"killed, and {self.name}'s monitor of it as well")
+        if found.state is State.RUNNING and self._is_held(found):
+            return replace(found, state=State.CREATED)  # whoever makes it has not come to the end yet, or was killed
         return found
+
+    def _is_held(self, container: Container) -> bool:
+        """Whether the engine's restarts leave it alone although it is to be restarted."""
+        held = self._dialect.held
+        return held is not None and LABEL_RESTART in container.labels and held in container.labels.items()
 
     def _abandoned(self, raw: dict[str, Any]) -> bool:
         """Whether nobody is left who could tell the engine that a container has ended, and it has."""
@@ -117,19 +125,37 @@ class ArgvEngine:
     # Doing
 
     def run(self, spec: ContainerSpec) -> str:
-        from deployer.render import run_argv
-
         if not self._dialect.guards:
             self._guard(spec)
+        words = self._run_words(spec)
         deadline = time.monotonic() + REST_TIMEOUT
-        while self._raced(done := self._runner.run(run_argv(spec, self.name), timeout=RUN_TIMEOUT), deadline):
+        while self._raced(done := self._runner.run(words, timeout=RUN_TIMEOUT), deadline):
             self._remove_ours(spec.name)
         if done.returncode:
             failure = self._client.failure(done)
             if not self._dialect.name_taken.search(done.stderr):
                 self._remove_stillborn(spec)
             raise failure
+        self._let_restart(spec.name, spec.restart)
         return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
+
+    def _run_words(self, spec: ContainerSpec) -> tuple[str, ...]:
+        """The words that are printed, and the labels of a policy that is held back until the container runs."""
+        from deployer.render import run_argv
+
+        words = run_argv(spec, self.name)
+        if self._dialect.held is None or spec.restart == "no":
+            return words
+        labels = (LABEL_RESTART, spec.restart), self._dialect.held
+        return (*words[:2], *(f"--label={key}={value}" for key, value in labels), *words[2:])
+
+    def _let_restart(self, name: str, policy: str) -> None:
+        """Give the policy that was held back; that the call then finds the container ended is no matter."""
+        if self._dialect.held is None or policy == "no":
+            return
+        done = self._client.call("update", f"--restart={policy}", name)
+        if done.returncode and (left := self.inspect(name)) is not None and self._is_held(left):
+            raise self._client.failure(done)
 
     def _guard(self, spec: ContainerSpec) -> None:
         """Raise ConflictError where the name or a port is taken: the engine may give the name twice, and would lead the
@@ -191,14 +217,18 @@ class ArgvEngine:
         elif container.state is State.LOST:
             raise EngineError(f"{name} can't be started: it was {container.error}", hint="deployer up makes it anew")
         elif container.state is not State.RUNNING:
-            self._start(name)
+            self._start(name, container.labels.get(LABEL_RESTART, "no"))
 
-    def _start(self, name: str) -> None:
+    def _start(self, name: str, policy: str) -> None:
+        """``policy``: what to hold back until it runs, if anything."""
+        if policy != "no":
+            self._client.call("update", "--restart=no", name)  # a containerd that has no such policy heeds none
         deadline = time.monotonic() + REST_TIMEOUT
         while self._raced(done := self._client.call("start", name, timeout=RUN_TIMEOUT), deadline):
             time.sleep(0.05)
         if done.returncode:
             raise self._client.failure(done)
+        self._let_restart(name, policy)
 
     def _raced(self, done: Completed, deadline: float) -> bool:
         """Whether a call failed only because the engine was starting, or clearing away, the same container itself."""

@@ -102,6 +102,9 @@ class Dialect:
     and is about to be started again; empty where stopped means stopped."""
     raced: re.Pattern[str] | None = None
     """What it says when it starts the same container at the same moment itself, or clears its last run away."""
+    held: tuple[str, str] | None = None
+    """The label, with its value, of a container that the engine's own restarts leave alone. It is for an engine that
+    wants a container to run before it starts it: a container has it until it runs, and ``update`` gives the policy."""
     monitor: tuple[str, ...] = ()
     """Where ``inspect`` names the process (of this host) that tells the engine of a container's end; whoever was killed
     together with it runs for ever, by the engine's word."""
@@ -159,11 +162,13 @@ DIALECTS: Mapping[EngineName, Dialect] = {
         info=("info", "--format", "{{json .}}"),
         nature=docker_nature,
         unkept=containerd_unkept,
-        guards=False,  # nerdctl 2.1 gives a name twice when containerd's restarts come in between
+        guards=False,  # nerdctl 2.1 gives a name twice while containerd starts again who has it
         networks=("Config", "Labels", "nerdctl/networks"),
         failed_codes=frozenset({1}),
         failed_words=re.compile(r"^time=\S+ level=fatal ", re.MULTILINE),
-        # containerd's restarts look every ten seconds at what should run, also at what is just being made.
+        # containerd's restarts look every ten seconds at what should run: before nerdctl 2.3.2 also at what is just
+        # being started, which then is started twice, and may end up without its port.
+        held=("containerd.io/restart.policy", "no"),
         raced=re.compile(
             r"task \S+: already exists|runtime\.v2\.task/\S+: file exists|cannot start a container that has stopped"
         ),

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cache, cached_property
@@ -22,6 +22,7 @@ from deployer.engines import open_engine
 from deployer.engines.argv import ArgvEngine
 from deployer.engines.base import Engine
 from deployer.engines.dialects import DIALECTS
+from deployer.engines.runner import Completed, Runner
 from deployer.engines.sdk import SdkEngine
 from deployer.errors import ConflictError, EngineError, EngineUnreachable, ImageUnavailable
 from deployer.host import ceiling
@@ -44,10 +45,10 @@ from tests.engines import BASE, need
 from tests.fake_engine import FakeEngine
 from tests.plain_devpi import free_port
 
-TAG = "localhost/deployer-contract-test:2"
-# Says what it was given, lives until it is told to stop, and says how.
+TAG = "localhost/deployer-contract-test:3"
+# Says what it was given, greets whoever connects, lives until it is told to stop, and says how.
 PROGRAM = """
-import signal, sys, time
+import signal, socket, sys, time
 def stop(number, frame):
     print('stopped by', signal.Signals(number).name, flush=True)
     sys.exit(0)
@@ -58,6 +59,10 @@ for word in sys.argv[1:]:
     print('word', word, flush=True)
 if sys.argv[-1] == 'end':
     sys.exit(3)
+if sys.argv[-1] == 'greet':
+    with socket.create_server(('', 3141)) as server:
+        while True:
+            server.accept()[0].sendall(b'hello')
 time.sleep(600)
 """
 SECONDS = timedelta(seconds=60)
@@ -163,6 +168,17 @@ def cgroup_value(pid: int, controller: str, unified: str, legacy: str) -> str:
     raise AssertionError(f"process {pid} is in no control group of {controller}")
 
 
+def greeting(port: int) -> bytes:
+    """What the program says to whoever comes by a published port, as soon as it listens."""
+    deadline = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            if said := client.recv(100):
+                return said
+        assert time.monotonic() < deadline, f"nobody greets at port {port}"
+        time.sleep(0.05)
+
+
 def make(kind: str, context: Path) -> tuple[Engine, str]:
     if kind == "fake":
         return FakeEngine(images={TAG: Image(id="sha256:1", ref=TAG)}), TAG
@@ -258,8 +274,6 @@ class TestContract:
     def test_a_port_of_another_container_is_taken(self, bench: Bench) -> None:
         port = Port(host_ip="127.0.0.1", host_port=free_port(), container_port=3141)
         bench.engine.run(bench.spec(name=f"{bench.prefix}-b", ports=(port,)))
-        if bench.kind != "fake":
-            bench.wait_line(f"{bench.prefix}-b", "started")  # nerdctl tells of a port a moment later
         with pytest.raises(ConflictError):
             bench.engine.run(bench.spec(ports=(port,)))
         assert bench.engine.inspect(f"{bench.prefix}-a") is None
@@ -286,6 +300,19 @@ class TestContract:
         assert bench.engine.inspect(spec.name).state is State.RUNNING  # type: ignore[union-attr]
         bench.engine.remove(spec.name)
         assert bench.engine.inspect(spec.name) is None
+
+    def test_a_published_port_leads_to_it_after_each_start(self, bench: Bench) -> None:
+        """Also on an engine that has restarts of its own, which may start it at the same moment."""
+        if bench.kind == "fake":
+            pytest.skip("nothing runs in the fake that could be reached")
+        spec = bench.spec(command=("greet",))
+        bench.engine.run(spec)
+        assert greeting(spec.ports[0].host_port) == b"hello"
+        for starts in (2, 3):
+            bench.engine.stop(spec.name, timeout=SECONDS)
+            bench.engine.start(spec.name)
+            assert greeting(spec.ports[0].host_port) == b"hello"
+            assert list(bench.engine.logs(spec.name)).count("started") == starts  # and nobody else has started it
 
     def test_rename(self, bench: Bench) -> None:
         spec, new = bench.spec(), f"{bench.prefix}-b"
@@ -336,6 +363,26 @@ class TestContract:
         # Stopped by us, it stays so.
         bench.engine.stop(spec.name, timeout=SECONDS)
         assert bench.engine.inspect(spec.name).state is State.STOPPED  # type: ignore[union-attr]
+
+    def test_whoever_was_killed_before_it_was_to_be_restarted(self, bench: Bench) -> None:
+        """An engine that is given the policy when all runs may never be given it: that is no finished container."""
+        if bench.kind != "nerdctl" or bench.spec().restart == "no":
+            pytest.skip("what runs has its restart policy at once" if bench.kind != "nerdctl" else "it keeps no policy")
+
+        class Killed(Runner):
+            def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0) -> Completed:
+                if "update" in argv:
+                    raise KeyboardInterrupt
+                return super().run(argv, stdin=stdin, timeout=timeout)
+
+        spec = bench.spec()
+        with pytest.raises(KeyboardInterrupt):
+            ArgvEngine(DIALECTS[bench.engine.name], runner=Killed()).run(spec)
+        assert bench.engine.inspect(spec.name).state is State.CREATED  # type: ignore[union-attr]
+        bench.engine.start(spec.name)
+        found = bench.engine.inspect(spec.name)
+        assert found is not None
+        assert (found.state, found.labels["containerd.io/restart.policy"]) == (State.RUNNING, spec.restart)
 
     def test_a_loop_of_deaths_is_stopped_for_good(self, bench: Bench) -> None:
         """At whatever moment between a death and the next start it is told to stop."""
