@@ -14,7 +14,8 @@ from deployer.engines.base import Engine
 from deployer.errors import ConflictError
 from deployer.facts import Facts, Measured
 from deployer.host import ca_file, ceiling, data_facts, lingering, port_facts, proxies, selinux_enforcing
-from deployer.loader import Loaded, Override, load
+from deployer.loader import Loaded, load
+from deployer.loader.overrides import Override
 from deployer.network import conclusive, upstreams
 from deployer.plan import Plan, plan
 from deployer.plan.container import CA_TARGET

@@ -9,7 +9,8 @@ from deployer.devpi.converge import converge, steps
 from deployer.devpi.declared import wanted
 from deployer.errors import NotReadyError, ServerRefused
 from deployer.prepare import Prepared
-from deployer.readiness import Ready, lost
+from deployer.readiness import Ready
+from deployer.readiness.watch import lost
 from deployer.secrets import Secret, generate
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
-    from deployer.loader import Override
+    from deployer.loader.overrides import Override
     from deployer.session import Session
     from deployer.state import Applied
 
@@ -170,7 +170,8 @@ def consent(what: str, *, yes: bool) -> None:
 def deployed(profile: str, applied: Applied | None) -> tuple[str, tuple[Override, ...]]:
     """The profile that a deployment is held to, and what the last `up` put over it. A profile that is named, and is
     another one, counts as it is written."""
-    from deployer.loader import Override, reference
+    from deployer.loader.files import reference
+    from deployer.loader.overrides import Override
 
     if applied is None or (profile != Common.profile and reference(profile) != applied.profile_ref):
         return profile, ()
@@ -206,7 +207,7 @@ def spelt(profile: str, overrides: Sequence[Override]) -> tuple[str, ...]:
 
 def overrides(options: Overrides) -> tuple[Override, ...]:
     """What the options and their variables put over the profile; the named options win over ``--set``."""
-    from deployer.loader import Override, parse_set
+    from deployer.loader.overrides import Override, parse_set
 
     given = [parse_set(text) for text in options.set or ()]
     for field, key in OVERRIDE_KEYS.items():

@@ -18,7 +18,9 @@ class Options(Common):
 
 def run(options: Options, ui: UI) -> Result:
     """List the profiles, or show one with its sources."""
-    from deployer.loader import available, flatten, load
+    from deployer.loader import load
+    from deployer.loader.files import available
+    from deployer.loader.layers import flatten
 
     if not options.show:
         found = available()

@@ -230,7 +230,7 @@ def _say_container(prepared: Prepared, done: Done, ui: UI) -> None:
 
 def differences(prepared: Prepared) -> tuple[str, ...]:
     """What the profile changes in the running deployment, key by key, as far as its last profile is known."""
-    from deployer.loader import flatten
+    from deployer.loader.layers import flatten
     from deployer.state import read_applied
 
     applied = read_applied(prepared.plan.name)

@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 
 from deployer import strictyaml
 from deployer.errors import ProfileError
-from deployer.loader import Loaded, Override, _merge, available, flatten, load, parse_set
+from deployer.loader import Loaded, load
+from deployer.loader.files import available
+from deployer.loader.layers import flatten, merge
+from deployer.loader.overrides import Override, parse_set
 from deployer.profile import Profile
 from deployer.strictyaml import MAX_BYTES, parse, parse_value
 
@@ -86,17 +89,17 @@ mappings = st.dictionaries(st.sampled_from("abcdef"), trees, max_size=5)
 @given(mappings, mappings)
 def test_merging_the_same_again_changes_nothing(first, second) -> None:  # type: ignore[no-untyped-def]
     once: dict[str, object] = {}
-    _merge(once, first)  # type: ignore[arg-type]
-    _merge(once, second)  # type: ignore[arg-type]
+    merge(once, first)  # type: ignore[arg-type]
+    merge(once, second)  # type: ignore[arg-type]
     again = json.loads(json.dumps(once))
-    _merge(again, second)
+    merge(again, second)
     assert again == once
 
 
 @given(mappings)
 def test_merging_copies_and_nothing_else(tree) -> None:  # type: ignore[no-untyped-def]
     into: dict[str, object] = {}
-    _merge(into, tree)  # type: ignore[arg-type]
+    merge(into, tree)  # type: ignore[arg-type]
     assert into == tree
 
 

@@ -13,7 +13,9 @@ import pytest
 import yaml
 
 from deployer import resources
-from deployer.loader import available, flatten, load
+from deployer.loader import load
+from deployer.loader.files import available
+from deployer.loader.layers import flatten
 from deployer.order import merged
 from deployer.profile import Index, Profile, User
 from deployer.resources import profiles_dir

@@ -20,6 +20,7 @@ import pytest
 from deployer import background, readiness
 from deployer.errors import ConflictError, DeployerError, EngineError, NotReadyError, ServerRefused
 from deployer.readiness import Ready
+from deployer.readiness.run import STAGES
 from deployer.secrets import Secret
 from deployer.spec import State
 from tests.hostile import Answer, HostileServer, always, by_path, devpi_reply, drip, reply
@@ -136,8 +137,8 @@ def test_all_stages_in_order() -> None:
     with HostileServer(with_plugin()) as server:
         waiting = Waiting(server.url)
         ready = waiting.run()
-    assert waiting.stages == list(readiness.STAGES)
-    assert tuple(ready.timings) == readiness.STAGES
+    assert waiting.stages == list(STAGES)
+    assert tuple(ready.timings) == STAGES
     assert list(ready.timings.values()) == sorted(ready.timings.values())
     assert ready.identity.uuid == UUID
 
@@ -173,7 +174,7 @@ def test_polls_until_it_answers() -> None:
     finally:
         timer.join()
         server.__exit__(None, None, None)
-    assert waiting.stages == list(readiness.STAGES)
+    assert waiting.stages == list(STAGES)
     assert waiting.clock.now > 1000
 
 
@@ -268,7 +269,7 @@ def test_foreign_image_is_known_by_its_uuid() -> None:
     with HostileServer(by_path(PLAIN)) as server:
         waiting = Waiting(server.url, key=None)
         waiting.run()
-    assert waiting.stages == list(readiness.STAGES)
+    assert waiting.stages == list(STAGES)
 
 
 def test_uuid_is_asked_for_after_the_server_answered() -> None:
@@ -321,7 +322,7 @@ def test_server_that_stumbles_after_its_first_answer_is_asked_again() -> None:
     with HostileServer(answer) as server:
         waiting = Waiting(server.url)
         waiting.run()
-    assert waiting.stages == list(readiness.STAGES)
+    assert waiting.stages == list(STAGES)
 
 
 def test_dead_server_ends_the_wait_with_its_last_lines() -> None:

@@ -7,7 +7,8 @@ from itertools import pairwise
 import pytest
 
 from deployer.commands import Overrides, deployed, overrides, spelt
-from deployer.loader import Override, reference
+from deployer.loader.files import reference
+from deployer.loader.overrides import Override
 from deployer.state import Applied
 
 

@@ -1,0 +1,108 @@
+"""Whether a server still lives, as its engine knows, and what is told of one that does not."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from deployer.background import meanwhile
+from deployer.errors import DeployerError, EngineError, NotReadyError
+from deployer.secrets import mask
+from deployer.spec import Container, State
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from deployer.engines.base import Engine
+
+LOG_LINES = 20
+_INSPECT_FIRST, _INSPECT_SLOWEST = 0.3, 2.0  # seconds; asking an engine costs a process
+
+
+class Watch:
+    """Asks the engine now and then, in the background, whether the server still lives."""
+
+    def __init__(self, engine: Engine, name: str, *, mask: Callable[[str], str], clock: Callable[[], float]) -> None:
+        self._engine = engine
+        self._name = name
+        self._mask = mask
+        self._clock = clock
+        self._pause = _INSPECT_FIRST
+        self._next = clock() + self._pause
+        self._pending: Future[Container | None] | None = None
+        self._starts: set[str] = set()
+
+    def alive(self) -> bool:
+        """Whether the engine just said that it runs; False when it was not asked. Raises NotReadyError when not."""
+        if self._pending is None:
+            if self._clock() >= self._next:
+                self._pending = meanwhile(lambda: self._engine.inspect(self._name))
+            return False
+        if not self._pending.done():
+            return False
+        pending, self._pending = self._pending, None
+        self._pause = min(self._pause * 1.5, _INSPECT_SLOWEST)
+        self._next = self._clock() + self._pause
+        try:
+            return self._judge(pending.result())
+        except EngineError:
+            return False  # an engine that stumbles says nothing about the server
+
+    def _judge(self, container: Container | None) -> bool:
+        if container is None:
+            raise NotReadyError(
+                f"{self._name} is gone before it was ready: something else removed it",
+                hint="run 'deployer up' again",
+            )
+        if container.state in (State.RUNNING, State.RESTARTING):
+            self._starts.add(container.started_at)
+        deaths = max(0, len(self._starts) - 1) + (container.state is State.RESTARTING)
+        # A restart policy may well cure the first death, a second one is a loop.
+        ended = container.state in (State.STOPPED, State.LOST)
+        if ended or deaths > 1:
+            what = "stopped before it was ready" if ended else "stops again and again"
+            raise self.death(container, what)
+        return container.state is State.RUNNING
+
+    def death(self, container: Container, what: str) -> NotReadyError:
+        """What is told of a server that stopped."""
+        code = "" if container.exit_code is None else f" (exit code {container.exit_code})"
+        reason = f": {self._mask(container.error)}" if container.error else ""
+        if container.oom_killed:
+            return NotReadyError(
+                f"{self._name} was killed because it used more memory than it may{code}",
+                hint="allow it more: --set server.memory=512m",
+                details=self.last_lines(),
+            )
+        return NotReadyError(
+            f"{self._name} {what}{code}{reason}",
+            hint="its last lines say why; 'up --keep' leaves it for a look with 'deployer logs'",
+            details=self.last_lines(),
+        )
+
+    def says(self) -> str:
+        """The engine's own word for the server's state, for the end of a sentence. Raises as :meth:`alive`."""
+        try:
+            container = self._engine.inspect(self._name)
+        except EngineError as error:
+            return f" ({self._engine.name}: {self._mask(error.message)})"
+        running = self._judge(container)
+        return "" if running or container is None else f" ({self._engine.name} says: {container.state})"
+
+    def last_lines(self) -> tuple[str, ...]:
+        """The end of the server's log, masked."""
+        try:
+            lines = deque(self._engine.logs(self._name, tail=LOG_LINES), maxlen=LOG_LINES)
+        except DeployerError:
+            return ()
+        return tuple(self._mask(line) for line in lines)
+
+
+def lost(engine: Engine, name: str, *, mask: Callable[[str], str] = mask) -> NotReadyError | None:
+    """Why a server that was ready no longer answers, as far as its engine knows. Raises EngineError."""
+    container = engine.inspect(name)
+    if container is None or (container.state is State.RUNNING and not container.oom_killed):
+        return None
+    return Watch(engine, name, mask=mask, clock=time.monotonic).death(container, "stopped")
