@@ -77,18 +77,18 @@ def _remove_made(path: Path, parents: list[Path]) -> None:
 def ensure_image(
     plan: ImagePlan,
     engine: Engine,
+    image: Image | None,
     *,
     build: Callable[[ImagePlan, Callable[[str], None]], Image],
     on_line: Callable[[str], None],
 ) -> tuple[Image, bool]:
     """The image that the plan wants, and whether it had to be made: ours is built when it is absent or was built from
-    something else, another's is pulled when it is absent.
+    something else, another's is pulled when it is absent. ``image``: what is there.
 
     Raises ImageUnavailable; Refused when its digest is not the pinned one.
     """
-    image = engine.image(plan.ref)
     made = False
-    if plan.own and (image is None or image.labels.get(LABEL_BUILD) != plan.build):
+    if plan.own and (image is None or not fits(plan, image)):
         image, made = build(plan, on_line), True
     elif image is None:
         try:
@@ -107,6 +107,20 @@ def ensure_image(
     return image, made
 
 
+def fits(plan: ImagePlan, image: Image) -> bool:
+    """Whether ``image`` is what the plan wants; whatever is called so does when it is not ours."""
+    return not plan.own or image.labels.get(LABEL_BUILD) == plan.build
+
+
+def remove_former(engine: Engine, image: str) -> None:
+    """Remove an image of ours (by its id) whose name another one has now, unless a container was made from it. That it
+    could not be removed costs only room."""
+    with suppress(EngineError):
+        found = engine.image(image)
+        if found is not None and LABEL_BUILD in found.labels and not found.names:
+            engine.image_remove(image)
+
+
 def settle(name: str, engine: Engine, current: Container | None, previous: Container | None) -> Container | None:
     """Bring back what an interrupted run had set aside and not replaced; the container that stands now.
 
@@ -118,16 +132,28 @@ def settle(name: str, engine: Engine, current: Container | None, previous: Conta
     return current
 
 
-def is_current(plan: Plan, container: Container | None) -> bool:
+def same_spec(plan: Plan, container: Container | None) -> bool:
     """Whether ``container`` was made from exactly this plan."""
     return container is not None and container.labels.get(LABEL_SPEC) == plan.spec.sha256()
 
 
-def ensure_container(plan: Plan, engine: Engine, current: Container | None, rollback: ExitStack) -> Done:
+def is_current(plan: Plan, container: Container | None, image: Image | None) -> bool:
+    """Whether ``container`` was made from exactly this plan, and from the ``image`` that its image now is: one that was
+    built or loaded since is meant to be used."""
+    if container is None or not same_spec(plan, container):
+        return False
+    if plan.image is None or image is None or not fits(plan.image, image) or not container.image_id:
+        return True  # there is no other one, or the engine does not tell
+    return container.image_id == image.id
+
+
+def ensure_container(
+    plan: Plan, engine: Engine, current: Container | None, image: Image | None, rollback: ExitStack
+) -> Done:
     """Have the planned container run. One that differs is set aside, and comes back when anything fails later."""
     name = plan.name
     useless = current is not None and current.state in (State.CREATED, State.LOST)
-    if current is not None and is_current(plan, current) and not useless:
+    if current is not None and is_current(plan, current, image) and not useless:
         if current.state is State.RUNNING:
             return Done.UNCHANGED
         if current.state is not State.PAUSED:
@@ -153,7 +179,12 @@ def ensure_container(plan: Plan, engine: Engine, current: Container | None, roll
 def _set_aside(plan: Plan, engine: Engine, current: Container, rollback: ExitStack) -> None:
     name = plan.name
     leftover = engine.inspect(name + PREVIOUS)
-    if leftover is not None and leftover.ours:
+    if leftover is not None and not leftover.ours:
+        raise ConflictError(
+            f"a container named {name + PREVIOUS!r} is not deployer's, and has the name that what runs needs now",
+            hint=f"rename it: {engine.name} rename {name + PREVIOUS} OTHER",
+        )
+    if leftover is not None:
         engine.remove(name + PREVIOUS)
     if current.state in (State.RUNNING, State.RESTARTING, State.PAUSED):
         undo(rollback, engine.start, name)
@@ -162,8 +193,14 @@ def _set_aside(plan: Plan, engine: Engine, current: Container, rollback: ExitSta
     engine.rename(name, name + PREVIOUS)
 
 
-def build_own(plan: ImagePlan, engine: Engine, *, env: dict[str, str], on_line: Callable[[str], None]) -> Image:
-    """Build our own image with what this host's pip needs. Raises ImageUnavailable, Refused."""
+def build_own(
+    plan: ImagePlan, engine: Engine, former: Image | None, *, env: dict[str, str], on_line: Callable[[str], None]
+) -> Image:
+    """Build our own image with what this host's pip needs. ``former``: what has its name until then, which goes unless
+    a container was made from it.
+
+    Raises ImageUnavailable, Refused.
+    """
     from deployer.clients import pip
     from deployer.image import DEFAULT_BASE, PipSettings, prepare
     from deployer.prepare import is_ours
@@ -177,4 +214,7 @@ def build_own(plan: ImagePlan, engine: Engine, *, env: dict[str, str], on_line: 
             secrets_ok=engine.can_build_with_secrets(),
             major=plan.major,
         )
-        return engine.build(request, on_line)
+        image = engine.build(request, on_line)
+    if former is not None and former.id != image.id:
+        remove_former(engine, former.id)
+    return image

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import re
 import sys
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING
+from functools import partial
 from types import ModuleType
 from typing import Annotated, Any
 
@@ -16,6 +18,7 @@ import typer
 from typer.models import OptionInfo
 
 from deployer import __version__, interrupts
+from deployer.commands import Common
 from deployer.errors import DeployerError, Interrupted, UsageError
 from deployer.ui import UI, Result, silence
 
@@ -39,6 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "exec": ("exec", "Run one command that installs from the index."),
     "profiles": ("profiles", "List the profiles, or show one with its sources."),
     "image build": ("image_build", "Build our own server image."),
+    "image remove": ("image_remove", "Remove our server images that no container was made from."),
     "secret show": ("secret_show", "Print the password of a user that deployer made."),
     "user list": ("user_list", "List the users of the server."),
     "user create": ("user_create", "Create a user; the password is generated and kept here."),
@@ -70,6 +74,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Every verb, the module in ``deployer/commands/`` that it is, and what it does in a line: the list of all verbs is
 shown without importing any, and one verb is run without importing the others."""
+
+NAMELESS = ("image build", "image remove", "profiles")
+"""Verbs that are about no deployment."""
 
 COMPLETING = "_DEPLOYER_COMPLETE"
 """Set by the shell's completion, which may ask for the options of any verb."""
@@ -129,7 +136,7 @@ def _callback(verb: str, module: ModuleType) -> Callable[..., None]:
 
 def execute(verb: str, run: Callable[[Any, UI], Result], options: Any) -> int:
     """Run one command; its exit code. What went wrong is printed, never raised; ``--debug`` adds where."""
-    ui = UI(json=options.json, quiet=options.quiet)
+    ui = UI(json=options.json, quiet=options.quiet, address=partial(addressed, name=options.name))
     try:
         try:
             result = run(options, ui)
@@ -151,6 +158,14 @@ def execute(verb: str, run: Callable[[Any, UI], Result], options: Any) -> int:
         # Whoever read what a command says as it goes on has gone (`logs -f | head`): there is no more to do.
         silence(sys.stdout)
         return 0
+
+
+def addressed(text: str, *, name: str) -> str:
+    """``text`` with ``name`` in each command that is advised: without it, that would be about another deployment."""
+    if name == Common.name:
+        return text
+    verbs = "|".join(verb for verb in sorted(COMMANDS, key=len, reverse=True) if verb not in NAMELESS)
+    return re.sub(rf"\bdeployer ({verbs})\b(?! --(help|name|debug))", rf"\g<0> --name {name}", text)
 
 
 def _failure(verb: str, error: Exception) -> DeployerError:

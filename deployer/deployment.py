@@ -56,7 +56,7 @@ class Deployment:
 
 def candidates(wanted: str, applied: Applied | None) -> tuple[EngineName, ...]:
     """The engines to look on, the one that the deployment was last seen on first."""
-    if wanted and wanted != "auto":
+    if wanted:
         return (EngineName(wanted),)
     first = (EngineName(applied.engine),) if applied and applied.engine in set(EngineName) else ()
     return (*first, *(name for name in EngineName if name not in first))
@@ -71,12 +71,13 @@ def find(name: str, *, engine: str = "") -> Deployment | None:
     from deployer.engines import open_engine
 
     applied = read_applied(name)
+    engine = "" if engine == "auto" else engine
     for engine_name in candidates(engine, applied):
         opened = None
         container = None
         try:
             opened = open_engine(engine_name)
-            container = opened.inspect(name) or opened.inspect(name + PREVIOUS)
+            container = opened.inspect(name) or _set_aside(opened, name)
         except EngineError:
             if engine or (applied and applied.engine == engine_name):
                 raise
@@ -90,6 +91,12 @@ def find(name: str, *, engine: str = "") -> Deployment | None:
                 hint="name the deployment that you mean with --name",
             )
     return None
+
+
+def _set_aside(engine: Engine, name: str) -> Container | None:
+    """What an interrupted run has set aside; whatever else is called so is nothing to us."""
+    found = engine.inspect(name + PREVIOUS)
+    return found if found is not None and found.ours else None
 
 
 def require(name: str, *, engine: str = "") -> Deployment:

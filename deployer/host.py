@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from deployer.errors import ProfileError
+from deployer.errors import ConflictError, ProfileError
 from deployer.facts import Ceiling, Content, DataFacts, PortFacts
 
 # What devpi-server, or our own start-up, leaves in a server directory.
@@ -221,17 +221,27 @@ def ca_file(choice: str, *, pip_cert: str, env: Mapping[str, str]) -> Path | Non
     """The CA bundle that the server is to trust: ``choice`` is a path, ``auto`` or empty (none).
 
     ``auto`` is what this host's programs were told: pip's ``cert``, then the variables of requests, OpenSSL
-    and curl. Raises ProfileError for the home of a user who is not there.
+    and curl. Raises ProfileError for the home of a user who is not there, ConflictError when the bundle that was named
+    is not to be had.
     """
     if choice != "auto":
-        try:
-            return Path(choice).expanduser() if choice else None
-        except RuntimeError:
-            raise ProfileError(
-                f"network.ca_file: {choice.partition('/')[0]} is no user of this host", hint="a path that starts with /"
-            ) from None
+        return _named(choice) if choice else None
     named = (pip_cert, *(env.get(variable, "") for variable in _CA_VARIABLES))
     return next((Path(name).resolve() for name in named if name and _is_file(Path(name))), None)
+
+
+def _named(choice: str) -> Path:
+    try:
+        path = Path(choice).expanduser()
+    except RuntimeError:
+        raise ProfileError(
+            f"network.ca_file: {choice.partition('/')[0]} is no user of this host", hint="a path that starts with /"
+        ) from None
+    if not (_is_file(path) and os.access(path, os.R_OK)):
+        raise ConflictError(
+            f"network.ca_file: {path} is no file that can be read", hint="name a bundle of certificates, or auto"
+        )
+    return path
 
 
 def _is_file(path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,20 +23,21 @@ from deployer.plan.container import CA_TARGET
 from deployer.plan.data import data_path
 from deployer.profile import Profile
 from deployer.serverdir import ServerDir
-from deployer.spec import LABEL_PROFILE, LABEL_URL, PREVIOUS, Container, EngineInfo, EngineName, State
+from deployer.spec import LABEL_PROFILE, LABEL_URL, PREVIOUS, Container, EngineInfo, EngineName, Image, State
 from deployer.state import read_applied
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A plan, and what it was made from. ``previous``: a container that an interrupted run set aside;
-    ``image_ready``: the image was made or found already."""
+    """A plan, and what it was made from. ``previous``: a container that an interrupted run set aside; ``image``: what
+    there is of the image; ``image_ready``: it was made or found to be the one that is wanted."""
 
     loaded: Loaded
     detection: Detection
     facts: Facts
     plan: Plan
     previous: Container | None = None
+    image: Image | None = None
     image_ready: bool = False
 
     @property
@@ -62,7 +64,7 @@ def prepare(
     Raises ProfileError, EngineUnreachable, ConflictError, Refused.
     """
     loaded = load(ref, overrides=overrides)
-    detection, current = _locate(loaded.profile.engine, name)
+    detection, current, image = _locate(loaded.profile, name)
     previous = detection.engine.inspect(name + PREVIOUS) if current is None else None
     _check_profile(current, loaded.name, replace=replace)
     facts = gather(loaded.profile, detection.info, current or previous, name=name)
@@ -72,28 +74,39 @@ def prepare(
         facts=facts,
         plan=plan(loaded.profile, facts, name=name, profile_name=loaded.name, moving=moving),
         previous=previous,
+        image=image,
     )
 
 
-def _locate(wanted: str, name: str) -> tuple[Detection, Container | None]:
-    """The engine, and what is there of the deployment. ``auto`` stays with the engine that the deployment is on: an
-    engine that was installed or started since is no reason to begin anew there.
+def _locate(profile: Profile, name: str) -> tuple[Detection, Container | None, Image | None]:
+    """The engine, what is there of the deployment, and of its image. ``auto`` stays with the engine that the deployment
+    is on: an engine that was installed or started since is no reason to begin anew there.
 
     Raises EngineUnreachable.
     """
+    wanted = profile.engine
     if wanted != "auto":
         engine = open_engine(EngineName(wanted))
-        asked = meanwhile(lambda: engine.inspect(name))
-        return Detection(engine=engine, info=engine.probe()), asked.result()
+        asked, image = meanwhile(lambda: engine.inspect(name)), _image(engine, profile)
+        return Detection(engine=engine, info=engine.probe()), asked.result(), image.result()
     last = read_applied(name)
     if last is not None and last.engine in set(EngineName):
         engine = open_engine(EngineName(last.engine))
-        info = meanwhile(engine.probe)
+        info, image = meanwhile(engine.probe), _image(engine, profile)
         current = engine.inspect(name)
         if current is not None and current.ours:
-            return Detection(engine=engine, info=info.result()), current
+            return Detection(engine=engine, info=info.result()), current, image.result()
     detection = detect(wanted)
-    return detection, detection.engine.inspect(name)
+    image = _image(detection.engine, profile)
+    return detection, detection.engine.inspect(name), image.result()
+
+
+def _image(engine: Engine, profile: Profile) -> Future[Image | None]:
+    """What there is of the image that is wanted; a process has none."""
+    from deployer.image import reference
+
+    ref = profile.image.ref or reference(profile.server.version)
+    return meanwhile(lambda: None if engine.name is EngineName.PROCESS else engine.image(ref))
 
 
 def measured(prepared: Prepared) -> Prepared:

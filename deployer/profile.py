@@ -107,6 +107,13 @@ class Network(Model):
     ca_file: Text = "auto"
     proxy: bool = False
 
+    @field_validator("ca_file")
+    @classmethod
+    def _ca_file_is_one_from_everywhere(cls, value: str) -> str:
+        if value not in ("", "auto") and not value.startswith(("/", "~/")):
+            raise ValueError("expected auto, nothing, or a path that starts with / or ~/")
+        return value
+
 
 class Image(Model):
     ref: ImageRef = ""

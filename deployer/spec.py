@@ -155,6 +155,8 @@ class Container:
 class Image:
     id: str
     ref: str
+    names: tuple[str, ...] = ()
+    """All that it is called; none any more when another image has its name."""
     labels: dict[str, str] = field(default_factory=dict)
     digests: tuple[str, ...] = ()  # "name@sha256:…"
     created_at: str = ""
@@ -172,6 +174,8 @@ class EngineInfo:
     """Limits (fields of :class:`Limits`) that it can't hold a container to on this host."""
     unkept: tuple[str, ...] = ()
     """Restart policies that it does not keep."""
+    keeps_from: str = ""
+    """What it would take to keep them: the name of a program and its version."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,6 +77,8 @@ class UI:
     quiet: bool = False
     out: TextIO = field(default_factory=lambda: sys.stdout)
     err: TextIO = field(default_factory=lambda: cast(TextIO, Messages(sys.stderr)))
+    address: Callable[[str], str] = str
+    """Puts the name of the deployment into the commands that are advised, where it has one of its own."""
     warned: list[str] = field(default_factory=list)
     """What was warned about so far: the envelope carries it, whether the command succeeds or fails."""
 
@@ -109,15 +111,16 @@ class UI:
     def step(self, title: str, text: str) -> None:
         """One finished step: what it was about, and how it went."""
         if not self.silent:
-            self._say(f"{self._paint(title.ljust(WIDTH), '1')}{text}")
+            self._say(f"{self._paint(title.ljust(WIDTH), '1')}{self.address(text)}")
 
     def note(self, text: str) -> None:
         """A line that continues the step above it."""
         if not self.silent:
-            self._say(" " * WIDTH + text)
+            self._say(" " * WIDTH + self.address(text))
 
     def warn(self, text: str) -> None:
         """Something that the user should know, though the command goes on."""
+        text = self.address(text)
         self.warned.append(mask(text))
         if not self.silent:
             self._say(f"{self._paint('warning'.ljust(WIDTH), '33')}{text}")
@@ -189,7 +192,7 @@ class UI:
         for detail in error.details:
             self._say(" " * WIDTH + detail)
         if error.hint:
-            self._say(f"{self._paint('hint'.ljust(WIDTH), '36')}{error.hint}")
+            self._say(f"{self._paint('hint'.ljust(WIDTH), '36')}{self.address(error.hint)}")
 
     def _envelope(self, command: str, error: DeployerError | None, *, data: Mapping[str, Any]) -> None:
         envelope: dict[str, Any] = {
@@ -204,7 +207,7 @@ class UI:
             envelope["error"] = {
                 "code": error.code,
                 "message": mask(error.message),
-                "hint": mask(error.hint),
+                "hint": mask(self.address(error.hint)),
                 "retryable": error.retryable,
                 **({"details": [mask(line) for line in error.details]} if error.details else {}),
             }

@@ -21,10 +21,10 @@ from deployer.spec import (
 
 @dataclass
 class FakeEngine:
-    """Containers that do nothing; ``images`` holds the references that there are."""
+    """Containers that do nothing; ``stock`` holds the references that there are."""
 
     name: EngineName = EngineName.DOCKER
-    images: dict[str, Image] = field(default_factory=dict)
+    stock: dict[str, Image] = field(default_factory=dict)
     containers: dict[str, Container] = field(default_factory=dict)
     volumes: set[str] = field(default_factory=set)
     said: dict[str, list[str]] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class FakeEngine:
     def run(self, spec: ContainerSpec) -> str:
         if spec.name in self.containers:
             raise ConflictError(f"the name {spec.name} is taken", hint="--name")
-        if spec.image not in self.images:
+        if spec.image not in self.stock:
             raise ImageUnavailable(f"no image {spec.image}", hint="deployer image build")
         taken = {
             port.host_port for other in self.containers.values() if other.state is State.RUNNING for port in other.ports
@@ -60,7 +60,7 @@ class FakeEngine:
             name=spec.name,
             state=State.RUNNING,
             image=spec.image,
-            image_id=self.images[spec.image].id,
+            image_id=self.stock[spec.image].id,
             labels=dict(spec.all_labels()),
             started_at=f"2030-01-01T00:00:{self.started:02}Z",
             ports=spec.ports,
@@ -108,7 +108,7 @@ class FakeEngine:
         return ExecResult(returncode=127, stdout="", stderr="not found")
 
     def image(self, ref: str) -> Image | None:
-        return self.images.get(ref)
+        return self.stock.get(ref)
 
     def pull(self, ref: str, on_line: Callable[[str], None]) -> Image:
         raise ImageUnavailable(f"no registry has {ref}", hint="load it")
@@ -119,9 +119,26 @@ class FakeEngine:
                 "the image can't be built: no FROM", hint="mend the build file", details=("no FROM",)
             )
         on_line("building")
-        made = Image(id=f"sha256:{len(self.images):064}", ref=request.tag, labels=dict(request.labels))
-        self.images[request.tag] = made
+        if former := self.stock.get(request.tag):
+            self.stock[former.id] = replace(former, names=())
+        made = Image(
+            id=f"sha256:{len(self.stock):064}",
+            ref=request.tag,
+            names=(request.tag,),
+            labels=dict(request.labels),
+        )
+        self.stock[request.tag] = made
         return made
+
+    def images(self, repository: str) -> tuple[str, ...]:
+        return tuple(sorted(ref for ref in self.stock if ref.startswith(f"{repository}:")))
+
+    def image_remove(self, image: str) -> bool:
+        found = self.stock.get(image)
+        if found and any(container.image_id == found.id for container in self.containers.values()):
+            return False
+        self.stock.pop(image, None)
+        return True
 
     def volume_remove(self, name: str) -> None:
         self.volumes.discard(name)

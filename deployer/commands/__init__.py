@@ -7,15 +7,16 @@ These files are imported by ``deployer --help``; what is heavy is imported insid
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import BadParameter, Option
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
+    from deployer.loader import Loaded
     from deployer.loader.overrides import Override
     from deployer.session import Session
     from deployer.state import Applied
@@ -26,6 +27,33 @@ def _name(value: str) -> str:
     if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,62}", value) or value == "clients":
         raise BadParameter(f"{value[:80]!r} is no name for a deployment: 1 to 63 letters, digits, _ and -")
     return value
+
+
+_WORD = r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}"
+
+
+def user_name(value: str) -> str:
+    """For what goes into the name of a file."""
+    if not re.fullmatch(_WORD, value):
+        raise BadParameter(f"{value[:80]!r} is no name of a user: letters, digits, . _ and -")
+    return value
+
+
+def index_name(value: str) -> str:
+    """For what goes into an address that is not asked before it is handed on."""
+    if value and not re.fullmatch(f"{_WORD}/{_WORD}", value):
+        raise BadParameter(f"{value[:80]!r} is no index: USER/NAME, of letters, digits, . _ and -")
+    return value
+
+
+ENGINES = ("nerdctl", "docker", "podman", "process")
+
+
+def _engine(value: str) -> str:
+    """The name of an engine; empty for whichever the deployment is on."""
+    if value not in ("", "auto", *ENGINES):
+        raise BadParameter(f"{value[:80]!r} is none of auto, {', '.join(ENGINES)}")
+    return "" if value == "auto" else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +77,12 @@ class Located(Common):
 
     engine: Annotated[
         str,
-        Option("--engine", metavar="ENGINE", help="Look on this engine only: nerdctl, docker, podman, process."),
+        Option(
+            "--engine",
+            metavar="ENGINE",
+            callback=_engine,
+            help="Look on this engine only: nerdctl, docker, podman, process.",
+        ),
     ] = ""
 
 
@@ -188,11 +221,41 @@ def as_deployed(options: Overrides) -> tuple[str, tuple[Override, ...]]:
     return profile, (*(override for override in held if override.key not in keys), *own)
 
 
-def spelt(profile: str, overrides: Sequence[Override]) -> tuple[str, ...]:
-    """The words of a command line that name ``profile`` and put ``overrides`` over it."""
+def dropped(options: Overrides, loaded: Loaded) -> tuple[Override, ...]:
+    """What the last `up` of the same profile was given, this command is not, and the profile has otherwise."""
+    from deployer.state import read_applied
+
+    applied = read_applied(options.name)
+    if applied is None or applied.profile_ref != loaded.ref:
+        return ()
+    now, given = loaded.profile.model_dump(mode="json"), {one.key for one in loaded.overrides}
+    held = [one for one in deployed(options.profile, applied)[1] if one.key not in given]
+    return tuple(one for one in held if _at(now, one.path) != _at(applied.profile, one.path))
+
+
+def _at(tree: Any, path: Sequence[str | int]) -> Any:
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    return tree
+
+
+def told_before(options: Overrides, loaded: Loaded) -> tuple[str, ...]:
+    """A warning for who repeats `up` without its options: it goes by the profile and by what it is given, no more."""
+    import shlex
+
+    lost = dropped(options, loaded)
+    if not lost:
+        return ()
+    words = shlex.join(("deployer", "up", *spelt(options.profile, (*lost, *loaded.overrides), name=options.name)))
+    return (f"the last `up` was also given {', '.join(one.key for one in lost)}; to keep that: {words}",)
+
+
+def spelt(profile: str, overrides: Sequence[Override], *, name: str = Common.name) -> tuple[str, ...]:
+    """The words of a command line that name ``profile`` and the deployment, and put ``overrides`` over it."""
     import json
 
     words = [] if profile == Common.profile else ["--profile", profile]
+    words += [] if name == Common.name else ["--name", name]
     for override in overrides:
         if override.source.startswith("--set "):
             plain = isinstance(override.value, str) and re.fullmatch(r"[\w./:-]+", override.value)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from deployer.commands import Common
+from deployer.commands import Common, index_name
 from deployer.ui import UI, Result
 
 if TYPE_CHECKING:
@@ -19,7 +19,10 @@ SCOPES = ("user", "global", "site", "venv")
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Common):
-    index: Annotated[str, Option("--index", metavar="USER/NAME", help="Another index of the same server.")] = ""
+    index: Annotated[
+        str,
+        Option("--index", metavar="USER/NAME", callback=index_name, help="Another index of the same server."),
+    ] = ""
     url: Annotated[str, Option("--url", metavar="URL", help="A simple index address elsewhere.")] = ""
     scope: Annotated[str, Option("--scope", metavar="SCOPE", help="user, global, site or venv.")] = ""
     timeout: Annotated[int | None, Option("--timeout", metavar="SECONDS", min=1, help="pip's own time-out.")] = None

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from deployer.commands import Common
+from deployer.commands import Common, index_name
 from deployer.ui import UI, Result
 
 CONTEXT = {"allow_interspersed_args": False, "ignore_unknown_options": True}
@@ -17,7 +17,10 @@ CONTEXT = {"allow_interspersed_args": False, "ignore_unknown_options": True}
 @dataclass(frozen=True, kw_only=True)
 class Options(Common):
     command: Annotated[list[str], Argument(metavar="COMMAND...", help="What to run, after `--`.")] = None  # type: ignore[assignment]
-    index: Annotated[str, Option("--index", metavar="USER/NAME", help="Another index of the same server.")] = ""
+    index: Annotated[
+        str,
+        Option("--index", metavar="USER/NAME", callback=index_name, help="Another index of the same server."),
+    ] = ""
 
 
 def run(options: Options, ui: UI) -> Result:

@@ -33,6 +33,6 @@ def run(options: Options, ui: UI) -> Result:
     base, major = profile.image.base, profile.server.version
     plan = ImagePlan(ref=reference(major), own=True, base=base, build=build_digest(base, major), major=major)
     with ui.working("image", plan.ref) as progress:
-        image = build_own(plan, engine, env=dict(os.environ), on_line=progress)
+        image = build_own(plan, engine, engine.image(plan.ref), env=dict(os.environ), on_line=progress)
     ui.step("image", f"{plan.ref} {image.id[:19]} ({engine.name})")
     return Result(data={"ref": plan.ref, "id": image.id, "engine": engine.name, "build": plan.build}, text=plan.ref)

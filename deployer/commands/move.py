@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 TIMEOUT = timedelta(days=1)
 """How long a copy may take: what is large is on slow disks."""
 
-BACK = timedelta(seconds=60)
-"""How long the server may take to answer where it was, after a failure."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Exclusive, Overrides):
@@ -61,6 +58,7 @@ def run(options: Options, ui: UI) -> Result:
             if there:  # also where an earlier run was cut short after the copy: go on from there
                 ui.step("data", f"{source.source} (it is there already)")
             else:
+                _have_copier(prepared, ui)
                 if deployment.container.state is not State.STOPPED:
                     undo(rollback, _back, deployment, ui)
                     deployment.engine.stop(options.name, timeout=prepared.plan.spec.stop_timeout)
@@ -79,13 +77,10 @@ def run(options: Options, ui: UI) -> Result:
 
 
 def _back(deployment: Deployment, ui: UI) -> None:
-    """Have it run where it was, and say so when it answers there: nothing is to be done after a failure."""
-    from deployer.commands.start import answering
+    from deployer.commands.start import back
 
     deployment.engine.start(deployment.name)
-    with ui.working("undone", f"waiting for {deployment.url}"):
-        answering(deployment, BACK)
-    ui.step("undone", f"{deployment.name} runs where it was, at {deployment.url}")
+    back(deployment, ui, where="where it was")
 
 
 def _prepare(options: Options) -> Prepared:
@@ -93,6 +88,17 @@ def _prepare(options: Options) -> Prepared:
 
     profile, put_over = as_deployed(options)
     return prepare(profile, options.name, overrides=put_over, replace=False, moving=True)
+
+
+def _have_copier(prepared: Prepared, ui: UI) -> None:
+    """Our own image is what copies, also where another one runs; a process needs none."""
+    from deployer.commands.up import have_image
+    from deployer.plan import own_image
+    from deployer.spec import EngineName
+
+    wanted, engine = own_image(prepared.loaded.profile, prepared.facts), prepared.engine
+    if engine.name is not EngineName.PROCESS:
+        have_image(wanted, engine.image(wanted.ref), engine, ui)
 
 
 def _copy(deployment: Deployment, source: Mount, prepared: Prepared, ui: UI) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deployer.commands import Overrides, overrides
+from deployer.commands import Overrides, overrides, spelt, told_before
 from deployer.ui import UI, Result
 
 if TYPE_CHECKING:
@@ -45,9 +45,20 @@ def run(options: Options, ui: UI) -> Result:
             "changes": changing,
         },
         text=text,
-        warnings=prepared.plan.warnings,
-        error=DriftError(f"up would change: {', '.join(changing)}", hint="deployer up") if changing else None,
+        warnings=(*prepared.plan.warnings, *told_before(options, prepared.loaded)),
+        error=DriftError(f"up would change: {', '.join(changing)}", hint=_up(options, prepared)) if changing else None,
     )
+
+
+def _up(options: Options, prepared: Prepared) -> str:
+    """The `up` that this is the plan of."""
+    from deployer.spec import LABEL_PROFILE
+
+    words = ["deployer", "up", *spelt(options.profile, prepared.loaded.overrides, name=options.name)]
+    current, profile = prepared.current, prepared.plan.profile_name
+    if current is not None and current.labels.get(LABEL_PROFILE, profile) != profile:
+        words.append("--replace")
+    return shlex.join(words)
 
 
 def due(prepared: Prepared) -> list[str]:
@@ -69,7 +80,7 @@ def _steps(prepared: Prepared) -> dict[str, tuple[list[str], bool]]:
 
     plan, current = prepared.plan, prepared.current
     info, passed = prepared.detection.info, prepared.detection.passed_over
-    same = is_current(plan, current) and current is not None and current.state is State.RUNNING
+    same = is_current(plan, current, prepared.image) and current is not None and current.state is State.RUNNING
     steps: dict[str, tuple[list[str], bool]] = {
         "engine": ([f"{info.name} {info.version}", *(f"not {name}: {why}" for name, why in passed)], False)
     }
@@ -91,12 +102,11 @@ def _steps(prepared: Prepared) -> dict[str, tuple[list[str], bool]]:
 
 
 def _image(prepared: Prepared) -> tuple[list[str], bool]:
-    from deployer.spec import LABEL_BUILD
+    from deployer.apply import fits
 
-    wanted = prepared.plan.image
+    wanted, image = prepared.plan.image, prepared.image
     assert wanted is not None  # noqa: S101 - narrowed by the caller
-    image = prepared.engine.image(wanted.ref)
-    if wanted.own and (image is None or image.labels.get(LABEL_BUILD) != wanted.build):
+    if wanted.own and (image is None or not fits(wanted, image)):
         return [f"{wanted.ref} ({'build' if image is None else 'build anew'})"], True
     return [f"{wanted.ref} ({'present' if image else 'pull'})"], image is None
 

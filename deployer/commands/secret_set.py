@@ -8,13 +8,13 @@ from typing import Annotated
 
 from typer import Argument
 
-from deployer.commands import Exclusive, Located
+from deployer.commands import Exclusive, Located, user_name
 from deployer.ui import UI, Result
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Exclusive, Located):
-    user: Annotated[str, Argument(metavar="USER", help="Whose password.")] = "root"
+    user: Annotated[str, Argument(metavar="USER", callback=user_name, help="Whose password.")] = "root"
 
 
 def run(options: Options, ui: UI) -> Result:

@@ -7,13 +7,13 @@ from typing import Annotated
 
 from typer import Argument
 
-from deployer.commands import Located
+from deployer.commands import Located, user_name
 from deployer.ui import UI, Result
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Located):
-    user: Annotated[str, Argument(metavar="USER", help="Whose password.")] = "root"
+    user: Annotated[str, Argument(metavar="USER", callback=user_name, help="Whose password.")] = "root"
 
 
 def run(options: Options, ui: UI) -> Result:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from deployer.readiness import Ready
 
 
+BACK = timedelta(seconds=60)
+"""How long a server may take to answer again after a failure that was undone."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options(Exclusive, Located):
     timeout: Annotated[int, Option("--timeout", metavar="SECONDS", min=1, help="How long to wait.")] = 60
@@ -46,6 +50,20 @@ def wait_for(options: Options, ui: UI, act: Callable[[Deployment], None], *, doi
         seconds = max(ready.timings.values(), default=0.0)
         ui.step("ready", f"{deployment.url} in {seconds:.1f} s")
     return Result(data={"url": deployment.url, "timings": dict(ready.timings)})
+
+
+def back(deployment: Deployment, ui: UI, *, where: str) -> None:
+    """Wait until what was put back answers again, and say so, or why it does not: after a failure nothing is left to be
+    done, or the user knows what."""
+    from deployer.errors import DeployerError
+
+    with ui.working("undone", f"waiting for {deployment.url}"):
+        try:
+            answering(deployment, BACK).api.close()
+        except DeployerError as error:
+            ui.warn(f"{deployment.name} was started again {where}, and does not answer: {error.message}")
+            return
+    ui.step("undone", f"{deployment.name} runs {where}, at {deployment.url}")
 
 
 def answering(deployment: Deployment, deadline: timedelta) -> Ready:

@@ -211,7 +211,7 @@ def _drift(options: Options, deployment: Deployment, data: dict[str, Any]) -> De
     data["drift"] = due(prepare(profile, options.name, overrides=held))
     if not data["drift"]:
         return None
-    words = shlex.join(("deployer", "up", *spelt(profile, held)))
+    words = shlex.join(("deployer", "up", *spelt(profile, held, name=options.name)))
     return DriftError(f"what runs differs from {_compared(data)}: {', '.join(data['drift'])}", hint=words)
 
 

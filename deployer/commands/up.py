@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from deployer.commands import Exclusive, Overrides, overrides
+from deployer.commands import Exclusive, Overrides, overrides, told_before
 from deployer.ui import UI, Result
 
 if TYPE_CHECKING:
     from deployer.apply import Done
     from deployer.clients.pip import ClientChange, PipSettings
     from deployer.devpi.change import Change
-    from deployer.plan import Plan
+    from deployer.engines.base import Engine
+    from deployer.plan import ImagePlan, Plan
     from deployer.prepare import Prepared
     from deployer.readiness import Ready
     from deployer.serverdir import ServerDir
-    from deployer.spec import Container
+    from deployer.spec import Container, Image
 
 
 SAFE_VERSION = "6.20.2"
@@ -79,7 +80,7 @@ def _keep(prepared: Prepared, error: BaseException) -> None:
 
 def bring_up(options: Options, prepared: Prepared, ui: UI, rollback: ExitStack) -> Result:
     """Have it run as planned, and undo nothing any more once it answers; the undoing until then is on ``rollback``."""
-    from deployer.apply import settle
+    from deployer.apply import remove_former, settle
     from deployer.credentials import hand_over
     from deployer.references import authorizations
     from deployer.seed import seed
@@ -87,6 +88,8 @@ def bring_up(options: Options, prepared: Prepared, ui: UI, rollback: ExitStack) 
 
     plan, engine = prepared.plan, prepared.engine
     _say_engine(prepared, ui)
+    for text in told_before(options, prepared.loaded):
+        ui.warn(text)
     if not options.no_pip:
         _check_clients(plan)
     headers = authorizations(plan.indexes, env=os.environ, home=Path.home())
@@ -109,6 +112,8 @@ def bring_up(options: Options, prepared: Prepared, ui: UI, rollback: ExitStack) 
     rollback.pop_all()
     if done == "recreated":  # what was set aside; anything else of that name is not ours to remove
         engine.remove(plan.name + PREVIOUS)
+        if current is not None and current.image_id:
+            remove_former(engine, current.image_id)
     _remember(prepared)
     client_changes = [] if options.no_pip else _clients(plan, ui)
     ui.step(
@@ -164,18 +169,16 @@ def pip_settings(plan: Plan) -> PipSettings:
 
 def _decided(prepared: Prepared, ui: UI) -> Prepared:
     """Have the network measured where that is still open, with the image that the server runs from."""
-    from dataclasses import replace
-
     from deployer.prepare import measured
 
     if not prepared.plan.network.open:
         return prepared
-    _image(prepared, ui)
+    prepared = _image(prepared, ui)
     with ui.working("network", "asking the upstream from a bridged container"):
         decided = measured(prepared)
     if warning := decided.plan.network.warning:
         ui.warn(warning)
-    return replace(decided, image_ready=True)
+    return decided
 
 
 def _container(prepared: Prepared, current: Container | None, ui: UI, rollback: ExitStack) -> Done:
@@ -183,40 +186,68 @@ def _container(prepared: Prepared, current: Container | None, ui: UI, rollback: 
     from deployer.spec import State
 
     plan, engine = prepared.plan, prepared.engine
-    if current is not None and is_current(plan, current) and current.state is State.RUNNING:
+    if current is not None and is_current(plan, current, prepared.image) and current.state is State.RUNNING:
         _say_container(prepared, Done.UNCHANGED, ui)
         return Done.UNCHANGED
     if plan.image is not None and not prepared.image_ready:
-        _image(prepared, ui)
-    if current is not None and not is_current(plan, current):
+        prepared = _image(prepared, ui)
+    if current is not None and not is_current(plan, current, prepared.image):
         for line in differences(prepared):
             ui.note(line)
     # Registered first, it is said last: when everything below has been undone.
-    rollback.callback(ui.step, "undone", "what was made is removed" if current is None else "what was there is back")
+    rollback.callback(_undone, prepared, current, ui)
     make_data(plan.data, rollback)
     with ui.working("server", "starting"):
-        done = ensure_container(plan, engine, current, rollback)
+        done = ensure_container(plan, engine, current, prepared.image, rollback)
     _say_container(prepared, done, ui)
     return done
 
 
-def _image(prepared: Prepared, ui: UI) -> None:
+def _undone(prepared: Prepared, current: Container | None, ui: UI) -> None:
+    """Say what there is after a failure; what served clients before has to serve them again."""
+    from deployer.commands.start import back
+    from deployer.deployment import Deployment
+    from deployer.spec import State
+
+    if current is None:
+        ui.step("undone", "what was made is removed")
+    elif current.state is State.RUNNING:
+        former = Deployment(name=current.name, engine=prepared.engine, container=current)
+        back(former, ui, where="as before")
+    else:
+        ui.step("undone", "what was there is back")
+
+
+def _image(prepared: Prepared, ui: UI) -> Prepared:
+    """The same, with the image that the server is to run from."""
+    from dataclasses import replace
+
+    assert prepared.plan.image is not None  # noqa: S101 - narrowed by the caller
+    image = have_image(prepared.plan.image, prepared.image, prepared.engine, ui)
+    return replace(prepared, image=image, image_ready=True)
+
+
+def have_image(image_plan: ImagePlan, there: Image | None, engine: Engine, ui: UI) -> Image:
+    """Have the image that is wanted, and tell how; ``there``: what has its name now.
+
+    Raises ImageUnavailable, Refused.
+    """
     from deployer.apply import build_own, ensure_image
     from deployer.background import meanwhile
 
-    assert prepared.plan.image is not None  # noqa: S101 - narrowed by the caller
-    image_plan, engine = prepared.plan.image, prepared.engine
     meanwhile(lambda: import_module("deployer.render"))  # needed next, and loaded while the engine answers
     started = time.monotonic()
     with ui.working("image", f"{image_plan.ref}") as progress:
         image, made = ensure_image(
             image_plan,
             engine,
-            build=lambda wanted, on_line: build_own(wanted, engine, env=dict(os.environ), on_line=on_line),
+            there,
+            build=lambda wanted, on_line: build_own(wanted, engine, there, env=dict(os.environ), on_line=on_line),
             on_line=progress,
         )
     how = f"built in {time.monotonic() - started:.0f} s" if made and image_plan.own else "pulled" if made else "present"
     ui.step("image", f"{image_plan.ref} ({how})" + ("" if image_plan.own else f" {image.id[:19]}"))
+    return image
 
 
 def _say_container(prepared: Prepared, done: Done, ui: UI) -> None:
@@ -230,6 +261,7 @@ def _say_container(prepared: Prepared, done: Done, ui: UI) -> None:
 
 def differences(prepared: Prepared) -> tuple[str, ...]:
     """What the profile changes in the running deployment, key by key, as far as its last profile is known."""
+    from deployer.apply import same_spec
     from deployer.loader.layers import flatten
     from deployer.state import read_applied
 
@@ -239,6 +271,8 @@ def differences(prepared: Prepared) -> tuple[str, ...]:
     before, after = flatten(applied.profile), flatten(prepared.loaded.profile.model_dump(mode="json"))
     keys = sorted(key for key in before | after if before.get(key) != after.get(key))
     lines = tuple(f"{key}: {before.get(key, 'nothing')} -> {after.get(key, 'nothing')}" for key in keys)
+    if not lines and same_spec(prepared.plan, prepared.current):
+        return ("its image was made anew since it was started",)
     return lines or ("the same profile, but another version of deployer, of the server or of its image",)
 
 

@@ -90,6 +90,7 @@ def image_from(raw: dict[str, Any], ref: str) -> Image:
     return Image(
         id=_digest(raw.get("Id")),
         ref=ref,
+        names=tuple(name for name in raw.get("RepoTags") or () if name != "<none>:<none>"),
         labels=dict(at(raw, "Config", "Labels") or {}),
         digests=tuple(raw.get("RepoDigests") or ()),
         created_at=str(raw.get("Created") or ""),

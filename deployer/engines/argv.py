@@ -81,6 +81,7 @@ class ArgvEngine:
             how=path,
             unheld=nature.unheld,
             unkept=self._dialect.unkept(told),
+            keeps_from=self._dialect.keeps_from,
         )
 
     def _nature(self) -> Nature:
@@ -121,6 +122,10 @@ class ArgvEngine:
     def image(self, ref: str) -> Image | None:
         raw = self._client.image(ref)
         return image_from(raw, ref) if raw is not None else None
+
+    def images(self, repository: str) -> tuple[str, ...]:
+        done = self._checked("images", f"--filter=reference={repository}:*", "--format={{.Repository}}:{{.Tag}}")
+        return tuple(sorted(set(done.stdout.split())))
 
     # Doing
 
@@ -276,6 +281,14 @@ class ArgvEngine:
         if done.returncode and said is not None and (own := said.search(done.stderr)):
             return ExecResult(returncode=int(own[1]), stdout=done.stdout, stderr=said.sub("", done.stderr))
         return ExecResult(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
+
+    def image_remove(self, image: str) -> bool:
+        done = self._call("image", "rm", image, timeout=RUN_TIMEOUT)
+        if done.returncode and self._dialect.image_used.search(done.stderr):
+            return False
+        if done.returncode and not self._dialect.image_missing.search(done.stderr):
+            raise self._failure(done)
+        return True
 
     def volume_remove(self, name: str) -> None:
         done = self._client.call("volume", "rm", name)

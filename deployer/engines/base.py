@@ -59,6 +59,12 @@ class Engine(Protocol):
         """Build and tag; output lines go to ``on_line`` as they come. An older image of that tag stays when
         the build fails. Raises ImageUnavailable with the last lines."""
 
+    def images(self, repository: str) -> tuple[str, ...]:
+        """The local references NAME:TAG of which NAME is ``repository``."""
+
+    def image_remove(self, image: str) -> bool:
+        """Remove an image by its reference or its id; whether it is gone. One that a container was made from stays."""
+
     def can_build_with_secrets(self) -> bool:
         """Whether a build step can be given a file that ends up in no layer."""
 

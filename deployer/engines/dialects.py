@@ -90,6 +90,8 @@ class Dialect:
     """Variables that lead to another engine than root's own of this host."""
     unkept: Callable[[Mapping[str, Any]], tuple[str, ...]] = keeps_all
     """The restart policies that it does not keep, from its answer to ``version``."""
+    keeps_from: str = ""
+    """What it takes to keep all of them."""
     guards: bool = True
     """Whether it refuses a name and a port that somebody else has, each time."""
     networks: tuple[str, ...] = ()
@@ -111,6 +113,7 @@ class Dialect:
     exec_code: re.Pattern[str] | None = None
     """What it says where its own exit code is not that of what ``exec`` ran; the group is that."""
     build: tuple[str, ...] = ("build", "--network=host")
+    """Words that build; no container of a step is left behind by them, also when the build fails."""
     build_chatter: tuple[str, ...] = ()
     """How lines of a build begin that are about the engine's own future and not about the build."""
     builds_with_secrets: tuple[str, ...] | None = ()
@@ -137,6 +140,7 @@ class Dialect:
         r"no such image|unable to find image|image not known|image.* not (found|available)|pull access denied",
         re.IGNORECASE,
     )
+    image_used: re.Pattern[str] = re.compile(r"conflict: unable to|image used by|in use by a container", re.IGNORECASE)
     states: Mapping[str, State] = field(
         default_factory=lambda: {
             "created": State.CREATED,
@@ -162,6 +166,7 @@ DIALECTS: Mapping[EngineName, Dialect] = {
         info=("info", "--format", "{{json .}}"),
         nature=docker_nature,
         unkept=containerd_unkept,
+        keeps_from="containerd 1.7",
         guards=False,  # nerdctl 2.1 gives a name twice while containerd starts again who has it
         networks=("Config", "Labels", "nerdctl/networks"),
         failed_codes=frozenset({1}),
@@ -186,6 +191,8 @@ DIALECTS: Mapping[EngineName, Dialect] = {
         info=("info", "--format", "{{json .}}"),
         nature=docker_nature,
         elsewhere=("DOCKER_HOST", "DOCKER_CONTEXT"),
+        # The older builder keeps the container of a step that fails unless it is told; buildx takes the word, too.
+        build=("build", "--network=host", "--force-rm"),
         build_chatter=(
             "DEPRECATED: The legacy builder",
             "Install the buildx component",

@@ -270,6 +270,12 @@ class ProcessEngine:
     def build(self, request: BuildRequest, on_line: Callable[[str], None]) -> Image:
         raise EngineError("a process has no image", hint="--engine docker, podman or nerdctl")
 
+    def images(self, repository: str) -> tuple[str, ...]:
+        return ()
+
+    def image_remove(self, image: str) -> bool:
+        raise EngineError("a process has no image", hint="--engine docker, podman or nerdctl")
+
     def volume_remove(self, name: str) -> None:
         raise EngineError("a process has no volumes", hint="--engine docker, podman or nerdctl")
 

@@ -302,6 +302,7 @@ class SdkEngine:
                 labels=dict(request.labels),
                 network_mode="host",
                 rm=True,
+                forcerm=True,
                 decode=True,
             ):
                 for line in str(event.get("stream") or event.get("error") or "").splitlines():
@@ -310,6 +311,25 @@ class SdkEngine:
                 if "error" in event:
                     raise unbuilt(last[-1] if last else "no reason given")
         return self._made(request.tag)
+
+    def images(self, repository: str) -> tuple[str, ...]:
+        with self._told("images"):
+            found = self._client.images.list(filters={"reference": f"{repository}:*"})
+        return tuple(sorted({tag for image in found for tag in image.tags if tag.startswith(f"{repository}:")}))
+
+    def image_remove(self, image: str) -> bool:
+        from docker.errors import APIError, ImageNotFound
+
+        with self._told("image rm"):
+            try:
+                self._client.images.remove(image)
+            except ImageNotFound:
+                return True
+            except APIError as error:
+                if _DIALECT.image_used.search(str(error.explanation)):
+                    return False
+                raise
+        return True
 
     def volume_remove(self, name: str) -> None:
         from docker.errors import NotFound

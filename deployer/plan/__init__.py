@@ -7,7 +7,7 @@ nothing touched.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from deployer.facts import Facts
@@ -111,13 +111,17 @@ def _image(profile: Profile, facts: Facts) -> ImagePlan | None:
         return None
     if profile.image.ref:
         return ImagePlan(ref=profile.image.ref, own=False, digest=profile.image.digest)
+    return replace(own_image(profile, facts), digest=profile.image.digest)
+
+
+def own_image(profile: Profile, facts: Facts) -> ImagePlan:
+    """Our own image, as it is built for this profile, whatever runs."""
     return ImagePlan(
         ref=facts.image_ref,
         own=True,
         base=profile.image.base,
         major=profile.server.version,
         build=facts.image_build,
-        digest=profile.image.digest,
     )
 
 

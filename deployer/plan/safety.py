@@ -91,8 +91,8 @@ def warnings(profile: Profile, facts: Facts, network: Network, *, url: str) -> I
         )
     if restart_policy(profile.server.restart, facts.engine) != profile.server.restart:
         yield (
-            f"restart: {profile.server.restart} needs containerd 1.7, so nothing starts the server again when it dies "
-            "or the host restarts: deployer install-service does at boot"
+            f"restart: {profile.server.restart} needs {facts.engine.keeps_from}, so nothing starts the server again "
+            "when it dies or the host restarts: deployer install-service does at boot"
         )
     if facts.engine.rootless and facts.lingering is False:
         yield f"a rootless {facts.engine.name} ends with its user's last logout: loginctl enable-linger"

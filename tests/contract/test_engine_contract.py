@@ -181,7 +181,7 @@ def greeting(port: int) -> bytes:
 
 def make(kind: str, context: Path) -> tuple[Engine, str]:
     if kind == "fake":
-        return FakeEngine(images={TAG: Image(id="sha256:1", ref=TAG)}), TAG
+        return FakeEngine(stock={TAG: Image(id="sha256:1", ref=TAG)}), TAG
     name = kind.partition("-")[0]
     need(name)
     engine: Engine
@@ -489,6 +489,55 @@ class TestContract:
         assert not [line for line in caught.value.details if not line.strip() or "buildx" in line or "DEPREC" in line]
         assert "can't be built: " in str(caught.value)
         assert bench.engine.image(bench.image) == before
+
+    def test_a_build_that_fails_in_a_step_leaves_no_container(self, bench: Bench) -> None:
+        if bench.kind == "fake":
+            pytest.skip("the fake runs no steps")
+        broken, client = bench.tmp_path / "broken", bench.kind.partition("-")[0]
+        broken.mkdir()
+        (broken / "Dockerfile").write_text(f"FROM {BASE}\nRUN echo {bench.prefix} && exit 3\n")
+        with pytest.raises(ImageUnavailable) as caught:
+            bench.engine.build(BuildRequest(context=broken, tag=f"localhost/{bench.prefix}:3"), lambda line: None)
+        assert bench.prefix in "\n".join(caught.value.details)
+        listed = subprocess.run([client, "ps", "--all", "--no-trunc"], capture_output=True, text=True, check=True)
+        assert bench.prefix not in listed.stdout
+
+    def test_images_are_listed_by_their_name_and_removed_unless_a_container_needs_them(self, bench: Bench) -> None:
+        context, repository = bench.tmp_path / "child", f"localhost/{bench.prefix}"
+        context.mkdir()
+        (context / "Dockerfile").write_text(f"FROM {bench.image if bench.kind != 'fake' else 'scratch'}\n")
+        first, second = (
+            bench.engine.build(BuildRequest(context=context, tag=f"{repository}:{tag}", labels=(("n", tag),)), print)
+            for tag in ("1", "2")
+        )
+        assert (first.names, second.names) == ((f"{repository}:1",), (f"{repository}:2",))
+        assert bench.engine.images(repository) == (f"{repository}:1", f"{repository}:2")
+        spec = bench.spec(image=f"{repository}:1")
+        bench.engine.run(spec)
+        assert not bench.engine.image_remove(f"{repository}:1")
+        assert bench.engine.image_remove(f"{repository}:2")
+        assert bench.engine.images(repository) == (f"{repository}:1",)
+        bench.engine.stop(spec.name, timeout=SECONDS)
+        assert not bench.engine.image_remove(f"{repository}:1")
+        bench.engine.remove(spec.name)
+        assert bench.engine.image_remove(f"{repository}:1")
+        assert bench.engine.images(repository) == ()
+        assert bench.engine.image_remove(f"{repository}:1")  # it is gone already
+
+    def test_an_image_whose_name_another_one_got_has_none(self, bench: Bench) -> None:
+        context, tag = bench.tmp_path / "child", f"localhost/{bench.prefix}:1"
+        context.mkdir()
+        (context / "Dockerfile").write_text(f"FROM {bench.image if bench.kind != 'fake' else 'scratch'}\n")
+        former, latter = (
+            bench.engine.build(BuildRequest(context=context, tag=tag, labels=(("n", n),)), print) for n in "12"
+        )
+        assert former.id != latter.id
+        left = bench.engine.image(former.id)
+        assert left is None or left.names == ()  # nerdctl keeps none without a name
+        assert bench.engine.image_remove(former.id)
+        assert bench.engine.image(former.id) is None
+        assert bench.engine.image(tag) == latter
+        assert bench.engine.image_remove(tag)
 
     def test_an_image_that_was_loaded(self, bench: Bench) -> None:
         """As on a host without a registry: what one engine has saved, another has by its own client."""

@@ -91,10 +91,10 @@ def test_a_second_up_changes_nothing_and_says_so(cli: Cli) -> None:
     plan = cli.run("plan", *cli.up_words()[1:], "--json")
     assert (plan.code, plan.data["changes"]) == (0, [])
     # An engine's client may take longer to start than all else; `info` is for engines that may be rootless.
-    look = ["version", "container inspect"] if cli.engine != "process" else []
+    look = ["version", "container inspect", "image inspect"] if cli.engine != "process" else []
     for words in (cli.up_words(), ("plan", *cli.up_words()[1:])):
         assert sorted(call for call in cli.calls(*words) if call != "info") == sorted(look)
-    assert cli.calls("status") == look[1:]
+    assert cli.calls("status") == look[1:2]
 
 
 @pytest.mark.parametrize("cli", [DOCKER_HOST, PODMAN_HOST, NERDCTL_HOST], indirect=True)
@@ -119,6 +119,28 @@ def test_a_start_asks_the_engine_for_little_and_touches_nothing_of_others(cli: C
         assert subprocess.run(words, capture_output=True, check=False, env=cli.env).returncode == 0
     finally:
         subprocess.run([cli.engine, "rm", "--force", strangers], check=False, capture_output=True, env=cli.env)
+
+
+@pytest.mark.parametrize("cli", [DOCKER_HOST, PODMAN_HOST], indirect=True)
+def test_an_image_that_was_built_since_is_used_and_the_former_one_goes(cli: Cli) -> None:
+    def present(image: str) -> bool:
+        words = [cli.engine, "image", "inspect", image]
+        return subprocess.run(words, capture_output=True, check=False, env=cli.env).returncode == 0
+
+    assert cli.up("--no-pip").code == 0
+    former = cli.run("status", "--json").data["image_digest"]
+    built = cli.run("image", "build", "--engine", cli.engine, "--json")
+    assert built.code == 0, built.err
+    assert built.data["id"] != former
+    assert present(former)  # what runs needs it
+    assert cli.run("status", "--check", "--json").data["drift"] == ["server"]
+    changed = cli.up("--no-pip")
+    assert changed.code == 0, changed.err
+    assert "its image was made anew" in changed.err
+    status = cli.run("status", "--check", "--json")
+    assert (status.code, status.data["image_digest"]) == (0, built.data["id"])
+    assert not present(former)
+    assert cli.up("--no-pip", "--json").data["server"] == "unchanged"
 
 
 @pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE, NERDCTL_BRIDGE], indirect=True)

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployer.cli import COMMANDS, execute
-from deployer.commands import Overrides, overrides
+from deployer.cli import COMMANDS, addressed, execute
+from deployer.commands import ENGINES, Overrides, overrides
 from deployer.errors import DeployerError, Locked, NotReadyError, ProfileError, Refused
 from deployer.secrets import BLANK, Secret, generate, mask
+from deployer.spec import EngineName
 from deployer.ui import UI, Result
 
 
@@ -102,6 +103,13 @@ def test_the_list_of_commands_fits_a_terminal(tmp_path: Path) -> None:
         ("status", "--name", ""),
         ("status", "--name", "clients"),
         ("status", "--name", "x" * 64),
+        ("status", "--engine", "dockr"),
+        ("down", "--engine", "../x"),
+        ("image", "remove", "--engine", "dockr"),
+        ("exec", "--index", "dev", "--", "true"),
+        ("configure-pip", "--index", "root/../../etc"),
+        ("secret", "set", "../../other"),
+        ("secret", "show", ""),
         ("secret", "nonsense"),
         ("up", "--token", "s3cr3t"),
     ],
@@ -118,6 +126,42 @@ def test_usage(words: tuple[str, ...], tmp_path: Path) -> None:
     assert error["code"] == "usage"
     assert error["hint"].startswith("deployer ")
     assert error["message"] in done.stderr or "'--name'" in error["message"]
+
+
+def test_engines_that_can_be_named_are_those_that_there_are() -> None:
+    assert tuple(EngineName) == ENGINES
+
+
+def test_no_engine_in_particular_is_whichever_there_is(tmp_path: Path) -> None:
+    for env in ({}, {"DEPLOYER_ENGINE": "auto"}):
+        assert command(tmp_path, "status", **env).returncode == 6
+
+
+def test_a_command_that_is_advised_is_about_the_same_deployment(tmp_path: Path) -> None:
+    assert "hint      deployer up --name team\n" in command(tmp_path, "status", "--name", "team").stderr
+    told = json.loads(command(tmp_path, "logs", "--json", DEPLOYER_NAME="team").stdout)
+    assert told["error"]["hint"] == "deployer up --name team"
+    assert command(tmp_path, "status").stderr.endswith("hint      deployer up\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "addressed_text"),
+    [
+        ("deployer up, or deployer logs to see why", "deployer up --name a, or deployer logs --name a to see why"),
+        (
+            "deployer index apply; deployer secret set root",
+            "deployer index apply --name a; deployer secret set --name a root",
+        ),
+        ("deployer exec -- pip install x", "deployer exec --name a -- pip install x"),
+        ("deployer configure-pip --undo", "deployer configure-pip --name a --undo"),
+        ("deployer image build, deployer profiles", "deployer image build, deployer profiles"),
+        ("deployer up --help; deployer up --name b", "deployer up --help; deployer up --name b"),
+        ("deployer keeps its records there", "deployer keeps its records there"),
+    ],
+)
+def test_the_name_goes_where_a_verb_ends(text: str, addressed_text: str) -> None:
+    assert addressed(text, name="a") == addressed_text
+    assert addressed(text, name="devpi") == text
 
 
 def test_usage_that_only_the_command_can_judge(tmp_path: Path) -> None:
@@ -171,6 +215,7 @@ def test_completion_knows_every_option() -> None:
 
 @dataclass(frozen=True)
 class Options:
+    name: str = "devpi"
     json: bool = False
     quiet: bool = False
     debug: bool = False

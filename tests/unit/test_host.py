@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
 import socket
 import stat
@@ -17,7 +18,7 @@ from typing import TypeVar
 import pytest
 
 from deployer import host
-from deployer.errors import ProfileError
+from deployer.errors import ConflictError, ProfileError
 from deployer.facts import Content
 from deployer.host import ca_file, data_facts, port_facts, proxies
 
@@ -281,9 +282,13 @@ def test_a_bundle_that_is_not_there_is_passed_over(bundles: dict[str, str], tmp_
     assert found == Path(bundles["SSL_CERT_FILE"]).resolve()
 
 
-def test_who_names_one_gets_that_one(bundles: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
-    assert ca_file("~/corporate.pem", pip_cert=bundles["pip"], env=bundles) == Path("/home/me/corporate.pem")
+def test_who_names_one_gets_that_one(bundles: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    named = tmp_path / "corporate.pem"
+    with pytest.raises(ConflictError, match=re.escape(str(named))):
+        ca_file("~/corporate.pem", pip_cert=bundles["pip"], env=bundles)
+    named.touch()
+    assert ca_file("~/corporate.pem", pip_cert=bundles["pip"], env=bundles) == named
     assert ca_file("", pip_cert=bundles["pip"], env=bundles) is None
 
 

@@ -145,7 +145,8 @@ def test_limits_that_cannot_be_held_are_left_out_and_told() -> None:
 
 
 def test_a_restart_policy_that_is_not_kept_is_left_out_and_told() -> None:
-    old = replace(ROOTLESS, name=EngineName.NERDCTL, unkept=("on-failure", "unless-stopped"))
+    unkept = ("on-failure", "unless-stopped")
+    old = replace(ROOTLESS, name=EngineName.NERDCTL, unkept=unkept, keeps_from="containerd 1.7")
     for policy, given in (("unless-stopped", "no"), ("on-failure:3", "no"), ("always", "always"), ("no", "no")):
         made = make(Profile(server=Server(restart=policy)), engine=old)
         assert made.spec.restart == given

@@ -93,6 +93,14 @@ def test_data_that_is_refused(choice: str) -> None:
         Profile(data=choice)
 
 
+@pytest.mark.parametrize(
+    ("choice", "taken"),
+    [("auto", True), ("", True), ("/a/b.pem", True), ("~/b.pem", True), ("b.pem", False), ("./b.pem", False)],
+)
+def test_a_bundle_is_the_same_one_from_every_directory(choice: str, taken: bool) -> None:
+    assert accepts(Network, "ca_file", choice) is taken
+
+
 def accepts(model: type[BaseModel], field: str, value: object) -> bool:
     try:
         model.model_validate({field: value})

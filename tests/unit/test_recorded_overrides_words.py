@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
-from deployer.commands import Overrides, deployed, overrides, spelt
+from deployer.commands import Overrides, deployed, overrides, spelt, told_before
+from deployer.loader import load
 from deployer.loader.files import reference
 from deployer.loader.overrides import Override
-from deployer.state import Applied
+from deployer.state import Applied, write_applied
 
 
 @pytest.mark.parametrize(
@@ -42,3 +45,51 @@ def test_a_profile_that_is_another_one_counts_as_it_is_written() -> None:
     for other in ("other.yaml", "team", "/elsewhere/team.yaml", "~nobody-of-this-name/team.yaml"):
         assert deployed(other, applied) == (other, ()), other
     assert deployed("default", None) == ("default", ())
+
+
+def test_words_name_a_deployment_that_is_not_the_usual_one() -> None:
+    assert spelt("default", overrides(Overrides(port=4000)), name="team") == ("--name", "team", "--port", "4000")
+
+
+@pytest.fixture
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Remember an `up` of the profile `default` with these options."""
+    monkeypatch.setenv("DEPLOYER_STATE_DIR", str(tmp_path))
+
+    def remember(options: Overrides) -> None:
+        given = overrides(options)
+        loaded = load("default", overrides=given)
+        write_applied(
+            "devpi",
+            Applied(
+                profile_name="default",
+                profile_ref="default",
+                engine="process",
+                simple_url="",
+                profile=loaded.profile.model_dump(mode="json"),
+                overrides=[vars(one) for one in given],
+            ),
+        )
+
+    return remember
+
+
+def test_who_leaves_out_what_was_given_is_told_how_to_keep_it(recorded: Callable[..., None]) -> None:
+    recorded(Overrides(port=4000, base_image="localhost/base:1", set=["indexes.root/dev.volatile=true"]))
+
+    def told(options: Overrides) -> tuple[str, ...]:
+        return told_before(options, load(options.profile, overrides=overrides(options)))
+
+    (warning,) = told(Overrides(base_image="localhost/base:2"))
+    assert "network.port" in warning
+    assert "image.base," not in warning  # another one was given: that is meant
+    assert warning.endswith(
+        ": deployer up --set indexes.root/dev.volatile=true --port 4000 --base-image localhost/base:2"
+    )
+    assert told(Overrides(port=4000, base_image="x", set=["indexes.root/dev.volatile=false"])) == ()
+    assert told(Overrides(profile="ci")) == ()  # another profile counts as it is written
+
+
+def test_what_the_profile_says_by_itself_is_not_told(recorded: Callable[..., None]) -> None:
+    recorded(Overrides(port=3141, set=["indexes.root/dev.volatile=false"]))
+    assert told_before(Overrides(), load("default")) == ()
