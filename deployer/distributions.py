@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import re
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ from packaging.utils import (
     parse_sdist_filename,
     parse_wheel_filename,
 )
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
 
 from deployer.errors import ServerRefused, UsageError
 
@@ -89,11 +91,17 @@ def read(path: Path) -> Distribution:
         metadata = _metadata(path)
         with path.open("rb") as stream:
             content = hashlib.file_digest(stream, "sha256").hexdigest()
-    except (OSError, zipfile.BadZipFile, tarfile.TarError, KeyError, EOFError) as error:
-        raise UsageError(f"{path} is no wheel and no sdist: {error}", hint="build one: python -m build") from None
+    except OSError as error:
+        if error.strerror is None:  # what gzip raises of content
+            raise _no_distribution(path) from None
+        raise UsageError(
+            f"{path} can't be read: {error.strerror}", hint="name wheels, source archives, or directories of them"
+        ) from None
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, KeyError, EOFError, NotImplementedError):
+        raise _no_distribution(path) from None
     raw, _ = parse_email(metadata)
     name, version, named = raw.get("name", ""), raw.get("version", ""), version_of(path.name)
-    if named is None or not name or str(named) != str(Version(version)) or not _starts(path.name, name):
+    if named is None or not name or named != _version(version) or not _starts(path.name, name):
         raise UsageError(
             f"{path.name} is not the name of {name or 'a project'} {version}, which is in it", hint="build it again"
         )
@@ -107,6 +115,17 @@ def read(path: Path) -> Distribution:
         **_fields(dict(raw)),
     }
     return Distribution(path=path, project=canonicalize_name(name), version=version, sha256=content, form=form)
+
+
+def _no_distribution(path: Path) -> UsageError:
+    return UsageError(f"{path} is no wheel and no sdist", hint="build one: python -m build")
+
+
+def _version(text: str) -> Version | None:
+    try:
+        return Version(text)
+    except InvalidVersion:
+        return None
 
 
 def _starts(filename: str, name: str) -> bool:

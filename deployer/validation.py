@@ -38,7 +38,7 @@ def validate(
         profile = Profile.model_validate(tree)
     except ValidationError as error:
         found = error.errors(include_url=False)[: 4 * MAX_TOLD]
-        problems += [_told(one, source_of) for one in found if not (partial and one["type"] == "missing")]
+        problems += [told(one, source_of) for one in found if not (partial and one["type"] == "missing")]
     # What can be said without a valid profile is said all the same, so that nobody mends one line at a time.
     if not partial:
         problems += islice(crosschecks(tree, source_of), MAX_TOLD + 1)
@@ -59,7 +59,8 @@ def section_model(path: KeyPath) -> type[BaseModel] | None:
             return None
 
 
-def _told(details: ErrorDetails, source_of: SourceOf) -> Problem:
+def told(details: ErrorDetails, source_of: SourceOf) -> Problem:
+    """What pydantic found, in our words."""
     # "[key]" and the members of a union are pydantic's own steps, not the operator's.
     loc: KeyPath = tuple(step for step in details["loc"] if step != "[key]")
     path = loc[:2] if loc[:2] == ("network", "bind") else loc

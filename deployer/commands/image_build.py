@@ -33,6 +33,9 @@ def run(options: Options, ui: UI) -> Result:
     base, major = profile.image.base, profile.server.version
     plan = ImagePlan(ref=reference(major), own=True, base=base, build=build_digest(base, major), major=major)
     with ui.working("image", plan.ref) as progress:
-        image = build_own(plan, engine, engine.image(plan.ref), env=dict(os.environ), on_line=progress)
+        former = engine.image(plan.ref)
+        image = build_own(plan, engine, former, env=dict(os.environ), on_line=progress)
     ui.step("image", f"{plan.ref} {image.id[:19]} ({engine.name})")
+    if former is not None and former.id != image.id:
+        ui.note("what runs from the former one goes on with it until the next: deployer up")
     return Result(data={"ref": plan.ref, "id": image.id, "engine": engine.name, "build": plan.build}, text=plan.ref)

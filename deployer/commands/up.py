@@ -270,10 +270,14 @@ def differences(prepared: Prepared) -> tuple[str, ...]:
         return ("what runs was made from other settings (the record of them is gone)",)
     before, after = flatten(applied.profile), flatten(prepared.loaded.profile.model_dump(mode="json"))
     keys = sorted(key for key in before | after if before.get(key) != after.get(key))
-    lines = tuple(f"{key}: {before.get(key, 'nothing')} -> {after.get(key, 'nothing')}" for key in keys)
+    lines = tuple(f"{key}: {_shown(before.get(key))} -> {_shown(after.get(key))}" for key in keys)
     if not lines and same_spec(prepared.plan, prepared.current):
         return ("its image was made anew since it was started",)
     return lines or ("the same profile, but another version of deployer, of the server or of its image",)
+
+
+def _shown(value: object) -> object:
+    return "nothing" if value in (None, "", [], {}) else value
 
 
 def _ready(prepared: Prepared, done: Done, ui: UI) -> Ready:

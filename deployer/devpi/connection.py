@@ -130,7 +130,7 @@ class Connection:
         message = text((reply.json() or {}).get("message")) or reply.reason or "no reason given"
         told = f"{self.url} refused to {doing}: {line(message)} (HTTP {reply.status})"
         if reply.status == 409:
-            raise ConflictError(told, hint="it is there already, with other content: choose another name or version")
+            raise ConflictError(told, hint="it is there already: choose another name, version or index")
         raise ServerRefused(told, hint=self._cure(reply.status))
 
     def _cure(self, status: int) -> str:
@@ -141,6 +141,8 @@ class Connection:
                 return f"{who} may not, or nobody may as it stands: another user with --as, or see deployer index show"
             case 404:
                 return "see what there is: deployer index list, deployer package list"
+            case 502 | 503 | 504:
+                return "an upstream of that index does not answer as it should: deployer doctor"
             case _:
                 return "the server's log may say more: deployer logs"
 

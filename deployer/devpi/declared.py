@@ -128,6 +128,7 @@ def parse_settings(words: Sequence[str], *, kind: str) -> Index:
     from pydantic import ValidationError
 
     from deployer.profile import Index
+    from deployer.validation import told
 
     # Who owns which names is a matter of all indexes together.
     fields = {key: name for key, name in KEYS.get(kind, _COMMON).items() if not (kind == "ordered" and key == "bases")}
@@ -138,8 +139,12 @@ def parse_settings(words: Sequence[str], *, kind: str) -> Index:
     try:
         return Index.model_validate(given)
     except ValidationError as error:
-        found = [f"{'.'.join(str(step) for step in one['loc']) or kind}: {one['msg']}" for one in error.errors()]
-        raise UsageError(found[0], details=tuple(found[1:]), hint="the keys are in profiles/reference.yaml") from None
+        first, *others = [told(one, lambda path: None) for one in error.errors()]
+        raise UsageError(
+            first.message.removeprefix(": "),
+            details=tuple(one.message for one in others),
+            hint=first.hint or "`deployer profiles reference` shows every key",
+        ) from None
 
 
 def _setting(word: str, known: Mapping[str, str], *, kind: str) -> tuple[str, str]:

@@ -318,12 +318,12 @@ class SdkEngine:
         return tuple(sorted({tag for image in found for tag in image.tags if tag.startswith(f"{repository}:")}))
 
     def image_remove(self, image: str) -> bool:
-        from docker.errors import APIError, ImageNotFound
+        from docker.errors import APIError, NotFound
 
         with self._told("image rm"):
             try:
                 self._client.images.remove(image)
-            except ImageNotFound:
+            except NotFound:
                 return True
             except APIError as error:
                 if _DIALECT.image_used.search(str(error.explanation)):

@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from deployer.devpi.change import Kind
-from deployer.devpi.declared import KEYS, wanted
+from deployer.devpi.declared import KEYS, parse_settings, wanted
 from deployer.devpi.difference import changes, prune
 from deployer.devpi.export import exported, hidden_credentials
 from deployer.devpi.fields import DEVPI_6, DEVPI_7, DIALECTS, INDEX_FIELDS, Dialect, dialect_of
 from deployer.devpi.topology import Node, Topology
-from deployer.errors import ProfileError
+from deployer.errors import ProfileError, UsageError
 from deployer.loader import load
 from deployer.plan import members_named
 from deployer.profile import Index, User
@@ -49,6 +49,22 @@ INDEXES = {
     "root/both": Index(type="ordered", bases=("root/private", "root/pypi"), volatile=False, acl_upload=("dev",)),
     "dev/work": Index(type="stage", bases=("root/dev",), mirror_whitelist=(), title=""),
 }
+
+
+@pytest.mark.parametrize(
+    ("kind", "word", "cause"),
+    [
+        ("mirror", "url=example", "url: expected an address that starts with http:// or https://"),
+        ("mirror", "cache_expiry=soon", "cache_expiry: expected a whole number"),
+        ("stage", "volatile=maybe", "volatile: expected true or false, not 'maybe'"),
+        ("stage", "bases=root", "bases[0]: expected user/name"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_told_in_the_words_of_a_profile(kind: str, word: str, cause: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_settings([word], kind=kind)
+    assert caught.value.message.startswith(cause)
+    assert caught.value.hint
 
 
 def served(goal: Topology, dialect: Dialect) -> Topology:

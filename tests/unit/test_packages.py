@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import random
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -164,11 +167,22 @@ def test_the_form_is_the_metadata(make: object, tmp_path: Path) -> None:
     assert found.form["filetype"] in ("bdist_wheel", "sdist")
 
 
+def zipped(name: str, content: bytes) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr(name, content)
+    return made.getvalue()
+
+
 @pytest.mark.parametrize(
     ("filename", "content"),
     [
         ("demo-1.0-py3-none-any.whl", b"not a zip"),
         ("demo-1.0.tar.gz", b"not a tar"),
+        ("demo-1.0.tar.gz", gzip.compress(random.Random(1).randbytes(4000))[:-9]),
+        ("demo-1.0.tar.gz", gzip.compress(b"")[:10] + b"\xff" * 99),
+        ("demo-1.0-py3-none-any.whl", zipped("demo-1.0.dist-info/METADATA", b"Name: demo\nVersion: no version\n")),
+        ("demo-1.0-py3-none-any.whl", zipped("demo-1.0.dist-info/METADATA", b"Name: demo\n")),
         ("demo-1.0.exe", b""),
         ("demo-2.0-py3-none-any.whl", make_wheel("demo", "1.0").content),
         ("other-1.0-py3-none-any.whl", make_wheel("demo", "1.0").content),
@@ -180,6 +194,13 @@ def test_what_is_no_distribution_is_refused(filename: str, content: bytes, tmp_p
     with pytest.raises(DeployerError) as caught:
         read(tmp_path / filename)
     assert caught.value.exit_code == 2
+    assert "\n" not in caught.value.message
+    assert caught.value.hint
+
+
+def test_a_file_that_is_not_there_is_told_as_that(tmp_path: Path) -> None:
+    with pytest.raises(DeployerError, match=r"No such file or directory$"):
+        read(tmp_path / "demo-1.0.tar.gz")
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("30m", 1800), ("12h", 43200), ("90d", 7776000), ("1y", 31536000)])
