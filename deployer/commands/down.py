@@ -93,6 +93,7 @@ def _consent(data: Mount, *, yes: bool) -> None:
 
 
 def _remove(deployment: Deployment, ui: UI) -> list[str]:
+    from deployer.apply import remove_former
     from deployer.spec import PREVIOUS, THROW_AWAY
 
     removed = []
@@ -102,6 +103,8 @@ def _remove(deployment: Deployment, ui: UI) -> list[str]:
             with ui.working("server", f"stopping {name}"):
                 deployment.engine.stop(name, timeout=timedelta(seconds=30))
                 deployment.engine.remove(name)
+                if container.image_id:
+                    remove_former(deployment.engine, container.image_id)
             ui.step("server", f"{name} stopped and removed ({deployment.engine.name})")
             removed.append(name)
     return removed

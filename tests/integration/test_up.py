@@ -129,6 +129,10 @@ def test_an_image_that_was_built_since_is_used_and_the_former_one_goes(cli: Cli)
     def present(image: str) -> bool:
         return ask("image", "inspect", image).returncode == 0
 
+    def needed(image: str) -> bool:
+        """By another deployment."""
+        return bool(ask("ps", "--all", "--quiet", f"--filter=ancestor={image}").stdout.split())
+
     assert cli.up("--no-pip").code == 0
     former = cli.run("status", "--json").data["image_digest"]
     built = cli.run("image", "build", "--engine", cli.engine, "--json")
@@ -141,9 +145,11 @@ def test_an_image_that_was_built_since_is_used_and_the_former_one_goes(cli: Cli)
     assert "its image was made anew" in changed.err
     status = cli.run("status", "--check", "--json")
     assert (status.code, status.data["image_digest"]) == (0, built.data["id"])
-    others = ask("ps", "--all", "--quiet", f"--filter=ancestor={former}").stdout.split()  # of another deployment
-    assert present(former) is bool(others)
+    assert present(former) is needed(former)
     assert cli.up("--no-pip", "--json").data["server"] == "unchanged"
+    assert cli.run("image", "build", "--engine", cli.engine).code == 0
+    assert cli.run("down").code == 0
+    assert present(built.data["id"]) is needed(built.data["id"])
 
 
 @pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE, NERDCTL_BRIDGE], indirect=True)
