@@ -124,7 +124,7 @@ class ArgvEngine:
         return image_from(raw, ref) if raw is not None else None
 
     def images(self, repository: str) -> tuple[str, ...]:
-        done = self._checked("images", f"--filter=reference={repository}:*", "--format={{.Repository}}:{{.Tag}}")
+        done = self._client.checked("images", f"--filter=reference={repository}:*", "--format={{.Repository}}:{{.Tag}}")
         return tuple(sorted(set(done.stdout.split())))
 
     # Doing
@@ -283,11 +283,11 @@ class ArgvEngine:
         return ExecResult(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
 
     def image_remove(self, image: str) -> bool:
-        done = self._call("image", "rm", image, timeout=RUN_TIMEOUT)
+        done = self._client.call("image", "rm", image, timeout=RUN_TIMEOUT)
         if done.returncode and self._dialect.image_used.search(done.stderr):
             return False
         if done.returncode and not self._dialect.image_missing.search(done.stderr):
-            raise self._failure(done)
+            raise self._client.failure(done)
         return True
 
     def volume_remove(self, name: str) -> None:
