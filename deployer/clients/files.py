@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deployer.errors import ClientFileError, Locked
+from deployer.state import sync
 
 MAX_BYTES = 1 << 22
 """What is larger is neither a client file nor a record of one."""
@@ -145,7 +146,7 @@ def replace(
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync(real.parent)
+        sync(real.parent)
 
 
 def remove(path: Path, *, expected: bytes, home: Path | None = None) -> None:
@@ -154,7 +155,7 @@ def remove(path: Path, *, expected: bytes, home: Path | None = None) -> None:
     _expect(real, expected, path)
     with _told(path):
         real.unlink()
-        _sync(real.parent)
+        sync(real.parent)
 
 
 def missing_parents(path: Path) -> tuple[Path, ...]:
@@ -200,16 +201,6 @@ def _set_access(descriptor: int, former: os.stat_result | None, mode: int) -> No
         except PermissionError:
             mode &= ~stat.S_IRWXG  # what was for that group is not for another one
     os.fchmod(descriptor, mode)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        # Some network file systems can't sync a folder.
-        with contextlib.suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def digest(path: Path) -> str:

@@ -15,6 +15,7 @@ import filelock  # noqa: F401 - here, so that no forked child has to import it
 import pytest
 
 from deployer.clients import backups, files, pip
+from deployer.clients.pip import merging
 from deployer.errors import ClientFileError, Locked
 
 SETTINGS = pip.PipSettings(index_url="http://127.0.0.1:3141/root/dev/+simple/", timeout=60)
@@ -607,7 +608,7 @@ def test_a_system_that_refuses(place: Place, monkeypatch: pytest.MonkeyPatch, na
                 assert "No space left" in error.message
                 failures += 1
         now = place.conf.read_bytes()
-        assert now in (MINE, pip.merge(MINE.decode(), SETTINGS).encode())
+        assert now in (MINE, merging.merge(MINE.decode(), SETTINGS.values()).encode())
         assert [path.name for path in place.conf.parent.iterdir()] == ["pip.conf"]
         place.undo()
         assert place.conf.read_bytes() == MINE

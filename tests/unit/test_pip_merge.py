@@ -9,13 +9,21 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from deployer.clients import pip_text
-from deployer.clients.pip import PipSettings, merge, unmerge
+from deployer.clients.pip import PipSettings, merging, unmerging
+from deployer.clients.pip.grammar import normalize
 from deployer.errors import ClientFileError
 
 URL = "http://127.0.0.1:3141/root/dev/+simple/"
 OURS = PipSettings(index_url=URL, timeout=60)
 REMOTE = PipSettings(index_url="http://devpi.example.com:3141/root/dev/+simple/", timeout=5)
+
+
+def merge(text: str, settings: PipSettings) -> str:
+    return merging.merge(text, settings.values())
+
+
+def unmerge(text: str, *, original: str, settings: PipSettings) -> str:
+    return unmerging.unmerge(text, original=original, written=[settings.values()])[0]
 
 
 def parsed(text: str) -> dict[str, dict[str, str]]:
@@ -106,7 +114,7 @@ def test_others_edits_stay_when_ours_go(text: str) -> None:
 def test_a_value_that_somebody_chose_since_is_theirs() -> None:
     mine = "[global]\nindex-url = https://corp.example.com/simple\n"
     changed = merge(mine, OURS).replace(URL, "https://new.example.com/simple")
-    text, kept = pip_text.unmerge(changed, original=mine, written=[OURS.values()])
+    text, kept = unmerging.unmerge(changed, original=mine, written=[OURS.values()])
     assert parsed(text) == {"global": {"index-url": "https://new.example.com/simple"}}
     assert kept == ("index-url",)
 
@@ -114,7 +122,7 @@ def test_a_value_that_somebody_chose_since_is_theirs() -> None:
 def test_undo_knows_every_value_that_was_ever_written() -> None:
     mine = "[global]\nindex-url = https://corp.example.com/simple\n"
     text = merge(merge(mine, OURS), REMOTE) + "# theirs\n"
-    back, kept = pip_text.unmerge(text, original=mine, written=[OURS.values(), REMOTE.values()])
+    back, kept = unmerging.unmerge(text, original=mine, written=[OURS.values(), REMOTE.values()])
     assert back == mine + "# theirs\n"
     assert kept == ()
 
@@ -230,7 +238,7 @@ def readable(text: str) -> bool:
 def without_ours(sections: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
     ours = {"index-url", "pypi-url", "timeout", "default-timeout", "trusted-host"}
     return {
-        section: {k: v for k, v in items.items() if section != "global" or pip_text.normalize(k) not in ours}
+        section: {k: v for k, v in items.items() if section != "global" or normalize(k) not in ours}
         for section, items in sections.items()
     }
 
@@ -258,7 +266,7 @@ def test_merge_of_any_text(text: str, wanted: PipSettings) -> None:
         return
     after = parsed(merged)
     assert without_ours({"global": {}} | parsed(text)) == without_ours(after)
-    values = {pip_text.normalize(k): v for k, v in after["global"].items()}
+    values = {normalize(k): v for k, v in after["global"].items()}
     assert {values.get("index-url"), values.get("pypi-url")} - {None} == {wanted.index_url}
     assert {values.get("timeout"), values.get("default-timeout")} - {None} == {str(wanted.timeout)}
     assert merge(merged, wanted) == merged

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from deployer.clients import pip
-from deployer.clients.pip_config import user_file
+from deployer.clients.pip.places import user_file
 from deployer.errors import ClientFileError
 
 URL = "http://127.0.0.1:3141/root/dev/+simple/"

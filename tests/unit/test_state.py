@@ -63,6 +63,19 @@ def test_a_relative_one_is_the_same_for_a_server_that_works_elsewhere(
     assert state_dir(NAME) == tmp_path / "kept" / NAME
 
 
+def test_what_was_written_outlasts_a_loss_of_power(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def watch(descriptor: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    write_private(root / "password", "secret")
+    assert synced == [str(root / ".password.new"), str(root)]  # the content before its name
+
+
 # Who may read it
 
 

@@ -1,81 +1,20 @@
-"""pip as a client: point it at the index, and back again."""
+"""Pointing pip at the index through one of its files, and putting that file back."""
 
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from deployer.clients import backups, files, pip_text
-from deployer.clients.pip_config import (
-    PipConfig,
-    active_prefix,
-    build_settings,
-    client_state,
-    global_files,
-    home_of,
-    read_config,
-    upstream,
-    user_file,
-)
+from deployer.clients import backups, files
+from deployer.clients.pip import grammar
+from deployer.clients.pip.merging import merge
+from deployer.clients.pip.places import client_state, home_of, target
+from deployer.clients.pip.reading import read_config
+from deployer.clients.pip.settings import PipSettings
+from deployer.clients.pip.unmerging import unmerge
 from deployer.errors import ClientFileError
-
-__all__ = [
-    "SCOPES",
-    "ClientChange",
-    "PipConfig",
-    "PipSettings",
-    "build_settings",
-    "configure",
-    "environment",
-    "merge",
-    "overridden",
-    "past_the_proxy",
-    "preview",
-    "read_config",
-    "target",
-    "undo",
-    "unmerge",
-    "upstream",
-]
-
-SCOPES = ("user", "global", "site", "venv")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PipSettings:
-    """What pip is told: the address of the index (with ``/+simple/``), and its time-out in seconds."""
-
-    index_url: str = field(repr=False)
-    timeout: int
-
-    def values(self) -> dict[str, str]:
-        """The settings as pip.conf has them: a host to trust only where pip would refuse to talk to it else."""
-        host = _host_to_trust(self.index_url)
-        return {
-            "index-url": self.index_url,
-            "timeout": str(self.timeout),
-            **({"trusted-host": host} if host else {}),
-        }
-
-
-def _host_to_trust(url: str) -> str:
-    """``host:port`` of a plain http address that is not of this host; empty for all others.
-
-    pip takes ``localhost``, 127.0.0.0/8 and ::1 for safe by itself (SECURE_ORIGINS in its ``network/session.py``);
-    a trusted host it also forgives a wrong certificate, so there must not be one without need.
-    """
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    try:
-        safe = ip_address(host).is_loopback
-    except ValueError:
-        safe = host == "localhost"
-    return "" if parts.scheme != "http" or safe else parts.netloc.rpartition("@")[2]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,40 +40,6 @@ class ClientChange:
     def text(self) -> str:
         """The content afterwards."""
         return (self.after or b"").decode()
-
-
-def merge(text: str, settings: PipSettings) -> str:
-    """``text`` of a pip.conf with ``settings`` in it; every other byte stays. Pure. Raises ClientFileError."""
-    return pip_text.merge(text, settings.values())
-
-
-def unmerge(text: str, *, original: str, settings: PipSettings) -> str:
-    """The inverse of :func:`merge`, also when somebody changed other keys since. Pure. Raises ClientFileError."""
-    return pip_text.unmerge(text, original=original, written=[settings.values()])[0]
-
-
-def target(scope: str, *, env: Mapping[str, str], home: Path | None = None, platform: str = sys.platform) -> Path:
-    """The file that ``scope`` means: ``user``, ``global`` (this system), ``venv`` (the active one), or ``site``
-    (the python that ``pip`` runs with: the active venv, else the one on PATH).
-
-    Raises ClientFileError when there is no active venv, or it can't be told which python that is.
-    """
-    match scope:
-        case "user":
-            return user_file(env, home=home or home_of(env), platform=platform)
-        case "global":
-            return global_files(env, home=home or home_of(env), platform=platform)[-1]
-        case "venv":
-            folder = env.get("VIRTUAL_ENV", "")
-            if not folder or not (Path(folder) / "pyvenv.cfg").is_file():
-                raise ClientFileError("no venv is active", hint="activate one, or choose --scope user")
-            return Path(folder) / "pip.conf"
-        case "site":
-            prefix = active_prefix(env)
-            if prefix is None:
-                raise ClientFileError("it can't be told which python pip runs with", hint="choose --scope user")
-            return prefix / "pip.conf"
-    raise ClientFileError(f"there is no scope {scope!r}", hint=f"one of {', '.join(SCOPES)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +120,7 @@ def _change(
 
 def _merged(path: Path, before: bytes | None, settings: PipSettings) -> bytes:
     try:
-        return merge(pip_text.decode(before or b""), settings).encode()
+        return merge(grammar.decode(before or b""), settings.values()).encode()
     except ClientFileError as error:
         raise ClientFileError(f"{path}: {error.message}", hint=error.hint) from None
 
@@ -237,8 +142,8 @@ def _record(place: _Place, before: bytes | None) -> backups.Backup:
 def _unmerged(path: Path, now: bytes, backup: backups.Backup) -> tuple[bytes | None, tuple[str, ...]]:
     """The file as it is ``now`` without what is ours; ``None`` when nothing is left and there was no file."""
     try:
-        text, kept = pip_text.unmerge(
-            pip_text.decode(now), original=pip_text.decode(backup.original or b""), written=backup.values
+        text, kept = unmerge(
+            grammar.decode(now), original=grammar.decode(backup.original or b""), written=backup.values
         )
     except ClientFileError as error:
         raise ClientFileError(f"{path}: {error.message}", hint=error.hint) from None
@@ -294,39 +199,3 @@ def _remove_made(backup: backups.Backup) -> None:
     for folder in reversed(backup.made):
         with contextlib.suppress(OSError):
             folder.rmdir()
-
-
-def environment(settings: PipSettings) -> dict[str, str]:
-    """The variables that point one command at the index, and no file touched: for pip, and for uv.
-
-    pip takes ``--default-timeout`` for another name of ``--timeout``; both are set, for one of them may be set
-    already. uv wants the address with ``/+simple/`` as well.
-    """
-    seconds = str(settings.timeout)
-    host = settings.values().get("trusted-host")
-    return {
-        "PIP_INDEX_URL": settings.index_url,
-        "PIP_TIMEOUT": seconds,
-        "PIP_DEFAULT_TIMEOUT": seconds,
-        **({"PIP_TRUSTED_HOST": host} if host else {}),
-        "UV_DEFAULT_INDEX": settings.index_url,
-        "UV_HTTP_TIMEOUT": seconds,
-    }
-
-
-def past_the_proxy(settings: PipSettings, env: Mapping[str, str]) -> dict[str, str]:
-    """The variables that keep a proxy out of the way to the index, for which clients ask it, loopback or not."""
-    host = urlsplit(settings.index_url).hostname or ""
-    known = env.get("no_proxy") or env.get("NO_PROXY") or ""
-    # "*" means every host only when it stands alone.
-    value = known if known.strip() == "*" else ",".join(filter(None, (known, host)))
-    return {"NO_PROXY": value, "no_proxy": value}
-
-
-_UV_RISKS = ("UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_NO_INDEX")
-
-
-def overridden(env: Mapping[str, str], *, home: Path | None = None) -> tuple[str, ...]:
-    """What under ``env`` makes pip or uv install from elsewhere too, one sentence each."""
-    uv = [f"{name} is set: uv does not install from the index alone" for name in _UV_RISKS if env.get(name)]
-    return (*read_config(env, home=home).warnings, *uv)

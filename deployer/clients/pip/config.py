@@ -1,0 +1,152 @@
+"""What pip on this host will do, by the rules with which pip itself decides between its files and variables.
+
+Over the order of the files, a command's own section (``[install]``) wins over ``[global]`` of any of them (pip's
+``cli/parser.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from deployer.clients.pip import grammar
+from deployer.secrets import mask_url
+
+ENVIRONMENT = ":env:"
+_TRUE = frozenset({"y", "yes", "t", "true", "on", "1"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One setting: ``section`` as in the file, or :data:`ENVIRONMENT`; ``source`` says where, for people."""
+
+    section: str
+    name: str
+    value: str = field(repr=False)
+    source: str
+    path: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One file, or the environment. ``problem``: why every pip command stops at it.
+
+    ``former``: its settings as they were before deployer; ``written``: the values that deployer gave to it.
+    """
+
+    path: Path | None
+    entries: tuple[Entry, ...] = ()
+    problem: str = ""
+    former: tuple[Entry, ...] = ()
+    written: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipConfig:
+    """All that pip reads here, the weakest first. ``ignored``: files that it does not read now, and why."""
+
+    layers: tuple[Layer, ...]
+    ignored: Mapping[Path, str] = field(default_factory=dict)
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        return tuple(entry for layer in self.layers for entry in layer.entries)
+
+    def with_file(self, path: Path, text: str) -> PipConfig:
+        """The configuration as it will be with ``text`` in the file ``path``."""
+        entries = entries_of(text, path, source=str(path))
+        layers = (replace(e, entries=entries, problem="") if same_file(e.path, path) else e for e in self.layers)
+        return replace(self, layers=tuple(layers))
+
+    def items(self) -> dict[str, str]:
+        """``section.name`` to value, as ``pip config list`` has it."""
+        return {f"{entry.section}.{entry.name}": entry.value for entry in self.entries}
+
+    def effective(self, key: str, *, command: str = "install") -> tuple[str, str]:
+        """The value that ``pip <command>`` takes for ``key``, and where it is from; two empty strings for none."""
+        winner = resolve(self.entries, key, command)
+        return (winner.value, winner.source) if winner else ("", "")
+
+    def value(self, key: str) -> str:
+        return self.effective(key)[0]
+
+    def masks(self, key: str, path: Path) -> list[str]:
+        """What keeps pip from using the value of ``key`` in the file ``path``, one sentence each; none: it is used.
+
+        Another source with the same value hides nothing.
+        """
+        if path in self.ignored:
+            return [f"pip does not read {path}: {self.ignored[path]}"]
+        ours = [entry for entry in self.entries if same_file(entry.path, path) and _sets(entry, key, grammar.SECTION)]
+        others = [e for e in self.entries if e not in ours and any(_sets(e, key, s) for s in _sections("install"))]
+        if not ours:
+            return []
+        hiding = [e for e in others if e.value != ours[-1].value and self._hides(e, ours, key)]
+        return [f"{entry.source} {_shown(entry)} wins over {key} in {path}" for entry in hiding]
+
+    def _hides(self, other: Entry, ours: list[Entry], key: str) -> bool:
+        pair = [entry for entry in self.entries if entry is other or entry in ours]
+        return resolve(pair, key, "install") not in ours
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What makes pip install from elsewhere than the one index, or not work at all."""
+        found = [layer.problem for layer in self.layers if layer.problem]
+        for key, means in _RISKS.items():
+            winner = resolve(self.entries, key, "install")
+            if winner and (key != "no-index" or winner.value.lower() in _TRUE):
+                found.append(f"{winner.source} {_shown(winner)}: {means}")
+        return tuple(found)
+
+
+_RISKS: Mapping[str, str] = {
+    "extra-index-url": "pip asks that index too and takes the higher version, whoever uploaded it there",
+    "find-links": "pip takes files from there too",
+    "no-index": "pip asks no index at all",
+}
+
+
+def _shown(entry: Entry) -> str:
+    # Only addresses and numbers are worth showing; they are shown without what is secret in them.
+    name = "" if entry.section == ENVIRONMENT else f"[{entry.section}] {entry.name} "
+    return f"{name}({mask_url(entry.value)})" if entry.value else f"{name}(empty)"
+
+
+def same_file(one: Path | None, other: Path) -> bool:
+    try:
+        return one is not None and (one == other or one.resolve() == other.resolve())
+    except (OSError, RuntimeError):  # a link to itself, which pip passes over
+        return False
+
+
+def _sections(command: str) -> tuple[str, ...]:
+    return (grammar.SECTION, command, ENVIRONMENT)
+
+
+def _sets(entry: Entry, key: str, section: str) -> bool:
+    return entry.section == section and entry.name in grammar.OPTIONS.get(key, frozenset({key}))
+
+
+def resolve(entries: Iterable[Entry], key: str, command: str) -> Entry | None:
+    """The setting of ``key`` that wins, of ``entries`` with the weakest first (pip's ``_update_defaults``).
+
+    An empty value hides a weaker one of the same section and name, and is then ignored itself.
+    """
+    merged: dict[tuple[str, str], Entry] = {}
+    for entry in entries:
+        merged[entry.section, entry.name] = entry  # a key keeps its first place, as in pip's dict
+    winner = None
+    for section in _sections(command):
+        for entry in merged.values():
+            if entry.value and _sets(entry, key, section):
+                winner = entry
+    return winner
+
+
+def entries_of(text: str, path: Path, *, source: str) -> tuple[Entry, ...]:
+    return tuple(
+        Entry(section=section, name=grammar.normalize(name), value=value, source=source, path=path)
+        for section, items in grammar.parse(text).items()
+        for name, value in items.items()
+    )

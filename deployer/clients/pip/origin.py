@@ -1,0 +1,48 @@
+"""What this host's pip would install from, and as, if deployer were left out of it. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from deployer.clients.pip.config import Entry, PipConfig, resolve
+
+
+def upstream(config: PipConfig, *, ours: Callable[[str], bool]) -> Entry | None:
+    """The index that this host's pip installs from when deployer is left out of it; ``None``: pip's own default.
+
+    An address that is ``ours``, or that deployer wrote, counts as what was in its place before. What is no web
+    address (a folder of files) can't be mirrored and is passed over.
+    """
+    found: list[Entry] = []
+    for layer in config.layers:
+        for entry in layer.entries:
+            if not (ours(entry.value) or entry.value in layer.written):
+                found.append(entry)
+            else:
+                found.extend(e for e in layer.former if (e.section, e.name) == (entry.section, entry.name))
+    usable = [e for e in found if e.value.startswith(("https://", "http://")) and not ours(e.value)]
+    return resolve(usable, "index-url", "install")
+
+
+def build_settings(config: PipConfig, *, ours: Callable[[str], bool]) -> dict[str, Any]:
+    """What a pip inside an image build needs to install as this host's does; empty strings for what is not set.
+
+    Keys: ``index_url``, ``cert`` (a path), ``proxy``, ``timeout`` (whole seconds, or ``None``).
+    """
+    index = upstream(config, ours=ours)
+    return {
+        "index_url": index.value if index else "",
+        "cert": config.value("cert"),
+        "proxy": config.value("proxy"),
+        "timeout": _seconds(config.value("timeout")),
+    }
+
+
+def _seconds(text: str) -> int | None:
+    """pip's time-out, which may be a fraction, as whole seconds."""
+    try:
+        return max(1, math.ceil(float(text)))
+    except (ValueError, OverflowError):
+        return None
