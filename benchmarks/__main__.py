@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from benchmarks import cold, command_line, faults, load, nginx, start, upload, warm
 from benchmarks.bench import FULL, QUICK, Bench, Scale, bench
 from benchmarks.measure import Goal, Grid, cause, summary
-from benchmarks.peers import OursOnDocker
+from benchmarks.peers.ours import OursOnDocker
 from benchmarks.tools import Tools, installed
 
 TABLES: Mapping[str, Callable[[Bench], list[Grid]]] = {

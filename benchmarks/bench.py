@@ -16,7 +16,11 @@ from benchmarks import nginx
 from benchmarks.deployment import free_port
 from benchmarks.index import Index, Size, make
 from benchmarks.measure import Grid
-from benchmarks.peers import ALL, NginxStatic, Ours, Peer, PlainDevpi
+from benchmarks.peers import ALL
+from benchmarks.peers.base import Peer
+from benchmarks.peers.devpi import PlainDevpi
+from benchmarks.peers.ours import Ours
+from benchmarks.peers.plain_nginx import NginxStatic
 from benchmarks.relay import Relay
 from benchmarks.tools import Tools
 

@@ -15,7 +15,7 @@ import httpx
 
 from benchmarks.bench import Bench
 from benchmarks.load import JSON
-from benchmarks.peers import LOCAL
+from benchmarks.peers.base import LOCAL
 
 PATIENCE = 120.0
 """Seconds after which an installer counts as failed."""

@@ -8,7 +8,9 @@ from benchmarks.bench import Asked, Bench
 from benchmarks.client import Installed, install
 from benchmarks.index import GROUPS
 from benchmarks.measure import Goal, Grid, in_turns
-from benchmarks.peers import DevpiBehindNginx, Ours, Peer
+from benchmarks.peers.base import Peer
+from benchmarks.peers.devpi import DevpiBehindNginx
+from benchmarks.peers.ours import Ours
 
 DIRECT = "direct"
 

@@ -15,7 +15,10 @@ from benchmarks.bench import Bench
 from benchmarks.client import install, install_well, page
 from benchmarks.load import JSON
 from benchmarks.measure import Goal, Grid
-from benchmarks.peers import NginxCache, Ours, Peer, PlainDevpi
+from benchmarks.peers.base import Peer
+from benchmarks.peers.devpi import PlainDevpi
+from benchmarks.peers.ours import Ours
+from benchmarks.peers.plain_nginx import NginxCache
 
 KINDS = (NginxCache, PlainDevpi, Ours)
 NORMAL = "normal, s"

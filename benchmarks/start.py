@@ -13,7 +13,10 @@ from benchmarks.client import install_well
 from benchmarks.deployment import until_it_answers
 from benchmarks.index import GROUPS
 from benchmarks.measure import Goal, Grid, in_turns
-from benchmarks.peers import DockerRun, NginxStatic, Ours, OursOnDocker, Peer, PlainDevpi
+from benchmarks.peers.base import Peer
+from benchmarks.peers.devpi import PlainDevpi
+from benchmarks.peers.ours import DockerRun, Ours, OursOnDocker
+from benchmarks.peers.plain_nginx import NginxStatic
 
 READY, ENDED, PEAK, BUSY = "ready, s", "end of `up`, s", "peak after the start, MiB", "peak after an install, MiB"
 BARE = "devpi"

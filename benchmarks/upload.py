@@ -7,7 +7,8 @@ import httpx
 from benchmarks.bench import Bench
 from benchmarks.load import JSON
 from benchmarks.measure import Goal, Grid, timed
-from benchmarks.peers import LOCAL, PRIVATE, Ours, TakesUploads
+from benchmarks.peers.base import LOCAL, PRIVATE, TakesUploads
+from benchmarks.peers.ours import Ours
 from tests.upstream import make_wheel
 
 FORMS = ({"Accept": "text/html"}, JSON)

@@ -12,7 +12,8 @@ from benchmarks.client import file_url, install, install_well, page
 from benchmarks.index import GROUPS
 from benchmarks.load import JSON, rate
 from benchmarks.measure import Goal, Grid, in_turns
-from benchmarks.peers import LOCAL, Ours, Peer
+from benchmarks.peers.base import LOCAL, Peer
+from benchmarks.peers.ours import Ours
 
 BASE = "nginx static"
 PAGES = {"page c1": 1, "page c8": 8, "page c32": 32}

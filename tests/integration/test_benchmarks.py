@@ -15,7 +15,9 @@ from benchmarks.client import install
 from benchmarks.cold import DIRECT, stampede
 from benchmarks.faults import faults
 from benchmarks.index import GROUPS, Size
-from benchmarks.peers import NginxCache, NginxStatic, Ours, Peer
+from benchmarks.peers.base import Peer
+from benchmarks.peers.ours import Ours
+from benchmarks.peers.plain_nginx import NginxCache, NginxStatic
 from benchmarks.tools import beside_this_python
 from benchmarks.upload import uploads
 from benchmarks.warm import serving

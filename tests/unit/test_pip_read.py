@@ -3,17 +3,8 @@
 from __future__ import annotations
 
 import ast
-import base64
-import hashlib
-import io
 import os
 import shutil
-import subprocess
-import sys
-import threading
-import zipfile
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -21,72 +12,7 @@ import pytest
 from deployer.clients import pip
 from deployer.clients.pip.places import user_file
 from deployer.errors import ClientFileError
-
-URL = "http://127.0.0.1:3141/root/dev/+simple/"
-CORP = "https://pip.corp.example.com/simple"
-SETTINGS = pip.PipSettings(index_url=URL, timeout=60)
-
-# What the installing command's own parser makes of files and variables: exactly what pip would use.
-ASK = """
-import sys
-from pip._internal.commands import create_command
-from pip._internal.configuration import Configuration
-values = create_command("install").parser.get_default_values()
-config = Configuration(isolated=False)
-config.load()
-sys.stdout.write(repr((dict(config.items()), values.index_url, values.timeout, values.extra_index_urls, values.cert)))
-"""
-
-
-class Host:
-    """A home, a venv without any program in it, system-wide files, and the environment that leads to them."""
-
-    def __init__(self, root: Path) -> None:
-        self.home = root / "home"
-        self.venv = root / "venv"
-        self.xdg = root / "xdg"
-        self.state = root / "state"
-        for folder in (self.home, self.venv / "bin", self.xdg):
-            folder.mkdir(parents=True)
-        self.env = {"HOME": str(self.home), "PATH": os.defpath, "XDG_CONFIG_DIRS": str(self.xdg)}
-
-    def write(self, place: str, text: str) -> Path:
-        path = {
-            "global": self.xdg / "pip" / "pip.conf",
-            "legacy": self.home / ".pip" / "pip.conf",
-            "user": user_file(self.env, home=self.home),
-            "venv": self.venv / "pip.conf",
-            "chosen": self.home / "chosen.conf",
-        }[place]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        return path
-
-    def activate(self) -> None:
-        """Make the venv one that python takes for one: its home is the python that runs this."""
-        shutil.rmtree(self.venv)
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(self.venv)], check=True)
-        self.env |= {"VIRTUAL_ENV": str(self.venv), "PATH": f"{self.venv}/bin:{os.defpath}"}
-
-    def read(self) -> pip.PipConfig:
-        prefix = self.venv if "VIRTUAL_ENV" in self.env else Path(sys.prefix)
-        return pip.read_config(self.env, prefix=prefix, state=self.state)
-
-    def ask(self) -> subprocess.CompletedProcess[str]:
-        python = self.venv / "bin" / "python" if "VIRTUAL_ENV" in self.env else sys.executable
-        import pip as real
-
-        return subprocess.run(
-            [python, "-c", f"import sys; sys.path.append({str(Path(real.__file__).parents[1])!r})\n{ASK}"],
-            env=self.env,
-            capture_output=True,
-            text=True,
-        )
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Host:
-    return Host(tmp_path)
+from tests.pip_host import CORP, SETTINGS, URL, Host
 
 
 @pytest.fixture(scope="module")
@@ -219,17 +145,13 @@ def test_the_source_is_told(host: Host) -> None:
     assert host.read().effective("proxy") == ("", "")
 
 
-# -- masks -------------------------------------------------------------------------------------------------------
-
-
-def configured(host: Host, scope: str = "user") -> pip.ClientChange:
-    return pip.configure(SETTINGS, scope=scope, env=host.env, state=host.state)
+# Masks
 
 
 def test_nothing_hides_a_plain_configuration(host: Host) -> None:
     host.write("global", f"[global]\nindex-url = {CORP}\n")
     host.write("legacy", f"[global]\nindex-url = {CORP}\n")
-    assert configured(host).masks == ()
+    assert host.configure().masks == ()
 
 
 @pytest.mark.parametrize(
@@ -238,63 +160,63 @@ def test_nothing_hides_a_plain_configuration(host: Host) -> None:
 )
 def test_a_variable_hides_it(host: Host, variable: str, value: str) -> None:
     host.env[variable] = value
-    (mask,) = configured(host).masks
+    (mask,) = host.configure().masks
     assert mask.startswith(variable) and value in mask
     assert value in (host.read().value("index-url"), host.read().value("timeout"))
 
 
 def test_the_same_value_hides_nothing(host: Host) -> None:
     host.env |= {"PIP_INDEX_URL": URL, "PIP_TIMEOUT": "60"}
-    assert configured(host).masks == ()
+    assert host.configure().masks == ()
 
 
 def test_no_file_is_read(host: Host) -> None:
     host.env["PIP_CONFIG_FILE"] = os.devnull
-    assert any(os.devnull in mask for mask in configured(host).masks)
+    assert any(os.devnull in mask for mask in host.configure().masks)
     assert host.read().value("index-url") == ""
 
 
 def test_another_file_is_read(host: Host) -> None:
     host.env["PIP_CONFIG_FILE"] = str(host.write("chosen", ""))
-    assert any("chosen.conf" in mask for mask in configured(host).masks)
+    assert any("chosen.conf" in mask for mask in host.configure().masks)
 
 
 def test_the_users_own_file_may_be_the_chosen_one(host: Host) -> None:
     host.env["PIP_CONFIG_FILE"] = str(host.write("user", ""))
-    assert configured(host).masks == ()
+    assert host.configure().masks == ()
 
 
 def test_the_venv_hides_it(host: Host) -> None:
     host.activate()
     path = host.write("venv", f"[global]\nindex-url = https://me:canary@{CORP[8:]}\n")
-    (mask,) = configured(host).masks
+    (mask,) = host.configure().masks
     assert str(path) in mask and "canary" not in mask
-    assert configured(host, "venv").masks == () and host.read().value("index-url") == URL
+    assert host.configure("venv").masks == () and host.read().value("index-url") == URL
 
 
 def test_a_commands_section_hides_it(host: Host) -> None:
     host.write("global", f"[install]\nindex-url = {CORP}\n")
-    (mask,) = configured(host).masks
+    (mask,) = host.configure().masks
     assert "[install]" in mask
 
 
 def test_an_empty_value_hides_it(host: Host) -> None:
     host.activate()
     host.write("venv", "[global]\nindex-url =\n")
-    assert len(configured(host).masks) == 1 and host.read().value("index-url") == ""
+    assert len(host.configure().masks) == 1 and host.read().value("index-url") == ""
 
 
 @pytest.mark.parametrize("key", ["extra-index-url", "find-links", "no-index"])
 def test_what_else_pip_installs_from_is_told(host: Host, key: str) -> None:
     host.write("user", f"[global]\n{key} = 1\n")
-    change = configured(host)
+    change = host.configure()
     assert [key in warning for warning in change.warnings] == [True]
     host.env[f"PIP_{key.upper().replace('-', '_')}"] = "1"
     assert len(pip.overridden(host.env)) >= 1
 
 
 def test_never_an_extra_index(host: Host) -> None:
-    change = configured(host)
+    change = host.configure()
     assert (
         "extra" not in change.text
         and "trusted" not in change.text
@@ -302,74 +224,7 @@ def test_never_an_extra_index(host: Host) -> None:
     )
 
 
-# -- the upstream ------------------------------------------------------------------------------------------------
-
-
-def is_ours(url: str) -> bool:
-    return url.startswith("http://127.0.0.1:3141/")
-
-
-def upstream(host: Host) -> tuple[str, str] | None:
-    found = pip.upstream(host.read(), ours=is_ours)
-    return (found.value, found.source) if found else None
-
-
-def test_pips_own_default_is_none(host: Host) -> None:
-    assert upstream(host) is None
-    configured(host)
-    assert upstream(host) is None
-
-
-def test_the_upstream_is_what_pip_was_told(host: Host) -> None:
-    path = host.write("user", f"[global]\nindex-url = {CORP}\n")
-    assert upstream(host) == (CORP, str(path))
-
-
-def test_the_upstream_is_found_behind_ourselves(host: Host) -> None:
-    path = host.write("user", f"[global]\nindex-url = {CORP}\n")
-    configured(host)
-    assert host.read().value("index-url") == URL
-    assert upstream(host) == (CORP, f"{path} before deployer")
-
-
-def test_a_weaker_source_is_found_behind_ourselves(host: Host) -> None:
-    path = host.write("global", f"[global]\nindex-url = {CORP}\n")
-    configured(host)
-    assert upstream(host) == (CORP, str(path))
-
-
-def test_an_address_that_we_wrote_is_never_an_upstream(host: Host) -> None:
-    """Not on loopback, so that nobody can see from the address whose it is."""
-    path = host.write("user", f"[global]\nindex-url = {CORP}\n")
-    far = pip.PipSettings(index_url="http://devpi.example.com:3141/root/dev/+simple/", timeout=60)
-    pip.configure(far, env=host.env, state=host.state)
-    assert upstream(host) == (CORP, f"{path} before deployer")
-
-
-def test_ourselves_in_the_environment(host: Host) -> None:
-    """As inside ``deployer exec``."""
-    path = host.write("user", f"[global]\nindex-url = {CORP}\n")
-    host.env |= pip.environment(SETTINGS)
-    assert upstream(host) == (CORP, str(path))
-
-
-def test_a_folder_of_files_is_no_upstream(host: Host) -> None:
-    path = host.write("global", f"[global]\nindex-url = {CORP}\n")
-    host.write("user", "[global]\nindex-url = file:///opt/wheels\n")
-    assert upstream(host) == (CORP, str(path))
-
-
-def test_what_an_image_build_needs(host: Host) -> None:
-    host.write(
-        "user", f"[global]\nindex-url = {CORP}\ncert = /c.pem\nproxy = http://p.example.com:8080\ntimeout = 7.5\n"
-    )
-    configured(host)
-    host.env["PIP_TIMEOUT"] = "7.5"
-    found = pip.build_settings(host.read(), ours=is_ours)
-    assert found == {"index_url": CORP, "cert": "/c.pem", "proxy": "http://p.example.com:8080", "timeout": 8}
-
-
-# -- which file --------------------------------------------------------------------------------------------------
+# Which file
 
 
 def test_targets(host: Host) -> None:
@@ -405,153 +260,3 @@ def test_the_site_of_the_pip_on_path(host: Host) -> None:
     (host.venv / "bin" / "pip").chmod(0o755)
     env = {name: value for name, value in host.env.items() if name != "VIRTUAL_ENV"}
     assert pip.target("site", env=env) == host.venv / "pip.conf"
-
-
-# -- and pip itself installs from it -------------------------------------------------------------------------------
-
-
-def wheel() -> bytes:
-    rows = {
-        "tiny_thing.py": b"answer = 42\n",
-        "tiny_thing-1.0.dist-info/METADATA": b"Metadata-Version: 2.1\nName: tiny-thing\nVersion: 1.0\n",
-        "tiny_thing-1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = "tiny_thing-1.0.dist-info/RECORD"
-    lines = [
-        f"{name},sha256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b'=').decode()},{len(data)}\n"
-        for name, data in rows.items()
-    ]
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        for name, data in {**rows, record: "".join([*lines, f"{record},,\n"]).encode()}.items():
-            archive.writestr(name, data)
-    return stream.getvalue()
-
-
-class Index(BaseHTTPRequestHandler):
-    """One project with one wheel; whatever else is asked for is not there, and remembered."""
-
-    content = wheel()
-
-    def do_GET(self) -> None:
-        self.server.seen.append(self.path)  # type: ignore[attr-defined]
-        self.wfile.write(self.answer())
-
-    def do_HEAD(self) -> None:
-        self.answer()
-
-    def answer(self) -> bytes:
-        name = "tiny_thing-1.0-py3-none-any.whl"
-        pages = {
-            "/root/dev/+simple/tiny-thing/": (
-                "text/html",
-                f'<a href="/f/{name}#sha256={hashlib.sha256(self.content).hexdigest()}">{name}</a>'.encode(),
-            ),
-            f"/f/{name}": ("application/octet-stream", self.content),
-        }
-        kind, body = pages.get(self.path, ("text/plain", b""))
-        self.send_response(200 if body else 404)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        return body
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def index() -> Iterator[tuple[str, list[str]]]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Index)
-    server.seen = []  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/root/dev/+simple/", server.seen  # type: ignore[attr-defined]
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def download(host: Host, *command: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, env=env, capture_output=True, text=True, cwd=host.home)
-
-
-PIP = (
-    sys.executable,
-    "-m",
-    "pip",
-    "--disable-pip-version-check",
-    "--no-cache-dir",
-    "download",
-    "--no-deps",
-    "tiny-thing",
-)
-
-
-def test_pip_installs_through_the_file(host: Host, index: tuple[str, list[str]]) -> None:
-    url, seen = index
-    settings = pip.PipSettings(index_url=url, timeout=33)
-    change = pip.configure(settings, env=host.env, state=host.state)
-    assert "trusted" not in change.text
-    done = download(host, *PIP, env=host.env)
-    assert done.returncode == 0, done.stderr
-    assert "trusted" not in done.stderr + done.stdout
-    assert (host.home / "tiny_thing-1.0-py3-none-any.whl").read_bytes() == Index.content
-    assert seen == ["/root/dev/+simple/tiny-thing/", "/f/tiny_thing-1.0-py3-none-any.whl"]
-    _, found, timeout, _, _ = ast.literal_eval(host.ask().stdout)
-    assert (found, timeout) == (url, 33.0)
-    pip.undo(env=host.env, state=host.state)
-    assert ast.literal_eval(host.ask().stdout)[1] != url
-
-
-@pytest.mark.parametrize("tool", ["pip", "uv"])
-def test_one_command_with_the_index_and_no_file_touched(host: Host, index: tuple[str, list[str]], tool: str) -> None:
-    url, seen = index
-    host.write("user", "[global]\nindex-url = http://127.0.0.1:9/\ntimeout = 1\n")
-    before = sorted(host.home.rglob("*"))
-    # What is set already must not win.
-    env = host.env | {
-        "PIP_DEFAULT_TIMEOUT": "1",
-        "PIP_INDEX_URL": "http://127.0.0.1:9/",
-        "UV_INDEX_URL": "http://127.0.0.1:9/",
-    }
-    env |= pip.environment(pip.PipSettings(index_url=url, timeout=33)) | {"UV_NO_CACHE": "1"}
-    if tool == "pip":
-        done = download(host, *PIP, "--dest", str(host.xdg), env=env)
-        host.env = env
-        assert ast.literal_eval(host.ask().stdout)[2] == 33.0
-    else:
-        uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-        if uv is None:
-            pytest.skip("no uv")
-        done = download(
-            host,
-            uv,
-            "pip",
-            "install",
-            "--python",
-            sys.executable,
-            "--target",
-            str(host.xdg / "t"),
-            "tiny-thing",
-            env=env,
-        )
-    assert done.returncode == 0, done.stderr
-    assert "/f/tiny_thing-1.0-py3-none-any.whl" in seen
-    assert sorted(host.home.rglob("*")) == before
-
-
-def test_a_plain_http_host_needs_to_be_trusted(host: Host, index: tuple[str, list[str]]) -> None:
-    """Under a name that pip does not take for this host, the same server is refused, until it is trusted."""
-    url, seen = index
-    proxy = url.split("/root")[0]
-    far = "http://devpi.example.com:3141/root/dev/+simple/"
-    env = host.env | {"HTTP_PROXY": proxy, "http_proxy": proxy}
-    host.write("user", f"[global]\nindex-url = {far}\n")
-    done = download(host, *PIP, env=env)
-    assert done.returncode != 0 and "not a trusted or secure host" in done.stderr + done.stdout
-    assert seen == []
-    change = pip.configure(pip.PipSettings(index_url=far, timeout=5), env=env, state=host.state)
-    assert "trusted-host = devpi.example.com:3141" in change.text and "https" in change.warnings[0]
-    download(host, *PIP, env=env)
-    assert seen == [f"{far}tiny-thing/"]
