@@ -8,7 +8,7 @@ nox.options.sessions = ["lint", "tests"]
 @nox.session
 def tests(session: nox.Session) -> None:
     session.install("-e", ".[server,test]")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *(session.posargs or ("-n", "2")))
 
 
 @nox.session

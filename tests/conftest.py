@@ -1,13 +1,28 @@
-"""What all tests share: the same verdict each time, on however slow a machine."""
+"""What all tests share: the same verdict each time, on however slow a machine and in however many streams."""
 
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+
+    from tests.streams import ByFile
 
 # An example has no time limit, and which ones are tried does not change from run to run.
 settings.register_profile("same", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 # To look for new ones: HYPOTHESIS_PROFILE=explore pytest tests/unit
 settings.register_profile("explore", settings.get_profile("same"), derandomize=False, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    from tests.streams import ByFile
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)

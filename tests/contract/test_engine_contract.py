@@ -364,26 +364,6 @@ class TestContract:
         bench.engine.stop(spec.name, timeout=SECONDS)
         assert bench.engine.inspect(spec.name).state is State.STOPPED  # type: ignore[union-attr]
 
-    def test_whoever_was_killed_before_it_was_to_be_restarted(self, bench: Bench) -> None:
-        """An engine that is given the policy when all runs may never be given it: that is no finished container."""
-        if bench.kind != "nerdctl" or bench.spec().restart == "no":
-            pytest.skip("what runs has its restart policy at once" if bench.kind != "nerdctl" else "it keeps no policy")
-
-        class Killed(Runner):
-            def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0) -> Completed:
-                if "update" in argv:
-                    raise KeyboardInterrupt
-                return super().run(argv, stdin=stdin, timeout=timeout)
-
-        spec = bench.spec()
-        with pytest.raises(KeyboardInterrupt):
-            ArgvEngine(DIALECTS[bench.engine.name], runner=Killed()).run(spec)
-        assert bench.engine.inspect(spec.name).state is State.CREATED  # type: ignore[union-attr]
-        bench.engine.start(spec.name)
-        found = bench.engine.inspect(spec.name)
-        assert found is not None
-        assert (found.state, found.labels["containerd.io/restart.policy"]) == (State.RUNNING, spec.restart)
-
     def test_a_loop_of_deaths_is_stopped_for_good(self, bench: Bench) -> None:
         """At whatever moment between a death and the next start it is told to stop."""
         if bench.kind == "fake":
@@ -601,6 +581,29 @@ def test_a_podman_service_that_is_killed_and_comes_back(context: Path, tmp_path:
                 assert "stopped by SIGINT" in list(engine.logs(spec.name))
             finally:
                 engine.remove(spec.name)
+
+
+@pytest.mark.nerdctl
+@pytest.mark.parametrize("bench", ["nerdctl"], indirect=True)
+def test_whoever_was_killed_before_a_container_was_to_be_restarted(bench: Bench) -> None:
+    """nerdctl is given the policy when all runs, and then may never be: that is no finished container."""
+
+    class Killed(Runner):
+        def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0) -> Completed:
+            if "update" in argv:
+                raise KeyboardInterrupt
+            return super().run(argv, stdin=stdin, timeout=timeout)
+
+    spec = bench.spec()
+    if spec.restart == "no":
+        pytest.skip("on a containerd before 1.7 no policy is kept")
+    with pytest.raises(KeyboardInterrupt):
+        ArgvEngine(DIALECTS[EngineName.NERDCTL], runner=Killed()).run(spec)
+    assert bench.engine.inspect(spec.name).state is State.CREATED  # type: ignore[union-attr]
+    bench.engine.start(spec.name)
+    found = bench.engine.inspect(spec.name)
+    assert found is not None
+    assert (found.state, found.labels["containerd.io/restart.policy"]) == (State.RUNNING, spec.restart)
 
 
 @pytest.mark.docker

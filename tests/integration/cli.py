@@ -10,11 +10,13 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.engines import BASE
+from tests.own_image import shared
 from tests.plain_devpi import free_port
 
 KEPT = (
@@ -106,16 +108,17 @@ class Cli:
         return [self.python, "-m", "deployer.cli", *words]
 
     def run(self, *words: str, env: Mapping[str, str] | None = None, stdin: str = "", timeout: float = 600) -> Done:
-        done = subprocess.run(
-            self.argv(*words),
-            env={**self.env, **(env or {})},
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-            cwd=self.home,
-        )
+        with shared(self.engine) if words[:1] == ("up",) else nullcontext():
+            done = subprocess.run(
+                self.argv(*words),
+                env={**self.env, **(env or {})},
+                input=stdin,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                check=False,
+                cwd=self.home,
+            )
         assert "Traceback" not in done.stderr, done.stderr
         return Done(code=done.returncode, out=done.stdout, err=done.stderr)
 

@@ -11,6 +11,7 @@ import pytest
 from tests.engines import BASE, need
 from tests.indexed_server import JSON, get
 from tests.integration.cli import Cli, Done
+from tests.own_image import alone
 from tests.upstream import Upstream, make_wheel
 
 pytestmark = pytest.mark.docker
@@ -30,7 +31,8 @@ def bare() -> Iterator[str]:
     """The tests' base without nginx, where apt reaches nothing."""
     need("docker")
     subprocess.run(["docker", "build", "--tag", TAG, "-"], input=DOCKERFILE.encode(), check=True, capture_output=True)
-    yield TAG
+    with alone("docker"):
+        yield TAG
     subprocess.run(["docker", "rmi", "--force", TAG], check=True, capture_output=True)
 
 
