@@ -123,6 +123,8 @@ class Faults:
     latency: float = 0.0  # seconds before an answer
     bandwidth: int = 0  # bytes a second; 0 = as fast as it goes
     status: int = 0  # answer with this instead
+    instead: tuple[int, str, bytes] | None = None  # or with exactly this: status, media type, body
+    charset: str = ""  # what media types of pages say of one
     hang: bool = False  # take the request and never answer
     short_body: bool = False  # promise the whole body, send half of it, hang up
     wrong_hash: bool = False  # pages promise hashes that the files don't have
@@ -324,13 +326,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(302, b"", faults, {"Location": self.server.upstream.redirects[path]})
         elif faults.status:
             self._send(faults.status, b"as told\n", faults)
+        elif faults.instead is not None:
+            status, kind, body = faults.instead
+            self._send(status, body, faults, {"Content-Type": kind})
         else:
             as_json = JSON_TYPE in self.headers.get("Accept", "")
-            body, kind = self._body(path, as_json=as_json)
-            if body is None:
+            page, kind = self._body(path, as_json=as_json)
+            if page is None:
                 self._send(404, b"not found\n", faults)
             else:
-                self._send(200, body, faults, {"Content-Type": kind, "Vary": "Accept"})
+                self._send(200, page, faults, {"Content-Type": kind + faults.charset, "Vary": "Accept"})
 
     def _body(self, path: str, *, as_json: bool) -> tuple[bytes | None, str]:
         upstream = self.server.upstream

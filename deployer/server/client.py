@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -19,6 +20,11 @@ FIRST_BYTE = 0.6
 and then keeps its lock of the project until the answer comes, which it never does when the upstream hangs."""
 CONNECT = 0.3
 """The part of it in which a connection must be made."""
+WHOLE = 10.0
+"""How many times as long a whole page may take: devpi stores it in the background, and serves what is known."""
+_JSON = "application/vnd.pypi.simple.v1+json"
+_PAGES = (_JSON, "application/vnd.pypi.simple.v1+html", "text/html")
+"""Media types of pages (PEP 691), of which pip takes no others either."""
 
 
 class Client(HTTPClient):
@@ -54,10 +60,6 @@ class Client(HTTPClient):
         cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
         return {"headers": self.headers, "verify": self._ssl_context, "limits": limits, "cookies": cookies}
 
-    def _wait(self, timeout: float | None) -> httpx.Timeout:
-        seconds = timeout or self.timeout or 30.0
-        return httpx.Timeout(seconds, connect=CONNECT * seconds, read=FIRST_BYTE * seconds)
-
     def _async(self) -> httpx.AsyncClient:
         """One client for all pages; devpi's own makes one for each, and with it a connection. Runs in devpi's loop."""
         if self._shared is None:
@@ -76,11 +78,17 @@ class Client(HTTPClient):
         """A page and its text; a ``FatalResponse`` when there is none."""
         address = getattr(url, "url", url)
         self._upstreams.ask(address)
+        seconds = timeout or self.timeout or 30.0
+        wait = httpx.Timeout(seconds, connect=CONNECT * seconds, read=FIRST_BYTE * seconds)
         for again in (True, False):
             try:
-                response = await self._async().get(
-                    address, follow_redirects=allow_redirects, headers=extra_headers, timeout=self._wait(timeout)
-                )
+                async with asyncio.timeout(WHOLE * seconds):
+                    response = await self._async().get(
+                        address, follow_redirects=allow_redirects, headers=extra_headers, timeout=wait
+                    )
+            except TimeoutError:
+                endless = httpx.ReadTimeout("it does not come to an end", request=httpx.Request("GET", address))
+                return self._failed(address, endless), None
             except (httpx.RemoteProtocolError, httpx.ReadError) as error:
                 # A kept connection that the upstream closed at this very moment.
                 if again and not self._is_down(error):
@@ -88,8 +96,19 @@ class Client(HTTPClient):
                 return self._failed(address, error), None
             except self.Errors as error:
                 return self._failed(address, error), None
-            return response, response.text if response.status_code < 300 else None
+            return self._page(address, response)
         raise AssertionError("the second try returns")
+
+    def _page(self, address: str, response: httpx.Response) -> tuple[Any, str | None]:
+        if response.status_code >= 300:
+            return response, None
+        kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if kind not in _PAGES:
+            threadlog.warn("%s is no page, but %r", address, kind)
+            return FatalResponse(address, f"no page: {kind}"), None
+        if kind == _JSON:  # devpi knows it by the bare word only, and finds no links in it otherwise
+            response.headers["Content-Type"] = _JSON
+        return response, response.text
 
     def _is_down(self, error: httpx.RequestError) -> bool:
         return self._upstreams.of(str(error.request.url)).down

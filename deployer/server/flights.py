@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Generic, TypeVar
 
 Outcome = TypeVar("Outcome")
@@ -43,26 +43,31 @@ class Flight(Generic[Outcome]):
 
 
 class Flights(Generic[Outcome]):
-    """All jobs under way, by key."""
+    """All jobs under way, by each of their keys."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._lock = threading.Lock()
         self._under_way: dict[str, Flight[Outcome]] = {}
 
-    def join(self, key: str, job: Callable[[], Outcome]) -> tuple[Flight[Outcome], bool]:
-        """The flight for ``key``, and whether this call started it, with this ``job``. Raises RuntimeError."""
+    def join(self, keys: Collection[str], job: Callable[[], Outcome]) -> tuple[Flight[Outcome], bool]:
+        """A flight for one of ``keys`` at least, and whether this call started it, for all of them, with this ``job``.
+
+        Raises RuntimeError.
+        """
         with self._lock:
-            flight = self._under_way.get(key)
-            if flight is not None:
-                return flight, False
+            for key in keys:
+                if key in self._under_way:
+                    return self._under_way[key], False
             flight = Flight(job)
-            threading.Thread(target=self._fly, args=(key, flight), name=f"{self._name} {key}", daemon=True).start()
-            self._under_way[key] = flight
+            name = f"{self._name} {' '.join(keys)}"
+            threading.Thread(target=self._fly, args=(keys, flight), name=name, daemon=True).start()
+            self._under_way.update(dict.fromkeys(keys, flight))
             return flight, True
 
-    def _fly(self, key: str, flight: Flight[Outcome]) -> None:
+    def _fly(self, keys: Collection[str], flight: Flight[Outcome]) -> None:
         flight.run()
         with self._lock:
-            del self._under_way[key]
+            for key in keys:
+                del self._under_way[key]
         flight.land()

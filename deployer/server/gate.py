@@ -23,7 +23,7 @@ from pyramid.response import FileIter, Response
 
 from deployer.server.bulkhead import Bulkhead
 from deployer.server.downloads import Downloads
-from deployer.server.flights import Flights
+from deployer.server.flights import Flight, Flights
 from deployer.server.indexes import RETRY, Indexes, Mirror
 from deployer.server.pages import Key, PageStore, View
 from deployer.server.secretfiles import Private
@@ -246,13 +246,13 @@ class Gate:
     def _refreshed(self, request: Any, wanted: Wanted, mirrors: tuple[Mirror, ...], stale: Any) -> Any:
         """A new page if it comes soon, else the one that was right until just now."""
         if all(self._indexes.upstream(mirror).answers for mirror in mirrors):
-            flight, _ = self._flights.join(wanted.project, lambda: self._fly(request, wanted, mirrors))
+            flight, _ = self._join(request, wanted, mirrors)
             if flight.wait(PATIENCE):
                 fresh = self._warm(request, wanted, self._store.read)
                 if fresh is not None:
                     return fresh
                 flown = flight.outcome
-                if flown.wanted == wanted and flown.answer.status < 500:
+                if flown.wanted == wanted and flown.answer.status < 500 and not self._is_outdated(flown):
                     return flown.answer.for_others(wanted).response()
         self._store.hold(wanted.key, RETRY)
         return stale
@@ -263,18 +263,27 @@ class Gate:
         deadline = time.monotonic() + self._timeout * (len(mirrors) + 1)
         with self._bulkhead.waiting(upstreams) as place:
             while place.may_stay:
-                flight, mine = self._flights.join(wanted.project, lambda: self._fly(request, wanted, mirrors))
+                flight, mine = self._join(request, wanted, mirrors)
                 while not flight.wait(_SLICE):
                     if not place.may_stay or time.monotonic() > deadline:
                         return busy()
                 if (warm := self._warm(request, wanted, self._store.read)) is not None:
                     return warm
                 flown = flight.outcome
-                if mine:
+                if mine and not self._is_outdated(flown):
                     return flown.answer.response()
                 if wanted.name and flown.wanted == wanted and self._store.holds(wanted.project, flown.view):
                     return flown.answer.for_others(wanted).response()
             return busy()
+
+    def _join(self, request: Any, wanted: Wanted, mirrors: tuple[Mirror, ...]) -> tuple[Flight[Flown], bool]:
+        """The flight that asks one of these mirrors for the project already, or a new one. Of others nobody waits."""
+        keys = [f"{mirror.name} {wanted.project}" for mirror in mirrors]
+        return self._flights.join(keys, lambda: self._fly(request, wanted, mirrors))
+
+    def _is_outdated(self, flown: Flown) -> bool:
+        """Whether it says that there is nothing, and something came meanwhile: of a fetch that devpi had given up."""
+        return flown.answer.shows_nothing and not self._store.holds(flown.wanted.project, flown.view)
 
     def _fly(self, request: Any, wanted: Wanted, mirrors: tuple[Mirror, ...]) -> Flown:
         asked = request.copy()

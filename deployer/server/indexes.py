@@ -11,6 +11,7 @@ from typing import Any
 from devpi_common.url import URL
 from pyramid.authentication import b64encode
 
+from deployer.server import fetching
 from deployer.server.installed import inside, installed
 from deployer.server.upstreams import Upstream, Upstreams, origin_of
 
@@ -124,8 +125,9 @@ class Indexes:
         return min(dues)
 
     def was_asked(self, mirror: Mirror, project: str, *, began: float) -> bool:
-        """Whether the mirror's page of ``project`` was asked for since ``began`` (monotonic)."""
-        return self._upstreams.asked_since(mirror.page(project), began)
+        """Whether the mirror's page of ``project`` was asked for since ``began`` (monotonic), or waited for in vain."""
+        asked = self._upstreams.asked_since(mirror.page(project), began)
+        return asked or fetching.missed(self._times(mirror), project) >= began
 
     def gave_nothing(self, mirror: Mirror, project: str, *, began: float) -> bool:
         """Whether the mirror's upstream was asked about ``project`` since ``began`` (monotonic) and did not say.

@@ -14,7 +14,7 @@ from typing import Any
 from pluggy import HookimplMarker
 
 from deployer import __version__
-from deployer.server import assemble, audit, ordered, outbound, secretfiles
+from deployer.server import assemble, audit, fetching, ordered, outbound, secretfiles
 from deployer.server.credentials import Credentials
 from deployer.server.installed import installed
 from deployer.server.secretfiles import Private
@@ -38,6 +38,7 @@ def devpiserver_pyramid_configure(config: Any, pyramid_config: Any) -> None:
     pyramid_config.add_view(audit.names, route_name=audit.ROUTE, renderer="json", request_method="GET")
     ordered.install()
     outbound.install()
+    fetching.install()
     assemble.put_in_place(pyramid_config, about.credentials)
 
 

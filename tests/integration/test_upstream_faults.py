@@ -17,7 +17,7 @@ import pytest
 from tests.contained import Contained
 from tests.indexed_server import FILE, HTML, JSON, PATIENCE, at_once, get, make_indexes
 from tests.server_process import Server, request
-from tests.upstream import Distribution, Upstream, make_wheel
+from tests.upstream import JSON_TYPE, Distribution, Upstream, make_wheel
 
 STUCK = 60
 NAMES = ("alpha", "beta", "gamma")
@@ -56,7 +56,7 @@ def test_a_hanging_upstream_takes_neither_warm_pages_nor_other_upstreams_along(
     server = start("--request-timeout", "60")
     make_indexes(server.port, server.auth, upstream)
     warm = get(server.port, page("root/dev", "alpha"), JSON)
-    with Upstream([make_wheel("other", "1.0")]) as other:
+    with Upstream([make_wheel("other", "1.0"), make_wheel("beta", "1.0")]) as other:
         mirror = {"type": "mirror", "mirror_url": other.simple_url, "mirror_no_project_list": True}
         assert request(server.port, "PUT", "/root/other", body=mirror, headers=server.auth)[0] == 200
         assert get(server.port, page("root/dev", "alpha"), JSON).body == warm.body
@@ -68,6 +68,7 @@ def test_a_hanging_upstream_takes_neither_warm_pages_nor_other_upstreams_along(
             for _ in range(20):
                 assert get(server.port, page("root/dev", "alpha"), JSON).body == warm.body
             assert get(server.port, page("root/other", "other"), JSON).status == 200
+            assert get(server.port, page("root/other", "beta"), JSON).status == 200  # what the others hang on
             assert not all(future.done() for future in stuck)  # all of that was while they hung
             told = [future.result() for future in stuck if future.done()]
             assert all(got.status == 503 and got.headers["retry-after"] for got in told)
@@ -106,6 +107,60 @@ def test_refusals_are_not_taken_for_no_such_project(
     assert get(server.port, page("root/dev", "alpha"), JSON).body == known
     upstream.faults.status = 0
     assert get(server.port, page("root/dev", "beta"), HTML).status == 200
+
+
+NO_PAGE = {
+    "an image": (200, "image/png", b"\x89PNG"),
+    "of no kind that pip takes": (200, "application/octet-stream", b'{"files": []}'),
+    "not JSON": (200, JSON_TYPE, b"<html>down for maintenance</html>"),
+    "JSON of something else": (200, JSON_TYPE, b"[1, 2]"),
+    "an address that is none": (
+        200,
+        JSON_TYPE,
+        b'{"meta": {"api-version": "1.0"}, "files": [{"filename": "x-1.0.zip", "url": "http://[::1/x", "hashes": {}}]}',
+    ),
+    "the same as nothing": (304, JSON_TYPE, b""),
+}
+
+
+def test_what_is_no_page_is_not_taken_for_one(start: Callable[..., Server], upstream: Upstream) -> None:
+    server = start()
+    make_indexes(server.port, server.auth, upstream, mirror_cache_expiry=1)
+    known = get(server.port, page("root/dev", "alpha"), JSON).body
+    told = {}
+    for what, instead in NO_PAGE.items():
+        upstream.faults.instead = instead
+        told[what] = {get(server.port, page("root/dev", "beta"), headers).status for headers in (JSON, HTML)}
+        wait_until(lambda: not (server.private / "pages/root/dev/alpha").exists())
+        told[what].add(get(server.port, page("root/dev", "alpha"), HTML).status)  # a form of it that is not at hand
+        assert get(server.port, page("root/dev", "alpha"), JSON).body == known, what
+    assert told == {what: {502, 200} for what in NO_PAGE}
+    upstream.faults.instead = None
+    assert get(server.port, page("root/dev", "beta"), JSON).status == 200
+
+
+def test_a_page_that_names_its_charset_is_one(start: Callable[..., Server], upstream: Upstream) -> None:
+    server = start()
+    make_indexes(server.port, server.auth, upstream)
+    upstream.faults.charset = "; charset=utf-8"
+    assert b"alpha-1.0" in get(server.port, page("root/dev", "alpha"), JSON).body
+
+
+def test_a_page_that_takes_too_long_or_fails_late_is_never_told_as_absent(
+    start: Callable[..., Server], upstream: Upstream
+) -> None:
+    server = start("--request-timeout", "2")
+    make_indexes(server.port, server.auth, upstream)
+    upstream.faults.bandwidth = 40  # several times as long as there is
+    told = {"alpha": [0], "beta": [0]}
+    upstream.faults.short_body = True
+    told["beta"].append(get(server.port, page("root/dev", "beta"), JSON).status)
+    upstream.faults.short_body = False
+    for project, statuses in told.items():
+        while statuses[-1] != 200:
+            statuses.append(get(server.port, page("root/dev", project), JSON).status)
+            assert statuses[-1] in (200, 502)
+    assert told["alpha"][1] == told["beta"][1] == 502
 
 
 def test_no_such_project_is_no_fault(start: Callable[..., Server], upstream: Upstream) -> None:

@@ -140,16 +140,16 @@ def test_who_comes_while_a_job_is_under_way_joins_it() -> None:
         assert go.wait(30)
         return "done"
 
-    first, mine = flights.join("key", job)
-    second, theirs = flights.join("key", job)
-    other, _ = flights.join("other", lambda: "at once")
-    assert (mine, theirs, second) == (True, False, first)
+    first, mine = flights.join(["key", "same"], job)
+    second, theirs = flights.join(["more", "same"], job)  # one key in common is enough
+    other, separate = flights.join(["more"], lambda: "at once")
+    assert (mine, theirs, second, separate) == (True, False, first, True)
     assert other.wait(30)
     assert not first.wait(0)
     go.set()
     assert first.wait(30)
     assert first.outcome == "done"
-    third, again = flights.join("key", lambda: "anew")
+    third, again = flights.join(["key"], lambda: "anew")
     assert again
     assert third.wait(30)
     assert third.outcome == "anew"
@@ -160,7 +160,7 @@ def test_what_a_job_raises_is_raised_for_all_who_waited() -> None:
         raise LookupError("no")
 
     flights: Flights[str] = Flights("test")
-    flight, _ = flights.join("key", job)
+    flight, _ = flights.join(["key"], job)
     assert flight.wait(30)
     with pytest.raises(LookupError):
         _ = flight.outcome
