@@ -8,20 +8,19 @@ of the boot. A process of which that cannot be said is never signalled.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from deployer.engines import proc, process_log
 from deployer.engines.moments import moment
+from deployer.engines.process_record import Record, Start, read_record, write_record
 from deployer.engines.runner import Runner, spawning
 from deployer.errors import ConflictError, EngineError, EngineUnreachable
 from deployer.spec import (
@@ -32,12 +31,10 @@ from deployer.spec import (
     EngineName,
     ExecResult,
     Image,
-    Mount,
     NetworkMode,
-    Port,
     State,
 )
-from deployer.state import make_private, write_private
+from deployer.state import make_private
 
 SUPERVISE = (sys.executable, "-m", "deployer.server", "supervise", "--when-told")
 # The server gets what programs need to run and to reach the network, and nothing else that happens to be in the
@@ -48,17 +45,6 @@ _INHERITED = frozenset(
 _POLL = 0.02
 _KILLED = 5.0
 """Seconds that a killed process group has to be gone."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Record:
-    """What is known of one process; ``spec`` is what it was started from, ``mark`` what tells it from a stranger."""
-
-    env: Mapping[str, str]
-    spec: Mapping[str, Any]
-    pid: int = 0
-    mark: str = ""
-    started_at: str = ""
 
 
 class ProcessEngine:
@@ -100,21 +86,13 @@ class ProcessEngine:
     def _log(self, name: str) -> Path:
         return self._directory(name) / "server.log"
 
-    def _read(self, name: str) -> _Record | None:
-        path = self._directory(name) / "record.json"
-        try:
-            return _Record(**json.loads(path.read_bytes()))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, TypeError):
-            raise EngineError(
-                f"{path} is damaged", hint=f"if no devpi-server of yours runs any more, remove {path}"
-            ) from None
+    def _file(self, name: str) -> Path:
+        return self._directory(name) / "record.json"
 
-    def _write(self, name: str, record: _Record) -> None:
-        write_private(self._directory(name) / "record.json", json.dumps(asdict(record), indent=1) + "\n")
+    def _read(self, name: str) -> Record | None:
+        return read_record(self._file(name))
 
-    def _alive(self, record: _Record) -> bool:
+    def _alive(self, record: Record) -> bool:
         """Whether the process runs and is the one that we started: a number alone is anybody's."""
         return bool(record.mark) and proc.mark(record.pid, self._runner) == record.mark
 
@@ -122,20 +100,19 @@ class ProcessEngine:
         record = self._read(name)
         if record is None:
             return None
-        spec = record.spec
-        alive = self._alive(record)
+        spec, alive = record.spec, self._alive(record)
         return Container(
             id=f"{name}-{record.pid}",
             name=name,
             state=State.RUNNING if alive else State.STOPPED,
-            image=str(spec.get("image", "")),
-            labels=dict(spec.get("labels", {})),
+            image=spec.image,
+            labels=dict(spec.labels),
             pid=record.pid if alive else None,
             started_at=record.started_at,
-            ports=tuple(Port(**port) for port in spec.get("ports", ())),
-            mounts=tuple(Mount(**mount) for mount in spec.get("mounts", ())),
+            ports=spec.ports,
+            mounts=spec.mounts,
             network=NetworkMode.HOST,
-            command=tuple(spec.get("command", ())),
+            command=spec.command,
         )
 
     # What is done
@@ -143,20 +120,7 @@ class ProcessEngine:
     def run(self, spec: ContainerSpec) -> str:
         if self._read(spec.name) is not None:
             raise ConflictError(f"the name {spec.name!r} is taken by a process of ours", hint="deployer down")
-        record = _Record(
-            env=dict(spec.env),
-            spec={
-                "image": spec.image,
-                "labels": dict(spec.all_labels()),
-                "ports": [asdict(port) for port in spec.ports],
-                "mounts": [asdict(mount) for mount in spec.mounts],
-                "command": list(spec.command),
-                "restart": spec.restart,
-                "log_max_size": spec.log_max_size,
-                "log_max_files": spec.log_max_files,
-            },
-        )
-        return self._start(spec.name, record)
+        return self._start(spec.name, Record(env=dict(spec.env), spec=Start.of(spec)))
 
     def once(self, spec: ContainerSpec, *, timeout: timedelta) -> ExecResult:
         """On this host, with the environment that a server of ``spec`` would have."""
@@ -170,27 +134,27 @@ class ProcessEngine:
         if not self._alive(record):
             self._start(name, record)
 
-    def _require(self, name: str) -> _Record:
+    def _require(self, name: str) -> Record:
         record = self._read(name)
         if record is None:
             raise EngineError(f"there is no process named {name!r}", hint="deployer up")
         return record
 
-    def _start(self, name: str, record: _Record) -> str:
+    def _start(self, name: str, record: Record) -> str:
         """Start it, and let it go on once it is on record: if we are killed in between, it ends by itself."""
         log = self._log(name)
         make_private(log.parent)
         inherited = {key: value for key, value in os.environ.items() if key in _INHERITED}
         with spawning(self._argv(name, record), env=inherited | dict(record.env), errors_to=log) as pid:
             now = _utc(datetime.now(UTC))
-            self._write(name, replace(record, pid=pid, mark=proc.mark(pid, self._runner), started_at=now))
+            write_record(self._file(name), replace(record, pid=pid, mark=proc.mark(pid, self._runner), started_at=now))
         return f"{name}-{pid}"
 
-    def _argv(self, name: str, record: _Record) -> tuple[str, ...]:
+    def _argv(self, name: str, record: Record) -> tuple[str, ...]:
         spec = record.spec
-        log = ("--log", str(self._log(name)), "--log-max-files", str(spec["log_max_files"]))
-        size = ("--log-max-size", spec["log_max_size"]) if spec["log_max_size"] else ()
-        return (*self._command, *log, *size, "--restart", spec["restart"], "--", *spec["command"])
+        log = ("--log", str(self._log(name)), "--log-max-files", str(spec.log_max_files))
+        size = ("--log-max-size", spec.log_max_size) if spec.log_max_size else ()
+        return (*self._command, *log, *size, "--restart", spec.restart, "--", *spec.command)
 
     def stop(self, name: str, *, timeout: timedelta) -> None:
         record = self._require(name)
@@ -205,7 +169,7 @@ class ProcessEngine:
                     f"process {record.pid} of {name!r} can't be killed", hint=f"look at it: ps {record.pid}"
                 )
 
-    def _signal(self, record: _Record, send: Callable[[int, int], None], number: int) -> None:
+    def _signal(self, record: Record, send: Callable[[int, int], None], number: int) -> None:
         if self._alive(record):
             try:
                 send(record.pid, number)
@@ -214,7 +178,7 @@ class ProcessEngine:
             except PermissionError:
                 raise EngineError(f"process {record.pid} belongs to another user", hint="run as that user") from None
 
-    def _gone(self, record: _Record, seconds: float) -> bool:
+    def _gone(self, record: Record, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
         while self._alive(record):
             if time.monotonic() > deadline:

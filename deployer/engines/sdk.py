@@ -1,7 +1,4 @@
-"""Docker through its socket and the ``docker`` package, where there is no command line.
-
-The options mean what ``templates/run/run.j2`` says with words; a test compares the containers that both make.
-"""
+"""Docker through its socket and the ``docker`` package, where there is no command line."""
 
 from __future__ import annotations
 
@@ -14,6 +11,7 @@ from deployer.engines.answers import container_from, image_from
 from deployer.engines.dialects import DIALECTS
 from deployer.engines.failures import meant, unavailable
 from deployer.engines.moments import moment
+from deployer.engines.sdk_options import host_options
 from deployer.errors import DeployerError, EngineError, EngineUnreachable, ImageUnavailable
 from deployer.interrupts import shielded
 from deployer.spec import (
@@ -24,8 +22,6 @@ from deployer.spec import (
     EngineName,
     ExecResult,
     Image,
-    Mount,
-    NetworkMode,
     State,
 )
 
@@ -35,55 +31,6 @@ if TYPE_CHECKING:
 TIMEOUT = 60
 """Seconds for one answer of the engine."""
 _DIALECT = DIALECTS[EngineName.DOCKER]
-
-
-def host_options(spec: ContainerSpec) -> dict[str, Any]:
-    """The keyword arguments of ``create_host_config`` for ``spec``; docker-py's names, Docker's meaning."""
-    from docker.types import LogConfig, Ulimit
-    from docker.types import Mount as DockerMount
-
-    from deployer.render import volume
-
-    limits = spec.limits
-    log = {"max-file": str(spec.log_max_files)} | ({"max-size": spec.log_max_size} if spec.log_max_size else {})
-    options: dict[str, Any] = {
-        "mounts": [
-            DockerMount(target=mount.target, source=mount.source, type=mount.kind, read_only=mount.read_only)  # type: ignore[arg-type]
-            for mount in spec.mounts
-            if not _as_bind(mount)
-        ],
-        "binds": [volume(mount) for mount in spec.mounts if _as_bind(mount)] or None,
-        "tmpfs": dict(text.partition(":")[::2] for text in spec.tmpfs),
-        "network_mode": "host" if spec.network is NetworkMode.HOST else "default",
-        "port_bindings": {port.container_port: (port.host_ip, port.host_port) for port in spec.ports},
-        "read_only": spec.read_only,
-        "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges"],
-        "restart_policy": _restart(spec.restart),
-        "log_config": LogConfig(type=LogConfig.types.JSON, config=log),
-    }
-    if limits.memory:
-        options |= {"mem_limit": limits.memory, "memswap_limit": limits.memory}
-    if limits.pids:
-        options["pids_limit"] = limits.pids
-    if limits.cpus:
-        options["nano_cpus"] = round(limits.cpus * 1e9)
-    options["ulimits"] = [
-        Ulimit(name=name, soft=number, hard=number)
-        for name, number in (("nofile", limits.nofile), ("nproc", limits.nproc))
-        if number
-    ]
-    return options
-
-
-def _as_bind(mount: Mount) -> bool:
-    """Docker's mounts can't ask for an SELinux label; podman's answer to them takes a comma for the end of a path."""
-    return mount.relabel or (mount.kind == "bind" and "," in mount.source)
-
-
-def _restart(policy: str) -> dict[str, Any]:
-    name, _, count = policy.partition(":")
-    return {"Name": "" if name == "no" else name, "MaximumRetryCount": int(count or 0)}
 
 
 class SdkEngine:

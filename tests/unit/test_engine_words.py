@@ -13,10 +13,9 @@ from deployer.engines.dialects import DIALECTS
 from deployer.engines.failures import last_line
 from deployer.engines.moments import moment
 from deployer.engines.proc import mark, runs
-from deployer.engines.process import ProcessEngine
 from deployer.engines.runner import Completed, ProcessFailed, Runner
 from deployer.errors import EngineError, ImageUnavailable, UsageError
-from deployer.spec import EngineName, State
+from deployer.spec import EngineName
 
 
 @pytest.mark.parametrize(
@@ -98,13 +97,3 @@ def test_a_process_that_is_gone_has_no_mark() -> None:
     done = Runner().run(("sh", "-c", "echo $$"))
     assert mark(int(done.stdout), Runner()) == ""
     assert mark(1, Runner()) not in ("", mark(1, Runner()) + "x")
-
-
-def test_a_record_of_a_process_that_had_ended_at_once_is_of_nobody(tmp_path: Path) -> None:
-    record = tmp_path / "devpi" / "process" / "record.json"
-    record.parent.mkdir(parents=True)
-    done = Runner().run(("sh", "-c", "echo $$"))
-    record.write_text(f'{{"env": {{}}, "spec": {{}}, "pid": {done.stdout.strip()}, "mark": ""}}')
-    found = ProcessEngine(tmp_path).inspect("devpi")
-    assert found is not None
-    assert (found.state, found.pid) == (State.STOPPED, None)

@@ -1,0 +1,75 @@
+"""What is on record of one supervised process: what it was started from, and what tells it from a stranger."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from deployer.errors import EngineError
+from deployer.spec import ContainerSpec, Mount, Port
+from deployer.state import write_private
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What of a spec matters to a process, in the spec's own words."""
+
+    image: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    ports: tuple[Port, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    command: tuple[str, ...] = ()
+    restart: str = "unless-stopped"
+    log_max_size: str = "10m"
+    log_max_files: int = 3
+
+    @classmethod
+    def of(cls, spec: ContainerSpec) -> Start:
+        kept = {one.name: getattr(spec, one.name) for one in fields(cls)}
+        return cls(**(kept | {"labels": dict(spec.all_labels())}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """``mark``: what no other process has (``proc.mark``); ``started_at``: RFC 3339."""
+
+    env: Mapping[str, str]
+    spec: Start
+    pid: int = 0
+    mark: str = ""
+    started_at: str = ""
+
+
+def read_record(path: Path) -> Record | None:
+    """The record in the file ``path``; ``None`` when there is none. Raises EngineError when it is damaged."""
+    try:
+        return _parse(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise EngineError(
+            f"{path} is damaged", hint=f"if no devpi-server of yours runs any more, remove {path}"
+        ) from None
+
+
+def _parse(text: bytes) -> Record:
+    raw = json.loads(text)
+    spec = raw["spec"]
+    kept = {
+        **spec,
+        "labels": dict(spec.get("labels", {})),
+        "ports": tuple(Port(**port) for port in spec.get("ports", ())),
+        "mounts": tuple(Mount(**mount) for mount in spec.get("mounts", ())),
+        "command": tuple(spec.get("command", ())),
+    }
+    record = Record(**(raw | {"env": dict(raw["env"]), "spec": Start(**kept)}))
+    if not (type(record.pid) is int and isinstance(record.mark, str) and isinstance(record.started_at, str)):
+        raise ValueError("a number or a text is something else")
+    return record
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Keep ``record``, for this user's eyes only. Raises ConflictError."""
+    write_private(path, json.dumps(asdict(record), indent=1) + "\n")
