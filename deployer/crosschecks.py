@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 
+from deployer.forms import INDEX_NAME
 from deployer.problems import Problem, Source, did_you_mean, either, shown
-from deployer.profile import INDEX_NAME, Profile
+from deployer.profile import Profile
 from deployer.strictyaml import KeyPath, dotted
 
 SourceOf = Callable[[KeyPath], Source | None]

@@ -8,94 +8,35 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv4Address, IPv6Address
-from typing import Annotated, Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    field_validator,
-    model_validator,
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from deployer.forms import (
+    MAX_SECONDS,
+    Address,
+    Digest,
+    EnvName,
+    Ids,
+    ImageRef,
+    IndexName,
+    InsidePath,
+    Memory,
+    Origin,
+    ProjectPattern,
+    RestartPolicy,
+    SecretRef,
+    SignalName,
+    Size,
+    Text,
+    Url,
+    UserName,
+    Whole,
 )
-
-# No control characters anywhere: they have no use in these values and are the stuff of injections.
-_PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
-# distribution/reference's grammar, loosened in its order, never starting with a dash.
-_IMAGE_REF = r"^$|^[a-zA-Z0-9][a-zA-Z0-9._/:@-]{0,254}$"
-# devpi allows more; what is refused here would need quoting in an address.
-_USER_NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$"
-INDEX_NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*/[a-zA-Z0-9][a-zA-Z0-9_.-]*$"
-_ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
-_SIZE = r"^$|^[1-9][0-9]*[bkmg]?$"
-_MEMORY = r"^auto$|" + _SIZE
-_URL = r"^$|^https?://[^\x00-\x20\x7f]+$"
-_DIGEST = r"^$|^sha256:[0-9a-f]{64}$"
-# A comma would end the path in an engine's mount option.
-_INSIDE_PATH = r"^/[^\x00-\x1f\x7f,]*$"
-_IDS = r"^$|^[0-9]+:[0-9]+$"
-_ADDRESS = r"^$|^[0-9]{1,3}(\.[0-9]{1,3}){3}:[1-9][0-9]{0,4}$"
-_ORIGIN = r"^https?://(\[[0-9a-fA-F:]+\]|[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?)(:[1-9][0-9]{0,4})?$"
-_SIGNAL = r"^SIG[A-Z0-9]+$"
-# A reference to a secret, never the secret. "command:" is split as a shell would, and no shell runs it.
-_REFERENCE = (
-    r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[/~][^\x00-\x1f\x7f]*|command:[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*"
-    r"|keyring:[^/\x00-\x1f\x7f]+/[^\x00-\x1f\x7f]+)$"
-)
-# PEP 503's names in any spelling, with * for any text.
-_PROJECT_PATTERN = r"^[A-Za-z0-9*]([A-Za-z0-9._*-]*[A-Za-z0-9*])?$"
-_RESTART = r"^(no|always|unless-stopped|on-failure(:[0-9]+)?)$"
-
-FORMS: dict[str, str] = {
-    _PRINTABLE: "a text without control characters",
-    _IMAGE_REF: "an image: letters, digits and . _ / : @ -, starting with a letter or digit",
-    _USER_NAME: "a name: letters, digits and . _ -, starting with a letter or digit",
-    INDEX_NAME: "user/name: letters, digits and . _ -",
-    _ENV_NAME: "a variable's name: letters, digits and _",
-    _SIZE: "a whole number with a unit b, k, m or g, like 256m",
-    _MEMORY: "auto, or a whole number with a unit b, k, m or g, like 512m",
-    _URL: "an address that starts with http:// or https:// and has no spaces",
-    _DIGEST: "sha256: and 64 hexadecimal digits",
-    _INSIDE_PATH: "an absolute path without a comma",
-    _IDS: "uid:gid as numbers, like 1000:1000",
-    _ADDRESS: "an IPv4 address and a port, like 127.0.0.1:9141",
-    _ORIGIN: "http:// or https:// and a host, with a port or without, and no path",
-    _SIGNAL: "a signal's name, like SIGTERM",
-    _REFERENCE: "a reference to a secret: env:NAME, file:PATH, command:WORDS or keyring:SERVICE/USER",
-    _PROJECT_PATTERN: "a project's name, in which * stands for any text, like acme-*",
-    _RESTART: "no, always, unless-stopped, on-failure or on-failure:5",
-}
-"""What each pattern asks for, in words: the loader's messages are made of them."""
-
-Text = Annotated[str, StringConstraints(pattern=_PRINTABLE, max_length=4096)]
-ImageRef = Annotated[str, StringConstraints(pattern=_IMAGE_REF)]
-UserName = Annotated[str, StringConstraints(pattern=_USER_NAME, max_length=64)]
-IndexName = Annotated[str, StringConstraints(pattern=INDEX_NAME, max_length=129)]
-EnvName = Annotated[str, StringConstraints(pattern=_ENV_NAME)]
-Size = Annotated[str, StringConstraints(pattern=_SIZE, max_length=20)]
-Memory = Annotated[str, StringConstraints(pattern=_MEMORY, max_length=20)]
-Url = Annotated[str, StringConstraints(pattern=_URL, max_length=2048)]
-SecretRef = Annotated[str, StringConstraints(pattern=_REFERENCE, max_length=4096)]
-ProjectPattern = Annotated[str, StringConstraints(pattern=_PROJECT_PATTERN, max_length=200)]
-Origin = Annotated[str, StringConstraints(pattern=_ORIGIN, max_length=300)]
-Digest = Annotated[str, StringConstraints(pattern=_DIGEST)]
-
-
-def _decimal(value: Any) -> Any:
-    """Digits only: pydantic alone would take ``1_000`` and ``' 7 '`` too, which YAML 1.2 has no numbers for."""
-    if isinstance(value, str) and not re.fullmatch(r"-?[0-9]+", value):
-        raise ValueError("expected a whole number")
-    return value
-
-
-Whole = Annotated[int, BeforeValidator(_decimal)]
-
-MAX_SECONDS = 2**31 - 1
 
 
 class Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=False)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Network(Model):
@@ -119,12 +60,12 @@ class Image(Model):
     ref: ImageRef = ""
     base: ImageRef = ""
     digest: Digest = ""
-    data_path: Annotated[str, StringConstraints(pattern=_INSIDE_PATH, max_length=4096)] = "/data"
+    data_path: InsidePath = "/data"
     port: Whole = Field(3141, ge=1, le=65535)
     command: tuple[Text, ...] = ()
     env: dict[EnvName, Text] = {}
-    user: Annotated[str, StringConstraints(pattern=_IDS)] = ""
-    stop_signal: Annotated[str, StringConstraints(pattern=_SIGNAL)] = "SIGINT"
+    user: Ids = ""
+    stop_signal: SignalName = "SIGINT"
     read_only: bool = True
 
 
@@ -136,13 +77,13 @@ class Server(Model):
     mirror_cache_expiry: Whole = Field(1800, ge=0, le=MAX_SECONDS)
     threads: Whole = Field(50, ge=1, le=1000)
     front: Literal["auto", "nginx", "python"] = "auto"
-    metrics: Annotated[str, StringConstraints(pattern=_ADDRESS)] = ""
+    metrics: Address = ""
     push_to: tuple[Origin, ...] = ()
     memory: Memory = "auto"
     cpus: float = Field(0.0, ge=0, le=4096, allow_inf_nan=False)
     pids: Whole = Field(256, ge=0, le=4_194_304)  # the kernel's own limit of a pid
     nofile: Whole = Field(4096, ge=0, le=1_048_576)  # fs.nr_open
-    restart: Annotated[str, StringConstraints(pattern=_RESTART)] = "unless-stopped"
+    restart: RestartPolicy = "unless-stopped"
     stop_timeout: Whole = Field(10, ge=1, le=600)
     ready_timeout: Whole = Field(60, ge=1, le=3600)
     log_max_size: Size = "10m"
@@ -251,6 +192,17 @@ def _default_indexes() -> dict[str, Index]:
     }
 
 
+DATA_CHOICES: dict[str, str] = {
+    "cache": "/var/cache/devpi",
+    "lib": "/var/lib/devpi",
+    "opt": "/opt/devpi",
+    "home": "~/.cache/devpi",
+    "temp": "/tmp/devpi-{uid}",  # noqa: S108 - 0700, and refused when it is another's
+}
+"""The seats of a data directory that the Filesystem Hierarchy Standard and XDG suggest, by their short names.
+``temp`` is for a deployment that is thrown away: ``down`` deletes it."""
+
+
 class Profile(Model):
     """A whole profile, after ``extends:`` and all overrides were merged."""
 
@@ -278,14 +230,3 @@ class Profile(Model):
                 return value
             raise ValueError("a volume's name is letters, digits and _ . -, starting with a letter or digit")
         raise ValueError(f"expected {', '.join(DATA_CHOICES)}, a path that starts with / or ~/, or volume:NAME")
-
-
-DATA_CHOICES: dict[str, str] = {
-    "cache": "/var/cache/devpi",
-    "lib": "/var/lib/devpi",
-    "opt": "/opt/devpi",
-    "home": "~/.cache/devpi",
-    "temp": "/tmp/devpi-{uid}",  # noqa: S108 - 0700, and refused when it is another's
-}
-"""The seats of a data directory that the Filesystem Hierarchy Standard and XDG suggest, by their short names.
-``temp`` is for a deployment that is thrown away: ``down`` deletes it."""

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from deployer.crosschecks import SourceOf, crosschecks
+from deployer.forms import FORMS
 from deployer.problems import MAX_TOLD, Problem, did_you_mean, either, shown
-from deployer.profile import FORMS, Index, Profile, User
+from deployer.profile import Index, Profile, User
 from deployer.strictyaml import KeyPath, dotted
 
 if TYPE_CHECKING:

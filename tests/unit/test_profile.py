@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
 
-from deployer.profile import DATA_CHOICES, FORMS, Clients, Credentials, Image, Index, Network, Profile, Server, User
+from deployer.forms import FORMS
+from deployer.profile import DATA_CHOICES, Clients, Credentials, Image, Index, Network, Profile, Server, User
 
 MODELS: tuple[type[BaseModel], ...] = (Profile, Network, Image, Server, User, Index, Clients)
 
