@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import BeforeValidator, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, StringConstraints
+
+from deployer.addresses import split
 
 # No control characters anywhere: they have no use in these values and are the stuff of injections.
 _PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
@@ -62,16 +64,25 @@ IndexName = Annotated[str, StringConstraints(pattern=INDEX_NAME, max_length=129)
 EnvName = Annotated[str, StringConstraints(pattern=_ENV_NAME)]
 Size = Annotated[str, StringConstraints(pattern=_SIZE, max_length=20)]
 Memory = Annotated[str, StringConstraints(pattern=_MEMORY, max_length=20)]
-Url = Annotated[str, StringConstraints(pattern=_URL, max_length=2048)]
 SecretRef = Annotated[str, StringConstraints(pattern=_REFERENCE, max_length=4096)]
 ProjectPattern = Annotated[str, StringConstraints(pattern=_PROJECT_PATTERN, max_length=200)]
-Origin = Annotated[str, StringConstraints(pattern=_ORIGIN, max_length=300)]
 Digest = Annotated[str, StringConstraints(pattern=_DIGEST)]
 InsidePath = Annotated[str, StringConstraints(pattern=_INSIDE_PATH, max_length=4096)]
 Ids = Annotated[str, StringConstraints(pattern=_IDS)]
 Address = Annotated[str, StringConstraints(pattern=_ADDRESS)]
 SignalName = Annotated[str, StringConstraints(pattern=_SIGNAL)]
 RestartPolicy = Annotated[str, StringConstraints(pattern=_RESTART)]
+
+
+def _address(value: str) -> str:
+    """What a pattern can't tell of an address: whether its host and its port can be. None at all may be allowed."""
+    if value and split(value) is None:
+        raise ValueError("expected an address with a host, and with a port below 65536 if it has one")
+    return value
+
+
+Url = Annotated[str, StringConstraints(pattern=_URL, max_length=2048), AfterValidator(_address)]
+Origin = Annotated[str, StringConstraints(pattern=_ORIGIN, max_length=300), AfterValidator(_address)]
 
 
 def _decimal(value: object) -> object:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from deployer.errors import ImageUnavailable, Refused
 from deployer.resources import templates_dir
@@ -47,7 +46,7 @@ class PipSettings:
     @property
     def secret(self) -> bool:
         """Whether the address of the index or of the proxy holds credentials."""
-        return any("@" in urlsplit(url).netloc for url in (self.index_url, self.proxy))
+        return any(mask_url(url) != url for url in (self.index_url, self.proxy))
 
 
 @cache

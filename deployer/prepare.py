@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deployer import __version__, reach, routes
+from deployer.addresses import is_loopback, split
 from deployer.background import meanwhile
 from deployer.engines import Detection, detect, open_engine
 from deployer.engines.base import Engine
@@ -156,16 +157,8 @@ def _port_of(container: Container | None) -> int | None:
 
 def is_ours(url: str) -> bool:
     """Whether an index address is a devpi on this host: never an upstream for another one, least for itself."""
-    from ipaddress import ip_address
-    from urllib.parse import urlsplit
-
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    try:
-        loopback = ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost"
-    return loopback and "/+simple" in parts.path
+    parts = split(url)
+    return parts is not None and "/+simple" in parts.path and is_loopback(url)
 
 
 def gather(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from deployer.addresses import is_loopback
 from deployer.diagnosis import Check, failure, ok, size, warning
 from deployer.diagnosis.view import ENGINE_FILE, View, host_of, stuck
 from deployer.facts import Reach
@@ -118,7 +119,7 @@ def proxy(view: View) -> Check:
     if not told:
         return ok("proxy", "no proxy variables")
     if view.pass_proxy:
-        if view.matters and view.lost and any(_is_loopback(url) for url in view.proxies.values()):
+        if view.matters and view.lost and any(is_loopback(url) for url in view.proxies.values()):
             text = f"{told}: a proxy on loopback, where no bridged container reaches it"
             return failure("proxy", text, cure=HOST_NETWORK)
         return ok("proxy", f"passed on: {told}")
@@ -129,11 +130,6 @@ def proxy(view: View) -> Check:
             cure="deployer up --set network.proxy=true",
         )
     return ok("proxy", f"not passed on to the server (network.proxy): {told}")
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    return host == "localhost" or host.startswith("127.") or host == "::1"
 
 
 def certificates(view: View) -> Check:

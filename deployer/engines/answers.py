@@ -57,12 +57,18 @@ def _ports(raw: dict[str, Any]) -> tuple[Port, ...]:
     return tuple(
         Port(
             host_ip=str(binding.get("HostIp") or "0.0.0.0"),  # noqa: S104 - what an engine means by nothing
-            host_port=int(binding.get("HostPort") or 0),
-            container_port=int(str(key).partition("/")[0]),
+            host_port=_number(binding.get("HostPort")),
+            container_port=_number(key),
         )
         for key, bindings in sorted(bound.items())
         for binding in bindings or ()
     )
+
+
+def _number(text: object) -> int:
+    """The first port of ``3141``, ``53/udp`` or ``8000-8010``; 0 where the engine is to choose one."""
+    first = str(text or "").partition("/")[0].partition("-")[0]
+    return int(first) if first.isdecimal() else 0
 
 
 def _mount(raw: dict[str, Any]) -> Mount:

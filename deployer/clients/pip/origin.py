@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from deployer.addresses import split
 from deployer.clients.pip.config import Entry, PipConfig, resolve
 
 
@@ -22,7 +23,7 @@ def upstream(config: PipConfig, *, ours: Callable[[str], bool]) -> Entry | None:
                 found.append(entry)
             else:
                 found.extend(e for e in layer.former if (e.section, e.name) == (entry.section, entry.name))
-    usable = [e for e in found if e.value.startswith(("https://", "http://")) and not ours(e.value)]
+    usable = [e for e in found if split(e.value) and not ours(e.value)]
     return resolve(usable, "index-url", "install")
 
 

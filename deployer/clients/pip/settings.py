@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from urllib.parse import urlsplit
+
+from deployer.addresses import is_loopback
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +33,7 @@ def _host_to_trust(url: str) -> str:
     a trusted host it also forgives a wrong certificate, so there must not be one without need.
     """
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    try:
-        safe = ip_address(host).is_loopback
-    except ValueError:
-        safe = host == "localhost"
-    return "" if parts.scheme != "http" or safe else parts.netloc.rpartition("@")[2]
+    return "" if parts.scheme != "http" or is_loopback(url) else parts.netloc.rpartition("@")[2]
 
 
 def environment(settings: PipSettings) -> dict[str, str]:

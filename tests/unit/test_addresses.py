@@ -1,0 +1,91 @@
+"""Addresses that people write, and configurations hold, some of which are none."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deployer.addresses import is_loopback, split
+from deployer.engines.answers import container_from
+from deployer.engines.dialects import DIALECTS
+from deployer.errors import ProfileError
+from deployer.loader import load
+from deployer.loader.overrides import Override
+from deployer.prepare import is_ours
+from deployer.spec import EngineName
+from tests.pip_host import CORP, Host
+
+NONE = [
+    "http://[oops",
+    "http://[::1",
+    "http://h:99999/",
+    "http://h:x/",
+    "http://h:0/",
+    "http://",
+    "http:///x",
+    "ftp://h/",
+    "h",
+]
+
+
+@pytest.mark.parametrize("url", NONE)
+def test_what_is_none_is_told_in_a_profile(url: str) -> None:
+    assert split(url) is None
+    for key in ("indexes.root/pypi.url", "network.outside_url"):
+        with pytest.raises(ProfileError, match="expected an address") as caught:
+            load(overrides=[Override(key, url, "--upstream")])
+        assert caught.value.message.startswith(f"--upstream: {key}: ")
+
+
+@pytest.mark.parametrize("origin", ["http://h:99999", "https://[:::1]"])
+def test_what_no_origin_can_be_is_told(origin: str) -> None:
+    with pytest.raises(ProfileError, match="expected an address"):
+        load(overrides=[Override("server.push_to", [origin], "--set")])
+
+
+@pytest.mark.parametrize("url", ["http://h", "https://[::1]:3141/x/", "http://u:p@h.example.com:65535/"])
+def test_what_is_one(url: str) -> None:
+    assert split(url) is not None
+    load(overrides=[Override("network.outside_url", url, "--set")])
+
+
+@pytest.mark.parametrize("url", NONE)
+def test_a_host_whose_pip_was_told_such_a_thing_still_has_an_upstream(host: Host, url: str) -> None:
+    host.write("global", f"[global]\nindex-url = {CORP}\nproxy = {url}\nfind-links = {url}\n")
+    host.write("user", f"[global]\nindex-url = {url}\n")
+    from deployer.clients import pip
+
+    found = pip.upstream(host.read(), ours=is_ours)
+    assert found is not None and found.value == CORP
+
+
+@pytest.mark.parametrize(
+    ("url", "here"),
+    [
+        ("http://127.0.0.1:3141/root/dev/+simple/", True),
+        ("https://[::1]/root/dev/+simple/", True),
+        ("socks5://127.9.9.9:1080", True),
+        ("http://LOCALHOST/", True),
+        ("http://127.example.com/", False),
+        ("http://packages.example.com/", False),
+        ("http://[oops", False),
+        ("", False),
+    ],
+)
+def test_what_is_of_this_host(url: str, here: bool) -> None:
+    assert is_loopback(url) is here
+    assert is_ours(url) == (here and "/+simple" in url)
+
+
+@given(st.text(max_size=30) | st.text(max_size=20).map("http://".__add__))
+def test_any_text_is_an_address_or_none(url: str) -> None:
+    split(url)
+    is_loopback(url)
+
+
+def test_ports_of_a_container_that_somebody_else_made() -> None:
+    bound = {"80/tcp": [{"HostIp": "", "HostPort": "8000-8010"}], "53/udp": None, "81/tcp": [{"HostPort": ""}]}
+    raw = {"Id": "1", "Name": "/devpi", "State": {"Status": "running"}, "HostConfig": {"PortBindings": bound}}
+    found = container_from(raw, DIALECTS[EngineName.DOCKER])
+    assert [(port.host_port, port.container_port) for port in found.ports] == [(8000, 80), (0, 81)]
