@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,19 @@ from deployer.secrets import mask
 
 SCHEMA = 1
 WIDTH = 10
+
+
+_OBEYED = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # colours, moves of the cursor
+    r"|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"  # the window's title, the clipboard
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)
+
+
+def tame(text: str) -> str:
+    """``text`` without what a terminal obeys instead of showing it (ECMA-48): others write log lines, and titles of
+    indexes."""
+    return _OBEYED.sub("", text)
 
 
 def silence(stream: TextIO) -> None:
@@ -96,10 +110,10 @@ class UI:
         return self.terminal and not os.environ.get("NO_COLOR")
 
     def _paint(self, text: str, code: str) -> str:
-        return f"\x1b[{code}m{text}\x1b[0m" if self.color else text
+        return f"\x1b[{code}m{text}\x1b[0m" if code and self.color else text
 
-    def _say(self, line: str) -> None:
-        self._write(self.err, mask(line))
+    def _say(self, title: str, text: str, *, code: str = "") -> None:
+        self._write(self.err, self._paint(title.ljust(WIDTH), code) + mask(tame(text)))
 
     @staticmethod
     def _write(stream: TextIO, text: str) -> None:
@@ -111,19 +125,19 @@ class UI:
     def step(self, title: str, text: str) -> None:
         """One finished step: what it was about, and how it went."""
         if not self.silent:
-            self._say(f"{self._paint(title.ljust(WIDTH), '1')}{self.address(text)}")
+            self._say(title, self.address(text), code="1")
 
     def note(self, text: str) -> None:
         """A line that continues the step above it."""
         if not self.silent:
-            self._say(" " * WIDTH + self.address(text))
+            self._say("", self.address(text))
 
     def warn(self, text: str) -> None:
         """Something that the user should know, though the command goes on."""
         text = self.address(text)
         self.warned.append(mask(text))
         if not self.silent:
-            self._say(f"{self._paint('warning'.ljust(WIDTH), '33')}{text}")
+            self._say("warning", text, code="33")
 
     @contextmanager
     def working(self, title: str, text: str) -> Iterator[Callable[[str], None]]:
@@ -143,7 +157,7 @@ class UI:
 
         def line(detail: str) -> str:
             room = max(20, console.width - WIDTH - len(text) - 16)
-            tail = f"  {escape(mask(detail).strip()[:room])}" if detail else ""
+            tail = f"  {escape(mask(tame(detail)).strip()[:room])}" if detail else ""
             head, rest = f"{title.ljust(WIDTH - 2)}", f"{escape(text)} {time.monotonic() - started:.0f} s"
             return f"[bold]{head}[/] {rest}[dim]{tail}[/]" if self.color else f"{head} {rest}{tail}"
 
@@ -158,7 +172,7 @@ class UI:
             nonlocal told
             if not told:
                 told = True
-                self._say(f"{title.ljust(WIDTH)}{text} …")
+                self._say(title, f"{text} …")
 
         return announce
 
@@ -170,7 +184,8 @@ class UI:
             self._envelope(command, result.error, data=dict(result.data))
             return
         if result.text:
-            self._print(result.text.rstrip("\n"))
+            text = result.text.rstrip("\n")
+            self._print(tame(text) if self.out.isatty() else text)
         if result.error:
             self._tell(result.error)
 
@@ -185,14 +200,14 @@ class UI:
         """Print where a failure came from, secrets blanked."""
         from traceback import format_exception
 
-        self._say("".join(format_exception(error)).rstrip("\n"))
+        self._write(self.err, mask(tame("".join(format_exception(error)).rstrip("\n"))))
 
     def _tell(self, error: DeployerError) -> None:
-        self._say(f"{self._paint('error'.ljust(WIDTH), '1;31')}{error.message}")
+        self._say("error", error.message, code="1;31")
         for detail in error.details:
-            self._say(" " * WIDTH + detail)
+            self._say("", detail)
         if error.hint:
-            self._say(f"{self._paint('hint'.ljust(WIDTH), '36')}{self.address(error.hint)}")
+            self._say("hint", self.address(error.hint), code="36")
 
     def _envelope(self, command: str, error: DeployerError | None, *, data: Mapping[str, Any]) -> None:
         envelope: dict[str, Any] = {
