@@ -84,20 +84,26 @@ def _cause(details: ErrorDetails, path: KeyPath) -> tuple[str, str]:
     )
 
 
+_EXPECTED = {
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_parsing", "float_type", "finite_number"), "a number"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "true or false"),
+    **dict.fromkeys(("tuple_type", "list_type"), "a list"),
+    "string_type": "a text",
+}
+"""What was expected, by pydantic's name of what was found instead."""
+
+
 def _wanted(details: ErrorDetails, context: Mapping[str, Any], *, secret: bool) -> str:
-    given = details.get("input")
+    given, kind = details.get("input"), details["type"]
     instead = "" if secret else f", not {shown(given)}"
-    match details["type"]:
+    if kind in _EXPECTED:
+        return f"expected {_EXPECTED[kind]}{instead}"
+    match kind:
         case "literal_error":
             return f"expected {either(_allowed(context))}{instead}"
-        case "int_parsing" | "int_type" | "int_from_float":
-            return f"expected a whole number{instead}"
         case "int_parsing_size":
             return "is far too large"
-        case "float_parsing" | "float_type" | "finite_number":
-            return f"expected a number{instead}"
-        case "bool_parsing" | "bool_type":
-            return f"expected true or false{instead}"
         case "greater_than_equal":
             return f"must be at least {context['ge']:g}{instead}"
         case "less_than_equal":
@@ -108,21 +114,13 @@ def _wanted(details: ErrorDetails, context: Mapping[str, Any], *, secret: bool) 
             return f"expected {FORMS[context['pattern']]}{'' if paste else instead}"
         case "string_too_long":
             return f"longer than {context['max_length']} characters"
-        case "string_type":
-            return f"expected a text{instead}"
-        case "tuple_type" | "list_type":
-            return f"expected a list{instead}"
         case "model_type" | "dict_type" | "model_attributes_type":
             return _BELOW
-        case kind if kind.startswith("ip_"):
+        case _ if kind.startswith("ip_"):
             return f"expected an IP address{instead}"
-        case "value_error" if isinstance(given, str):
-            return f"{context['error']}{instead}"
         case "value_error":
-            return str(context["error"])
-        case _:
-            message = details["msg"]
-            return message[:1].lower() + message[1:]
+            return f"{context['error']}{instead if isinstance(given, str) else ''}"
+    return details["msg"][:1].lower() + details["msg"][1:]
 
 
 def _cure(given: object, context: Mapping[str, Any], kind: str, key: str) -> str:

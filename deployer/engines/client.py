@@ -51,7 +51,7 @@ class Client:
         """The error that a failed call means."""
         text = done.stderr.strip() or done.stdout.strip()
         cause = last_line(text)
-        if known := meant(text, cause, self._dialect):
+        if known := meant(text, cause, dialect=self._dialect):
             return known
         if self._dialect.down.search(text):
             return EngineUnreachable(
@@ -96,4 +96,5 @@ class Client:
                     last.append(line)
                     on_line(line)
         except ProcessFailed:
-            raise unavailable(failed, last_line("\n".join(last)), self._dialect, lines=tuple(last)) from None
+            cause = last_line("\n".join(last))
+            raise unavailable(failed, cause, dialect=self._dialect, lines=tuple(last)) from None

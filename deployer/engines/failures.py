@@ -12,7 +12,7 @@ _LOGGED = re.compile(r'^time=\S+ level=\w+ msg=("(?:[^"\\]|\\.)*")')
 """How nerdctl and podman write to a log what is meant for a person; the message is quoted nearly as JSON is."""
 
 
-def meant(text: str, cause: str, dialect: Dialect) -> EngineError | ConflictError | None:
+def meant(text: str, cause: str, *, dialect: Dialect) -> EngineError | ConflictError | None:
     """The error that ``text`` means, with ``cause`` as its line; ``None`` when the dialect does not know the words."""
     told = f"{dialect.name}: {cause}"
     for said, cure in dialect.cures:
@@ -32,7 +32,7 @@ def meant(text: str, cause: str, dialect: Dialect) -> EngineError | ConflictErro
     return None
 
 
-def unavailable(failed: str, cause: str, dialect: Dialect, *, lines: tuple[str, ...]) -> ImageUnavailable:
+def unavailable(failed: str, cause: str, *, dialect: Dialect, lines: tuple[str, ...]) -> ImageUnavailable:
     """The error of a build, or a pull, that ended after ``lines``."""
     text = "\n".join(lines)
     for said, cure in dialect.cures:

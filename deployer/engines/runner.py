@@ -62,9 +62,7 @@ class Runner:
                 )
         except subprocess.TimeoutExpired:
             raise EngineUnreachable(
-                f"{argv[0]} {argv[1] if len(argv) > 1 else ''} did not answer within {timeout:.0f} s".replace(
-                    "  ", " "
-                ),
+                f"{' '.join(argv[:2])} did not answer within {timeout:.0f} s",
                 hint=f"restart the engine behind {argv[0]}, or choose another with --engine process",
             ) from None
         except OSError as error:

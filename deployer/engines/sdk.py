@@ -75,7 +75,7 @@ class SdkEngine:
     def _error(self, doing: str, error: Exception, else_raise: Callable[[str], DeployerError] | None) -> DeployerError:
         text = str(getattr(error, "explanation", None) or error)
         cause = text.strip().splitlines()[0] if text.strip() else type(error).__name__
-        if known := meant(text, cause, _DIALECT):
+        if known := meant(text, cause, dialect=_DIALECT):
             return known
         if getattr(error, "response", None) is None:
             return EngineUnreachable(
@@ -239,7 +239,7 @@ class SdkEngine:
 
         def unbuilt(cause: str) -> DeployerError:
             failed = f"the image {request.tag} can't be built"
-            return unavailable(failed, cause, _DIALECT, lines=tuple(last) or (cause,))
+            return unavailable(failed, cause, dialect=_DIALECT, lines=tuple(last) or (cause,))
 
         with self._told("build", else_raise=unbuilt):
             for event in self._client.api.build(

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from deployer.spec import ContainerSpec, Mount, NetworkMode
+from deployer.spec import ContainerSpec, Limits, Mount, NetworkMode
 
 
 def host_options(spec: ContainerSpec) -> dict[str, Any]:
     """The keyword arguments of ``create_host_config`` for ``spec``; docker-py's names, Docker's meaning."""
-    from docker.types import LogConfig, Ulimit
+    from docker.types import LogConfig
     from docker.types import Mount as DockerMount
 
     from deployer.render import volume
 
-    limits = spec.limits
     log = {"max-file": str(spec.log_max_files)} | ({"max-size": spec.log_max_size} if spec.log_max_size else {})
     options: dict[str, Any] = {
         "mounts": [
@@ -35,17 +34,22 @@ def host_options(spec: ContainerSpec) -> dict[str, Any]:
         "restart_policy": _restart(spec.restart),
         "log_config": LogConfig(type=LogConfig.types.JSON, config=log),
     }
+    return options | _limits(spec.limits)
+
+
+def _limits(limits: Limits) -> dict[str, Any]:
+    from docker.types import Ulimit
+
+    ulimits = (("nofile", limits.nofile), ("nproc", limits.nproc))
+    options: dict[str, Any] = {
+        "ulimits": [Ulimit(name=name, soft=number, hard=number) for name, number in ulimits if number]
+    }
     if limits.memory:
         options |= {"mem_limit": limits.memory, "memswap_limit": limits.memory}
     if limits.pids:
         options["pids_limit"] = limits.pids
     if limits.cpus:
         options["nano_cpus"] = round(limits.cpus * 1e9)
-    options["ulimits"] = [
-        Ulimit(name=name, soft=number, hard=number)
-        for name, number in (("nofile", limits.nofile), ("nproc", limits.nproc))
-        if number
-    ]
     return options
 
 
