@@ -46,7 +46,7 @@ def run(options: Options, ui: UI) -> Result:
     if options.format not in FORMATS:
         raise UsageError(f"--format is one of {', '.join(FORMATS)}")
     loaded = load(options.profile, overrides=overrides(options))
-    info = _engine(loaded.profile.engine)
+    info = _engine(loaded.profile.engine, options.name)
     facts = gather(loaded.profile, info, None, name=options.name, any_port=True)
     made = plan(loaded.profile, facts, name=options.name, profile_name=loaded.name)
     argv = run_argv(made.spec, info.name)
@@ -82,11 +82,13 @@ def _text(
             return run_script(spec, engine, directories=directories, header=header)
 
 
-def _engine(wanted: str) -> EngineInfo:
-    """A named engine is taken at its word; ``auto`` is the first that answers."""
+def _engine(wanted: str, name: str) -> EngineInfo:
+    """A named engine is taken at its word; ``auto`` is where the deployment was seen last, else the first to answer."""
     from deployer.engines import detect
     from deployer.spec import EngineInfo, EngineName
+    from deployer.state import read_applied
 
     if wanted == "auto":
-        return detect(wanted).info
+        last = read_applied(name)
+        return detect(last.engine if last is not None and last.engine in set(EngineName) else wanted).info
     return EngineInfo(name=EngineName(wanted), version="", rootless=os.getuid() != 0 and wanted == "podman")
