@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +82,25 @@ def test_what_somebody_changed_by_hand_is_still_told(cli: Cli) -> None:
     assert cli.run("index", "modify", "root/dev", "title=by hand").code == 0
     done = cli.run("status", "--check", "--json")
     assert (done.code, done.data["drift"]) == (10, ["indexes"])
+
+
+def test_a_plan_is_that_of_the_up_that_it_names(cli: Cli) -> None:
+    assert cli.up("--set", "server.threads=20", "--no-pip").code == 0
+    less = cli.run("plan", *cli.up_words()[1:], "--json")
+    assert (less.code, "server" in json.loads(less.out)["data"]["changes"]) == (10, True)
+    (told,) = (warning for warning in json.loads(less.out)["warnings"] if "the last `up`" in warning)
+    assert "also given server.threads; " in told
+    again = shlex.split(told.partition("to keep that: ")[2])
+    assert again[:4] == ["deployer", "up", "--name", cli.name]
+    assert "server.threads=20" in again
+    same = cli.run("plan", *again[2:], "--set", "clients.configure=[]", "--json")
+    assert (same.code, same.data["changes"]) == (0, [])
+
+    other = cli.run("plan", *again[2:], "--set", "server.request_timeout=99", "--json")
+    hint = shlex.split(other.envelope["error"]["hint"])
+    assert hint[:2] == ["deployer", "up"]
+    assert cli.run(*hint[1:], "--no-pip", "--json").data["changes"] == ["server recreated"]
+    assert cli.run("render", "--json").data["engine"] == "process"  # whatever else this host has
 
 
 def test_doctor_and_move_act_on_what_was_deployed(cli: Cli) -> None:
