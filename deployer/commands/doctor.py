@@ -56,7 +56,7 @@ def run(options: Options, ui: UI) -> Result:
                 ui.out.flush()
     failed = [check.name for check in checks if check.level == "failure"]
     return Result(
-        data={"checks": [{key: getattr(check, key) for key in _TOLD} for check in checks]},
+        data={"checks": [{key: ui.address(getattr(check, key)) for key in _TOLD} for check in checks]},
         error=VerificationError(f"not in order: {', '.join(failed)}", hint="follow the cures above")
         if failed
         else None,

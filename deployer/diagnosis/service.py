@@ -63,7 +63,8 @@ def front(told: str, *, in_container: bool) -> Check:
         return ok("front", f"devpi answers everything itself: {why}")
     cure = "install nginx (Debian: apt install nginx-light), then deployer restart"
     if in_container:
-        # A container keeps the image that it was made from. What `down` keeps is the data.
-        cure = "deployer up on a --base-image that has nginx; or deployer image build where apt works, then down and up"
+        cure = (
+            "deployer up on a --base-image that has nginx; or, where apt works, deployer image build, then deployer up"
+        )
     lost = "several times slower, no ranges, nothing counted"
     return warning("front", f"devpi answers everything itself ({why}): {lost}", cure=cure)

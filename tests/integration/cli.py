@@ -10,13 +10,14 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from deployer.image import build_digest, reference
+from deployer.spec import LABEL_BUILD
 from tests.engines import BASE
-from tests.own_image import shared
+from tests.own_image import alone, share
 from tests.plain_devpi import free_port
 
 KEPT = (
@@ -63,6 +64,7 @@ class Cli:
     name: str = field(default_factory=lambda: f"deployer-test-{uuid.uuid4().hex[:8]}")
     python: str = sys.executable
     extra: dict[str, str] = field(default_factory=dict)
+    shared: IO[bytes] | None = field(default=None, repr=False)
 
     @property
     def env(self) -> dict[str, str]:
@@ -108,19 +110,30 @@ class Cli:
         return [self.python, "-m", "deployer.cli", *words]
 
     def run(self, *words: str, env: Mapping[str, str] | None = None, stdin: str = "", timeout: float = 600) -> Done:
-        with shared(self.engine) if words[:1] == ("up",) else nullcontext():
-            done = subprocess.run(
-                self.argv(*words),
-                env={**self.env, **(env or {})},
-                input=stdin,
-                capture_output=True,
-                text=True,
-                timeout=timeout,
-                check=False,
-                cwd=self.home,
-            )
+        if words[:1] == ("up",) and self.shared is None:
+            self.shared = share(self.engine)
+        done = subprocess.run(
+            self.argv(*words),
+            env={**self.env, **(env or {})},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            cwd=self.home,
+        )
         assert "Traceback" not in done.stderr, done.stderr
         return Done(code=done.returncode, out=done.stdout, err=done.stderr)
+
+    def have_image(self) -> None:
+        """Have our own image on the engine; one that fits is left alone, for others run from it."""
+        form = '{{index .Config.Labels "' + LABEL_BUILD + '"}}'
+        words = [self.engine, "image", "inspect", f"--format={form}", reference()]
+        there = subprocess.run(words, capture_output=True, text=True, check=False, env=self.env).stdout.strip()
+        if there != build_digest(BASE):
+            with alone(self.engine):
+                built = self.run("image", "build", "--engine", self.engine)
+            assert built.code == 0, built.err
 
     def up_words(self, *words: str) -> Sequence[str]:
         where = ["--engine", self.engine, "--port", str(self.port), "--data", str(self.data)]
@@ -146,3 +159,6 @@ class Cli:
 
     def clean(self) -> None:
         self.run("down", "--engine", self.engine, "--purge", "--yes", "--wait", "30")
+        if self.shared is not None:
+            self.shared.close()
+            self.shared = None

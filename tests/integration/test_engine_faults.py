@@ -225,7 +225,7 @@ os.execv({docker!r}, ["docker", *sys.argv[1:]])
 def test_a_daemon_that_dies_at_any_call(cli: Cli) -> None:
     """The n-th call is the last that is answered, for every n until there are enough; then everything heals."""
     real = subprocess.check_output(["sh", "-c", "command -v docker"], text=True).strip()
-    assert cli.run("image", "build", "--engine", cli.engine).code == 0
+    cli.have_image()
     codes = []
     for calls in range(30):
         bin_ = cli.home / f"bin-{calls}"
@@ -289,7 +289,7 @@ def test_an_image_that_does_not_serve(cli: Cli, command: str) -> None:
 
 
 def test_a_build_that_fails_leaves_the_image_that_was_there(cli: Cli, tmp_path: Path) -> None:
-    assert cli.run("image", "build", "--engine", cli.engine).code == 0
+    cli.have_image()
     before = asked(cli, "image", "inspect", "--format={{.Id}}", reference())
     empty = "localhost/deployer-test-empty:1"
     subprocess.run([cli.engine, "import", "-", empty], input=b"\0" * 1024, check=True, capture_output=True)
@@ -349,7 +349,7 @@ def test_one_that_was_killed_with_its_monitor_is_made_anew(cli: Cli) -> None:
         done = cli.run(verb)
         assert done.code in (0, 4)
         if done.code:
-            assert "deployer up makes it anew" in done.err
+            assert f"deployer up --name {cli.name} makes it anew" in done.err
             assert two_lines(done)
     assert cli.up().code == 0
     assert cli.run("status", "--json").data["server_uuid"] == uuid

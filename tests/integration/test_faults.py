@@ -425,7 +425,7 @@ def test_a_root_password_changed_by_hand_is_asked_for_and_never_reset(cli: Cli) 
     assert cli.up("--no-pip").code == 0
     refused = cli.up("--no-pip", "--set", "users.carol={}")
     assert refused.code == 7
-    assert "deployer secret set root" in refused.err
+    assert "deployer secret set --name" in refused.err
     assert in_two_lines(refused)
     refused = cli.up("--no-pip", "--set", "server.threads=9")
     assert refused.code == 7, refused.err

@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from deployer.image import reference
 from tests.engines import need
 from tests.integration.cli import Cli, Done
 from tests.network_lab import (
@@ -58,13 +59,12 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[typ
         need(kind.engine)
         if kind not in made:
             builder = Cli(home=tmp_path_factory.mktemp("built"), engine=kind.engine)
-            built = builder.run("image", "build", "--engine", kind.engine, "--json")
-            assert built.code == 0, built.out
+            builder.have_image()
             directory = Path(stack.enter_context(TemporaryDirectory(prefix="deployer-", ignore_cleanup_errors=True)))
             made[kind] = kind(directory)
             stack.callback(made[kind].stop)
             made[kind].wait()
-            made[kind].has(built.data["ref"])
+            made[kind].has(reference())
         return made[kind]
 
     with ExitStack() as stack:
@@ -175,7 +175,7 @@ def test_behind_a_vpn_that_drops_what_is_forwarded(machine: Machine, outside: Na
         assert found["network"]["level"] == "failure"
         assert "this host reaches 10.99.0.1" in found["network"]["evidence"]
         assert "what is forwarded to tun9 is dropped" in found["network"]["evidence"]
-        assert found["network"]["cure"] == "deployer up --network host"
+        assert found["network"]["cure"] == f"deployer up --name {cli.name} --network host"
         assert "out by tun9 (a VPN)" in found["route"]["evidence"]
         why = chosen(cli.up("--no-pip"))
         assert why.startswith("host (auto: this host reaches 10.99.0.1")
@@ -255,7 +255,7 @@ def test_a_proxy_that_must_be_used(machine: Machine, outside: Namespace, cli: Se
             code, found = findings(cli)
             assert code == 9
             assert "only through it an upstream answers" in found["proxy"]["evidence"]
-            assert found["proxy"]["cure"] == "deployer up --set network.proxy=true"
+            assert found["proxy"]["cure"] == f"deployer up --name {cli.name} --set network.proxy=true"
             words = ("--set", "network.proxy=true")
             assert chosen(cli.up("--no-pip", *words)).startswith("bridge (auto: a bridged container reaches 10.99.0.1")
             proxy.asked.clear()
@@ -292,7 +292,7 @@ def test_an_upstream_behind_a_ca_of_its_own(machine: Machine, outside: Namespace
             code, found = findings(cli)
             assert code == 9
             assert "the certificate of 10.99.0.1 is not trusted" in found["ca"]["evidence"]
-            assert found["ca"]["cure"].startswith("deployer up --set network.ca_file=")
+            assert found["ca"]["cure"].startswith(f"deployer up --name {cli.name} --set network.ca_file=")
             words = ("--set", f"network.ca_file={ca}")
             assert chosen(cli.up("--no-pip", *words)).startswith("bridge (auto: a bridged container reaches 10.99.0.1")
             fetch(cli, "acme")
@@ -367,7 +367,7 @@ def test_an_upstream_and_a_resolver_that_move_while_the_server_runs(
             code, found = findings(cli)
             assert (code, found["resolver"]["level"]) == (9, "failure")
             assert f"the server asks {RESOLVER}, and this host {RESOLVER_MOVED} since" in found["resolver"]["evidence"]
-            assert found["resolver"]["cure"] == "deployer restart"
+            assert found["resolver"]["cure"] == f"deployer restart --name {cli.name}"
             assert cli.run("restart").code == 0
         fetch(cli, "later")
         code, found = findings(cli)

@@ -100,7 +100,7 @@ def test_a_password_that_somebody_else_changed_is_told_and_taken_when_it_is_give
         assert done.code == 7
         cause, cure = [line for line in done.err.splitlines() if "password" in line or "secret set" in line][-2:]
         assert "the stored password is not the server's" in cause
-        assert "deployer secret set root" in cure
+        assert f"deployer secret set --name {cli.name} root" in cure
     assert cli.run("secret", "set", stdin="a wrong guess\n").code == 0
     assert cli.run("index", "apply").code == 7
     assert cli.run("secret", "set", stdin="somebody else's\n").code == 0

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from deployer.image import reference
-from tests.engines import BASE, need
+from tests.engines import need
 from tests.integration.cli import Cli
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -174,7 +174,7 @@ def cli(request: pytest.FixtureRequest) -> Iterator[Rootless]:
 
 def give_image(cli: Rootless, home: Path) -> None:
     root = Cli(home=home / "run", engine=cli.engine)
-    assert root.run("image", "build", "--engine", cli.engine, "--base-image", BASE).code == 0
+    root.have_image()
     with subprocess.Popen([cli.engine, "save", reference()], stdout=subprocess.PIPE) as saved:
         cli.client("load", stdin=saved.stdout)
 

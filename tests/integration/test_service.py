@@ -88,7 +88,7 @@ def test_it_is_made_once_and_taken_away_whole(cli: Cli, systemctl: Path) -> None
     assert not path_of(cli).exists()
     assert service(cli, systemctl).code == 0
     down = cli.run("down", "--engine", cli.engine)
-    assert "still starts it at boot: deployer install-service --scope user --undo" in down.err
+    assert f"still starts it at boot: deployer install-service --name {cli.name} --scope user --undo" in down.err
     assert service(cli, systemctl, "--undo").code == 0
     told = (systemctl.parent / "told").read_text().splitlines()
     assert told[2:4] == [f"--user disable {path_of(cli).name}", "--user daemon-reload"]

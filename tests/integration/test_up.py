@@ -15,6 +15,7 @@ import pytest
 from tests.engines import need
 from tests.integration.cli import Cli
 from tests.integration.test_crash import ROOT, Point, crash_argv
+from tests.own_image import alone
 from tests.upstream import Upstream
 
 PROCESS = pytest.param(("process", "host"), id="process", marks=pytest.mark.server)
@@ -133,23 +134,24 @@ def test_an_image_that_was_built_since_is_used_and_the_former_one_goes(cli: Cli)
         """By another deployment."""
         return bool(ask("ps", "--all", "--quiet", f"--filter=ancestor={image}").stdout.split())
 
-    assert cli.up("--no-pip").code == 0
-    former = cli.run("status", "--json").data["image_digest"]
-    built = cli.run("image", "build", "--engine", cli.engine, "--json")
-    assert built.code == 0, built.err
-    assert built.data["id"] != former
-    assert present(former)  # what runs needs it
-    assert cli.run("status", "--check", "--json").data["drift"] == ["server"]
-    changed = cli.up("--no-pip")
-    assert changed.code == 0, changed.err
-    assert "its image was made anew" in changed.err
-    status = cli.run("status", "--check", "--json")
-    assert (status.code, status.data["image_digest"]) == (0, built.data["id"])
-    assert present(former) is needed(former)
-    assert cli.up("--no-pip", "--json").data["server"] == "unchanged"
-    assert cli.run("image", "build", "--engine", cli.engine).code == 0
-    assert cli.run("down").code == 0
-    assert present(built.data["id"]) is needed(built.data["id"])
+    with alone(cli.engine):
+        assert cli.up("--no-pip").code == 0
+        former = cli.run("status", "--json").data["image_digest"]
+        built = cli.run("image", "build", "--engine", cli.engine, "--json")
+        assert built.code == 0, built.err
+        assert built.data["id"] != former
+        assert present(former)  # what runs needs it
+        assert cli.run("status", "--check", "--json").data["drift"] == ["server"]
+        changed = cli.up("--no-pip")
+        assert changed.code == 0, changed.err
+        assert "its image was made anew" in changed.err
+        status = cli.run("status", "--check", "--json")
+        assert (status.code, status.data["image_digest"]) == (0, built.data["id"])
+        assert present(former) is needed(former)
+        assert cli.up("--no-pip", "--json").data["server"] == "unchanged"
+        assert cli.run("image", "build", "--engine", cli.engine).code == 0
+        assert cli.run("down").code == 0
+        assert present(built.data["id"]) is needed(built.data["id"])
 
 
 @pytest.mark.parametrize("cli", [PROCESS, DOCKER_BRIDGE, PODMAN_BRIDGE, NERDCTL_BRIDGE], indirect=True)
