@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import getpass
 import secrets
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from deployer.asking import read_password
 from deployer.deployment import Deployment, forget_password, require, store_password, stored_password
 from deployer.devpi.identity import Identity
 from deployer.devpi.packages import PackageApi
 from deployer.devpi.topology import ROOT
-from deployer.errors import ConflictError, NotReadyError, ServerRefused, UsageError
+from deployer.errors import ConflictError, NotReadyError, ServerRefused
 from deployer.readiness import check_ours
 from deployer.secrets import Secret, generate
 from deployer.serverdir import ServerDir
@@ -99,15 +98,6 @@ def settle_root(name: str, place: ServerDir | None, password: Secret) -> None:
     if known != password:
         place.set_root_password(password)
     forget_password(name, ROOT)
-
-
-def read_password(user: str) -> Secret:
-    """A password from the terminal, or the first line of standard input. Raises UsageError when there is none."""
-    text = getpass.getpass(f"Password of {user}: ") if sys.stdin.isatty() else sys.stdin.readline()
-    text = text.rstrip("\r\n")
-    if not text:
-        raise UsageError("the password is empty", hint="give it on standard input")
-    return Secret(text)
 
 
 @contextmanager

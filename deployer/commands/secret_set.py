@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -22,18 +21,12 @@ def run(options: Options, ui: UI) -> Result:
 
     It is read from the terminal or from standard input, never from the command line.
     """
-    import getpass
-
+    from deployer.asking import read_password
     from deployer.deployment import store_password
-    from deployer.errors import UsageError
-    from deployer.secrets import Secret
     from deployer.state import hold
 
-    text = getpass.getpass(f"Password of {options.user}: ") if sys.stdin.isatty() else sys.stdin.readline()
-    text = text.rstrip("\r\n")
-    if not text:
-        raise UsageError("the password is empty")
+    password = read_password(options.user)
     with hold(options.name, wait=options.wait):
-        store_password(options.name, options.user, Secret(text))
+        store_password(options.name, options.user, password)
     ui.step("secret", f"the password of {options.user} is kept, 0600")
     return Result(data={"user": options.user})

@@ -26,8 +26,8 @@ def run(options: Options, ui: UI) -> Result:
 
     Print it with `deployer secret show USER`.
     """
+    from deployer.asking import read_password
     from deployer.errors import ConflictError
-    from deployer.session import read_password
     from deployer.state import hold
 
     given = read_password(options.user) if options.password_stdin else None

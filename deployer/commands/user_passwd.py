@@ -24,10 +24,10 @@ def run(options: Options, ui: UI) -> Result:
 
     Logins that others hold stay valid for their ten hours: devpi only checks their signature.
     """
+    from deployer.asking import read_password
     from deployer.deployment import stored_password
     from deployer.errors import ServerRefused
     from deployer.secrets import generate
-    from deployer.session import read_password
     from deployer.state import hold
 
     given = read_password(options.user) if options.password_stdin else None
