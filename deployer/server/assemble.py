@@ -11,7 +11,7 @@ from devpi_server import __version__ as devpi_version
 from pyramid.tweens import EXCVIEW, INGRESS
 
 from deployer import __version__
-from deployer.server import credentials, events, offline, outbound, statistics
+from deployer.server import credentials, events, offline, outbound, statistics, threads
 from deployer.server.bulkhead import Bulkhead
 from deployer.server.changes import Changelog
 from deployer.server.client import Client
@@ -60,7 +60,7 @@ def put_in_place(pyramid_config: Any, known: credentials.Credentials) -> None:
     gate = Gate(
         store,
         indexes,
-        Bulkhead(config.args.threads),
+        Bulkhead(config.args.threads, threads.growing(config.args.threads, config.waitress_info["kwargs"])),
         Path(config.server_path),
         timeout=config.request_timeout,
         offline=lambda: switch.on,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from deployer.server.upstreams import Upstream
 
@@ -31,10 +31,15 @@ class Bulkhead:
     """Over the ``threads`` that the server has.
 
     Half of them may wait for an upstream that gives no sign of life, and so many may ask it at once. Most of them may
-    wait for one of which nothing is known yet: when many begin at once, before its first answer.
+    wait for one of which nothing is known yet: when many begin at once, before its first answer. A slow one that goes
+    on sending may keep all of them, for as long as a large file takes: where more than half wait, ``grow`` is told how
+    many threads there have to be for the others, at most twice as many.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, grow: Callable[[int], None] = lambda threads: None) -> None:
+        self._threads = threads
+        self._grow = grow
+        self._in = 0
         self._share = max(1, threads // 2)
         self._most = max(1, threads * 4 // 5)
         self._lock = threading.Lock()
@@ -47,10 +52,14 @@ class Bulkhead:
         place = Place(self, upstreams)
         with self._lock:
             self._waiting.update(place.upstreams.keys())
+            self._in += 1
+            if self._in > self._share:
+                self._grow(min(self._threads + self._in - self._share, 2 * self._threads))
         try:
             yield place
         finally:
             with self._lock:
+                self._in -= 1
                 self._leave(place)
 
     def keeps(self, place: Place) -> bool:

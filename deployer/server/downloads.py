@@ -20,7 +20,7 @@ from devpi_server.log import threadlog
 PIECE = 64 * 1024
 LOOK = 1.0
 """Seconds without a byte after which a client's place is looked at."""
-_CREDENTIALS = ("Authorization", "X-Devpi-Auth")
+_CREDENTIALS = ("Authorization", "X-Devpi-Auth", "Cookie")
 
 
 class Download:

@@ -30,6 +30,8 @@ FIRST_PAUSE, LONGEST_PAUSE, STEADY = 0.1, 5.0, 10.0
 """Seconds before nginx is started again: doubled each time, forgotten once it ran for STEADY seconds."""
 MOST_FAILURES = 5
 """Quick ends in a row after which devpi serves alone."""
+LARGEST_BODY = 2**30
+"""Bytes of the largest upload, devpi's own default. Where nginx knows it too, no more than that is taken in."""
 DRAINED = 4.0
 """Seconds that nginx has to end after it was asked to; by its configuration it lets go of every client sooner."""
 _SOCKET_PATH = 100
@@ -149,6 +151,7 @@ class Front:
             workers=workers,
             connections=_open_files() // 2 - 32,
             socket=self.socket,
+            largest=LARGEST_BODY,
             listen="".join(f"    listen {_address(listener)};\n" for listener in self._listeners),
             proxy=_Template(_PROXY).substitute(wait=300 + 4 * request_timeout),
             pages=f"{PRIVATE}/pages",

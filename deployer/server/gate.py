@@ -8,12 +8,14 @@ older view of the database, in which the page is empty (docs/devpi-concurrent-fi
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from devpi_server.log import threadlog
 from devpi_server.normalized import normalize_name
@@ -112,6 +114,16 @@ def negotiate(request: Any) -> str | None:
     return "html" if INSTALLER.match(request.user_agent or "") else None
 
 
+def _is_text(request: Any) -> bool:
+    """Whether path and query can be read: devpi logs a traceback where they can't."""
+    try:
+        request.path_info.encode()
+        unquote_to_bytes(request.query_string).decode()
+    except UnicodeError:
+        return False
+    return True
+
+
 def wanted_page(request: Any) -> Wanted | None:
     """The page that is asked for; None for any other request."""
     path = request.path_info
@@ -153,6 +165,8 @@ class Gate:
         def gate(request: Any) -> Any:
             if request.environ.pop(_PASS, False):
                 return handler(request)
+            if not _is_text(request):
+                return Answer.of_text(400, "the address is not UTF-8").response()
             wanted = wanted_page(request)
             if wanted is not None:
                 return self._page(request, wanted, handler)
@@ -184,7 +198,8 @@ class Gate:
             return False
         found = _FILE.fullmatch(request.path_info)
         # devpi reads the metadata of a wheel that is here from the wheel.
-        return found is not None and not (self._stored / found[0][1:].removesuffix(".metadata")).exists()
+        # A path that can't be one is not there either.
+        return found is not None and not os.path.exists(self._stored / found[0][1:].removesuffix(".metadata"))  # noqa: PTH110
 
     def _file(self, request: Any) -> Any:
         user, index = request.path_info.split("/")[1:3]

@@ -71,9 +71,9 @@ class Switch:
 def _told(request: Any) -> tuple[bool, str] | None:
     try:
         body = request.json_body
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(body, dict):
         return None
     offline, proof = body.get("offline"), body.get("proof")
-    return (offline, proof) if isinstance(offline, bool) and isinstance(proof, str) else None
+    return (offline, proof) if isinstance(offline, bool) and isinstance(proof, str) and proof.isascii() else None

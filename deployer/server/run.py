@@ -23,7 +23,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from deployer.server import metrics, moving, passwords, prepare, secretfiles, statistics
-from deployer.server.front import Front, Nginx, Unusable, end_orphans, tell
+from deployer.server.front import LARGEST_BODY, Front, Nginx, Unusable, end_orphans, tell
 from deployer.server.installed import installed
 from deployer.server.refusal import TAKEN, Refusal
 from deployer.server.secretfiles import Private
@@ -311,6 +311,7 @@ def _words(options: argparse.Namespace, serverdir: Path, private: Private, front
         words += ["--host", "localhost", "--port", "3141", "--unix-socket", str(front.socket)]
         words += ["--trusted-proxy", "*", "--trusted-proxy-headers", "x-forwarded-for x-forwarded-proto"]
     words += ["--secretfile", str(private.secret), *_CHEAP, "--restrict-modify", "root"]
+    words += ["--max-request-body-size", str(LARGEST_BODY)]
     words += ["--request-timeout", str(options.request_timeout), "--threads", str(options.threads)]
     words += [installed().expiry_option, str(options.mirror_cache_expiry)]
     if options.offline:

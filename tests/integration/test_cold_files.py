@@ -8,6 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urljoin
 
@@ -155,6 +156,20 @@ def test_who_reads_slowly_keeps_nobody_waiting_and_gets_all(server: Server, upst
         for connection in slow:
             connection.close()
     assert upstream.files(huge.filename) == 1
+
+
+def test_a_crowd_that_waits_for_a_slow_file_keeps_nobody_else_waiting(server: Server, upstream: Upstream) -> None:
+    crowd = 70  # more than devpi has threads
+    path = path_of(server, BIG)
+    upstream.faults.bandwidth = len(BIG.content) // 20
+    with ThreadPoolExecutor(crowd) as pool:
+        waiting = [pool.submit(get, server.port, path, FILE) for _ in range(crowd)]
+        wait_until(lambda: upstream.files(BIG.filename) == 1)
+        for _ in range(5):
+            assert get(server.port, "/root/dev", {"Accept": "application/json"}).status == 200
+        assert not any(future.done() for future in waiting)
+        upstream.faults.bandwidth = 2**30
+        assert all(future.result().body == BIG.content for future in waiting)
 
 
 @pytest.mark.parametrize("anywhere", [PROCESS], indirect=True)  # a container has a limit: test_served_in_container

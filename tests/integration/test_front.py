@@ -213,6 +213,19 @@ def test_a_large_upload_arrives(server: Fronted) -> None:
     assert hashlib.sha256(ask(server.port, file_of(server, "large")).body).digest() == hashlib.sha256(content).digest()
 
 
+def test_a_body_that_devpi_would_not_take_is_refused_at_once(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as client:
+        client.sendall(b"POST /root/dev/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1073741825\r\n\r\n")
+        assert client.recv(64).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize("path", ["/%ff", "/root/dev/+simple/%ff/", "/root/pypi/+f/%ff", "/root/dev/demo?x=%ff"])
+def test_an_address_that_is_no_text_is_told_as_such(server: Server, path: str) -> None:
+    before = server.output.count("Traceback")
+    assert ask(server.port, path, {"Accept": "application/json"}).status == 400
+    assert server.output.count("Traceback") == before
+
+
 # Poison
 
 

@@ -1,0 +1,31 @@
+"""waitress's threads, of which there can be more than it was told while many of them wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from inspect import signature
+from typing import Any
+
+from waitress.server import create_server
+from waitress.task import ThreadedTaskDispatcher
+
+_OURS = "_dispatcher"
+"""By this waitress's own tests give it another one."""
+
+
+def growing(count: int, words: dict[str, Any]) -> Callable[[int], None]:
+    """Put ``count`` threads into ``words``, what waitress is to be told; what is given back has there be more of them.
+
+    Those that were started stay. Where waitress takes no threads but its own, there are never more.
+    """
+    if _OURS not in signature(create_server).parameters:
+        return lambda threads: None
+    ours = ThreadedTaskDispatcher()
+    ours.set_thread_count(count)
+    words[_OURS] = ours
+
+    def grow(threads: int) -> None:
+        if threads > len(ours.threads):
+            ours.set_thread_count(threads)
+
+    return grow
