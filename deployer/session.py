@@ -30,7 +30,17 @@ class Session:
 
     def login(self) -> PackageApi:
         """The API, logged in. Raises ConflictError when the password is not known here, ServerRefused when wrong."""
-        self.api.login(self.user, self.password())
+        password = self.password()
+        try:
+            self.api.login(self.user, password)
+        except ServerRefused:
+            if self.deployment is not None:
+                raise
+            # No password of this host was tried, so none is to be corrected here.
+            raise ServerRefused(
+                f"{self.api.url} does not let {self.user} in with that password",
+                hint="give the right one, or name another user with --as",
+            ) from None
         return self.api
 
     def password(self) -> Secret:

@@ -46,6 +46,15 @@ def index_name(value: str) -> str:
     return value
 
 
+def address(value: str) -> str:
+    """The address of a server; empty where none is named."""
+    from deployer.secrets import mask_url
+
+    if value and not re.fullmatch(r"https?://[^\s/?#]+[^\s?#]*", value):
+        raise BadParameter(f"{mask_url(value)[:80]!r} is no address: http:// or https://, and a host")
+    return value
+
+
 ENGINES = ("nerdctl", "docker", "podman", "process")
 
 
@@ -100,7 +109,9 @@ class Exclusive:
 class Talking(Located):
     """What a command takes that talks with a server: with the deployment's, or with any devpi."""
 
-    url: Annotated[str, Option("--url", metavar="URL", help="Any devpi instead; its password is asked for.")] = ""
+    url: Annotated[
+        str, Option("--url", metavar="URL", callback=address, help="Any devpi instead; its password is asked for.")
+    ] = ""
     as_user: Annotated[
         str, Option("--as", envvar="DEPLOYER_AS", metavar="USER", help="Whose stored password is used.")
     ] = "root"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from deployer.commands import Common, index_name
+from deployer.commands import Common, address, index_name
 from deployer.ui import UI, Result
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Options(Common):
         str,
         Option("--index", metavar="USER/NAME", callback=index_name, help="Another index of the same server."),
     ] = ""
-    url: Annotated[str, Option("--url", metavar="URL", help="A simple index address elsewhere.")] = ""
+    url: Annotated[str, Option("--url", metavar="URL", callback=address, help="A simple index address elsewhere.")] = ""
     scope: Annotated[str, Option("--scope", metavar="SCOPE", help="user, global, site or venv.")] = ""
     timeout: Annotated[int | None, Option("--timeout", metavar="SECONDS", min=1, help="pip's own time-out.")] = None
     undo: Annotated[bool, Option("--undo", help="Put back exactly what was there before.")] = False

@@ -30,9 +30,11 @@ def run(options: Options, ui: UI) -> Result:
     """
     from deployer.clients import pip
     from deployer.commands.configure_pip import settings_for
-    from deployer.errors import ClientFileError
+    from deployer.errors import ClientFileError, UsageError
     from deployer.host import proxies
 
+    if not options.command:
+        raise UsageError("no command is named", hint="deployer exec -- pip install NAME")
     env = dict(os.environ)
     settings = settings_for(options.name, index=options.index)
     env.update(pip.environment(settings))

@@ -185,6 +185,12 @@ def test_files_go_up_down_across_and_away(cli: Cli, dist: Path, tmp_path: Path) 
     assert cli.run("package", "show", "acme-core", "--index", "dev/work", "--json").data["versions"] == ["1.0"]
 
 
+def test_a_wrong_password_for_an_address_is_not_blamed_on_the_stored_one(cli: Cli) -> None:
+    done = cli.run("user", "create", "bob", "--url", cli.url, stdin="wrong\n")
+    assert (done.code, "does not let root in" in done.err, "secret set" in done.err) == (7, True, False)
+    assert "bob" not in cli.run("user", "list", "--url", cli.url).out
+
+
 def test_a_file_that_is_there_with_other_content_is_a_conflict(cli: Cli, dist: Path, tmp_path: Path) -> None:
     assert cli.run("package", "upload", str(dist), "--index", "dev/release", "--as", "dev").code == 0
     other = make_wheel("acme-core", "1.0", files={"acme_core.py": "changed = True\n"})
