@@ -116,3 +116,13 @@ def test_its_words_are_shown_when_it_ends_at_once(cli: Cli) -> None:
     failed = cli.up("--image", TAG, "--set", "image.env.DEVPISERVER_REQUEST_TIMEOUT=soon", "--json")
     assert failed.code == 6
     assert "soon" in "".join(failed.envelope["error"]["details"])
+
+
+def test_it_moves_with_its_data_though_it_can_not_copy(cli: Cli) -> None:
+    assert up(cli).code == 0
+    before = cli.run("status", "--json").data
+    there = cli.home / "elsewhere"
+    moved = cli.run("move", "--data", str(there), "--json")
+    assert moved.code == 0, moved.out
+    after = cli.run("status", "--json").data
+    assert (after["server_uuid"], after["image"], after["data_dir"]) == (before["server_uuid"], TAG, str(there))
