@@ -32,6 +32,8 @@ MOST_FAILURES = 5
 """Quick ends in a row after which devpi serves alone."""
 LARGEST_BODY = 2**30
 """Bytes of the largest upload, devpi's own default. Where nginx knows it too, no more than that is taken in."""
+FEWEST = 16
+"""Connections below which nginx is of no use."""
 DRAINED = 4.0
 """Seconds that nginx has to end after it was asked to; by its configuration it lets go of every client sooner."""
 _SOCKET_PATH = 100
@@ -142,14 +144,17 @@ class Front:
 
     def _render(self, *, request_timeout: int, files: bool) -> str:
         for path in (str(self._serverdir), str(self.socket)):
-            if not re.fullmatch(r"[^\x00-\x1f\x7f$\"\\]+", path):
+            if not re.fullmatch(r"[^\x00-\x1f\x7f$\"\\\ud800-\udfff]+", path):  # the last are bytes that are no text
                 raise Unusable(f"nginx can't be given the path {path!r}")
+        connections = _open_files() // 2 - 32
+        if connections < FEWEST:
+            raise Unusable(f"too few files may be open at once (ulimit -n): {_open_files()}")
         workers = min(os.cpu_count() or 1, 2)
         template = Path(__file__).with_name("nginx.conf.template").read_text(encoding="utf-8")
         return _Template(template).substitute(
             user="user root;" if os.geteuid() == 0 else "",
             workers=workers,
-            connections=_open_files() // 2 - 32,
+            connections=connections,
             socket=self.socket,
             largest=LARGEST_BODY,
             listen="".join(f"    listen {_address(listener)};\n" for listener in self._listeners),

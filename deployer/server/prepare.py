@@ -23,6 +23,9 @@ NODEINFO = ".nodeinfo"
 LAYOUTFILE = ".serverversion"
 _DATABASES = tuple(known.database for known in KNOWN)
 
+_OF_ADDRESSES = "#?"
+"""What ends the path in an address, which is how devpi names its database to SQLite (sqlite.org/uri.html)."""
+
 LOCK_PATIENCE = 2.0
 """Seconds that a server which is just being stopped has to let go of the directory."""
 CLEAN_CHECK, UNCLEAN_CHECK = 1.0, 20.0
@@ -41,6 +44,12 @@ def locked(serverdir: Path) -> Iterator[Private]:
     Raises Refusal.
     """
     private = Private.of(serverdir)
+    if any(sign in str(serverdir) for sign in _OF_ADDRESSES):
+        raise Refusal(
+            f"devpi can't keep its database in {serverdir}: it would make another file for it",
+            cure="use a data directory without # and ? in its path",
+            code=UNSAFE,
+        )
     try:
         serverdir.mkdir(parents=True, exist_ok=True, mode=0o700)
         _check_ours(serverdir)

@@ -442,13 +442,27 @@ def test_any_path_will_do(tmp_path: Path) -> None:
     need_nginx()
     long = Fronted(tmp_path / ("a long 'path' {with} odd; signs " + "x" * 90) / "server")
     long.serverdir.parent.mkdir()
-    dollar = Server(tmp_path / "cash$" / "server")
-    dollar.serverdir.parent.mkdir()
+    others = [Server(tmp_path / name / "server") for name in ("cash$", os.fsdecode(b"no text \xe9"))]
     try:
         long.start("--front", "nginx")
-        dollar.start()
-        assert "devpi serves alone" in dollar.output
         assert long.send(signal.SIGTERM) == 0
+        for other in others:
+            other.serverdir.parent.mkdir()
+            other.start()
+            assert "devpi serves alone" in other.output
+            assert other.send(signal.SIGTERM) == 0
     finally:
-        long.end()
-        dollar.end()
+        for server in (long, *others):
+            server.end()
+
+
+def test_a_limit_of_open_files_that_is_too_low_is_told(tmp_path: Path) -> None:
+    need_nginx()
+    lone = Server(tmp_path / "server")
+    words = ("sh", "-c", 'ulimit -n 48; exec "$@"', "sh", lone.python, "-m", "deployer.server")
+    try:
+        lone.launch(command=words)
+        lone.wait()
+        assert "too few files may be open" in str(request(lone.port, "GET", "/+deployer")[1]["front"])
+    finally:
+        lone.end()

@@ -288,3 +288,11 @@ def test_only_a_drawn_password_is_hashed_without_stretching() -> None:
     assert context.verify_and_update("wrong", hash_random(drawn)) == (False, None)
     assert "m=8," not in context.hash(chosen)
     assert context.verify_and_update(chosen, context.hash(chosen)) == (True, None)
+
+
+@pytest.mark.parametrize("sign", ["#", "?"])
+def test_a_path_that_would_be_made_of_an_address_is_refused_and_nothing_is_made(tmp_path: Path, sign: str) -> None:
+    with pytest.raises(Refusal) as caught, prepare.locked(tmp_path / f"data{sign}1"):
+        pass
+    assert caught.value.code == UNSAFE
+    assert not list(tmp_path.iterdir())
