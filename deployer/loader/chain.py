@@ -89,6 +89,10 @@ class Chain:
         names = [profile.name for profile in available(self.user_dir)]
         if "://" in ref:
             return "a profile is a name or a file, not an address"
+        if not self.paths and NAME.fullmatch(ref):  # of the command line
+            for suffix in SUFFIXES:
+                if is_file(Path(ref + suffix)):
+                    return f"a file is named with its ending: --profile {ref}{suffix}"
         return did_you_mean(Path(ref).stem if is_path(ref) else ref, names) or "`deployer profiles` lists them"
 
     def _add(self, message: str, hint: str, source: Source | None) -> None:

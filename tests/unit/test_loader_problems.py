@@ -193,10 +193,13 @@ def test_a_chain_has_an_end(tmp_path: Path) -> None:
         ("a\0.yaml", "deployer profiles"),
         ("/dev/zero.yaml", "deployer profiles"),
         ("https://example.com/x.yaml", "not an address"),
+        ("here", "--profile here.yml"),
     ],
 )
 def test_a_profile_that_is_not_there(ref: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    Path("here.yml").write_text("extends: default\n")
     (told,) = problems(ref, user_dir=tmp_path)
     assert told.startswith("there is no profile ")
     assert hint in told
