@@ -31,6 +31,8 @@ TRANSACTION = "devpi_server.views.tween_keyfs_transaction"
 SWITCH, CHANGELOG = "deployer.offline", "deployer.changelog"
 STORE = "deployer.pages"
 """Where Pyramid's registry has the page store, for other plugins."""
+STARTED = 0.5
+"""Seconds from here after which the start is over, and what nobody needed for it may be loaded."""
 UNSENT = 256 * 1024
 """Bytes of one answer that may wait in memory for its client."""
 SLOWEST = 1800
@@ -86,6 +88,9 @@ def put_in_place(pyramid_config: Any, known: credentials.Credentials) -> None:
         xom.keyfs.notifier.on_key_change(name, on_change)
     events.spare_mirrors(xom)
     threading.Thread(target=store.watch, name="pages", daemon=True).start()
+    later = threading.Timer(STARTED, xom.http.load)
+    later.daemon = True
+    later.start()
     atexit.register(store.finish)
 
 

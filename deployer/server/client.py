@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
+import anyio
 import httpx
 from devpi_server.httpclient import FatalResponse, HTTPClient
 from devpi_server.log import threadlog
@@ -109,6 +110,15 @@ class Client(HTTPClient):
         if kind == _JSON:  # devpi knows it by the bare word only, and finds no links in it otherwise
             response.headers["Content-Type"] = _JSON
         return response, response.text
+
+    @staticmethod
+    def load() -> None:
+        """Have httpx import what it else imports while somebody waits for the first page. Takes a while."""
+
+        async def begin() -> None:
+            anyio.Event()  # the first of anything of it, in whatever loop
+
+        asyncio.run(begin())
 
     def _is_down(self, error: httpx.RequestError) -> bool:
         return self._upstreams.of(str(error.request.url)).down

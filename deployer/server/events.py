@@ -9,18 +9,29 @@ from deployer.server.installed import inside
 
 SUBSCRIBER = "on_changed_file_entry"
 """devpi's own, which tells plugins of uploads. It opens a transaction for each link, only to leave mirrors out."""
+_HOOKS = ("devpiserver_on_upload", "devpiserver_on_remove_file")
+"""Of plugins, which is all that it is for."""
 
 
 def spare_mirrors(xom: Any) -> None:
-    """Have devpi find out once a commit, and not once a link, that an index is a mirror.
+    """Have devpi find out once a commit, and not once a link, that an index is a mirror; and not at all where no plugin
+    wants to be told of uploads.
 
     A new page of a popular project is one commit with thousands of links. Where devpi's code is another one than was
     read for this, nothing is changed. To be called before the notifier starts.
     """
     told: list[Any] = getattr(xom.keyfs.notifier, "_on_key_change", {}).get(inside().FILE, [])
-    for number, subscriber in enumerate(told):
-        if getattr(subscriber, "__name__", "") == SUBSCRIBER:
-            told[number] = Sparing(xom, subscriber)
+    others = [subscriber for subscriber in told if getattr(subscriber, "__name__", "") != SUBSCRIBER]
+    if _is_heard(xom.config.hook):
+        told[:] = [subscriber if subscriber in others else Sparing(xom, subscriber) for subscriber in told]
+    else:
+        told[:] = others
+
+
+def _is_heard(hooks: Any) -> bool:
+    """Whether any plugin is called by devpi's own subscriber."""
+    known = [getattr(hooks, name, None) for name in _HOOKS]
+    return any(hook is None or hook.get_hookimpls() for hook in known)
 
 
 class Sparing:

@@ -332,9 +332,26 @@ def by_file(request: Any, response: Any) -> Any:
     wrapper = request.environ.get("wsgi.file_wrapper")
     if wrapper is not None and isinstance(response.app_iter, FileIter):
         length = response.content_length
-        response.app_iter = wrapper(response.app_iter.file, BLOCK)
+        response.app_iter = wrapper(_Bounded(response.app_iter.file), BLOCK)
         response.content_length = length
     return response
+
+
+class _Bounded:
+    """A file of which a block is read at a time, whatever is asked for.
+
+    The web server asks for as much as the socket's buffer may have: on loopback four megabytes, for each client.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        read: bytes = self._file.read(size if 0 <= size < BLOCK else BLOCK)
+        return read
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 class _Body:

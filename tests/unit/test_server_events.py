@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
+import pluggy
 import pytest
 
 pytest.importorskip("devpi_server")
 
+from devpi_server import hookspecs
 from devpi_server.model import EventSubscribers
 
 from deployer.server.events import SUBSCRIBER, Sparing, spare_mirrors
@@ -19,11 +21,24 @@ from deployer.server.installed import inside
 TYPES = {"pypi": "mirror", "dev": "stage"}
 
 
+hookimpl = pluggy.HookimplMarker("devpiserver")
+
+
+class Listener:
+    @hookimpl
+    def devpiserver_on_upload(self) -> None: ...
+
+
 class Xom:
     """As much of devpi's as a subscriber sees: which index was looked up, as of which serial."""
 
-    def __init__(self) -> None:
+    def __init__(self, *plugins: object) -> None:
         self.looked: list[tuple[int, str]] = []
+        manager = pluggy.PluginManager("devpiserver")
+        manager.add_hookspecs(hookspecs)
+        for plugin in plugins:
+            manager.register(plugin)
+        self.config = SimpleNamespace(hook=manager.hook)
         self.keyfs: Any = SimpleNamespace(notifier=SimpleNamespace(_on_key_change={}), read_transaction=self._at)
         self.model = SimpleNamespace(getstage=self._stage)
         self._serial = -1
@@ -57,7 +72,7 @@ def test_a_mirror_is_looked_at_once_a_commit_and_uploads_are_all_told() -> None:
 
 def test_devpi_still_has_what_is_spared() -> None:
     """Else a new version of it is as slow as it was, and nobody notices."""
-    xom = Xom()
+    xom = Xom(Listener())
     own = getattr(EventSubscribers(xom), SUBSCRIBER)
     others = [print]
     xom.keyfs.notifier._on_key_change = {inside().FILE: [own, *others], "USER": [own]}
@@ -68,5 +83,15 @@ def test_devpi_still_has_what_is_spared() -> None:
     assert xom.keyfs.notifier._on_key_change["USER"] == [own]
 
 
+def test_where_no_plugin_listens_devpi_does_not_even_look() -> None:
+    xom = Xom()
+    others = [print]
+    xom.keyfs.notifier._on_key_change = {inside().FILE: [getattr(EventSubscribers(xom), SUBSCRIBER), *others]}
+    spare_mirrors(xom)
+    assert xom.keyfs.notifier._on_key_change[inside().FILE] == others
+
+
 def test_another_notifier_is_left_alone() -> None:
-    spare_mirrors(SimpleNamespace(keyfs=SimpleNamespace(notifier=SimpleNamespace())))
+    xom = Xom()
+    xom.keyfs.notifier = SimpleNamespace()
+    spare_mirrors(xom)
