@@ -560,7 +560,7 @@ def test_an_interrupt_has_one_exit_code_wherever_it_comes() -> None:
 from types import SimpleNamespace
 from deployer.cli import execute
 run = lambda options, ui: exec("raise KeyboardInterrupt")
-raise SystemExit(execute("up", run, SimpleNamespace(json=False, quiet=True, debug=False)))
+raise SystemExit(execute("up", run, SimpleNamespace(name="devpi", json=False, quiet=True, debug=False)))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert (done.returncode, "interrupted" in done.stderr) == (130, True)
