@@ -60,9 +60,10 @@ class Flights(Generic[Outcome]):
                 if key in self._under_way:
                     return self._under_way[key], False
             flight = Flight(job)
-            name = f"{self._name} {' '.join(keys)}"
-            threading.Thread(target=self._fly, args=(keys, flight), name=name, daemon=True).start()
-            self._under_way.update(dict.fromkeys(keys, flight))
+            started = dict.fromkeys(keys, flight)
+            name = f"{self._name} {' '.join(started)}"
+            threading.Thread(target=self._fly, args=(tuple(started), flight), name=name, daemon=True).start()
+            self._under_way.update(started)
             return flight, True
 
     def _fly(self, keys: Collection[str], flight: Flight[Outcome]) -> None:

@@ -71,7 +71,7 @@ class Indexes:
         while todo:
             name = todo.pop(0)
             yield name
-            found = [base for base in self._bases.get(name, ()) if base not in seen]
+            found = [base for base in dict.fromkeys(self._bases.get(name, ())) if base not in seen]
             seen.update(found)
             todo += found
 

@@ -164,3 +164,10 @@ def test_what_a_job_raises_is_raised_for_all_who_waited() -> None:
     assert flight.wait(30)
     with pytest.raises(LookupError):
         _ = flight.outcome
+
+
+def test_a_key_that_is_named_twice_is_flown_for_once() -> None:
+    flights: Flights[str] = Flights("test")
+    flight, mine = flights.join(["a", "a"], lambda: "done")
+    assert mine and flight.wait(60)
+    assert flight.outcome == "done"
