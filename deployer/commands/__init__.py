@@ -7,7 +7,7 @@ These files are imported by ``deployer --help``; what is heavy is imported insid
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,28 +29,38 @@ def _name(value: str) -> str:
     return value
 
 
-_WORD = r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}"
-
-
 def user_name(value: str) -> str:
     """For what goes into the name of a file."""
-    if not re.fullmatch(_WORD, value):
-        raise BadParameter(f"{value[:80]!r} is no name of a user: letters, digits, . _ and -")
-    return value
+    from deployer.devpi import names
+
+    if len(value) > 64:
+        raise BadParameter(f"{value[:80]!r} is too long for a user's name: 64 characters at most")
+    return _named(names.user_name, value)
 
 
 def index_name(value: str) -> str:
-    """For what goes into an address that is not asked before it is handed on."""
-    if value and not re.fullmatch(f"{_WORD}/{_WORD}", value):
-        raise BadParameter(f"{value[:80]!r} is no index: USER/NAME, of letters, digits, . _ and -")
-    return value
+    """For what goes into an address that is not asked before it is handed on; empty where none is named."""
+    from deployer.devpi import names
+
+    return value and _named(names.index_name, value)
+
+
+def _named(check: Callable[[str], str], value: str) -> str:
+    from deployer.errors import DeployerError
+
+    try:
+        return check(value)
+    except DeployerError as error:
+        raise BadParameter(f"{error.message}: {error.hint}") from None
 
 
 def address(value: str) -> str:
     """The address of a server; empty where none is named."""
+    from deployer.addresses import split
     from deployer.secrets import mask_url
 
-    if value and not re.fullmatch(r"https?://[^\s/?#]+[^\s?#]*", value):
+    parts = split(value)
+    if value and (parts is None or parts.query or parts.fragment or not value.isprintable() or " " in value):
         raise BadParameter(f"{mask_url(value)[:80]!r} is no address: http:// or https://, and a host")
     return value
 
