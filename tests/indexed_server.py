@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import random
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tests.server_process import request
-from tests.upstream import JSON_TYPE, Distribution, Upstream
+from tests.upstream import JSON_TYPE, Distribution, Upstream, make_wheel
 
 JSON = {"Accept": JSON_TYPE, "User-Agent": "pip/24.0"}
 HTML = {"Accept": "text/html", "User-Agent": "pip/24.0"}
@@ -91,3 +92,32 @@ def upload(server: Listening, auth: Mapping[str, str], index: str, wheel: Distri
         return answer.status
     finally:
         connection.close()
+
+
+def change(
+    chance: random.Random,
+    server: Listening,
+    auth: Mapping[str, str],
+    number: int,
+    *,
+    indexes: Sequence[str],
+    names: Sequence[str],
+) -> bool:
+    """One write of any kind to ``root/pypi``, ``root/dev``, the users, or stages of ``indexes``; whether it was taken.
+
+    ``number``: of nothing before, for what must be new.
+    """
+    name, index, port = chance.choice(names), chance.choice(indexes), server.port
+    match chance.randrange(6):
+        case 0 | 1:
+            status = upload(server, auth, index, make_wheel(name, f"3.{number}"))
+        case 2:
+            status, _ = request(port, "DELETE", f"/{index}/{name}", headers=auth)
+        case 3:
+            told = chance.choice(["bases=root/pypi", "bases=", "mirror_whitelist=*", "mirror_whitelist="])
+            status, _ = request(port, "PATCH", "/root/dev", body=[told], headers=auth)
+        case 4:
+            status, _ = request(port, "POST", f"/root/pypi/+simple/{name}/refresh", headers=auth)
+        case _:
+            status, _ = request(port, "PATCH", "/root", body={"email": f"{number}@example.com"}, headers=auth)
+    return status in (200, 302)

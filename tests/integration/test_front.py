@@ -6,8 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import random
-import re
 import signal
 import socket
 import time
@@ -24,8 +22,6 @@ from tests.server_process import PATIENCE, Server, request
 from tests.upstream import Upstream, make_sdist, make_wheel
 
 pytestmark = pytest.mark.server
-
-BROWSER = {"User-Agent": "Mozilla/5.0", "Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
 
 
 class Fronted(Server):
@@ -132,65 +128,6 @@ def test_a_file_is_sent_by_nginx_in_whole_and_in_part(server: Fronted, upstream:
     told = server.both(path, {"Accept": "application/json"})
     assert told[0].body == told[1].body
     assert json.loads(told[0].body)["type"] == "releasefilemeta"
-
-
-def test_a_thousand_random_requests_get_what_devpi_answers(server: Fronted) -> None:
-    upload(server, "demo", "5.0", noise(2000, seed=5), auth=server.auth_now)
-    files = [file_of(server, project) for project in ("demo", "many", "some-thing")]
-    for file in files:
-        assert ask(server.port, file).status == 200
-    chance = random.Random(20261125)
-    paths = [
-        *("/", "/root", "/root/dev", "/root/pypi", "/+api", "/+login", "/nobody", "/root/nothing/+simple/demo/"),
-        *("/root/dev/+simple/Demo/", "/root/dev/+simple/demo", "/root/pypi/+simple/some_thing/", "/root/dev/demo"),
-        *("/root/dev/+simple/%64emo/", "/root//dev/+simple/demo/", "/root/dev/./+simple/demo/", "/root/dev/demo/5.0"),
-        *("/root/dev/x/../+simple/demo/", "/root/dev/%2Bsimple/demo/", "/.deployer/root-password", "/.sqlite"),
-        *("/root/dev/+f/../../../.deployer/secret", "/root/pypi/+f/000/0123456789abc/demo-1.0-py3-none-any.whl"),
-        *("/+files/root/dev", "/.deployer/pages/root/dev/demo/json", "/root/dev/+simple/.../"),
-        *(files[0].replace("+f", "%2Bf"), files[1] + ".metadata", files[2].replace("root", "ROOT"), files[0] + "/"),
-    ] + [f"/root/{index}/+simple/{project}/" for index in ("dev", "pypi") for project in ("demo", "many", "some-thing")]
-    paths += [*files, *files]
-    accepts = [
-        *(PIP["Accept"], UV["Accept"], BROWSER["Accept"], "text/html", "*/*", "application/json", "text/plain", None),
-        *("application/vnd.pypi.simple.v1+json", "application/vnd.pypi.simple.v1+html", "text/html;q=0.1, */*;q=0.2"),
-    ]
-    differing = []
-    for number in range(1000):
-        headers = {
-            "User-Agent": chance.choice([PIP["User-Agent"], UV["User-Agent"], "Mozilla/5.0", "x pip/1", "curl/8"])
-        }
-        if accept := chance.choice(accepts):
-            headers["Accept"] = accept
-        for name, value in {
-            "Accept-Encoding": "gzip",
-            "Authorization": "Basic eDp5",
-            "X-Devpi-Absolute-Urls": "1",
-        }.items():
-            if chance.random() < (0.3 if name == "Accept-Encoding" else 0.03):
-                headers[name] = value
-        path = chance.choice(paths) + chance.choice(["", "", "", "", "?", "?x=1", "?no_projects="])
-        method = chance.choice(["GET", "GET", "GET", "HEAD", "OPTIONS"])
-        answers = server.both(path, {"Host": "index.example", **headers}, method=method)
-        front, behind = (material(answer) for answer in answers)
-        if front != behind:
-            differing.append((number, method, path, headers, front, behind))
-    assert not differing, "\n".join(map(str, differing[:20]))
-
-
-def material(answer: Answer) -> tuple[object, ...]:
-    """What a client acts upon."""
-    names = ("content-type", "location", "cache-control", "www-authenticate", "x-devpi-api-version")
-    vary = {word.strip().lower() for word in answer.headers.get("vary", "").split(",")} - {"", "accept-encoding"}
-    told = {name: answer.headers[name].lower() for name in names if name in answer.headers}
-    if "max-age=365000000" in told.get("cache-control", "") or answer.headers.get("content-type", "").endswith(
-        "v1+json"
-    ):
-        told.pop("x-devpi-api-version", None)  # of use to devpi's own client, which asks for neither
-    if "text/html" in told.get("content-type", ""):
-        told.pop("x-devpi-api-version", None)
-    if vary == {"accept", "user-agent"}:
-        told.pop("cache-control", None)  # a page that was just made carries none, a warm one says what is so anyway
-    return answer.status, re.sub(rb"0x[0-9a-f]+", b"0x", answer.plain), sorted(vary), told
 
 
 def test_an_upload_and_a_delete_are_seen_by_the_next_request(server: Fronted) -> None:

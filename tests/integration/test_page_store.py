@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.indexed_server import HTML, JSON, at_once, get, make_indexes, upload
+from tests.indexed_server import HTML, JSON, at_once, change, get, make_indexes, upload
 from tests.server_process import PATIENCE, Server, request
 from tests.upstream import Upstream, make_wheel
 
@@ -147,7 +147,7 @@ def test_a_thousand_random_requests_are_answered_as_by_devpi(server: Server, ups
     try:
         for number in range(1000):
             if chance.random() < 0.06:
-                writes += _write(chance, server, auth, number)
+                writes += change(chance, server, auth, number, indexes=("root/dev", "root/team"), names=NAMES)
             path, headers = page(chance.choice(indexes), chance.choice(NAMES)), chance.choice((JSON, HTML))
             ours, own = get(server.port, path, headers), get(server.port, path + "?devpi", headers)
             assert (ours.status, ours.body) == (own.status, own.body), (number, path, headers)
@@ -158,24 +158,6 @@ def test_a_thousand_random_requests_are_answered_as_by_devpi(server: Server, ups
             thread.join()
     assert writes > 20
     assert warm > 300  # else nothing was tested
-
-
-def _write(chance: random.Random, server: Server, auth: dict[str, str], number: int) -> bool:
-    name, index = chance.choice(NAMES), chance.choice(("root/dev", "root/team"))
-    match chance.randrange(6):
-        case 0 | 1:
-            status = upload(server, auth, index, make_wheel(name, f"3.{number}"))
-        case 2:
-            status, _ = request(server.port, "DELETE", f"/{index}/{name}", headers=auth)
-        case 3:
-            change = chance.choice(["bases=root/pypi", "bases=", "mirror_whitelist=*", "mirror_whitelist="])
-            status, _ = request(server.port, "PATCH", "/root/dev", body=[change], headers=auth)
-        case 4:
-            status, _ = request(server.port, "POST", f"/root/pypi/+simple/{name}/refresh", headers=auth)
-        case _:
-            body = {"email": f"{number}@example.com"}
-            status, _ = request(server.port, "PATCH", "/root", body=body, headers=auth)
-    return status in (200, 302)
 
 
 def test_pages_of_mirrors_become_due(server: Server, upstream: Upstream) -> None:
