@@ -176,6 +176,8 @@ def _unready(deployment: Deployment, data: dict[str, Any]) -> DeployerError | No
     if data["ready"]:
         return None
     container, name = deployment.container, deployment.name
+    if data["state"] in ("stopped", "starting") and (refused := _refusal(deployment)):
+        return refused
     match data["state"]:
         case "stopped":
             why = (
@@ -197,6 +199,14 @@ def _unready(deployment: Deployment, data: dict[str, Any]) -> DeployerError | No
                 f"{name} answers, but can't write to its data directory {data['data_dir']}",
                 hint="free some space there, then deployer restart",
             )
+
+
+def _refusal(deployment: Deployment) -> DeployerError | None:
+    """What the server said, if it will not run: it is not there, or its engine tries again and again."""
+    from deployer.readiness.last_words import refusal
+    from deployer.readiness.watch import last_lines
+
+    return refusal(deployment.name, last_lines(deployment.engine, deployment.name))
 
 
 def _drift(options: Options, deployment: Deployment, data: dict[str, Any]) -> DeployerError | None:

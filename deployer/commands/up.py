@@ -71,10 +71,13 @@ def run(options: Options, ui: UI) -> Result:
 
 def _keep(prepared: Prepared, error: BaseException) -> None:
     """Leave what failed for a look: its files, its state and its log, but not a server that starts for ever."""
-    from deployer.errors import NotReadyError
+    from deployer.errors import ConflictError, NotReadyError, Refused, VerificationError
 
     plan, engine = prepared.plan, prepared.engine
-    if isinstance(error, NotReadyError) and engine.inspect(plan.name) is not None:
+    if (
+        isinstance(error, NotReadyError | ConflictError | VerificationError | Refused)
+        and engine.inspect(plan.name) is not None
+    ):
         engine.stop(plan.name, timeout=plan.spec.stop_timeout)
 
 

@@ -58,8 +58,9 @@ def wait(
     None means not known. Without ``credentials`` nobody logs in, without ``index`` none is asked for (on a first
     boot there is none yet). ``url`` is asked exactly as given, past all proxies; ``clock`` is monotonic.
 
-    Raises NotReadyError with the last log lines when the server dies or the deadline passes, ConflictError when
-    another server answers (it is never sent a password), ServerRefused when root's password or the index is refused.
+    Raises NotReadyError with the last log lines when the server dies or the deadline passes; ConflictError,
+    VerificationError or Refused in the server's own words when it will not run; ConflictError when another server
+    answers (it is never sent a password); ServerRefused when root's password or the index is refused.
     """
     httpx = meanwhile(lambda: import_module("deployer.devpi.api"))
     watch = Watch(engine, name, mask=mask, clock=clock)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from deployer.background import meanwhile
 from deployer.errors import DeployerError, EngineError, NotReadyError
+from deployer.readiness.last_words import refusal
 from deployer.secrets import mask
 from deployer.spec import Container, State
 
@@ -35,7 +36,7 @@ class Watch:
         self._starts: set[str] = set()
 
     def alive(self) -> bool:
-        """Whether the engine just said that it runs; False when it was not asked. Raises NotReadyError when not."""
+        """Whether the engine just said that it runs; False when it was not asked. Raises as :meth:`death` when not."""
         if self._pending is None:
             if self._clock() >= self._next:
                 self._pending = meanwhile(lambda: self._engine.inspect(self._name))
@@ -66,20 +67,23 @@ class Watch:
             raise self.death(container, what)
         return container.state is State.RUNNING
 
-    def death(self, container: Container, what: str) -> NotReadyError:
-        """What is told of a server that stopped."""
+    def death(self, container: Container, what: str) -> DeployerError:
+        """What is told of a server that stopped: its own words, if it refused to run; else a NotReadyError."""
         code = "" if container.exit_code is None else f" (exit code {container.exit_code})"
         reason = f": {self._mask(container.error)}" if container.error else ""
+        lines = self.last_lines()
         if container.oom_killed:
             return NotReadyError(
                 f"{self._name} was killed because it used more memory than it may{code}",
                 hint="allow it more: --set server.memory=512m",
-                details=self.last_lines(),
+                details=lines,
             )
+        if refused := refusal(self._name, lines):
+            return refused
         return NotReadyError(
             f"{self._name} {what}{code}{reason}",
             hint="its last lines say why; 'up --keep' leaves it for a look with 'deployer logs'",
-            details=self.last_lines(),
+            details=lines,
         )
 
     def says(self) -> str:
@@ -93,14 +97,19 @@ class Watch:
 
     def last_lines(self) -> tuple[str, ...]:
         """The end of the server's log, masked."""
-        try:
-            lines = deque(self._engine.logs(self._name, tail=LOG_LINES), maxlen=LOG_LINES)
-        except DeployerError:
-            return ()
-        return tuple(self._mask(line) for line in lines)
+        return last_lines(self._engine, self._name, mask=self._mask)
 
 
-def lost(engine: Engine, name: str, *, mask: Callable[[str], str] = mask) -> NotReadyError | None:
+def last_lines(engine: Engine, name: str, *, mask: Callable[[str], str] = mask) -> tuple[str, ...]:
+    """The end of the log of ``name``, masked; nothing where the engine has none to give."""
+    try:
+        lines = deque(engine.logs(name, tail=LOG_LINES), maxlen=LOG_LINES)
+    except DeployerError:
+        return ()
+    return tuple(mask(line) for line in lines)
+
+
+def lost(engine: Engine, name: str, *, mask: Callable[[str], str] = mask) -> DeployerError | None:
     """Why a server that was ready no longer answers, as far as its engine knows. Raises EngineError."""
     container = engine.inspect(name)
     if container is None or (container.state is State.RUNNING and not container.oom_killed):

@@ -87,7 +87,8 @@ class _Stop:
 
 
 def _tell(cause: str, cure: str, code: int) -> int:
-    sys.stderr.write(f"deployer: {cause}\ndeployer: {cure}\n")
+    # These two lines are looked for by whoever waits for this server (deployer.readiness.last_words).
+    sys.stderr.write(f"deployer: exit code {code}: {cause}\ndeployer: {cure}\n")
     sys.stderr.flush()
     return code
 

@@ -21,6 +21,7 @@ import pytest
 from deployer import __version__
 from tests.plain_devpi import PASSWORD, PlainDevpi
 from tests.server_process import PATIENCE, Server, auth_header, login, request
+from tests.torn import leave_hot_journal, truncate
 
 pytestmark = pytest.mark.server
 
@@ -226,33 +227,6 @@ def test_a_signal_stops_it_cleanly(used: Server, number: signal.Signals) -> None
     assert "Traceback" not in used.output
 
 
-def leave_hot_journal(database: Path) -> None:
-    """Kill a writer in the middle of a transaction that has already changed pages of the database itself."""
-    script = """
-import sqlite3, sys, time
-connection = sqlite3.connect(sys.argv[1], isolation_level=None)
-connection.execute("pragma cache_size = 2")
-connection.execute("begin immediate")
-connection.execute("delete from kv")
-connection.execute("create table litter (data blob)")
-for _ in range(100):
-    connection.execute("insert into litter values (randomblob(20000))")
-print("spilled", flush=True)
-time.sleep(600)
-"""
-    before = database.read_bytes()
-    writer = subprocess.Popen([sys.executable, "-c", script, str(database)], stdout=subprocess.PIPE)
-    try:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == b"spilled\n"
-    finally:
-        writer.kill()
-        writer.communicate()
-    journal = database.with_name(".sqlite-journal")
-    assert journal.read_bytes()[:8] == bytes.fromhex("d9d505f920a163d7")
-    assert database.read_bytes() != before
-
-
 def test_a_hot_journal_is_rolled_back(used: Server) -> None:
     leave_hot_journal(used.serverdir / ".sqlite")
     used.start()
@@ -294,11 +268,6 @@ def test_a_second_server_on_the_directory_is_refused(used: Server) -> None:
     assert "another server" in result.stderr
     assert len(result.stderr.splitlines()) == 2
     assert used.answers()
-
-
-def truncate(database: Path) -> None:
-    with database.open("r+b") as stream:
-        stream.truncate(database.stat().st_size // 2)
 
 
 def flip(database: Path) -> None:

@@ -120,7 +120,7 @@ def test_what_no_restart_can_cure_is_not_tried_again(supervised: Supervised) -> 
         supervised.start("--restart", "always")
         assert supervised.wait() == 5
     assert len(supervised.children) == 1
-    assert f"deployer: port {supervised.server.port} of 127.0.0.1 is taken" in supervised.log
+    assert f"deployer: exit code 5: port {supervised.server.port} of 127.0.0.1 is taken" in supervised.log
 
 
 def test_a_server_that_ends_at_once_is_given_up(supervised: Supervised) -> None:

@@ -18,7 +18,15 @@ from datetime import timedelta
 import pytest
 
 from deployer import background, readiness
-from deployer.errors import ConflictError, DeployerError, EngineError, NotReadyError, ServerRefused
+from deployer.errors import (
+    ConflictError,
+    DeployerError,
+    EngineError,
+    NotReadyError,
+    Refused,
+    ServerRefused,
+    VerificationError,
+)
 from deployer.readiness import Ready
 from deployer.readiness.run import STAGES
 from deployer.secrets import Secret
@@ -427,3 +435,27 @@ def test_import_is_light() -> None:
     heavy = "import sys, deployer.readiness; print([m for m in ('httpx', 'pydantic', 'docker') if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", heavy], check=True, capture_output=True, text=True).stdout
     assert shown.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(5, ConflictError), (9, VerificationError), (11, Refused), (1, NotReadyError)],
+)
+def test_a_server_that_will_not_run_is_told_in_its_own_words(code: int, kind: type[DeployerError]) -> None:
+    log = [
+        *("Serving on http://…", f"deployer: exit code {code}: {PASSWORD} is damaged", "deployer: restore a backup"),
+        f"supervisor: exit code {code}, not started again",
+    ]
+    with nothing_there() as url:
+        error = Waiting(url, ScriptedEngine(container(State.STOPPED), log=log)).fails()
+    assert type(error) is kind
+    assert (error.message, error.hint) == ("devpi will not run: **** is damaged", "restore a backup")
+    assert error.details == ()
+
+
+def test_what_it_said_before_it_ran_again_is_not_why_it_died() -> None:
+    log = ["deployer: exit code 9: the database is damaged", "deployer: restore a backup", "Serving on http://…"]
+    with nothing_there() as url:
+        error = Waiting(url, ScriptedEngine(container(State.STOPPED, exit_code=1), log=log)).fails()
+    assert error.message == "devpi stopped before it was ready (exit code 1)"
+    assert error.details == tuple(log)
