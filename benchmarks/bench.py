@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from benchmarks import nginx
 from benchmarks.deployment import free_port
@@ -23,6 +24,8 @@ from benchmarks.peers.ours import Ours
 from benchmarks.peers.plain_nginx import NginxStatic
 from benchmarks.relay import Relay
 from benchmarks.tools import Tools
+
+P = TypeVar("P", bound=Peer)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +112,7 @@ class Bench:
         return made
 
     @contextmanager
-    def up(self, kind: type[Peer], *, origin: str = "") -> Iterator[Peer]:
+    def up(self, kind: type[P], *, origin: str = "") -> Iterator[P]:
         """A peer without any data, started; nothing of it is left at the end."""
         peer = self.peer(kind, origin=origin)
         try:
@@ -118,7 +121,7 @@ class Bench:
         finally:
             peer.remove()
 
-    def peer(self, kind: type[Peer], *, origin: str = "") -> Peer:
+    def peer(self, kind: type[P], *, origin: str = "") -> P:
         work = Path(tempfile.mkdtemp(prefix="peer-", dir=self.work))
         return kind(tools=self.tools, index=self.index, work=work, origin=origin or self.origin)
 

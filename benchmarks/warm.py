@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 
 import httpx
 
@@ -28,7 +29,7 @@ def serving(bench: Bench) -> list[Grid]:
     grid.ratios = (*PAGES, LONG, *FILES)
     with ExitStack() as stack:
         peers = _all_warm(bench, grid, stack)
-        in_turns(grid, {peer.name: lambda peer=peer: _rates(bench, peer) for peer in peers}, rounds=bench.scale.rounds)
+        in_turns(grid, {peer.name: partial(_rates, bench, peer) for peer in peers}, rounds=bench.scale.rounds)
         ranged = [_range(bench, peer) for peer in peers if isinstance(peer, Ours)]
     grid.notes.append(
         f"Pages are asked for as JSON; the long one has {links} links. The file has {_megabytes(bench):.1f} MB."
@@ -104,7 +105,7 @@ def installing(bench: Bench) -> list[Grid]:
 
     with ExitStack() as stack:
         peers = _all_warm(bench, grid, stack)
-        in_turns(grid, {peer.name: lambda peer=peer: measured(peer) for peer in peers}, rounds=bench.scale.rounds)
+        in_turns(grid, {peer.name: partial(measured, peer) for peer in peers}, rounds=bench.scale.rounds)
     grid.goals = [
         Goal(number=4, what=f"warm install / {BASE}", values=grid.ratio(Ours.name, one), limit=1.15),
         Goal(number=4, what=f"{many} at once, warm / {BASE}", values=grid.ratio(Ours.name, together), limit=1.3),

@@ -23,5 +23,6 @@ ALL: tuple[type[Peer], ...] = (
 
 def named(names: Sequence[str]) -> tuple[type[Peer], ...]:
     """The peers of these names, in the usual order. Raises KeyError."""
-    known = {peer.name: peer for peer in (*ALL, OursOnDocker, DockerRun)}
+    every: tuple[type[Peer], ...] = (*ALL, OursOnDocker, DockerRun)
+    known = {peer.name: peer for peer in every}
     return tuple(known[name] for name in names)
