@@ -53,6 +53,11 @@ class Contained(Server):
             self._docker("stop", self._cli.name)
         return 0
 
+    def kill_container(self) -> None:
+        """SIGKILL all of the container by its engine, which leaves it dead until somebody starts it."""
+        self._before = self.run_of_it()
+        self._docker("kill", self._cli.name)
+
     @property
     def front(self) -> str:
         """The number of nginx's master in the container; empty while there is none."""
