@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +16,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from deployer.image import reference
+from tests.authority import Authority
 from tests.engines import need
 from tests.integration.cli import Cli, Done
 from tests.network_lab import (
@@ -33,7 +32,6 @@ from tests.network_lab import (
     PodmanMachine,
     Resolver,
     Seated,
-    run,
     until,
     why_not,
     world,
@@ -279,10 +277,8 @@ def test_a_proxy_on_loopback(machine: Machine, outside: Namespace, cli: Seated) 
 
 
 def test_an_upstream_behind_a_ca_of_its_own(machine: Machine, outside: Namespace, cli: Seated, tmp_path: Path) -> None:
-    if shutil.which("openssl") is None:
-        pytest.skip("certificates of the test's own need openssl")
-    ca, context = authority(tmp_path)
-    private = Upstream([*BIG, SMALL], host=UPSTREAM, tls=context)
+    authority = Authority(tmp_path / "authority")
+    private = Upstream([*BIG, SMALL], host=UPSTREAM, tls=authority.context(UPSTREAM))
     with outside.inside():
         private.start()
     cli.upstream = private.simple_url
@@ -293,28 +289,13 @@ def test_an_upstream_behind_a_ca_of_its_own(machine: Machine, outside: Namespace
             assert code == 9
             assert "the certificate of 10.99.0.1 is not trusted" in found["ca"]["evidence"]
             assert found["ca"]["cure"].startswith(f"deployer up --name {cli.name} --set network.ca_file=")
-            words = ("--set", f"network.ca_file={ca}")
+            words = ("--set", f"network.ca_file={authority.file}")
             assert chosen(cli.up("--no-pip", *words)).startswith("bridge (auto: a bridged container reaches 10.99.0.1")
             fetch(cli, "acme")
             code, found = findings(cli, *words)
             assert (code, found["ca"]["level"]) == (0, "ok")
     finally:
         private.stop()
-
-
-def authority(directory: Path) -> tuple[Path, ssl.SSLContext]:
-    """A CA, and what an upstream at ``UPSTREAM`` needs to show a certificate of it."""
-    ca, ca_key, key, request, certificate = (directory / name for name in ("ca.pem", "ca.key", "key", "req", "cert"))
-    extensions = directory / "extensions"
-    extensions.write_text(f"subjectAltName=IP:{UPSTREAM}\n")
-    new = ("openssl", "req", "-newkey", "rsa:2048", "-nodes", "-subj")
-    run(*new, "/CN=tests", "-x509", "-days", "2", "-keyout", str(ca_key), "-out", str(ca))
-    run(*new, f"/CN={UPSTREAM}", "-keyout", str(key), "-out", str(request))
-    sign = ("openssl", "x509", "-req", "-days", "2", "-in", str(request), "-CA", str(ca), "-CAkey", str(ca_key))
-    run(*sign, "-CAcreateserial", "-out", str(certificate), "-extfile", str(extensions))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    return ca, context
 
 
 def test_a_localhost_that_is_ipv6_only(machine: Machine, outside: Namespace, cli: Seated) -> None:

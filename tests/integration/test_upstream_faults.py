@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
-import ssl
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from urllib.parse import urljoin
 
 import pytest
 
-from tests.contained import Contained
 from tests.indexed_server import FILE, HTML, JSON, PATIENCE, at_once, get, make_indexes
 from tests.server_process import Server, request
 from tests.upstream import JSON_TYPE, Distribution, Upstream, make_wheel
@@ -188,34 +183,6 @@ def test_credentials_go_to_their_own_upstream_and_to_no_host_that_a_link_names(
         assert private.requests[-1].authorization
         assert elsewhere.files() == 1
         assert {asked.authorization for asked in elsewhere.requests} == {None}
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
-def test_a_certificate_of_nobody_is_refused_and_a_known_one_taken(
-    start: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"),
-            *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    with Upstream([make_wheel("alpha", "1.0")], tls=context) as upstream:
-        server = start()
-        make_indexes(server.port, server.auth, upstream)
-        assert get(server.port, page("root/dev", "alpha"), JSON).status == 502
-        assert upstream.pages() == 0
-        if isinstance(server, Contained):
-            return  # an authority is told to a container when it is made: test_networks
-        server.end()
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
-        server.start()
-        assert get(server.port, page("root/dev", "alpha"), JSON).status == 200
 
 
 def test_a_huge_page_is_served_whole(start: Callable[..., Server], upstream: Upstream) -> None:
