@@ -80,7 +80,8 @@ class Statistics:
         self._over = threading.Event()
         known = self._read()
         self._since = str(known.get("since") or datetime.now(UTC).isoformat(timespec="seconds"))
-        self._at: list[int] = list(known.get("read", [0, 0]))
+        read = list(known.get("read", []))
+        self._read_to: dict[int, int] = dict(zip(read[::2], read[1::2], strict=True))
         names = {field.name for field in fields(Counts)}
         self._indexes = {
             name: Counts(**{key: value for key, value in counts.items() if key in names})
@@ -117,22 +118,28 @@ class Statistics:
             self._once()
 
     def _once(self) -> None:
+        went_over = len(self._read_to) > 1  # at the last look, nginx wrote to a new file already
         with contextlib.suppress(OSError):  # a full disk: what is not written now is written later
             self._catch_up()
             self._write()
             if self._log.stat().st_size > self._max_bytes:
                 self._rotate()
+            elif went_over and self._max_files == 1:
+                self._numbered(1).unlink(missing_ok=True)
 
     def _catch_up(self) -> None:
-        for path in (self._numbered(1), self._log):
+        """Read on in both files: nginx's workers go over to a new one each in its own time."""
+        seen = []
+        for path in (self._log, self._numbered(1)):  # in this order on disk too, where an older release looks
             with contextlib.suppress(FileNotFoundError), path.open("rb") as stream:
                 number = os.fstat(stream.fileno()).st_ino
-                if number == self._at[0]:
-                    stream.seek(self._at[1])
-                elif path != self._log:
-                    continue
+                if path != self._log and number not in self._read_to:
+                    continue  # of before there was anything to count
+                stream.seek(self._read_to.get(number, 0))
                 self._count(stream)
-                self._at = [number, stream.tell()]
+                self._read_to[number] = stream.tell()
+                seen.append(number)
+        self._read_to = {number: self._read_to[number] for number in seen}
 
     def _count(self, stream: BinaryIO) -> None:
         """Add all whole lines, and stand before the one that is not."""
@@ -150,11 +157,12 @@ class Statistics:
             self._indexes.setdefault(index, Counts()).add(line)
 
     def _rotate(self) -> None:
-        for number in range(self._max_files - 1, 0, -1):
+        newest = self._log.stat().st_ino
+        for number in range(max(self._max_files - 1, 1), 0, -1):
             with contextlib.suppress(FileNotFoundError):
                 self._numbered(number - 1).replace(self._numbered(number))
-        if self._max_files == 1:
-            self._log.unlink()
+        # A file that is gone now may leave its number to the one that nginx makes next, which was not read at all.
+        self._read_to = {number: place for number, place in self._read_to.items() if number == newest}
         with contextlib.suppress(OSError, ValueError):
             os.kill(int(self._private.nginx_pid.read_text(encoding="ascii")), signal.SIGUSR1)
 
@@ -165,7 +173,7 @@ class Statistics:
         """All that is known, for whoever may read the data directory."""
         return {
             "since": self._since,
-            "read": list(self._at),
+            "read": [number for place in self._read_to.items() for number in place],
             "indexes": {name: asdict(counts) for name, counts in sorted(self._indexes.items())},
             "upstreams": self._upstreams(),
         }
