@@ -127,6 +127,15 @@ def test_every_fault_has_its_proof() -> None:
     faults = [row for row in rows if not row.startswith("| fault |")]
     assert len(faults) > 60
     assert [row for row in faults if "::" not in row.split(" | ")[-1]] == []
+    named = [proof for row in faults for proof in re.findall(r"`(\w*(?:\.py)?::\w+|\w+\.py)`", row.split(" | ")[-1])]
+    sources = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")}
+    missing, file = [], ""
+    for proof in named:
+        file = proof.partition("::")[0] or file  # left out where it is that of the one before
+        name = proof.partition("::")[2]
+        if file not in sources or f"def {name}(" not in sources[file]:
+            missing.append(proof)
+    assert missing == []
 
 
 def tree(error: type[DeployerError]) -> list[type[DeployerError]]:

@@ -16,7 +16,7 @@ from typing import Any
 from deployer.server.installed import inside
 from deployer.server.refusal import unfit
 
-_FETCH, _STORE = "_async_fetch_releaselinks", "_update_simplelinks_in_future"
+_FETCH, _STORE, _TURN = "_async_fetch_releaselinks", "_update_simplelinks_in_future", "acquire"
 _MISSED = "deployer_missed"
 
 
@@ -28,8 +28,8 @@ def missed(times: Any, project: str) -> float:
 def install() -> None:
     """Have each failure told as the upstream's. Raises Refusal when devpi fetches pages in another way."""
     mirror, times = inside().MirrorStage, inside().ProjectUpdateCache
-    fetch, store, acquire = (getattr(mirror, _FETCH, None), getattr(mirror, _STORE, None), times.acquire)
-    if not (asyncio.iscoroutinefunction(fetch) and asyncio.iscoroutinefunction(store)):
+    fetch, store, acquire = (getattr(mirror, _FETCH, None), getattr(mirror, _STORE, None), getattr(times, _TURN, None))
+    if not (asyncio.iscoroutinefunction(fetch) and asyncio.iscoroutinefunction(store) and callable(acquire)):
         raise unfit("fetches pages of mirrors in another way than the one that is mended here")
     if fetch.__module__ == __name__:
         return
@@ -67,4 +67,4 @@ def install() -> None:
 
     setattr(mirror, _FETCH, fetch_page)
     setattr(mirror, _STORE, store_page)
-    times.acquire = wait_for_turn
+    setattr(times, _TURN, wait_for_turn)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from deployer.server.refusal import unfit
+
 _UNSTRETCHED = "$argon2id$v=19$m=8,t=1,p=1$"
 
 
@@ -43,8 +45,10 @@ class OneAtATime:
 
 
 def serialise() -> None:
-    """Put it in the place of devpi's own, once."""
+    """Put it in the place of devpi's own, once. Raises Refusal when devpi has none."""
     from devpi_server import auth
 
+    if not hasattr(auth, "pwd_context"):
+        raise unfit("hashes passwords in another way")
     if not isinstance(auth.pwd_context, OneAtATime):
         auth.pwd_context = OneAtATime(auth.pwd_context)

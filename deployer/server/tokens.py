@@ -13,6 +13,8 @@ from devpi_tokens import server as tokens
 from pluggy import HookimplMarker
 from pyramid.authorization import Everyone
 
+from deployer.server.refusal import unfit
+
 if TYPE_CHECKING:
     from pyramid.request import Request
 
@@ -24,8 +26,13 @@ _one = Lock()
 
 
 def serialise() -> None:
-    """Let one key be derived at a time: each takes 100 MiB for a moment, and the server lives within a limit."""
-    derive = tokens.TokenUtility._derive_key
+    """Let one key be derived at a time: each takes 100 MiB for a moment, and the server lives within a limit.
+
+    Raises Refusal when keys are derived in another way.
+    """
+    derive = getattr(tokens.TokenUtility, "_derive_key", None)
+    if derive is None:
+        raise unfit("derives the keys of upload tokens in another way")
 
     def one_at_a_time(utility: Any, key: str) -> Any:
         with _one:

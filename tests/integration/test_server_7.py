@@ -18,6 +18,7 @@ from deployer.profile import Index, User
 from deployer.secrets import Secret
 from tests.integration.cli import Cli
 from tests.plain_devpi import PlainDevpi, free_port, init
+from tests.replaced import documented, replaced
 from tests.upstream import Upstream, make_wheel
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
@@ -178,3 +179,7 @@ def test_daily_work_by_its_address(seven: PlainDevpi, upstream: Upstream, tmp_pa
     done = cli.run("package", "remove", "acme-core==1.0", "--index", "root/new", "--yes", *at, stdin=secret)
     assert done.code == 0, done.err
     assert cli.run("index", "delete", "root/new", "--yes", *at, stdin=secret).code == 0
+
+
+def test_what_is_replaced_of_its_code_is_what_is_documented(python7: str) -> None:
+    assert replaced(python7) == documented("7")

@@ -1,0 +1,48 @@
+"""What of devpi's own code our server replaces, found by looking at all of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+DOCS = Path(__file__).parents[1] / "docs" / "devpi-replaced.md"
+INSTALL = """
+from deployer.server import credentials, fetching, ordered, outbound, passwords, tokens
+ordered.install()
+outbound.install()
+fetching.install()
+credentials.install(credentials.Credentials(None))
+passwords.serialise()
+tokens.serialise()
+"""
+_LOOK = """
+import json, sys
+def home(value):
+    value = getattr(value, "fget", value)
+    return getattr(value, "__module__", None) or type(value).__module__
+found = set()
+for name, module in list(sys.modules.items()):
+    if name.partition(".")[0] not in ("devpi_server", "devpi_tokens", "devpi_web", "devpi_common"):
+        continue
+    for label, value in vars(module).items():
+        if isinstance(value, type) and value.__module__ == name:
+            found |= {f"{label}.{key}" for key, own in vars(value).items() if home(own).startswith("deployer.server")}
+        elif type(value).__module__.startswith("deployer.server"):
+            found.add(f"{name.rpartition('.')[2]}.{label}")
+print(json.dumps(sorted(found)))
+"""
+
+
+def replaced(python: str) -> set[str]:
+    """Names of methods, properties and objects that are ours once a server has been put together by ``python``."""
+    done = subprocess.run([python, "-c", INSTALL + _LOOK], capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout))
+
+
+def documented(major: str) -> set[str]:
+    """What the documentation's table says, of one version of devpi-server: ``6`` or ``7``."""
+    rows = [line.split("|") for line in DOCS.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    return {name for row in rows for name in re.findall(r"`([^`]+)`", row[{"6": 1, "7": 2}[major]])}
