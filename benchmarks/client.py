@@ -17,7 +17,7 @@ from benchmarks.bench import Bench
 from benchmarks.load import JSON
 from benchmarks.peers.base import LOCAL
 
-PATIENCE = 120.0
+PATIENCE = 60.0
 """Seconds after which an installer counts as failed."""
 
 

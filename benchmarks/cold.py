@@ -22,15 +22,13 @@ def first_install(bench: Bench) -> list[Grid]:
     title = f"First install ({index.count(*GROUPS)} wheels, {index.megabytes(*GROUPS):.0f} MB)"
     grid = Grid(title=title, columns=columns, base=DIRECT, ratios=("fast, s", "slow, s"))
 
-    def through(kind: type[Peer] | None) -> Mapping[str, float]:
-        row: dict[str, float] = {"failed": 0.0}
-        for speed, origin in (("fast", bench.origin), ("slow", bench.slow.origin)):
-            done, asked = _cold(bench, kind, origin, list(GROUPS), 1)
-            row |= {f"{speed}, s": done.seconds, f"{speed}: MB fetched": asked.megabytes}
-            row["failed"] += done.failed
-        return row
+    for speed, origin in (("fast", bench.origin), ("slow", bench.slow.origin)):
 
-    in_turns(grid, _cases(bench, through), rounds=bench.scale.few)
+        def through(kind: type[Peer] | None, speed: str = speed, origin: str = origin) -> Mapping[str, float]:
+            done, asked = _cold(bench, kind, origin, list(GROUPS), 1)
+            return {f"{speed}, s": done.seconds, f"{speed}: MB fetched": asked.megabytes, "failed": done.failed}
+
+        in_turns(grid, _cases(bench, through), rounds=bench.scale.few)
     link = f"{1000 * bench.scale.rtt:.0f} ms round trip and {bench.scale.rate / 1e6:g} MB/s"
     grid.notes.append(f"Slow: {link}, a handshake costs a round trip. *{DIRECT}*: uv asks the upstream itself.")
     grid.goals = [

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-LONG = 60.0
-"""Seconds of a round of one row after which there is no other of that row."""
+LONG = 20.0
+"""Seconds of a round of one row after which there is no other of that row: all tables take twenty minutes at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,9 +141,10 @@ def number(value: float) -> str:
 def in_turns(grid: Grid, cases: Mapping[str, Callable[[], Mapping[str, float]]], *, rounds: int) -> Grid:
     """Run every case once a round, A B C, A B C, …, so that a busy machine slows all alike.
 
-    A case that takes longer than :data:`LONG` is run in one round only, and a note says so.
+    A case that takes longer than :data:`LONG` is run in one round only, and a note names it.
     """
-    left = dict(cases)
+    left = {name: case for name, case in cases.items() if name not in grid.lost}
+    long: list[str] = []
     for _ in range(rounds):
         for name, case in list(left.items()):
             started = time.monotonic()
@@ -154,7 +155,9 @@ def in_turns(grid: Grid, cases: Mapping[str, Callable[[], Mapping[str, float]]],
                 del left[name]
             elif seconds > LONG and rounds > 1:
                 del left[name]
-                grid.notes.append(f"*{name}*: one round, which took {seconds:.0f} s.")
+                long.append(f"*{name}* ({seconds:.0f} s)")
+    if long:
+        grid.notes.append(f"One round only, since it takes long: {', '.join(long)}.")
     return grid
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from functools import partial
 
 import httpx
 
 from benchmarks.bench import Bench
 from benchmarks.load import JSON
-from benchmarks.measure import Goal, Grid, timed
+from benchmarks.measure import Goal, Grid, in_turns, timed
 from benchmarks.peers.base import LOCAL, PRIVATE, TakesUploads
 from benchmarks.peers.ours import Ours
 from tests.upstream import make_wheel
@@ -21,18 +22,20 @@ def uploads(bench: Bench) -> list[Grid]:
     """Upload version after version; after each, the page in both forms must have it."""
     columns = ("upload, ms", "page after it, ms", "uploads", "next page without it")
     grid = Grid(title="A private upload", columns=columns)
-    for _ in range(bench.scale.few):
-        for kind in bench.peers:
-            if issubclass(kind, TakesUploads) and kind.name not in grid.lost:
-                with grid.measuring(kind.name), bench.up(kind) as peer:
-                    _round(grid, peer, bench.scale.uploads)
+
+    def to(kind: type[TakesUploads]) -> Mapping[str, float]:
+        with bench.up(kind) as peer:
+            return _round(peer, bench.scale.uploads)
+
+    kinds = [kind for kind in bench.peers if issubclass(kind, TakesUploads)]
+    in_turns(grid, {kind.name: partial(to, kind) for kind in kinds}, rounds=bench.scale.few)
     stale = grid.of(Ours.name, "next page without it")
     what = "next pages that lack what was just uploaded"
     grid.goals = [Goal(number=2, what=what, values=stale, limit=0, worst=True)]
     return [grid]
 
 
-def _round(grid: Grid, peer: TakesUploads, count: int) -> None:
+def _round(peer: TakesUploads, count: int) -> Mapping[str, float]:
     url = f"{peer.simple_url}{PRIVATE}/"
     stale, upload, after = 0, 0.0, 0.0
     first = make_wheel(PRIVATE, "1.0")
@@ -49,4 +52,4 @@ def _round(grid: Grid, peer: TakesUploads, count: int) -> None:
                 after += time.perf_counter() - started
                 stale += wheel.filename not in page.text
     mean = {"upload, ms": 1000 * upload / count, "page after it, ms": 1000 * after / count / len(FORMS)}
-    grid.add(peer.name, {**mean, "uploads": count, "next page without it": stale})
+    return {**mean, "uploads": count, "next page without it": stale}

@@ -68,6 +68,8 @@ def test_a_case_that_fails_costs_its_own_row() -> None:
     assert made.of("base", "s") == [2, 2, 2]
     assert made.ratio("lame", "s") == []
     assert "*lame* was not measured: it fell over" in made.text()
+    in_turns(made, {"lame": lambda: {"s": 1.0}, "base": lambda: {"s": 2.0}}, rounds=1)
+    assert made.of("lame", "s") == []
 
 
 def test_a_case_that_takes_too_long_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +77,7 @@ def test_a_case_that_takes_too_long_is_measured_once(monkeypatch: pytest.MonkeyP
     made = Grid(title="Speed", columns=("s",))
     in_turns(made, {"slow": lambda: {"s": 2.0}}, rounds=3)
     assert made.of("slow", "s") == [2]
-    assert "*slow*: one round, which took 0 s." in made.text()
+    assert "One round only, since it takes long: *slow* (0 s)." in made.text()
 
 
 @pytest.mark.parametrize("error", [SystemExit("no nginx"), ValueError("no nginx"), KeyError("no nginx")])
