@@ -11,18 +11,17 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 from devpi_server.log import threadlog
-from devpi_server.normalized import normalize_name
-from devpi_server.views import INSTALLER_USER_AGENT_REGEXP as INSTALLER
 from devpi_server.views import SIMPLE_API_V1_JSON as JSON_TYPE
-from pyramid.response import FileIter, Response
+from pyramid.response import Response
 
+from deployer.server.answers import Answer, Body, busy, by_file
+from deployer.server.asked import Wanted, is_text, wanted_page
 from deployer.server.bulkhead import Bulkhead
 from deployer.server.downloads import Downloads
 from deployer.server.flights import Flight, Flights
@@ -34,61 +33,13 @@ KEPT = "X-Deployer-Kept"
 """For the access log of a front: the page was here already. A front keeps it from clients."""
 PATIENCE = 1.0
 """Seconds that a client waits for a new page when there is one that was right until just now."""
-_PAGE = re.compile(r"/([^+/]+)/([^+/]+)/(?:\+simple/)?([^+/]+)/?")
 _FILE = re.compile(r"/[^+/]+/[^+/]+/\+[ef]/.+")
 _PASS, _FIRST, _TRANSACTION = "deployer.pass", "deployer.first", "deployer.transaction"
 _TYPES = {"json": JSON_TYPE, "html": "text/html"}
-BLOCK = 256 * 1024
 _SLICE = 0.1
 """Seconds between two looks at whether to go on waiting."""
 
 Handler = Callable[[Any], Any]
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A project's page that somebody asks for. ``name``: of its file; None when there is no file of this answer."""
-
-    user: str
-    index: str
-    project: str  # normalised
-    name: str | None
-
-    @property
-    def key(self) -> Key:
-        return (self.user, self.index, self.project)
-
-    @property
-    def stage(self) -> str:
-        return f"{self.user}/{self.index}"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A whole answer that may be given to several."""
-
-    status: int
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
-
-    @classmethod
-    def of_text(cls, status: int, text: str) -> Answer:
-        return cls(status, (("Content-Type", "text/plain; charset=utf-8"),), f"{text}\n".encode())
-
-    @property
-    def shows_nothing(self) -> bool:
-        """Whether it says that there is no such project, or lists no file of it."""
-        empty = b"<a " not in self.body and b'"filename"' not in self.body
-        return self.status == 404 or (self.status == 200 and empty)
-
-    def for_others(self, wanted: Wanted) -> Answer:
-        """What those are told who waited: a page says nothing of who asked for it, devpi's words for an error do."""
-        if self.status == 200:
-            return self
-        return Answer.of_text(self.status, f"{wanted.stage} does not give {wanted.project}: see the server's log")
-
-    def response(self) -> Any:
-        return Response(status=self.status, headerlist=list(self.headers), body=self.body)
 
 
 @dataclass(frozen=True)
@@ -98,43 +49,6 @@ class Flown:
     wanted: Wanted
     answer: Answer
     view: View
-
-
-def negotiate(request: Any) -> str | None:
-    """``json`` or ``html`` as devpi would choose; None for what people's browsers get."""
-    if request.method not in ("GET", "HEAD") or request.query_string or request.script_name:
-        return None
-    if "HTTP_X_DEVPI_ABSOLUTE_URLS" in request.environ:
-        return None
-    offers = request.accept.acceptable_offers(["text/html", JSON_TYPE])
-    if not offers:
-        return None
-    if offers[0][0] == JSON_TYPE:
-        return "json"
-    return "html" if INSTALLER.match(request.user_agent or "") else None
-
-
-def _is_text(request: Any) -> bool:
-    """Whether path and query can be read: devpi logs a traceback where they can't."""
-    try:
-        request.path_info.encode()
-        unquote_to_bytes(request.query_string).decode()
-    except UnicodeError:
-        return False
-    return True
-
-
-def wanted_page(request: Any) -> Wanted | None:
-    """The page that is asked for; None for any other request."""
-    path = request.path_info
-    found = _PAGE.fullmatch(path)
-    if found is None or request.method not in ("GET", "HEAD"):
-        return None
-    user, index, project = found.groups()
-    is_simple = "/+simple/" in path
-    normal = str(normalize_name(project))
-    exact = is_simple and path.endswith("/") and project == normal
-    return Wanted(user, index, normal, negotiate(request) if exact else None)
 
 
 class Gate:
@@ -165,7 +79,7 @@ class Gate:
         def gate(request: Any) -> Any:
             if request.environ.pop(_PASS, False):
                 return handler(request)
-            if not _is_text(request):
+            if not is_text(request):
                 return Answer.of_text(400, "the address is not UTF-8").response()
             wanted = wanted_page(request)
             if wanted is not None:
@@ -219,7 +133,7 @@ class Gate:
             body: Any = []
             if request.method == "GET":
                 # The place is given up when the body has been sent, or nobody wants it any more.
-                body = _Body(download.body(lambda: place.may_stay), stack.pop_all())
+                body = Body(download.body(lambda: place.may_stay), stack.pop_all())
             return Response(status=download.status, headerlist=list(download.headers), app_iter=body)
 
     def _inside(self, request: Any, asked: Any) -> Any:
@@ -327,46 +241,6 @@ class Gate:
         return next(silent, "")
 
 
-def by_file(request: Any, response: Any) -> Any:
-    """The same answer, sent from the open file by the web server itself: by no thread, and with no copy in memory."""
-    wrapper = request.environ.get("wsgi.file_wrapper")
-    if wrapper is not None and isinstance(response.app_iter, FileIter):
-        length = response.content_length
-        response.app_iter = wrapper(_Bounded(response.app_iter.file), BLOCK)
-        response.content_length = length
-    return response
-
-
-class _Bounded:
-    """A file of which a block is read at a time, whatever is asked for.
-
-    The web server asks for as much as the socket's buffer may have: on loopback four megabytes, for each client.
-    """
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-
-    def read(self, size: int = -1) -> bytes:
-        read: bytes = self._file.read(size if 0 <= size < BLOCK else BLOCK)
-        return read
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-
-class _Body:
-    """The pieces of a body, and what is to be let go of when no more of it is wanted."""
-
-    def __init__(self, pieces: Iterator[bytes], held: contextlib.ExitStack) -> None:
-        self._pieces, self._held = pieces, held
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self._pieces
-
-    def close(self) -> None:
-        self._held.close()
-
-
 def note_transaction(handler: Handler, registry: Any) -> Handler:
     """The tween below devpi's: it tells the gate which state of the database an answer shows."""
     keyfs = registry["xom"].keyfs
@@ -377,11 +251,3 @@ def note_transaction(handler: Handler, registry: Any) -> Handler:
         return handler(request)
 
     return note
-
-
-def busy() -> Any:
-    """What is told to whoever can't be served now and may come back."""
-    answer = Answer.of_text(503, "the upstream does not answer at present")
-    response = answer.response()
-    response.headers["Retry-After"] = "1"
-    return response

@@ -10,7 +10,7 @@ What a front may rely on::
 - They answer ``GET`` and ``HEAD /<user>/<index>/+simple/<project>/`` without a query, ``project`` in its normal form.
 - A file is there exactly while it may be sent; where there is none the request goes to the server, which answers it and
   makes the file where it can. Files appear by rename and go by rename or removal: send what you could open.
-- ``gate.negotiate`` tells which of them answers a request: ``json`` for everybody who prefers it, ``html`` only for
+- ``asked.negotiate`` tells which of them answers a request: ``json`` for everybody who prefers it, ``html`` only for
   installers (devpi's ``INSTALLER_USER_AGENT``): people's browsers get another page, with a form in it. devpi knows two
   kinds of answer, so who accepts ``application/vnd.pypi.simple.v1+html`` and nothing else is no case for a file.
 - A request with the header ``X-Devpi-Absolute-Urls``, or with a path in ``X-Outside-Url``, goes to the server.
