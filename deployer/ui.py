@@ -205,7 +205,8 @@ class UI:
     def _tell(self, error: DeployerError) -> None:
         self._say("error", error.message, code="1;31")
         for detail in error.details:
-            self._say("", detail)
+            if not error.message.endswith(f": {detail.strip()}"):  # an engine's last line is the cause already
+                self._say("", detail)
         if error.hint:
             self._say("hint", self.address(error.hint), code="36")
 

@@ -89,10 +89,11 @@ class Client:
     def streamed(self, *words: str, on_line: Callable[[str], None], failed: str) -> None:
         """Run a build or a pull; ``on_line`` hears what is about it. Raises ImageUnavailable, ``failed`` in front."""
         last: deque[str] = deque(maxlen=BUILD_LINES)
+        chatter = self._dialect.build_chatter
         try:
             for line in self._runner.stream((self._name, *words)):
                 said = line.strip()
-                if said and not said.startswith(self._dialect.build_chatter):
+                if said and not (chatter and chatter.search(said)):
                     last.append(line)
                     on_line(line)
         except ProcessFailed:

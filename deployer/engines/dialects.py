@@ -114,8 +114,8 @@ class Dialect:
     """What it says where its own exit code is not that of what ``exec`` ran; the group is that."""
     build: tuple[str, ...] = ("build", "--network=host")
     """Words that build; no container of a step is left behind by them, also when the build fails."""
-    build_chatter: tuple[str, ...] = ()
-    """How lines of a build begin that are about the engine's own future and not about the build."""
+    build_chatter: re.Pattern[str] | None = None
+    """Lines of a build about the engine's own future, or about words that nobody need say, and not about the build."""
     builds_with_secrets: tuple[str, ...] | None = ()
     """Words that succeed where a build can be given secrets; none needed when empty, never when None."""
     install: str = ""
@@ -193,12 +193,9 @@ DIALECTS: Mapping[EngineName, Dialect] = {
         elsewhere=("DOCKER_HOST", "DOCKER_CONTEXT"),
         # The older builder keeps the container of a step that fails unless it is told; buildx takes the word, too.
         build=("build", "--network=host", "--force-rm"),
-        build_chatter=(
-            "DEPRECATED: The legacy builder",
-            "Install the buildx component",
-            "BuildKit is currently disabled",
-            "environment-variable.",
-            "https://docs.docker.com/go/buildx/",
+        build_chatter=re.compile(
+            r"^(DEPRECATED: The legacy builder|Install the buildx component|BuildKit is currently disabled"
+            r"|environment-variable\.|https://docs\.docker\.com/go/buildx/)"
         ),
         builds_with_secrets=("buildx", "version"),
         install="apt-get install docker.io",
@@ -213,6 +210,7 @@ DIALECTS: Mapping[EngineName, Dialect] = {
         elsewhere=("CONTAINER_HOST", "CONTAINER_CONNECTION"),
         # "stopped" is what it says until its clean-up has come by, which heeds the restart policy first.
         monitor=("State", "ConmonPid"),
+        build_chatter=re.compile(r'level=warning msg="missing .* build argument\.'),  # of each that has no default
         at_rest=frozenset({"configured", "created", "exited"}),
         # Without a registry search list podman takes short names for local ones only.
         install="apt-get install podman",

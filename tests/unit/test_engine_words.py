@@ -74,6 +74,21 @@ def test_a_build_that_fails_is_told_with_its_last_lines(tmp_path: Path, monkeypa
     assert caught.value.details == (*map(str, range(30, 41)), "no space left")
 
 
+def test_a_build_that_fails_does_not_tell_of_arguments_that_nobody_has_to_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (fake := tmp_path / "podman").write_text(
+        "#!/bin/sh\n"
+        """echo 'time="2026-01-01T00:00:00Z" level=warning msg="missing \\"PIP_INDEX_URL\\" build argument."'\n"""
+        """echo 'time="2026-01-01T00:00:00Z" level=warning msg="the disk is nearly full"'\nexit 1\n"""
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(ImageUnavailable, match="it failed: the disk is nearly full") as caught:
+        Client(DIALECTS[EngineName.PODMAN], Runner()).streamed("build", on_line=lambda line: None, failed="it failed")
+    assert len(caught.value.details) == 1
+
+
 # Processes
 
 

@@ -64,3 +64,8 @@ def test_what_was_tamed_is_tame(text: str) -> None:
     once = tame(text)
     assert tame(once) == once
     assert not any((ord(char) < 32 and char not in "\t\n") or 127 <= ord(char) < 160 for char in once)
+
+
+def test_the_line_that_is_the_cause_is_not_said_again(seen: UI) -> None:
+    seen.fail("up", NotReadyError("no build: no space", details=("step 1", "no space")))
+    assert seen.err.getvalue().splitlines()[1:] == [f"{'':10}step 1"]  # type: ignore[attr-defined]
