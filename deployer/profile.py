@@ -81,7 +81,7 @@ class Server(Model):
     push_to: tuple[Origin, ...] = ()
     memory: Memory = "auto"
     cpus: float = Field(0.0, ge=0, le=4096, allow_inf_nan=False)
-    pids: Whole = Field(256, ge=0, le=4_194_304)  # the kernel's own limit of a pid
+    pids: Whole = Field(512, ge=0, le=4_194_304)  # the kernel's own limit of a pid
     nofile: Whole = Field(4096, ge=0, le=1_048_576)  # fs.nr_open
     restart: RestartPolicy = "unless-stopped"
     stop_timeout: Whole = Field(10, ge=1, le=600)

@@ -12,6 +12,9 @@ from deployer.server.upstreams import Upstream
 UNKNOWN = 0.5
 """Seconds after its last sign of life for which an upstream is taken to be well."""
 
+MOST = 4
+"""Times its threads that a server may have while so many wait."""
+
 
 class Place:
     """The place of one request among those that wait."""
@@ -33,7 +36,7 @@ class Bulkhead:
     Half of them may wait for an upstream that gives no sign of life, and so many may ask it at once. Most of them may
     wait for one of which nothing is known yet: when many begin at once, before its first answer. A slow one that goes
     on sending may keep all of them, for as long as a large file takes: where more than half wait, ``grow`` is told how
-    many threads there have to be for the others, at most twice as many.
+    many threads there have to be for the others, at most MOST times as many.
     """
 
     def __init__(self, threads: int, grow: Callable[[int], None] = lambda threads: None) -> None:
@@ -54,7 +57,7 @@ class Bulkhead:
             self._waiting.update(place.upstreams.keys())
             self._in += 1
             if self._in > self._share:
-                self._grow(min(self._threads + self._in - self._share, 2 * self._threads))
+                self._grow(min(self._threads + self._in - self._share, MOST * self._threads))
         try:
             yield place
         finally:

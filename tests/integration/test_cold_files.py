@@ -15,7 +15,7 @@ from urllib.parse import urljoin
 import pytest
 
 from tests.contained import PROCESS
-from tests.indexed_server import FILE, JSON, PATIENCE, at_once, get, make_indexes
+from tests.indexed_server import FILE, JSON, PATIENCE, at_once, get, make_indexes, upload
 from tests.server_process import Server
 from tests.upstream import Distribution, Upstream, make_wheel
 
@@ -159,17 +159,24 @@ def test_who_reads_slowly_keeps_nobody_waiting_and_gets_all(server: Server, upst
 
 
 def test_a_crowd_that_waits_for_a_slow_file_keeps_nobody_else_waiting(server: Server, upstream: Upstream) -> None:
-    crowd = 70  # more than devpi has threads
+    crowd = 150  # three times the threads that devpi has
     path = path_of(server, BIG)
-    upstream.faults.bandwidth = len(BIG.content) // 20
+    upstream.faults.bandwidth = len(BIG.content) // 30
+    connections = [http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE) for _ in range(crowd)]
+    for connection in connections:
+        connection.request("GET", path, headers=FILE)
+    reading = [connection.getresponse() for connection in connections]
+    for _ in range(5):
+        assert server.auth  # a login
+        assert get(server.port, "/root/dev", {"Accept": "application/json"}).status == 200
+    assert upload(server, server.auth, "root/dev", make_wheel("acme", "1.0")) == 200
+    assert not stored(server, path).exists()
+    upstream.faults.bandwidth = 2**30
     with ThreadPoolExecutor(crowd) as pool:
-        waiting = [pool.submit(get, server.port, path, FILE) for _ in range(crowd)]
-        wait_until(lambda: upstream.files(BIG.filename) == 1)
-        for _ in range(5):
-            assert get(server.port, "/root/dev", {"Accept": "application/json"}).status == 200
-        assert not any(future.done() for future in waiting)
-        upstream.faults.bandwidth = 2**30
-        assert all(future.result().body == BIG.content for future in waiting)
+        assert all(pool.map(lambda answer: answer.read() == BIG.content, reading))
+    for connection in connections:
+        connection.close()
+    assert upstream.files(BIG.filename) == 1
 
 
 @pytest.mark.parametrize("anywhere", [PROCESS], indirect=True)  # a container has a limit: test_served_in_container
