@@ -184,10 +184,16 @@ class UI:
             self._envelope(command, result.error, data=dict(result.data))
             return
         if result.text:
-            text = result.text.rstrip("\n")
-            self._print(tame(text) if self.out.isatty() else text)
+            self._print(self._shown(result.text.rstrip("\n")))
         if result.error:
             self._tell(result.error)
+
+    def line(self, text: str) -> None:
+        """Print one line of a result that comes piece by piece. Raises BrokenPipeError when its reader is gone."""
+        self._write(self.out, self._shown(text))
+
+    def _shown(self, text: str) -> str:
+        return tame(text) if self.out.isatty() else text
 
     def fail(self, command: str, error: DeployerError) -> None:
         """Print a failure: one line of cause, then what helps to diagnose, then one line of cure."""

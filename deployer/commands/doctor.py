@@ -52,8 +52,7 @@ def run(options: Options, ui: UI) -> Result:
         for check in _checks(options, state):
             checks.append(_fixed(check, options) if options.fix and check.fix else check)
             if not ui.silent:
-                ui.out.write(ui.address(_line(checks[-1])) + "\n")
-                ui.out.flush()
+                ui.line(ui.address(_line(checks[-1])))
     failed = [check.name for check in checks if check.level == "failure"]
     return Result(
         data={"checks": [{key: ui.address(getattr(check, key)) for key in _TOLD} for check in checks]},

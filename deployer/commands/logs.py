@@ -43,8 +43,7 @@ def run(options: Options, ui: UI) -> Result:
     )
     if options.follow:
         for line in found:
-            ui.out.write(line + "\n")
-            ui.out.flush()
+            ui.line(line)
         return Result()
     lines = list(found)
     if options.grep and options.lines is not None:

@@ -39,11 +39,12 @@ def test_the_words_of_others_are_only_shown(seen: UI) -> None:
 
 
 def test_a_result_is_tamed_for_a_person_and_whole_for_a_program(seen: UI) -> None:
-    seen.finish("index show", Result(text=HOSTILE))
-    assert seen.out.getvalue() == f"{TAMED}\n"  # type: ignore[attr-defined]
     piped = UI(out=io.StringIO(), err=io.StringIO())
-    piped.finish("index show", Result(text=HOSTILE))
-    assert piped.out.getvalue() == f"{HOSTILE}\n"  # type: ignore[attr-defined]
+    for ui in (seen, piped):
+        ui.line(HOSTILE)
+        ui.finish("index show", Result(text=HOSTILE))
+    assert seen.out.getvalue() == f"{TAMED}\n" * 2  # type: ignore[attr-defined]
+    assert piped.out.getvalue() == f"{HOSTILE}\n" * 2  # type: ignore[attr-defined]
 
 
 def test_our_own_colours_stay(seen: UI, monkeypatch: pytest.MonkeyPatch) -> None:
