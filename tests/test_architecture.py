@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -194,3 +195,10 @@ def test_the_first_command_of_the_readme_installs_what_is_declared() -> None:
     assert ".[server]" in shlex.split(first)
     assert "server = [" in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert os.access(ROOT / ".ci/run", os.X_OK)
+
+
+def test_a_change_is_of_a_kind_that_makes_it_into_the_changelog() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["towncrier"]
+    kinds = {kind["directory"] for kind in settings["type"]}
+    for fragment in tracked("changes/*.md"):
+        assert fragment.name.startswith("+") and fragment.name.split(".")[-2] in kinds, fragment
