@@ -17,10 +17,11 @@ from typing import Annotated, Any
 import typer
 from typer.models import OptionInfo
 
-from deployer import __version__, interrupts
+from deployer import __version__
 from deployer.commands import Common
 from deployer.errors import DeployerError, Interrupted, UsageError
-from deployer.ui import UI, Result, silence
+from deployer.host import interrupts
+from deployer.ui.output import UI, Result, silence
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("up", "Start the server, make its indexes, and point pip at it."),
@@ -41,36 +42,36 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "install-service": ("install_service", "Have systemd start the server at boot."),
     "exec": ("exec", "Run one command that installs from the index."),
     "profiles": ("profiles", "List the profiles, or show one with its sources."),
-    "image build": ("image_build", "Build our own server image."),
-    "image remove": ("image_remove", "Remove our server images that no container was made from."),
-    "secret show": ("secret_show", "Print the password of a user that deployer made."),
-    "user list": ("user_list", "List the users of the server."),
-    "user create": ("user_create", "Create a user; the password is generated and kept here."),
-    "user modify": ("user_modify", "Change what is known of a user; an empty value removes it."),
-    "user delete": ("user_delete", "Delete a user who has no indexes any more."),
-    "user passwd": ("user_passwd", "Change a user's password; it is generated unless given."),
-    "index list": ("index_list", "List the indexes of the server."),
-    "index show": ("index_show", "Show one index field by field, in the words of a profile."),
-    "index create": ("index_create", "Create an index from KEY=VALUE words, as in a profile."),
-    "index modify": ("index_modify", "Change the named fields of an index and no others."),
-    "index delete": ("index_delete", "Delete an index with all its files, if no other builds on it."),
-    "index apply": ("index_apply", "Make users and indexes as the profile says; restart nothing."),
-    "index export": ("index_export", "Print users and indexes of the server as a profile."),
-    "mirror list": ("mirror_list", "List the mirrors of the server, each with its upstream."),
-    "mirror create": ("mirror_create", "Create a mirror of an upstream."),
-    "mirror modify": ("mirror_modify", "Change the named fields of a mirror; what is cached stays."),
-    "mirror delete": ("mirror_delete", "Delete a mirror and all that it has cached."),
-    "mirror rotate": ("mirror_rotate", "Give the running server new credentials for its upstreams."),
-    "package list": ("package_list", "List the projects on an index itself, without its bases."),
-    "package show": ("package_show", "Show the versions and files of a project, as pip sees them."),
-    "package upload": ("package_upload", "Upload wheels and source archives; skip what is there already."),
-    "package download": ("package_download", "Download the files of one version, checked by SHA-256."),
-    "package push": ("package_push", "Copy a release from one index to another, on the server."),
-    "package remove": ("package_remove", "Remove a version, or a whole project, from an index."),
-    "token create": ("token_create", "Make an upload token and print it, this once."),
-    "token list": ("token_list", "List the upload tokens of a user: id, reach, expiry."),
-    "token revoke": ("token_revoke", "Revoke an upload token by its id; it is worthless at once."),
-    "secret set": ("secret_set", "Remember a user's password, for a server that has one already."),
+    "image build": ("image.build", "Build our own server image."),
+    "image remove": ("image.remove", "Remove our server images that no container was made from."),
+    "secret show": ("secret.show", "Print the password of a user that deployer made."),
+    "user list": ("user.list", "List the users of the server."),
+    "user create": ("user.create", "Create a user; the password is generated and kept here."),
+    "user modify": ("user.modify", "Change what is known of a user; an empty value removes it."),
+    "user delete": ("user.delete", "Delete a user who has no indexes any more."),
+    "user passwd": ("user.passwd", "Change a user's password; it is generated unless given."),
+    "index list": ("index.list", "List the indexes of the server."),
+    "index show": ("index.show", "Show one index field by field, in the words of a profile."),
+    "index create": ("index.create", "Create an index from KEY=VALUE words, as in a profile."),
+    "index modify": ("index.modify", "Change the named fields of an index and no others."),
+    "index delete": ("index.delete", "Delete an index with all its files, if no other builds on it."),
+    "index apply": ("index.apply", "Make users and indexes as the profile says; restart nothing."),
+    "index export": ("index.export", "Print users and indexes of the server as a profile."),
+    "mirror list": ("mirror.list", "List the mirrors of the server, each with its upstream."),
+    "mirror create": ("mirror.create", "Create a mirror of an upstream."),
+    "mirror modify": ("mirror.modify", "Change the named fields of a mirror; what is cached stays."),
+    "mirror delete": ("mirror.delete", "Delete a mirror and all that it has cached."),
+    "mirror rotate": ("mirror.rotate", "Give the running server new credentials for its upstreams."),
+    "package list": ("package.list", "List the projects on an index itself, without its bases."),
+    "package show": ("package.show", "Show the versions and files of a project, as pip sees them."),
+    "package upload": ("package.upload", "Upload wheels and source archives; skip what is there already."),
+    "package download": ("package.download", "Download the files of one version, checked by SHA-256."),
+    "package push": ("package.push", "Copy a release from one index to another, on the server."),
+    "package remove": ("package.remove", "Remove a version, or a whole project, from an index."),
+    "token create": ("token.create", "Make an upload token and print it, this once."),
+    "token list": ("token.list", "List the upload tokens of a user: id, reach, expiry."),
+    "token revoke": ("token.revoke", "Revoke an upload token by its id; it is worthless at once."),
+    "secret set": ("secret.set", "Remember a user's password, for a server that has one already."),
 }
 """Every verb, the module in ``deployer/commands/`` that it is, and what it does in a line: the list of all verbs is
 shown without importing any, and one verb is run without importing the others."""

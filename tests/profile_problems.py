@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deployer.errors import ProfileError
-from deployer.loader import load
+from deployer.profile.load import load
 
 
 def problems(ref: str, **kwargs: object) -> list[str]:

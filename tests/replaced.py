@@ -9,7 +9,9 @@ from pathlib import Path
 
 DOCS = Path(__file__).parents[1] / "docs" / "devpi-replaced.md"
 INSTALL = """
-from deployer.server import credentials, fetching, ordered, outbound, passwords, tokens
+from deployer.server.boot import passwords
+from deployer.server.devpi import ordered, tokens
+from deployer.server.upstream import credentials, fetching, outbound
 ordered.install()
 outbound.install()
 fetching.install()

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deployer.errors import ClientFileError, Locked
-from deployer.state import sync
+from deployer.files import sync
 
 MAX_BYTES = 1 << 22
 """What is larger is neither a client file nor a record of one."""

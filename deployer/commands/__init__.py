@@ -16,10 +16,10 @@ from typer import BadParameter, Option
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from deployer.loader import Loaded
-    from deployer.loader.overrides import Override
-    from deployer.session import Session
-    from deployer.state import Applied
+    from deployer.deployment.record import Applied
+    from deployer.deployment.session import Session
+    from deployer.profile.load import Loaded
+    from deployer.profile.load.overrides import Override
 
 
 def _name(value: str) -> str:
@@ -186,15 +186,15 @@ OVERRIDE_KEYS: dict[str, str] = {
 
 def connect(options: Talking) -> AbstractContextManager[Session]:
     """The conversation that the options ask for."""
-    from deployer import session
+    from deployer.deployment import session
 
     return session.connect(options.name, engine=options.engine, url=options.url, user=options.as_user)
 
 
 def client_index(options: Talking, index: str) -> str:
     """``index``, or when that is empty the one that this deployment's clients use. Raises UsageError."""
+    from deployer.deployment.record import read_applied
     from deployer.errors import UsageError
-    from deployer.state import read_applied
 
     if index:
         return index
@@ -224,8 +224,8 @@ def consent(what: str, *, yes: bool) -> None:
 def deployed(profile: str, applied: Applied | None) -> tuple[str, tuple[Override, ...]]:
     """The profile that a deployment is held to, and what the last `up` put over it. A profile that is named, and is
     another one, counts as it is written."""
-    from deployer.loader.files import reference
-    from deployer.loader.overrides import Override
+    from deployer.profile.load.files import reference
+    from deployer.profile.load.overrides import Override
 
     if applied is None or (profile != Common.profile and reference(profile) != applied.profile_ref):
         return profile, ()
@@ -234,7 +234,7 @@ def deployed(profile: str, applied: Applied | None) -> tuple[str, tuple[Override
 
 def as_deployed(options: Overrides) -> tuple[str, tuple[Override, ...]]:
     """The same, with what the options of this command put over all of it. Raises ProfileError."""
-    from deployer.state import read_applied
+    from deployer.deployment.record import read_applied
 
     profile, held = deployed(options.profile, read_applied(options.name))
     own = overrides(options)
@@ -244,7 +244,7 @@ def as_deployed(options: Overrides) -> tuple[str, tuple[Override, ...]]:
 
 def dropped(options: Overrides, loaded: Loaded) -> tuple[Override, ...]:
     """What the last `up` of the same profile was given, this command is not, and the profile has otherwise."""
-    from deployer.state import read_applied
+    from deployer.deployment.record import read_applied
 
     applied = read_applied(options.name)
     if applied is None or applied.profile_ref != loaded.ref:
@@ -291,7 +291,7 @@ def spelt(profile: str, overrides: Sequence[Override], *, name: str = Common.nam
 
 def overrides(options: Overrides) -> tuple[Override, ...]:
     """What the options and their variables put over the profile; the named options win over ``--set``."""
-    from deployer.loader.overrides import Override, parse_set
+    from deployer.profile.load.overrides import Override, parse_set
 
     given = [parse_set(text) for text in options.set or ()]
     for field, key in OVERRIDE_KEYS.items():

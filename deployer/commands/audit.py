@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from deployer.commands import Located
-from deployer.ui import UI, Result
+from deployer.ui.output import UI, Result
 
 if TYPE_CHECKING:
-    from deployer.deployment import Deployment
+    from deployer.deployment.find import Deployment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +30,9 @@ def run(options: Options, ui: UI) -> Result:
     No index is listed: what is known is what was served before. Exit code 9 when a project is served by several
     indexes at once, or an installer got it from another one than the server says.
     """
-    from deployer.deployment import require
+    from deployer.clients.installers import probe
+    from deployer.deployment.find import require
     from deployer.errors import VerificationError
-    from deployer.installers import probe
 
     deployment = require(options.name, engine=options.engine)
     index = options.index or _index(deployment)

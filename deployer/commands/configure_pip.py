@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from deployer.commands import Common, address, index_name
-from deployer.ui import UI, Result
+from deployer.ui.output import UI, Result
 
 if TYPE_CHECKING:
     from deployer.clients.pip import ClientChange, PipSettings
@@ -62,8 +62,8 @@ def settings_for(name: str, *, index: str = "", url: str = "", timeout: int | No
     Raises ConflictError when there is no such deployment and no ``url`` either.
     """
     from deployer.clients.pip import PipSettings
+    from deployer.deployment.record import read_applied
     from deployer.errors import ConflictError
-    from deployer.state import read_applied
 
     applied = read_applied(name)
     chosen = url or (applied.simple_url if applied else "")
@@ -77,7 +77,7 @@ def settings_for(name: str, *, index: str = "", url: str = "", timeout: int | No
 
 
 def _scope(name: str) -> str:
-    from deployer.state import read_applied
+    from deployer.deployment.record import read_applied
 
     applied = read_applied(name)
     return str(applied.profile.get("clients", {}).get("scope", "user")) if applied else "user"

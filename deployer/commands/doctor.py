@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 from deployer.commands import Exclusive, Overrides, as_deployed
-from deployer.ui import UI, Result
+from deployer.ui.output import UI, Result
 
 if TYPE_CHECKING:
     from deployer.diagnosis import Check
     from deployer.diagnosis.host import StateFacts
     from deployer.errors import DeployerError
-    from deployer.profile import Profile
+    from deployer.profile.models import Profile
 
 START_SECONDS = 60
 _TOLD = ("name", "level", "evidence", "cure")
@@ -40,9 +40,9 @@ def run(options: Options, ui: UI) -> Result:
     Engine, image, data, network, upstream, pip and the server itself. Exit code 0 only if the main job works here: to
     start the server, and to install through it.
     """
+    from deployer.deployment.lock import hold
     from deployer.errors import VerificationError
-    from deployer.examine import state_facts
-    from deployer.state import hold
+    from deployer.operations.diagnose import state_facts
 
     checks: list[Check] = []
     state = state_facts(options.name)  # to take a lock closes it to others
@@ -72,7 +72,7 @@ def _line(check: Check) -> str:
 def _checks(options: Options, state: StateFacts) -> Iterator[Check]:
     from deployer.diagnosis import host, ok
     from deployer.errors import DeployerError
-    from deployer.loader import load
+    from deployer.profile.load import load
 
     try:
         ref, put_over = as_deployed(options)
@@ -112,7 +112,7 @@ def _engine(profile: Profile) -> Generator[Check, None, bool]:
 def _server(options: Options) -> Generator[Check, None, dict[str, Any]]:
     """What runs; what it says of itself."""
     from deployer.commands import status
-    from deployer.deployment import find
+    from deployer.deployment.find import find
     from deployer.diagnosis.service import front, server
     from deployer.errors import DeployerError
 
@@ -132,15 +132,15 @@ def _server(options: Options) -> Generator[Check, None, dict[str, Any]]:
 
 def _plan(options: Options, answer: dict[str, Any]) -> Iterator[Check]:
     """All that ``up`` would decide on, refuse or warn of; and the network, which is asked anew."""
-    from deployer import examine
     from deployer.diagnosis import host, network, warning
     from deployer.errors import DeployerError
-    from deployer.prepare import prepare
+    from deployer.operations import diagnose
+    from deployer.operations.prepare import prepare
 
     try:
         ref, put_over = as_deployed(options)
         prepared = prepare(ref, options.name, overrides=put_over)
-        found, base, base_ref = examine.images(prepared)
+        found, base, base_ref = diagnose.images(prepared)
     except DeployerError as error:
         yield _failed("plan", error)
         return
@@ -152,17 +152,17 @@ def _plan(options: Options, answer: dict[str, Any]) -> Iterator[Check]:
     for text in plan.warnings:
         if text != plan.network.warning:
             yield warning("plan", text)
-    if left := examine.left_over(prepared.engine, options.name):
+    if left := diagnose.left_over(prepared.engine, options.name):
         yield host.left_over(left)
-    told = examine.Told(mirrors=examine.mirrors(answer), offline=bool(answer.get("identity", {}).get("offline")))
-    yield from network.checks(examine.view(prepared, found, told))
+    told = diagnose.Told(mirrors=diagnose.mirrors(answer), offline=bool(answer.get("identity", {}).get("offline")))
+    yield from network.checks(diagnose.view(prepared, found, told))
 
 
 def _pip(options: Options, profile: Profile) -> Check:
     from deployer.clients import pip
+    from deployer.deployment.record import read_applied
     from deployer.diagnosis import service
     from deployer.errors import DeployerError
-    from deployer.state import read_applied
 
     config = pip.read_config(os.environ)
     index, source = config.effective("index-url")
@@ -199,7 +199,7 @@ def _fixed(check: Check, options: Options) -> Check:
 
 def _remove_left_over(name: str, options: Options) -> str:
     from deployer.engines import detect
-    from deployer.loader import load
+    from deployer.profile.load import load
 
     ref, put_over = as_deployed(options)
     engine = detect(load(ref, overrides=put_over).profile.engine).engine
@@ -209,7 +209,7 @@ def _remove_left_over(name: str, options: Options) -> str:
 
 def _start(options: Options) -> str:
     from deployer.commands.start import answering
-    from deployer.deployment import require
+    from deployer.deployment.find import require
 
     deployment = require(options.name, engine=options.engine)
     deployment.engine.start(options.name)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from deployer.commands import Exclusive, Located
-from deployer.ui import UI, Result
+from deployer.ui.output import UI, Result
 
 if TYPE_CHECKING:
-    from deployer.deployment import Deployment
+    from deployer.deployment.find import Deployment
     from deployer.spec import Mount
 
 
@@ -27,9 +27,11 @@ class Options(Exclusive, Located):
 
 def run(options: Options, ui: UI) -> Result:
     """Stop and remove the server; keep its data unless told."""
-    from deployer import reach
-    from deployer.deployment import find, forget_passwords
-    from deployer.state import forget, hold
+    from deployer.deployment.find import find
+    from deployer.deployment.lock import hold
+    from deployer.deployment.passwords import forget_passwords
+    from deployer.deployment.record import forget
+    from deployer.operations import upstream_probe
 
     with hold(options.name, wait=options.wait):
         deployment = find(options.name, engine=options.engine)
@@ -45,7 +47,7 @@ def run(options: Options, ui: UI) -> Result:
             ui.step("data", f"{kept} (kept; delete it with --purge)")
         if options.purge:
             forget(options.name)
-            reach.forget(options.name)
+            upstream_probe.forget(options.name)
             forget_passwords(options.name)
     if not removed and not purged:
         ui.step("server", f"{options.name}: nothing to do")
@@ -73,7 +75,7 @@ def _data(name: str, deployment: Deployment | None) -> Mount | None:
 
 def _chosen_data(name: str) -> str:
     """What the last profile said of ``data:``; empty when that is not known."""
-    from deployer.state import read_applied
+    from deployer.deployment.record import read_applied
 
     applied = read_applied(name)
     return str(applied.profile.get("data", "")) if applied else ""
@@ -93,7 +95,7 @@ def _consent(data: Mount, *, yes: bool) -> None:
 
 
 def _remove(deployment: Deployment, ui: UI) -> list[str]:
-    from deployer.apply import remove_former
+    from deployer.operations.apply import remove_former
     from deployer.spec import PREVIOUS, THROW_AWAY
 
     removed = []
@@ -116,8 +118,8 @@ def purge(data: Mount, deployment: Deployment | None, ui: UI) -> bool:
 
     from deployer.engines import detect
     from deployer.errors import ConflictError, Refused
-    from deployer.facts import Content
-    from deployer.host import data_facts
+    from deployer.host.gather import data_facts
+    from deployer.plan.facts import Content
 
     if data.kind == "volume":
         engine = deployment.engine if deployment else detect("auto").engine
@@ -168,7 +170,7 @@ def _dangling(deployment: Deployment | None) -> tuple[str, ...]:
 
 def _service(name: str) -> tuple[str, ...]:
     """A unit that would start at boot what is no more."""
-    from deployer.service import Service
+    from deployer.deployment.service import Service
 
     for scope in ("system", "user"):
         service = Service.of(name, scope=scope, home=Path.home(), env=os.environ)

@@ -9,7 +9,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from deployer.commands import Common, index_name
-from deployer.ui import UI, Result
+from deployer.ui.output import UI, Result
 
 CONTEXT = {"allow_interspersed_args": False, "ignore_unknown_options": True}
 
@@ -31,7 +31,7 @@ def run(options: Options, ui: UI) -> Result:
     from deployer.clients import pip
     from deployer.commands.configure_pip import settings_for
     from deployer.errors import ClientFileError, UsageError
-    from deployer.host import proxies
+    from deployer.host.gather import proxies
 
     if not options.command:
         raise UsageError("no command is named", hint="deployer exec -- pip install NAME")

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from deployer.commands import Located
-from deployer.ui import UI, Result
+from deployer.ui.output import UI, Result
 
 if TYPE_CHECKING:
-    from deployer.service import Service
+    from deployer.deployment.service import Service
     from deployer.spec import EngineName
 
 PATIENCE = timedelta(minutes=3)
@@ -41,9 +41,9 @@ def run(options: Options, ui: UI) -> Result:
 
     The unit starts the deployment as it is, with its engine. docker and nerdctl of root do that by themselves.
     """
-    from deployer.deployment import require
+    from deployer.deployment.find import require
+    from deployer.deployment.service import Service
     from deployer.errors import UsageError
-    from deployer.service import Service
 
     scope = options.scope or ("system" if os.getuid() == 0 else "user")
     if scope not in ("system", "user") or (scope == "system" and os.getuid() != 0):

@@ -9,7 +9,7 @@ from typing import Annotated
 from typer import Option
 
 from deployer.commands import Located
-from deployer.ui import UI, Result
+from deployer.ui.output import UI, Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Options(Located):
 
 def run(options: Options, ui: UI) -> Result:
     """Show the server's log lines, secrets blanked."""
-    from deployer.deployment import require
+    from deployer.deployment.find import require
     from deployer.errors import UsageError
     from deployer.secrets import mask
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 from deployer.commands import Exclusive, Overrides, as_deployed
-from deployer.ui import UI, Result
+from deployer.ui.output import UI, Result
 
 if TYPE_CHECKING:
-    from deployer.deployment import Deployment
+    from deployer.deployment.find import Deployment
     from deployer.errors import DeployerError
-    from deployer.prepare import Prepared
+    from deployer.operations.prepare import Prepared
     from deployer.spec import ContainerSpec, EngineName, ExecResult, Mount
 
 TIMEOUT = timedelta(days=1)
@@ -35,12 +35,12 @@ def run(options: Options, ui: UI) -> Result:
     Name the place with --data. The server is stopped, every file is copied and compared by checksum, and the server
     starts on the copy; if anything fails, it runs again where it was. The old data stays unless told.
     """
-    from deployer.apply import make_data, undo
     from deployer.commands.down import purge
-    from deployer.deployment import require
+    from deployer.deployment.find import require
+    from deployer.deployment.lock import hold
     from deployer.errors import ConflictError, UsageError
+    from deployer.operations.apply import make_data, undo
     from deployer.spec import State
-    from deployer.state import hold
 
     if not options.data:
         raise UsageError("no new place is named: --data WHERE")
@@ -84,7 +84,7 @@ def _back(deployment: Deployment, ui: UI) -> None:
 
 
 def _prepare(options: Options) -> Prepared:
-    from deployer.prepare import prepare
+    from deployer.operations.prepare import prepare
 
     profile, put_over = as_deployed(options)
     return prepare(profile, options.name, overrides=put_over, replace=False, moving=True)

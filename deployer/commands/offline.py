@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument
 
 from deployer.commands import Located
-from deployer.ui import UI, Result
+from deployer.ui.output import UI, Result
 
 if TYPE_CHECKING:
-    from deployer.deployment import Deployment
+    from deployer.deployment.find import Deployment
 
 
 class Action(StrEnum):
@@ -28,7 +28,7 @@ class Options(Located):
 
 def run(options: Options, ui: UI) -> Result:
     """Serve only what is here, or ask upstreams again. At once and over restarts, until it is switched back."""
-    from deployer.deployment import require
+    from deployer.deployment.find import require
     from deployer.devpi.api import DevpiApi
     from deployer.errors import VerificationError
 

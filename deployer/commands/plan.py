@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deployer.commands import Overrides, overrides, spelt, told_before
-from deployer.ui import UI, Result
+from deployer.ui.output import UI, Result
 
 if TYPE_CHECKING:
-    from deployer.prepare import Prepared
+    from deployer.operations.prepare import Prepared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ def run(options: Options, ui: UI) -> Result:
     Exit code 10 when `up` would change something, 0 when it would not.
     """
     from deployer.errors import DriftError
-    from deployer.prepare import measured, prepare
+    from deployer.operations.prepare import measured, prepare
 
     prepared = prepare(options.profile, options.name, overrides=overrides(options))
     if prepared.plan.network.open and not _image(prepared)[1]:
@@ -74,8 +74,8 @@ def _argv(prepared: Prepared) -> tuple[str, ...]:
 
 def _steps(prepared: Prepared) -> dict[str, tuple[list[str], bool]]:
     """Each step's lines, and whether it would change anything."""
-    from deployer.apply import is_current
     from deployer.commands.up import differences
+    from deployer.operations.apply import is_current
     from deployer.spec import State
 
     plan, current = prepared.plan, prepared.current
@@ -102,7 +102,7 @@ def _steps(prepared: Prepared) -> dict[str, tuple[list[str], bool]]:
 
 
 def _image(prepared: Prepared) -> tuple[list[str], bool]:
-    from deployer.apply import fits
+    from deployer.operations.apply import fits
 
     wanted, image = prepared.plan.image, prepared.image
     assert wanted is not None  # noqa: S101 - narrowed by the caller

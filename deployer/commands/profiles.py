@@ -8,7 +8,7 @@ from typing import Annotated
 from typer import Argument
 
 from deployer.commands import Common
-from deployer.ui import UI, Result
+from deployer.ui.output import UI, Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,9 +18,9 @@ class Options(Common):
 
 def run(options: Options, ui: UI) -> Result:
     """List the profiles, or show one with its sources."""
-    from deployer.loader import load
-    from deployer.loader.files import available
-    from deployer.loader.layers import flatten
+    from deployer.profile.load import load
+    from deployer.profile.load.files import available
+    from deployer.profile.load.layers import flatten
 
     if not options.show:
         found = available()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from deployer.commands import Overrides, overrides
-from deployer.ui import UI, Result
+from deployer.ui.output import UI, Result
 
 if TYPE_CHECKING:
     from deployer.render import Directory
@@ -38,9 +38,9 @@ def run(options: Options, ui: UI) -> Result:
     The engine need not be installed.
     """
     from deployer.errors import UsageError
-    from deployer.loader import load
+    from deployer.operations.prepare import gather
     from deployer.plan import plan
-    from deployer.prepare import gather
+    from deployer.profile.load import load
     from deployer.render import Directory, run_argv
 
     if options.format not in FORMATS:
@@ -84,9 +84,9 @@ def _text(
 
 def _engine(wanted: str, name: str) -> EngineInfo:
     """A named engine is taken at its word; ``auto`` is where the deployment was seen last, else the first to answer."""
+    from deployer.deployment.record import read_applied
     from deployer.engines import detect
     from deployer.spec import EngineInfo, EngineName
-    from deployer.state import read_applied
 
     if wanted == "auto":
         last = read_applied(name)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from deployer.commands import Exclusive, Located
-from deployer.ui import UI, Result
+from deployer.ui.output import UI, Result
 
 if TYPE_CHECKING:
-    from deployer.deployment import Deployment
+    from deployer.deployment.find import Deployment
     from deployer.readiness import Ready
 
 
@@ -39,8 +39,8 @@ def wait_for(options: Options, ui: UI, act: Callable[[Deployment], None], *, doi
 
     Raises ConflictError when there is none, NotReadyError.
     """
-    from deployer.deployment import require
-    from deployer.state import hold
+    from deployer.deployment.find import require
+    from deployer.deployment.lock import hold
 
     with hold(options.name, wait=options.wait):
         deployment = require(options.name, engine=options.engine)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deployer.commands import Located
-from deployer.ui import UI, Result
+from deployer.ui.output import UI, Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ def run(options: Options, ui: UI) -> Result:
 
     Counted from the access log, up to a second ago, over restarts; of a stopped server, too.
     """
-    from deployer.deployment import require
+    from deployer.deployment.find import require
     from deployer.errors import ConflictError
 
     deployment = require(options.name, engine=options.engine)

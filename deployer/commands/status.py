@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 from deployer.commands import Located
-from deployer.ui import UI, Result
+from deployer.ui.output import UI, Result
 
 if TYPE_CHECKING:
-    from deployer.deployment import Deployment
+    from deployer.deployment.find import Deployment
     from deployer.errors import DeployerError
 
 TIMEOUT = 3.0
@@ -40,7 +40,7 @@ class Options(Located):
 
 def run(options: Options, ui: UI) -> Result:
     """Show what runs and whether it answers. Exit code 0 only when it is ready."""
-    from deployer.deployment import find
+    from deployer.deployment.find import find
     from deployer.errors import NotReadyError
 
     deployment = find(options.name, engine=options.engine)
@@ -135,7 +135,7 @@ def _confusion(answer: dict[str, Any]) -> Iterator[str]:
     """What is to be said of indexes that merge several mirrors, whoever made them so."""
     from types import SimpleNamespace
 
-    from deployer.order import merged, warning
+    from deployer.plan.order import merged, warning
 
     users = _object(_object(answer.get("users")).get("result"))
     indexes = {
@@ -214,7 +214,7 @@ def _drift(options: Options, deployment: Deployment, data: dict[str, Any]) -> De
     from deployer.commands import deployed, spelt
     from deployer.commands.plan import due
     from deployer.errors import DriftError
-    from deployer.prepare import prepare
+    from deployer.operations.prepare import prepare
 
     profile, held = deployed(options.profile, deployment.applied)
     data["compared_with"] = {"profile": profile, "overrides": {override.key: override.value for override in held}}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from deployer.commands import Exclusive, Located
-from deployer.ui import UI, Result
+from deployer.ui.output import UI, Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,9 +16,9 @@ class Options(Exclusive, Located):
 
 def run(options: Options, ui: UI) -> Result:
     """Stop the server; `deployer start` goes on with it."""
-    from deployer.deployment import require
+    from deployer.deployment.find import require
+    from deployer.deployment.lock import hold
     from deployer.spec import State
-    from deployer.state import hold
 
     with hold(options.name, wait=options.wait):
         deployment = require(options.name, engine=options.engine)

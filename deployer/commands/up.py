@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from deployer.commands import Exclusive, Overrides, overrides, told_before
-from deployer.ui import UI, Result
+from deployer.ui.output import UI, Result
 
 if TYPE_CHECKING:
-    from deployer.apply import Done
     from deployer.clients.pip import ClientChange, PipSettings
+    from deployer.deployment.server_dir import ServerDir
     from deployer.devpi.change import Change
     from deployer.engines.base import Engine
+    from deployer.operations.apply import Done
+    from deployer.operations.prepare import Prepared
     from deployer.plan import ImagePlan, Plan
-    from deployer.prepare import Prepared
     from deployer.readiness import Ready
-    from deployer.serverdir import ServerDir
     from deployer.spec import Container, Image
 
 
@@ -49,9 +49,9 @@ def run(options: Options, ui: UI) -> Result:
     It returns when the server truly answers. Running it again changes nothing; a changed profile is shown as a
     difference and applied; a failure leaves what was there before.
     """
+    from deployer.deployment.lock import hold
     from deployer.errors import Refused
-    from deployer.prepare import prepare
-    from deployer.state import hold
+    from deployer.operations.prepare import prepare
 
     if options.prune and not options.yes:
         raise Refused("--prune would remove what the profile does not name", hint="insist with --yes")
@@ -83,10 +83,10 @@ def _keep(prepared: Prepared, error: BaseException) -> None:
 
 def bring_up(options: Options, prepared: Prepared, ui: UI, rollback: ExitStack) -> Result:
     """Have it run as planned, and undo nothing any more once it answers; the undoing until then is on ``rollback``."""
-    from deployer.apply import remove_former, settle
-    from deployer.credentials import hand_over
-    from deployer.references import authorizations
-    from deployer.seed import seed
+    from deployer.deployment.credentials import hand_over
+    from deployer.deployment.secret_refs import authorizations
+    from deployer.operations.apply import remove_former, settle
+    from deployer.operations.seed import seed
     from deployer.spec import PREVIOUS
 
     plan, engine = prepared.plan, prepared.engine
@@ -172,7 +172,7 @@ def pip_settings(plan: Plan) -> PipSettings:
 
 def _decided(prepared: Prepared, ui: UI) -> Prepared:
     """Have the network measured where that is still open, with the image that the server runs from."""
-    from deployer.prepare import measured
+    from deployer.operations.prepare import measured
 
     if not prepared.plan.network.open:
         return prepared
@@ -185,7 +185,7 @@ def _decided(prepared: Prepared, ui: UI) -> Prepared:
 
 
 def _container(prepared: Prepared, current: Container | None, ui: UI, rollback: ExitStack) -> Done:
-    from deployer.apply import Done, ensure_container, is_current, make_data
+    from deployer.operations.apply import Done, ensure_container, is_current, make_data
     from deployer.spec import State
 
     plan, engine = prepared.plan, prepared.engine
@@ -209,7 +209,7 @@ def _container(prepared: Prepared, current: Container | None, ui: UI, rollback: 
 def _undone(prepared: Prepared, current: Container | None, ui: UI) -> None:
     """Say what there is after a failure; what served clients before has to serve them again."""
     from deployer.commands.start import back
-    from deployer.deployment import Deployment
+    from deployer.deployment.find import Deployment
     from deployer.spec import State
 
     if current is None:
@@ -235,8 +235,8 @@ def have_image(image_plan: ImagePlan, there: Image | None, engine: Engine, ui: U
 
     Raises ImageUnavailable, Refused.
     """
-    from deployer.apply import build_own, ensure_image
-    from deployer.background import meanwhile
+    from deployer.host.background import meanwhile
+    from deployer.operations.apply import build_own, ensure_image
 
     meanwhile(lambda: import_module("deployer.render"))  # needed next, and loaded while the engine answers
     started = time.monotonic()
@@ -264,9 +264,9 @@ def _say_container(prepared: Prepared, done: Done, ui: UI) -> None:
 
 def differences(prepared: Prepared) -> tuple[str, ...]:
     """What the profile changes in the running deployment, key by key, as far as its last profile is known."""
-    from deployer.apply import same_spec
-    from deployer.loader.layers import flatten
-    from deployer.state import read_applied
+    from deployer.deployment.record import read_applied
+    from deployer.operations.apply import same_spec
+    from deployer.profile.load.layers import flatten
 
     applied = read_applied(prepared.plan.name)
     if applied is None or not applied.profile:
@@ -284,8 +284,8 @@ def _shown(value: object) -> object:
 
 
 def _ready(prepared: Prepared, done: Done, ui: UI) -> Ready:
+    from deployer.operations.seed import required_password
     from deployer.readiness import wait
-    from deployer.seed import required_password
 
     plan = prepared.plan
     server_dir = prepared.server_dir
@@ -361,7 +361,7 @@ def _clients(plan: Plan, ui: UI) -> list[ClientChange]:
 
 
 def _remember(prepared: Prepared) -> None:
-    from deployer.state import Applied, write_applied
+    from deployer.deployment.record import Applied, write_applied
 
     plan = prepared.plan
     write_applied(

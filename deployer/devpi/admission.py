@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from deployer.devpi.fields import Value
 from deployer.devpi.topology import Node, Topology
 from deployer.errors import ConflictError, Refused, ServerRefused
-from deployer.order import below, merged
+from deployer.plan.order import below, merged
 from deployer.secrets import mask_url
 
 

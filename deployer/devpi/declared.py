@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from deployer.devpi.fields import INDEX_FIELDS, LISTS, Value, normal
 from deployer.devpi.topology import ROOT, Node, Topology
 from deployer.errors import UsageError
-from deployer.order import below
+from deployer.plan.order import below
 from deployer.secrets import BLANK, mask_url
 
 if TYPE_CHECKING:
-    from deployer.profile import Index, User
+    from deployer.profile.models import Index, User
 
 _COMMON = {"title": "title", "description": "description", "custom_data": "custom_data", "volatile": "volatile"}
 _MIRROR = {
@@ -127,8 +127,8 @@ def parse_settings(words: Sequence[str], *, kind: str) -> Index:
     """
     from pydantic import ValidationError
 
-    from deployer.profile import Index
-    from deployer.validation import told
+    from deployer.profile.models import Index
+    from deployer.profile.validation import told
 
     # Who owns which names is a matter of all indexes together.
     fields = {key: name for key, name in KEYS.get(kind, _COMMON).items() if not (kind == "ordered" and key == "bases")}

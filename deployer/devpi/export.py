@@ -7,7 +7,7 @@ from typing import Any
 
 from deployer.devpi.declared import USER_KEYS, told
 from deployer.devpi.topology import ROOT, Topology, bases_first
-from deployer.order import below, merged
+from deployer.plan.order import below, merged
 from deployer.secrets import mask_url
 
 _BEARER = ("token_as", "bearer")

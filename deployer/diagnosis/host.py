@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.diagnosis import Check, Fix, failure, ok, size, warning
-from deployer.facts import Facts
 from deployer.plan import Plan
+from deployer.plan.facts import Facts
 from deployer.spec import LABEL_BUILD, EngineInfo, EngineName, Image
 
 ROOM = 1 << 30

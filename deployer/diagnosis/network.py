@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 from deployer.addresses import is_loopback
 from deployer.diagnosis import Check, failure, ok, size, warning
 from deployer.diagnosis.view import ENGINE_FILE, View, host_of, stuck
-from deployer.facts import Reach
-from deployer.network import said
+from deployer.plan.facts import Reach
+from deployer.plan.network import said
 from deployer.secrets import mask_url
 from deployer.spec import EngineName, NetworkMode
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from deployer.facts import Interface, Measured, Reach, Vantage
-from deployer.network import Network, missed
+from deployer.plan.facts import Interface, Measured, Reach, Vantage
+from deployer.plan.network import Network, missed
 from deployer.spec import EngineName, NetworkMode
 
 ENGINE_FILE: Mapping[EngineName, str] = {

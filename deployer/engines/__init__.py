@@ -34,7 +34,7 @@ def open_engine(name: EngineName) -> Engine:
             return _docker()
         case EngineName.PROCESS:
             from deployer.engines.process import ProcessEngine
-            from deployer.state import state_root
+            from deployer.host.state_dir import state_root
 
             return ProcessEngine(state_root())
         case _:

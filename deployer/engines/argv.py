@@ -10,14 +10,14 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from deployer.background import meanwhile
 from deployer.engines import proc
 from deployer.engines.answers import at, container_from, image_from
 from deployer.engines.client import Client
 from deployer.engines.dialects import Dialect, Nature
 from deployer.engines.ports import holder_of
-from deployer.engines.runner import Completed, ProcessFailed, Runner
 from deployer.errors import ConflictError, EngineError, EngineUnreachable, ImageUnavailable
+from deployer.host.background import meanwhile
+from deployer.host.runner import Completed, ProcessFailed, Runner
 from deployer.spec import (
     LABEL_RESTART,
     BuildRequest,

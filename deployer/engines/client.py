@@ -10,8 +10,8 @@ from typing import Any
 
 from deployer.engines.dialects import Dialect
 from deployer.engines.failures import last_line, meant, unavailable
-from deployer.engines.runner import Completed, ProcessFailed, Runner
 from deployer.errors import ConflictError, EngineError, EngineUnreachable
+from deployer.host.runner import Completed, ProcessFailed, Runner
 
 BUILD_LINES = 12
 """Lines of a failed build that are shown."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deployer.engines.runner import Runner
+from deployer.host.runner import Runner
 
 
 def runs(pid: object) -> bool:

@@ -19,10 +19,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from deployer.engines import proc, process_log
-from deployer.engines.moments import moment
 from deployer.engines.process_record import Record, Start, read_record, write_record
-from deployer.engines.runner import Runner, spawning
+from deployer.engines.timestamps import moment
 from deployer.errors import ConflictError, EngineError, EngineUnreachable
+from deployer.files import make_private
+from deployer.host.runner import Runner, spawning
 from deployer.spec import (
     BuildRequest,
     Container,
@@ -34,7 +35,6 @@ from deployer.spec import (
     NetworkMode,
     State,
 )
-from deployer.state import make_private
 
 SUPERVISE = (sys.executable, "-m", "deployer.server", "supervise", "--when-told")
 # The server gets what programs need to run and to reach the network, and nothing else that happens to be in the

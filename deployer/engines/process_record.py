@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from deployer.errors import EngineError
+from deployer.files import write_private
 from deployer.spec import ContainerSpec, Mount, Port
-from deployer.state import write_private
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from deployer.engines.answers import container_from, image_from
 from deployer.engines.dialects import DIALECTS
 from deployer.engines.failures import meant, unavailable
-from deployer.engines.moments import moment
 from deployer.engines.sdk_options import host_options
+from deployer.engines.timestamps import moment
 from deployer.errors import DeployerError, EngineError, EngineUnreachable, ImageUnavailable
-from deployer.interrupts import shielded
+from deployer.host.interrupts import shielded
 from deployer.spec import (
     BuildRequest,
     Container,

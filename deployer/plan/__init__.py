@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from deployer.facts import Facts
-from deployer.network import Network, choose
 from deployer.plan.conflicts import base_url, check_owner, check_port
 from deployer.plan.container import container_spec
 from deployer.plan.data import DataPlan, check_place, plan_data
+from deployer.plan.facts import Facts
+from deployer.plan.network import Network, choose
 from deployer.plan.safety import check_safe, warnings
 from deployer.plan.versions import check_layout, check_server
-from deployer.profile import Index, Profile, User
+from deployer.profile.models import Index, Profile, User
 from deployer.spec import ContainerSpec, EngineInfo, EngineName
 
 

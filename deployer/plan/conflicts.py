@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address
 
 from deployer.errors import ConflictError
-from deployer.facts import Facts
+from deployer.plan.facts import Facts
 from deployer.spec import EngineName, NetworkMode
 
 

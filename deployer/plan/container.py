@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from deployer.facts import Facts
 from deployer.plan.data import DataPlan
+from deployer.plan.facts import Facts
 from deployer.plan.limits import held_limits, restart_policy
-from deployer.profile import Profile
+from deployer.profile.models import Profile
 from deployer.spec import (
     LABEL_NAME,
     LABEL_PROFILE,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.errors import ConflictError, DeployerError, Refused
-from deployer.facts import Content, DataFacts, Facts
-from deployer.profile import DATA_CHOICES, Profile
+from deployer.plan.facts import Content, DataFacts, Facts
+from deployer.profile.models import DATA_CHOICES, Profile
 from deployer.spec import Container, EngineName
 
 CONTAINER_UID = 3141

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from deployer.facts import Facts
-from deployer.profile import Profile
+from deployer.plan.facts import Facts
+from deployer.profile.models import Profile
 from deployer.spec import EngineInfo, EngineName, Limits
 
 OWN_MEMORY = "256m"

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from deployer.errors import Refused
-from deployer.facts import Facts
-from deployer.network import Network, proxied
-from deployer.order import merged, warning
+from deployer.plan.facts import Facts
 from deployer.plan.limits import restart_policy, wanted_limits
-from deployer.profile import Profile
+from deployer.plan.network import Network, proxied
+from deployer.plan.order import merged, warning
+from deployer.profile.models import Profile
 from deployer.secrets import mask_url
 from deployer.spec import NetworkMode
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from deployer.errors import EngineError, Refused
-from deployer.facts import Facts
-from deployer.profile import Profile
+from deployer.plan.facts import Facts
+from deployer.profile.models import Profile
 from deployer.spec import EngineName
 
 LAYOUTS = {"4": "6", "5": "7"}

@@ -14,8 +14,8 @@ from datetime import timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from deployer.background import meanwhile
 from deployer.errors import ConflictError
+from deployer.host.background import meanwhile
 from deployer.readiness.run import Run
 from deployer.readiness.watch import Watch
 from deployer.secrets import Secret, mask

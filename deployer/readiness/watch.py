@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from deployer.background import meanwhile
 from deployer.errors import DeployerError, EngineError, NotReadyError
+from deployer.host.background import meanwhile
 from deployer.readiness.last_words import refusal
 from deployer.secrets import mask
 from deployer.spec import Container, State

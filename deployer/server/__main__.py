@@ -71,11 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     match options.verb:
         case "serve":
-            from deployer.server.run import serve
+            from deployer.server.boot.run import serve
 
             return serve(options)
         case "supervise":
-            from deployer.server.supervisor import supervise
+            from deployer.server.boot.supervisor import supervise
 
             return supervise(options)
         case "secret":
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         case "copy":
             return _copy(options)
         case "reach":
-            from deployer.server.reach import reach
+            from deployer.server.upstream.probe import reach
 
             return reach(options)
         case _:
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _secret(options: argparse.Namespace) -> int:
-    from deployer.server.secretfiles import Private, read_text, write_private
+    from deployer.server.secret_files import Private, read_text, write_private
 
     path = Private.of(Path(options.serverdir)).root_password
     try:
@@ -115,7 +115,7 @@ def _secret(options: argparse.Namespace) -> int:
 
 
 def _credentials(options: argparse.Namespace) -> int:
-    from deployer.server.secretfiles import Private, write_private
+    from deployer.server.secret_files import Private, write_private
 
     path = Private.of(Path(options.serverdir)).credentials
     try:
@@ -126,13 +126,13 @@ def _credentials(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from deployer.server.prepare import check
+    from deployer.server.boot.prepare import check
 
     return _answer(lambda: check(Path(options.serverdir)))
 
 
 def _copy(options: argparse.Namespace) -> int:
-    from deployer.server.moving import copy
+    from deployer.server.boot.copying import copy
 
     os.umask(0o077)
     return _answer(lambda: vars(copy(Path(options.source), Path(options.target))))
@@ -167,7 +167,7 @@ def _health(options: argparse.Namespace) -> int:
 
 
 def _address(options: argparse.Namespace) -> tuple[str, int]:
-    from deployer.server.secretfiles import Private, read_text
+    from deployer.server.secret_files import Private, read_text
 
     told = read_text(Private.of(Path(options.serverdir)).running) if options.serverdir else None
     host, _, port = (told or f"{options.host} {options.port}").rpartition(" ")

@@ -11,17 +11,21 @@ from devpi_server import __version__ as devpi_version
 from pyramid.tweens import EXCVIEW, INGRESS
 
 from deployer import __version__
-from deployer.server import credentials, events, offline, outbound, statistics, threads
-from deployer.server.bulkhead import Bulkhead
-from deployer.server.changes import Changelog
-from deployer.server.client import Client
-from deployer.server.gate import Gate
-from deployer.server.indexes import Indexes
-from deployer.server.installed import inside
-from deployer.server.offline import Switch
-from deployer.server.pages import PageStore
-from deployer.server.secretfiles import Private
-from deployer.server.upstreams import Upstreams
+from deployer.server.devpi import events
+from deployer.server.devpi.installed import inside
+from deployer.server.middleware import threads
+from deployer.server.middleware.bulkhead import Bulkhead
+from deployer.server.middleware.middleware import Gate
+from deployer.server.nginx import statistics
+from deployer.server.pages import offline
+from deployer.server.pages.changelog import Changelog
+from deployer.server.pages.freshness import Indexes
+from deployer.server.pages.offline import Switch
+from deployer.server.pages.store import PageStore
+from deployer.server.secret_files import Private
+from deployer.server.upstream import credentials, outbound
+from deployer.server.upstream.client import Client
+from deployer.server.upstream.health import Upstreams
 
 if TYPE_CHECKING:
     from devpi_server.keyfs import KeyChangeEvent
@@ -77,7 +81,7 @@ def put_in_place(pyramid_config: Any, known: credentials.Credentials) -> None:
     config.waitress_info["kwargs"].update(outbuf_high_watermark=UNSENT, asyncore_use_poll=True, channel_timeout=SLOWEST)
     # With `over` alone Pyramid's exception view moves above devpi's transaction, and every write is rolled back.
     pyramid_config.add_tween("deployer.server.assemble.gate_factory", over=LOGGING, under=INGRESS)
-    pyramid_config.add_tween("deployer.server.gate.note_transaction", over=EXCVIEW, under=TRANSACTION)
+    pyramid_config.add_tween("deployer.server.middleware.middleware.note_transaction", over=EXCVIEW, under=TRANSACTION)
     pyramid_config.registry[gate_factory] = gate
 
     def on_change(_event: KeyChangeEvent) -> None:

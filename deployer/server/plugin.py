@@ -14,10 +14,12 @@ from typing import Any
 from pluggy import HookimplMarker
 
 from deployer import __version__
-from deployer.server import assemble, audit, fetching, ordered, outbound, secretfiles
-from deployer.server.credentials import Credentials
-from deployer.server.installed import installed
-from deployer.server.secretfiles import Private
+from deployer.server import assemble, secret_files
+from deployer.server.devpi import audit, ordered
+from deployer.server.devpi.installed import installed
+from deployer.server.secret_files import Private
+from deployer.server.upstream import fetching, outbound
+from deployer.server.upstream.credentials import Credentials
 
 hookimpl = HookimplMarker("devpiserver")
 
@@ -71,7 +73,7 @@ class About:
             "challenge": request.registry[assemble.SWITCH].challenge,
             "writable": self._can_write(),
             "free_bytes": self._free_bytes(),
-            "front": secretfiles.read_text(self._private.front),
+            "front": secret_files.read_text(self._private.front),
         }
         nonce = request.headers.get(NONCE, "")
         if _NONCE_FORM.fullmatch(nonce):

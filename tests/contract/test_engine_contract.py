@@ -22,10 +22,10 @@ from deployer.engines import open_engine
 from deployer.engines.argv import ArgvEngine
 from deployer.engines.base import Engine
 from deployer.engines.dialects import DIALECTS
-from deployer.engines.runner import Completed, Runner
 from deployer.engines.sdk import SdkEngine
 from deployer.errors import ConflictError, EngineError, EngineUnreachable, ImageUnavailable
-from deployer.host import ceiling
+from deployer.host.gather import ceiling
+from deployer.host.runner import Completed, Runner
 from deployer.plan.limits import restart_policy
 from deployer.render import Directory, run_script
 from deployer.spec import (

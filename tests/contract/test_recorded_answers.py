@@ -14,8 +14,8 @@ import pytest
 
 from deployer.engines.argv import ArgvEngine
 from deployer.engines.dialects import DIALECTS
-from deployer.engines.runner import Completed, ProcessFailed, Runner
 from deployer.errors import ConflictError, EngineError, EngineUnreachable, ImageUnavailable
+from deployer.host.runner import Completed, ProcessFailed, Runner
 from deployer.spec import BuildRequest, ContainerSpec, EngineName, Mount, NetworkMode, Port, State
 
 RECORDINGS = Path(__file__).parent / "recordings"

@@ -16,7 +16,7 @@ from deployer.devpi.converge import apply
 from deployer.devpi.declared import wanted
 from deployer.devpi.difference import changes
 from deployer.errors import NotReadyError
-from deployer.profile import Profile
+from deployer.profile.models import Profile
 from deployer.secrets import Secret, generate
 
 pytestmark = pytest.mark.docker

@@ -18,7 +18,7 @@ from deployer.devpi.declared import wanted
 from deployer.devpi.difference import changes, compare
 from deployer.devpi.topology import Topology
 from deployer.errors import ConflictError, NotReadyError, ServerRefused
-from deployer.profile import Index, User
+from deployer.profile.models import Index, User
 from deployer.readiness import wait
 from deployer.secrets import Secret
 from tests.plain_devpi import PlainDevpi

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from deployer.engines.runner import Runner
 from deployer.errors import EngineUnreachable
+from deployer.host.runner import Runner
 from deployer.image import reference
 from tests.engines import BASE, need
 from tests.integration.cli import Cli, Done

@@ -19,7 +19,7 @@ import pytest
 from deployer.clients import pip
 from deployer.engines import open_engine
 from deployer.image import PipSettings, build_digest, prepare
-from deployer.prepare import is_ours
+from deployer.operations.prepare import is_ours
 from deployer.spec import LABEL_BUILD, EngineName
 from tests.engines import BASE, need
 from tests.front import PIP, ask, make_indexes, noise, upload

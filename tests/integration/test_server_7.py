@@ -14,7 +14,7 @@ from deployer.devpi.converge import converge, steps
 from deployer.devpi.declared import wanted
 from deployer.devpi.export import exported
 from deployer.errors import ConflictError, ProfileError
-from deployer.profile import Index, User
+from deployer.profile.models import Index, User
 from deployer.secrets import Secret
 from tests.integration.cli import Cli
 from tests.plain_devpi import PlainDevpi, free_port, init

@@ -10,9 +10,9 @@ from deployer.addresses import is_loopback, split
 from deployer.engines.answers import container_from
 from deployer.engines.dialects import DIALECTS
 from deployer.errors import ProfileError
-from deployer.loader import load
-from deployer.loader.overrides import Override
-from deployer.prepare import is_ours
+from deployer.operations.prepare import is_ours
+from deployer.profile.load import load
+from deployer.profile.load.overrides import Override
 from deployer.spec import EngineName
 from tests.pip_host import CORP, Host
 

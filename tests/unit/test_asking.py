@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from deployer.asking import read_password
 from deployer.errors import UsageError
+from deployer.ui.prompts import read_password
 
 
 def give(monkeypatch: pytest.MonkeyPatch, content: bytes, *, errors: str = "strict") -> None:

@@ -19,7 +19,7 @@ from deployer.commands import ENGINES, Overrides, overrides
 from deployer.errors import DeployerError, Locked, NotReadyError, ProfileError, Refused
 from deployer.secrets import BLANK, Secret, generate, mask
 from deployer.spec import EngineName
-from deployer.ui import UI, Result
+from deployer.ui.output import UI, Result
 
 
 def command(tmp_path: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:

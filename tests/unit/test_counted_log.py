@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from deployer.server.secretfiles import Private
-from deployer.server.statistics import Statistics
+from deployer.server.nginx.statistics import Statistics
+from deployer.server.secret_files import Private
 
 LINE = {"index": "root/dev", "method": "GET", "path": "/root/dev", "status": 200, "bytes": 1}
 LINE |= {"from": "devpi", "fetched": "", "kept": ""}

@@ -15,9 +15,9 @@ from deployer.devpi.export import exported, hidden_credentials
 from deployer.devpi.fields import DEVPI_6, DEVPI_7, DIALECTS, INDEX_FIELDS, Dialect, dialect_of
 from deployer.devpi.topology import Node, Topology
 from deployer.errors import ProfileError, UsageError
-from deployer.loader import load
 from deployer.plan import members_named
-from deployer.profile import Index, User
+from deployer.profile.load import load
+from deployer.profile.models import Index, User
 
 UPSTREAM = "https://packages.example.com/simple/"
 USERS = {"dev": User(email="dev@example.com", title="Developers", description="All of them", custom_data="x: 1")}

@@ -10,10 +10,10 @@ import pytest
 from deployer.diagnosis import Check, Fix, Level, host, network, service, size
 from deployer.diagnosis.view import View
 from deployer.errors import NotReadyError
-from deployer.facts import Interface, Reach, Vantage
-from deployer.network import Network, proxied
 from deployer.plan import plan
-from deployer.profile import Profile
+from deployer.plan.facts import Interface, Reach, Vantage
+from deployer.plan.network import Network, proxied
+from deployer.profile.models import Profile
 from deployer.spec import LABEL_BUILD, EngineName, Image, NetworkMode
 from tests.unit.test_network import FACTS, PROCESS
 

@@ -11,10 +11,10 @@ import pytest
 from deployer.engines.client import Client
 from deployer.engines.dialects import DIALECTS
 from deployer.engines.failures import last_line
-from deployer.engines.moments import moment
 from deployer.engines.proc import mark, runs
-from deployer.engines.runner import Completed, ProcessFailed, Runner
+from deployer.engines.timestamps import moment
 from deployer.errors import EngineError, ImageUnavailable, UsageError
+from deployer.host.runner import Completed, ProcessFailed, Runner
 from deployer.spec import EngineName
 
 
@@ -93,7 +93,7 @@ def test_a_build_that_fails_does_not_tell_of_arguments_that_nobody_has_to_give(
 
 
 def test_a_stream_ends_what_does_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployer.engines.runner.GRACE", 0.1)
+    monkeypatch.setattr("deployer.host.runner.GRACE", 0.1)
     stream = Runner().stream(("sh", "-c", "trap '' TERM; echo $$; while :; do sleep 0.05; done"))
     pid = int(next(stream))
     assert runs(pid)

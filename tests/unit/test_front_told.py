@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from deployer.diagnosis.service import front
-from deployer.server.metrics import text
-from deployer.server.statistics import Counts, is_hit
+from deployer.server.nginx.metrics import text
+from deployer.server.nginx.statistics import Counts, is_hit
 
 FILE = {"method": "GET", "path": "/root/pypi/+f/000/0/x-1.whl", "status": 200, "bytes": 7, "from": "file"}
 LINE = {**FILE, "fetched": "", "kept": ""}

@@ -17,10 +17,10 @@ from typing import TypeVar
 
 import pytest
 
-from deployer import host
 from deployer.errors import ConflictError, ProfileError
-from deployer.facts import Content
-from deployer.host import ca_file, data_facts, port_facts, proxies
+from deployer.host import gather
+from deployer.host.gather import ca_file, data_facts, port_facts, proxies
+from deployer.plan.facts import Content
 
 T = TypeVar("T")
 LOOPBACK = ip_address("127.0.0.1")
@@ -131,7 +131,7 @@ def test_a_file_system_without_a_fixed_number_of_inodes_has_enough(
     real = os.statvfs(tmp_path)
     fields = list(real)
     fields[5:8] = [0, 0, 0]  # f_files, f_ffree, f_favail
-    monkeypatch.setattr(host.os, "statvfs", lambda _: os.statvfs_result(fields))
+    monkeypatch.setattr(gather.os, "statvfs", lambda _: os.statvfs_result(fields))
     assert data_facts(tmp_path).free_inodes == 1 << 20
 
 
@@ -164,7 +164,7 @@ def test_an_owner_that_hides_is_told_by_its_user(listener: socket.socket, monkey
     def denied(_: object) -> str:
         raise PermissionError
 
-    monkeypatch.setattr(host.os, "readlink", denied)
+    monkeypatch.setattr(gather.os, "readlink", denied)
     assert port_facts(LOOPBACK, listener.getsockname()[1]).holder == f"a process of uid {os.geteuid()}"
 
 
@@ -196,7 +196,7 @@ def test_an_address_of_a_family_that_the_kernel_does_not_have(monkeypatch: pytes
     def refuse(*_family: object) -> socket.socket:
         raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
 
-    monkeypatch.setattr(host.socket, "socket", refuse)
+    monkeypatch.setattr(gather.socket, "socket", refuse)
     assert port_facts(ip_address("::1"), 3141).absent == "::1"
 
 
@@ -221,7 +221,7 @@ def test_a_port_that_needs_root() -> None:
 
 def test_a_user_who_may_raise_limits_has_no_ceiling() -> None:
     """Asked of a process that is not root, which this one may be."""
-    found = host.ceiling()
+    found = gather.ceiling()
     if os.geteuid() != 0:
         assert found is None
         return
@@ -234,7 +234,7 @@ def test_a_user_who_may_raise_limits_has_no_ceiling() -> None:
 @LINUX
 def test_a_root_that_may_not_raise_limits_has_a_ceiling() -> None:
     script = (
-        "import resource; from deployer.host import ceiling\n"
+        "import resource; from deployer.host.gather import ceiling\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (512, 512))\n"
         "found = ceiling(); print(found.nofile, found.nproc)"
     )

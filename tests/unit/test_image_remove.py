@@ -7,12 +7,12 @@ import io
 import pytest
 
 from deployer import engines
-from deployer.commands import image_remove
+from deployer.commands.image import remove as verb
 from deployer.engines import Detection
 from deployer.errors import UsageError
 from deployer.image import REPOSITORY
 from deployer.spec import LABEL_BUILD, EngineName, Image
-from deployer.ui import UI
+from deployer.ui.output import UI
 from tests.fake_engine import FakeEngine
 from tests.unit.test_plan import make
 
@@ -20,7 +20,7 @@ from tests.unit.test_plan import make
 def remove(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, object], str]:
     monkeypatch.setattr(engines, "detect", lambda wanted: Detection(engine=engine, info=engine.probe()))
     told = io.StringIO()
-    return dict(image_remove.run(image_remove.Options(), UI(err=told)).data), told.getvalue()
+    return dict(verb.run(verb.Options(), UI(err=told)).data), told.getvalue()
 
 
 def ours(ref: str, number: int) -> Image:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from deployer import interrupts
-from deployer.engines.runner import Runner, spawning
+from deployer.host import interrupts
+from deployer.host.runner import Runner, spawning
 
 
 @pytest.fixture(autouse=True)

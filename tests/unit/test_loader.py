@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deployer.errors import ProfileError
-from deployer.loader import load
-from deployer.loader.files import available
-from deployer.loader.layers import flatten, merge
-from deployer.loader.overrides import Override
-from deployer.profile import Profile
-from deployer.strictyaml import MAX_BYTES
+from deployer.profile.load import load
+from deployer.profile.load.files import available
+from deployer.profile.load.layers import flatten, merge
+from deployer.profile.load.overrides import Override
+from deployer.profile.models import Profile
+from deployer.profile.strictyaml import MAX_BYTES
 
 # Merging
 

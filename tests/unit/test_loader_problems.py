@@ -11,12 +11,12 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deployer import strictyaml
 from deployer.errors import ProfileError
-from deployer.loader import Loaded, load
-from deployer.loader.overrides import parse_set
-from deployer.profile import Profile
-from deployer.strictyaml import MAX_BYTES, parse
+from deployer.profile import strictyaml
+from deployer.profile.load import Loaded, load
+from deployer.profile.load.overrides import parse_set
+from deployer.profile.models import Profile
+from deployer.profile.strictyaml import MAX_BYTES, parse
 from tests.profile_problems import problems
 
 

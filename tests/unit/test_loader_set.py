@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployer.errors import ProfileError
-from deployer.loader import load
-from deployer.loader.overrides import Override, parse_set
-from deployer.strictyaml import parse, parse_value
+from deployer.profile.load import load
+from deployer.profile.load.overrides import Override, parse_set
+from deployer.profile.strictyaml import parse, parse_value
 from tests.profile_problems import problems
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from deployer import reach, routes
-from deployer.facts import Facts, Measured, Reach, Vantage
-from deployer.network import choose, conclusive, on_host, reach_spec, upstreams
+from deployer.host import routes
+from deployer.operations import upstream_probe
 from deployer.plan import plan
 from deployer.plan.container import CA_TARGET
-from deployer.profile import Image, Index, Network, Profile, Server
+from deployer.plan.facts import Facts, Measured, Reach, Vantage
+from deployer.plan.network import choose, conclusive, on_host, reach_spec, upstreams
+from deployer.profile.models import Image, Index, Network, Profile, Server
 from deployer.spec import Container, ExecResult, Mount, NetworkMode, State
 from tests.unit.test_plan import FACTS, PROCESS
 from tests.upstream import Upstream, make_wheel
@@ -142,10 +143,10 @@ def test_what_was_measured_is_remembered_until_the_network_is_another_one(
 ) -> None:
     monkeypatch.setenv("DEPLOYER_STATE_DIR", str(tmp_path))
     measured = Measured(bridge=Vantage(answers=(LOST,), resolvers=("10.0.0.1",), mtu={"eth0": 1500}), host=seen(GOOD))
-    assert reach.recall("devpi", "a") is None
-    reach.remember("devpi", "a", measured)
-    assert reach.recall("devpi", "a") == measured
-    assert reach.recall("devpi", "b") is None
+    assert upstream_probe.recall("devpi", "a") is None
+    upstream_probe.remember("devpi", "a", measured)
+    assert upstream_probe.recall("devpi", "a") == measured
+    assert upstream_probe.recall("devpi", "b") is None
     record = tmp_path / "devpi/network.json"
     assert record.stat().st_mode & 0o777 == 0o600
     for damage in (
@@ -155,9 +156,9 @@ def test_what_was_measured_is_remembered_until_the_network_is_another_one(
         b'{"fingerprint": "a", "host": null, "bridge": {"answers": 1}}',
     ):
         record.write_bytes(damage)
-        assert reach.recall("devpi", "a") is None
-    reach.forget("devpi")
-    reach.forget("devpi")
+        assert upstream_probe.recall("devpi", "a") is None
+    upstream_probe.forget("devpi")
+    upstream_probe.forget("devpi")
     assert not record.exists()
 
 
@@ -167,7 +168,7 @@ def test_this_host_asks_as_the_server_would(tmp_path: Path, monkeypatch: pytest.
     spec = plan(AUTO, FACTS, name="devpi", profile_name="default").spec
     with Upstream([make_wheel("pip", "1.0")]) as upstream:
         urls = (upstream.simple_url, "http://127.0.0.1:9/simple/", "http://nowhere.invalid/simple/")
-        told = reach.from_host(spec, urls, ca_file=None, ca_target=CA_TARGET)
+        told = upstream_probe.from_host(spec, urls, ca_file=None, ca_target=CA_TARGET)
         assert upstream.pages("pip") == 1
     assert told.failure == ""
     assert [(answer.url, answer.stage, answer.ok) for answer in told.answers] == [
@@ -179,7 +180,7 @@ def test_this_host_asks_as_the_server_would(tmp_path: Path, monkeypatch: pytest.
 
 def test_junk_is_no_evidence() -> None:
     for junk in ("", "{}", "[]", "null", '{"answers": [{}], "resolvers": [], "mtu": {}}', "Traceback"):
-        told = reach.read(ExecResult(returncode=1, stdout=junk, stderr="first\nModuleNotFoundError: httpx\n"))
+        told = upstream_probe.read(ExecResult(returncode=1, stdout=junk, stderr="first\nModuleNotFoundError: httpx\n"))
         assert (told.answers, told.failure) == ((), "nothing could be asked: ModuleNotFoundError: httpx")
 
 

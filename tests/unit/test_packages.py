@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from deployer.commands.package_download import fetch
-from deployer.commands.token_create import lifetime
+from deployer.commands.package.download import fetch
+from deployer.commands.token.create import lifetime
+from deployer.devpi.distributions import exact_version, newest, parse_requirement, read
 from deployer.devpi.packages import ListedFile, PackageApi, plain
-from deployer.distributions import exact_version, newest, parse_requirement, read
 from deployer.errors import ConflictError, DeployerError, NotReadyError, ServerRefused, UsageError, VerificationError
 from tests.hostile import HostileServer, always, reply
 from tests.upstream import make_sdist, make_wheel

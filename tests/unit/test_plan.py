@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from deployer.errors import ConflictError, DeployerError, EngineError, Refused
-from deployer.facts import Ceiling, Content, DataFacts, Facts, PortFacts
-from deployer.order import mirrors_below
 from deployer.plan import Plan, plan
 from deployer.plan.conflicts import base_url
 from deployer.plan.data import CONTAINER_UID, data_path, size
+from deployer.plan.facts import Ceiling, Content, DataFacts, Facts, PortFacts
+from deployer.plan.order import mirrors_below
 from deployer.plan.versions import LAYOUTS
-from deployer.profile import Credentials, Image, Index, Network, Profile, Server
+from deployer.profile.models import Credentials, Image, Index, Network, Profile, Server
 from deployer.spec import LABEL_NAME, Container, EngineInfo, EngineName, Mount, NetworkMode, State
 
 HOME = Path("/home/someone")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deployer.engines.process_log import followed, kept
-from deployer.server.supervisor import Log
+from deployer.server.boot.supervisor import Log
 
 STRANGE = ["plain", "a\u2028b", "form\x0cfeed", "next\x85line", "20 %\r40 %", "", "  indented"]
 """What some program's idea of the end of a line is in the middle of."""

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from deployer.engines.process import ProcessEngine
 from deployer.engines.process_record import Record, Start, read_record, write_record
-from deployer.engines.runner import Runner
 from deployer.errors import EngineError
+from deployer.host.runner import Runner
 from deployer.spec import LABEL_SPEC, ContainerSpec, Mount, Port, State
 
 SPEC = ContainerSpec(

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
 
-from deployer.forms import FORMS
-from deployer.profile import DATA_CHOICES, Clients, Credentials, Image, Index, Network, Profile, Server, User
+from deployer.profile.models import DATA_CHOICES, Clients, Credentials, Image, Index, Network, Profile, Server, User
+from deployer.profile.types import FORMS
 
 MODELS: tuple[type[BaseModel], ...] = (Profile, Network, Image, Server, User, Index, Clients)
 

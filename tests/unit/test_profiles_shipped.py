@@ -13,14 +13,14 @@ import pytest
 import yaml
 
 from deployer import resources
-from deployer.loader import load
-from deployer.loader.files import available
-from deployer.loader.layers import flatten
-from deployer.order import merged
-from deployer.profile import Index, Profile, User
+from deployer.plan.order import merged
+from deployer.profile.load import load
+from deployer.profile.load.files import available
+from deployer.profile.load.layers import flatten
+from deployer.profile.models import Index, Profile, User
+from deployer.profile.schema import schema
+from deployer.profile.strictyaml import parse
 from deployer.resources import profiles_dir
-from deployer.schema import schema
-from deployer.strictyaml import parse
 
 PRIVATE = ("private", "private-first", "public-first")
 SHIPPED = tuple(sorted(("ci", "default", *PRIVATE, "public", "reference", "single-user", "system", "vpn")))
@@ -128,7 +128,7 @@ def test_the_order_of_a_ready_profile_is_what_its_name_says(alone: Path) -> None
 
 def test_the_schema_is_fresh() -> None:
     kept = json.loads((profiles_dir() / "schema.json").read_text(encoding="utf-8"))
-    assert kept == json.loads(json.dumps(schema())), "python -m deployer.schema > profiles/schema.json"
+    assert kept == json.loads(json.dumps(schema())), "python -m deployer.profile.schema > profiles/schema.json"
 
 
 def test_the_schema_describes_every_key() -> None:
@@ -179,6 +179,6 @@ def test_what_is_inside_the_package_comes_before_what_is_beside_it(
 
 
 def test_loading_a_profile_imports_nothing_that_it_does_not_need() -> None:
-    code = "import sys; from deployer.loader import load; load(); print(*sys.modules)"
+    code = "import sys; from deployer.profile.load import load; load(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"jinja2", "httpx", "docker", "rich", "typer", "requests", "jsonschema"} & set(done.stdout.split())

@@ -17,7 +17,7 @@ from datetime import timedelta
 
 import pytest
 
-from deployer import background, readiness
+from deployer import readiness
 from deployer.errors import (
     ConflictError,
     DeployerError,
@@ -27,6 +27,7 @@ from deployer.errors import (
     ServerRefused,
     VerificationError,
 )
+from deployer.host import background
 from deployer.readiness import Ready
 from deployer.readiness.run import STAGES
 from deployer.secrets import Secret

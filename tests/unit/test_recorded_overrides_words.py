@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from deployer.commands import Overrides, deployed, overrides, spelt, told_before
-from deployer.loader import load
-from deployer.loader.files import reference
-from deployer.loader.overrides import Override
-from deployer.state import Applied, write_applied
+from deployer.deployment.record import Applied, write_applied
+from deployer.profile.load import load
+from deployer.profile.load.files import reference
+from deployer.profile.load.overrides import Override
 
 
 @pytest.mark.parametrize(

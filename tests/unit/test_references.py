@@ -9,10 +9,10 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from deployer.clients.installers import _origin
+from deployer.deployment.secret_refs import authorization, authorizations, resolve
 from deployer.errors import ProfileError
-from deployer.installers import _origin
-from deployer.profile import Credentials, Index
-from deployer.references import authorization, authorizations, resolve
+from deployer.profile.models import Credentials, Index
 
 VALUE = "the-secret-itself"
 

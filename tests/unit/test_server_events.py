@@ -15,8 +15,8 @@ pytest.importorskip("devpi_server")
 from devpi_server import hookspecs
 from devpi_server.model import EventSubscribers
 
-from deployer.server.events import SUBSCRIBER, Sparing, spare_mirrors
-from deployer.server.installed import inside
+from deployer.server.devpi.events import SUBSCRIBER, Sparing, spare_mirrors
+from deployer.server.devpi.installed import inside
 
 TYPES = {"pypi": "mirror", "dev": "stage"}
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from deployer.server import moving
-from deployer.server.prepare import locked
+from deployer.server.boot import copying
+from deployer.server.boot.prepare import locked
 from deployer.server.refusal import DAMAGED, UNSAFE, Refusal
-from deployer.server.secretfiles import Private
+from deployer.server.secret_files import Private
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,16 +52,16 @@ def tree(path: Path) -> dict[str, tuple[int, int, str]]:
 
 def refused(source: Path, target: Path) -> Refusal:
     with pytest.raises(Refusal) as caught:
-        moving.copy(source, target)
+        copying.copy(source, target)
     return caught.value
 
 
 def test_a_copy_is_whole(source: Path, tmp_path: Path) -> None:
     before = tree(source)
-    copied = moving.copy(source, tmp_path / "new/place")
+    copied = copying.copy(source, tmp_path / "new/place")
     assert tree(tmp_path / "new/place") == before == tree(source)
     assert (copied.files, copied.bytes) == (5, sum((source / name).stat().st_size for name in before))
-    assert moving.copy(source, tmp_path / "other").sha256 == copied.sha256
+    assert copying.copy(source, tmp_path / "other").sha256 == copied.sha256
 
 
 @pytest.mark.parametrize("name", ["+files/root/dev/+f/abc/demo 1.whl", ".sqlite"])
@@ -81,22 +81,22 @@ def test_what_was_written_is_read_again(
     found = refused(source, target)
     assert (found.code, str(target / name) in found.cause) == (DAMAGED, True)
     with pytest.raises(Refusal, match="unfinished copy"):
-        moving.check_whole(Private.of(target))
+        copying.check_whole(Private.of(target))
 
 
 def test_a_copy_that_was_not_used_is_made_anew(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "new"
-    moving.copy(source, target)
+    copying.copy(source, target)
     (target / "old-file").touch()
     (source / "+files/later").write_text("later")
-    moving.copy(source, target)
+    copying.copy(source, target)
     assert tree(target) == tree(source)
 
 
 def test_one_that_was_used_is_not(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "new"
-    moving.copy(source, target)
-    moving.check_whole(Private.of(target))
+    copying.copy(source, target)
+    copying.check_whole(Private.of(target))
     before = tree(target)
     assert refused(source, target).code == UNSAFE
     assert tree(target) == before
@@ -132,7 +132,7 @@ def test_a_server_that_runs_on_it_forbids_it(source: Path, tmp_path: Path) -> No
 def test_a_socket_stays_where_it_is(source: Path, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(source / ".deployer/s"))
-        moving.copy(source, tmp_path / "new")
+        copying.copy(source, tmp_path / "new")
     assert not (tmp_path / "new/.deployer/s").exists()
 
 
@@ -146,7 +146,7 @@ def test_a_kill_at_any_moment_is_known_to_the_next(source: Path, tmp_path: Path)
         "    if event in ('os.mkdir', 'os.rename', 'os.remove', 'shutil.rmtree') or event == 'open' and args[2] & 3:\n"
         "        seen += 1\n"
         "        if seen == int(sys.argv[3]): os.kill(os.getpid(), signal.SIGKILL)\n"
-        "from deployer.server.moving import copy\n"
+        "from deployer.server.boot.copying import copy\n"
         "sys.addaudithook(hear)\n"
         "copy(Path(sys.argv[1]), Path(sys.argv[2]))\n"
     )
@@ -159,7 +159,7 @@ def test_a_kill_at_any_moment_is_known_to_the_next(source: Path, tmp_path: Path)
         killed += 1
         if (target / ".nodeinfo").exists() and not (target / ".deployer/moved").exists():
             with pytest.raises(Refusal, match="unfinished copy"):
-                moving.check_whole(Private.of(target))
+                copying.check_whole(Private.of(target))
     assert killed > 8
     assert tree(target) == tree(source)
 

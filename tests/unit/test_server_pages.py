@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from deployer.server.changes import EVERYTHING, Touched
-from deployer.server.pages import NEVER, PageStore, View
+from deployer.server.pages.changelog import EVERYTHING, Touched
+from deployer.server.pages.store import NEVER, PageStore, View
 
 KEY = ("root", "dev", "alpha")
 OTHER = ("root", "dev", "beta")

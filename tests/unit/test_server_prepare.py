@@ -19,11 +19,12 @@ import pytest
 
 from deployer.image import LOCKS
 from deployer.plan.versions import EXTRAS, LAYOUTS
-from deployer.server import installed, prepare
-from deployer.server.passwords import OneAtATime, hash_random
+from deployer.server.boot import prepare
+from deployer.server.boot.passwords import OneAtATime, hash_random
+from deployer.server.boot.run import _Masking, bind
+from deployer.server.devpi import installed
 from deployer.server.refusal import DAMAGED, TAKEN, UNSAFE, Refusal
-from deployer.server.run import _Masking, bind
-from deployer.server.secretfiles import Private, ensure_keys, new_password, read_text, write_private
+from deployer.server.secret_files import Private, ensure_keys, new_password, read_text, write_private
 
 
 @pytest.fixture
@@ -204,7 +205,7 @@ def test_a_directory_is_made_private_and_held(tmp_path: Path, monkeypatch: pytes
 
 def test_a_lock_dies_with_its_holder(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from deployer.server.prepare import locked\n"
+        "import sys, time; from pathlib import Path; from deployer.server.boot.prepare import locked\n"
         "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
     )
     holder = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from deployer.server.installed import installed
+from deployer.server.devpi.installed import installed
 from tests.replaced import INSTALL, documented, replaced
 
 HOMES = {

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from deployer.server.boot.supervisor import MOST_FAILURES, Log, Policy, size
 from deployer.server.refusal import DAMAGED, TAKEN, UNSAFE
-from deployer.server.supervisor import MOST_FAILURES, Log, Policy, size
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deployer.server.threads import growing
+from deployer.server.middleware.threads import growing
 
 
 def test_there_are_as_many_as_the_system_gives_and_more_when_it_gives_more(monkeypatch: pytest.MonkeyPatch) -> None:

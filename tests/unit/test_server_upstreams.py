@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from deployer.server.bulkhead import Bulkhead
-from deployer.server.flights import Flights
-from deployer.server.upstreams import HOLD, LONGEST_HOLD, QUIET, Upstream, Upstreams, origin_of
+from deployer.server.middleware.bulkhead import Bulkhead
+from deployer.server.middleware.single_flight import Flights
+from deployer.server.upstream.health import HOLD, LONGEST_HOLD, QUIET, Upstream, Upstreams, origin_of
 
 
 class Clock:

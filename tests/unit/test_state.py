@@ -13,9 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from deployer import state
+from deployer import files
+from deployer.deployment import record
+from deployer.deployment.lock import hold
+from deployer.deployment.record import Applied, forget, read_applied, write_applied
 from deployer.errors import ConflictError, Locked, ProfileError
-from deployer.state import Applied, forget, hold, make_private, read_applied, state_dir, write_applied, write_private
+from deployer.files import make_private, write_private
+from deployer.host.state_dir import state_dir
 
 NAME = "devpi"
 APPLIED = Applied(
@@ -120,7 +124,7 @@ def test_a_write_that_fails_leaves_the_former_text(fails: str, tmp_path: Path, m
     def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(*((state.os, "fsync") if fails == "fsync" else (Path, "replace")), refuse)
+    monkeypatch.setattr(*((files.os, "fsync") if fails == "fsync" else (Path, "replace")), refuse)
     with pytest.raises(ConflictError, match="No space left") as caught:
         write_private(path, "latter")
     assert str(path) in caught.value.message
@@ -169,7 +173,7 @@ def test_it_is_released_when_the_work_fails() -> None:
 
 def test_who_waits_gets_it_when_it_is_free() -> None:
     script = (
-        "import sys\nfrom deployer.state import hold\n"
+        "import sys\nfrom deployer.deployment.lock import hold\n"
         "with hold('devpi'):\n    print('held', flush=True)\n    sys.stdin.readline()\n"
     )
     with subprocess.Popen(
@@ -243,7 +247,7 @@ def test_overrides_of_another_shape_are_damage(root: Path, overrides: object) ->
 
 def test_the_record_of_a_newer_deployer_is_not_guessed_at(root: Path) -> None:
     write_applied(NAME, APPLIED)
-    newer = json.loads((root / NAME / "applied.json").read_text()) | {"schema": state.SCHEMA + 1}
+    newer = json.loads((root / NAME / "applied.json").read_text()) | {"schema": record.SCHEMA + 1}
     error = damaged(root, json.dumps(newer))
     assert "newer" in error.message
     assert "upgrade" in error.hint

@@ -16,7 +16,7 @@ from deployer.devpi.difference import anew, changes, compare, retyped
 from deployer.devpi.fields import INDEX_FIELDS, Dialect, Value
 from deployer.devpi.topology import EMPTY, Node, Topology
 from deployer.errors import ConflictError, ProfileError
-from deployer.profile import Index, Profile, User
+from deployer.profile.models import Index, Profile, User
 from deployer.secrets import Secret
 
 UPSTREAM = "https://packages.example.com/simple/"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from deployer.errors import NotReadyError
 from deployer.secrets import Secret
-from deployer.ui import UI, Result, tame
+from deployer.ui.output import UI, Result, tame
 
 HOSTILE = "\x1b[2J\x1b[1;31mred\x1b[0m\x1b]0;title\x07\x1b]52;c;bHM=\x1b\\\x9b5n\x08\rpath\tend"
 TAMED = "red5npath\tend"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deployer.errors import ClientFileError
-from deployer.state import state_root
+from deployer.host.state_dir import state_root
 
 SCOPES = ("user", "global", "site", "venv")
 _MACOS = Path("Library/Application Support/pip")

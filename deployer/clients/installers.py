@@ -1,0 +1,79 @@
+"""What an installer really gets from an index: the installers themselves are asked, and nothing is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
+
+from deployer.host.runner import Runner
+
+PATIENCE = 120.0  # seconds for one installer
+
+
+def probe(simple_url: str, project: str) -> dict[str, str]:
+    """Of each installer on this host: the ``user/index`` whose file it would install, empty for none.
+
+    Only wheels count: to look into a source distribution, an installer runs what is in it.
+    """
+    with TemporaryDirectory(prefix="deployer-audit-") as directory:
+        env = {
+            **{key: os.environ[key] for key in ("PATH", "LANG") if key in os.environ},
+            "HOME": directory,
+            "PIP_CONFIG_FILE": os.devnull,
+            "UV_NO_CONFIG": "1",
+        }
+        found: dict[str, str] = {}
+        if _has_pip(env):
+            found["pip"] = _origin(_pip(simple_url, project, env), simple_url)
+        if (uv := _uv()) is not None:
+            found["uv"] = _origin(_uv_lock(uv, simple_url, project, env, Path(directory)), simple_url)
+        return found
+
+
+def _has_pip(env: Mapping[str, str]) -> bool:
+    return Runner().run((sys.executable, "-m", "pip", "--version"), env=env).returncode == 0
+
+
+def _pip(simple_url: str, project: str, env: Mapping[str, str]) -> str:
+    words = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-cache-dir", "install", "--quiet"]
+    words += ["--retries", "0", "--dry-run", "--ignore-installed", "--no-deps", "--only-binary", ":all:"]
+    words += ["--report", "-", "--index-url", simple_url, "--", project]
+    done = Runner().run(words, timeout=PATIENCE, env=env)
+    if done.returncode:
+        return ""
+    (item,) = json.loads(done.stdout)["install"]
+    return str(item["download_info"]["url"])
+
+
+def _uv() -> str | None:
+    beside = Path(sys.executable).with_name("uv")
+    return str(beside) if beside.exists() else shutil.which("uv")
+
+
+def _uv_lock(uv: str, simple_url: str, project: str, env: Mapping[str, str], directory: Path) -> str:
+    import tomllib
+
+    wanted, lock = directory / "wanted.in", directory / "pylock.toml"
+    wanted.write_text(f"{project}\n", encoding="utf-8")
+    words = [uv, "pip", "compile", "--quiet", "--no-cache", "--no-deps", "--no-build", "--python", sys.executable]
+    words += ["--default-index", simple_url, "--output-file", str(lock), str(wanted)]
+    done = Runner().run(words, timeout=PATIENCE, env={**env, "UV_HTTP_RETRIES": "0"})
+    if done.returncode or not lock.exists():
+        return ""
+    packages = tomllib.loads(lock.read_text(encoding="utf-8"))["packages"]
+    return str(packages[0]["wheels"][0]["url"]) if packages and packages[0].get("wheels") else ""
+
+
+def _origin(url: str, simple_url: str) -> str:
+    """``user/index`` of a file of our server; a file of another host is told by that host."""
+    parts, ours = urlsplit(url), urlsplit(simple_url)
+    if not url or parts.netloc != ours.netloc:
+        return parts.netloc
+    prefix = ours.path.rpartition("/+simple")[0].rpartition("/")[0].rpartition("/")[0]
+    return "/".join(parts.path.removeprefix(prefix).strip("/").split("/")[:2])

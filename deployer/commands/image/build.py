@@ -1,0 +1,41 @@
+"""``deployer image build``: our own server image, now."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from deployer.commands import Overrides, overrides
+from deployer.ui.output import UI, Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Overrides):
+    pass
+
+
+def run(options: Options, ui: UI) -> Result:
+    """Build our own server image.
+
+    The build gets the index, the CA bundle and the proxy of this host's pip.
+    """
+    from deployer.engines import detect
+    from deployer.errors import UsageError
+    from deployer.image import build_digest, reference
+    from deployer.operations.apply import build_own
+    from deployer.plan import ImagePlan
+    from deployer.profile.load import load
+
+    profile = load(options.profile, overrides=overrides(options)).profile
+    if profile.engine == "process":
+        raise UsageError("--engine process needs no image")
+    engine = detect(profile.engine).engine
+    base, major = profile.image.base, profile.server.version
+    plan = ImagePlan(ref=reference(major), own=True, base=base, build=build_digest(base, major), major=major)
+    with ui.working("image", plan.ref) as progress:
+        former = engine.image(plan.ref)
+        image = build_own(plan, engine, former, env=dict(os.environ), on_line=progress)
+    ui.step("image", f"{plan.ref} {image.id[:19]} ({engine.name})")
+    if former is not None and former.id != image.id:
+        ui.note("what runs from the former one goes on with it until the next: deployer up")
+    return Result(data={"ref": plan.ref, "id": image.id, "engine": engine.name, "build": plan.build}, text=plan.ref)

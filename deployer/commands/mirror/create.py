@@ -1,0 +1,30 @@
+"""``deployer mirror create``: a mirror of one upstream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from typer import Argument
+
+from deployer.commands import Writing
+from deployer.commands.index import create
+from deployer.ui.output import UI, Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Writing):
+    index: Annotated[str, Argument(metavar="USER/NAME", help="The new mirror.")]
+    upstream: Annotated[str, Argument(metavar="URL", help="The simple address that it mirrors.")]
+    settings: Annotated[
+        list[str] | None, Argument(metavar="[KEY=VALUE]...", help="As in a profile: cache_expiry=600.")
+    ] = None
+
+
+def run(options: Options, ui: UI) -> Result:
+    """Create a mirror of an upstream.
+
+    The list of all its projects is not loaded unless `project_list=true` says so.
+    """
+    words = [f"url={options.upstream}", *(options.settings or ())]
+    return create.create(options, ui, index=options.index, settings=words, kind="mirror")

@@ -1,0 +1,19 @@
+"""``deployer mirror list``: the indexes that mirror an upstream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from deployer.commands import Talking
+from deployer.commands.index import list
+from deployer.ui.output import UI, Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Talking):
+    pass
+
+
+def run(options: Options, ui: UI) -> Result:
+    """List the mirrors of the server, each with its upstream."""
+    return list.listed(options, only="mirror")

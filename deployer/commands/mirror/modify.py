@@ -1,0 +1,23 @@
+"""``deployer mirror modify``: another upstream, or another expiry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from typer import Argument
+
+from deployer.commands import Writing
+from deployer.commands.index import modify
+from deployer.ui.output import UI, Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Writing):
+    index: Annotated[str, Argument(metavar="USER/NAME", help="Which mirror.")]
+    settings: Annotated[list[str], Argument(metavar="KEY=VALUE...", help="As in a profile: url=https://...")]
+
+
+def run(options: Options, ui: UI) -> Result:
+    """Change the named fields of a mirror; what is cached stays."""
+    return modify.modify(options, ui, index=options.index, settings=options.settings, kind="mirror")

@@ -1,0 +1,67 @@
+"""``deployer mirror rotate``: new credentials for upstreams, without a restart and without losing the cache."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument
+
+from deployer.commands import Exclusive, Located
+from deployer.ui.output import UI, Result
+
+if TYPE_CHECKING:
+    from deployer.deployment.find import Deployment
+    from deployer.profile.models import Profile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Exclusive, Located):
+    index: Annotated[str, Argument(metavar="INDEX", help="The mirror; left out: all that have credentials.")] = ""
+
+
+def run(options: Options, ui: UI) -> Result:
+    """Give the running server new credentials for its upstreams.
+
+    They are read again where the profile says that they are. Nothing is restarted, and what is cached stays. Secrets
+    that live only for minutes (`command:`) are kept fresh by running this from a timer.
+    """
+    from pathlib import Path
+
+    from deployer.commands.status import ask
+    from deployer.deployment.credentials import hand_over
+    from deployer.deployment.find import require
+    from deployer.deployment.lock import hold
+    from deployer.deployment.secret_refs import authorizations
+    from deployer.errors import ConflictError, UsageError
+
+    with hold(options.name, wait=options.wait):
+        deployment = require(options.name, engine=options.engine)
+        profile = _profile(options, deployment)
+        wanted = {name: index for name, index in profile.indexes.items() if index.credentials is not None}
+        if options.index and options.index not in wanted:
+            raise UsageError(
+                f"{options.index} has no credentials in the profile", hint=f"they have: {', '.join(wanted)}"
+            )
+        if deployment.server_dir is None:
+            raise ConflictError(f"{options.name} has no data directory", hint="deployer up")
+        chosen = {options.index: wanted[options.index]} if options.index else wanted
+        fresh = authorizations(chosen, env=os.environ, home=Path.home())
+        changed = hand_over(deployment.server_dir, fresh, keep=bool(options.index))
+        ask(deployment.url)  # the server looks at its file when it is asked
+    ui.step(
+        "mirrors", f"{', '.join(chosen) or 'none has credentials'}: {'new credentials' if changed else 'unchanged'}"
+    )
+    return Result(data={"mirrors": sorted(chosen), "changed": changed})
+
+
+def _profile(options: Options, deployment: Deployment) -> Profile:
+    """What was applied last, references included; another profile when one is named."""
+    from deployer.profile.load import load
+    from deployer.profile.models import Profile
+
+    applied = deployment.applied
+    if applied is None or not applied.profile or options.profile != "default":
+        return load(options.profile).profile
+    return Profile.model_validate(applied.profile)

@@ -1,0 +1,78 @@
+"""``deployer package download``: files of one project, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, Option
+
+from deployer.commands import Talking, client_index, connect
+from deployer.ui.output import UI, Result
+
+if TYPE_CHECKING:
+    from deployer.devpi.packages import ListedFile, PackageApi
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Talking):
+    requirement: Annotated[str, Argument(metavar="NAME[==VERSION]", help="A project; the newest version, or this.")]
+    index: Annotated[str, Option("--index", metavar="USER/NAME", help="Which index; else the clients' one.")] = ""
+    dest: Annotated[Path, Option("--dest", "-d", metavar="DIR", help="Where to; else here.")] = Path()
+
+
+def run(options: Options, ui: UI) -> Result:
+    """Download the files of one version, checked by SHA-256.
+
+    Its dependencies are pip's matter: deployer exec -- pip download NAME.
+    """
+    from deployer.devpi.distributions import newest, parse_requirement
+
+    index = client_index(options, options.index)
+    requirement = parse_requirement(options.requirement)
+    written, skipped = [], []
+    with connect(options) as session:
+        for file in newest(session.api.files(index, requirement.name), requirement):
+            target = options.dest / file.filename
+            if fetch(session.api, file, target):
+                ui.step("download", str(target))
+                written.append(str(target))
+            else:
+                ui.step("download", f"{target} is there already")
+                skipped.append(str(target))
+    return Result(
+        data={"index": index, "downloaded": written, "skipped": skipped}, text="\n".join((*written, *skipped))
+    )
+
+
+def fetch(api: PackageApi, file: ListedFile, target: Path) -> bool:
+    """Write a file that is listed to ``target``, whole and checked or not at all; False when it is there already.
+
+    Raises ConflictError when another file is there, VerificationError when what came is not what was listed.
+    """
+    from hashlib import file_digest
+
+    from deployer.errors import ConflictError, VerificationError
+
+    if target.exists():
+        with target.open("rb") as stream:
+            if file.sha256 and file_digest(stream, "sha256").hexdigest() == file.sha256:
+                return False
+        raise ConflictError(f"{target} exists and is another file", hint="choose another directory with --dest")
+    part = target.with_name(f".{target.name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as stream:
+            digest = api.download(file, stream)
+        if file.sha256 and digest != file.sha256:
+            raise VerificationError(
+                f"{file.filename} is not what the index lists: SHA-256 {digest}, not {file.sha256}",
+                hint="nothing was kept; look at its upstream",
+            )
+        part.replace(target)
+    except OSError as error:
+        raise ConflictError(f"{target} can't be written: {error.strerror}", hint="choose another --dest") from None
+    finally:
+        part.unlink(missing_ok=True)
+    return True

@@ -1,0 +1,40 @@
+"""``deployer package show``: the versions and files of a project."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from typer import Argument, Option
+
+from deployer.commands import Talking, client_index, connect
+from deployer.ui.output import UI, Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Talking):
+    project: Annotated[str, Argument(metavar="NAME", help="Which project.")]
+    index: Annotated[str, Option("--index", metavar="USER/NAME", help="Which index; else the clients' one.")] = ""
+
+
+def run(options: Options, ui: UI) -> Result:
+    """Show the versions and files of a project, as pip sees them."""
+    from deployer.devpi.distributions import version_of
+    from deployer.errors import ServerRefused
+
+    index = client_index(options, options.index)
+    with connect(options) as session:
+        files = session.api.files(index, options.project)
+    if not files:
+        raise ServerRefused(f"there is no project {options.project} on {index}", hint="deployer package list")
+    rows = [
+        {"filename": file.filename, "version": str(version or ""), "sha256": file.sha256, "url": file.url}
+        for version, file in sorted(
+            ((version_of(file.filename), file) for file in files),
+            key=lambda pair: (pair[0] is not None, pair[0] or 0, pair[1].filename),
+            reverse=True,
+        )
+    ]
+    versions = list(dict.fromkeys(row["version"] for row in rows if row["version"]))
+    text = "\n".join(f"{row['version'].ljust(12)}  {row['filename']}" for row in rows)
+    return Result(data={"index": index, "versions": versions, "files": rows}, text=text)

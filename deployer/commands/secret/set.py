@@ -1,0 +1,32 @@
+"""``deployer secret set``: tell deployer a password that it did not make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from typer import Argument
+
+from deployer.commands import Exclusive, Located, user_name
+from deployer.ui.output import UI, Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Exclusive, Located):
+    user: Annotated[str, Argument(metavar="USER", callback=user_name, help="Whose password.")] = "root"
+
+
+def run(options: Options, ui: UI) -> Result:
+    """Remember a user's password, for a server that has one already.
+
+    It is read from the terminal or from standard input, never from the command line.
+    """
+    from deployer.deployment.lock import hold
+    from deployer.deployment.passwords import store_password
+    from deployer.ui.prompts import read_password
+
+    password = read_password(options.user)
+    with hold(options.name, wait=options.wait):
+        store_password(options.name, options.user, password)
+    ui.step("secret", f"the password of {options.user} is kept, 0600")
+    return Result(data={"user": options.user})

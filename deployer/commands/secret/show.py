@@ -1,0 +1,34 @@
+"""``deployer secret show``: the one place that prints a password, because it was asked to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from typer import Argument
+
+from deployer.commands import Located, user_name
+from deployer.ui.output import UI, Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Located):
+    user: Annotated[str, Argument(metavar="USER", callback=user_name, help="Whose password.")] = "root"
+
+
+def run(options: Options, ui: UI) -> Result:
+    """Print the password of a user that deployer made."""
+    from deployer.deployment.find import require
+    from deployer.deployment.session import connect
+    from deployer.errors import ConflictError
+
+    deployment = require(options.name, engine=options.engine)
+    password = deployment.password(options.user)
+    if options.user == "root" and deployment.in_doubt:
+        with connect(options.name, engine=options.engine) as session:
+            password = session.password()
+    if password is None:
+        raise ConflictError(
+            f"the password of {options.user} is not known here", hint=f"deployer secret set {options.user}"
+        )
+    return Result(data={"user": options.user, "password": password.reveal()}, text=password.reveal())

@@ -1,0 +1,44 @@
+"""``deployer user create``: somebody new, with a password that is made here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from typer import Argument, Option
+
+from deployer.commands import Writing, connect
+from deployer.ui.output import UI, Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Writing):
+    user: Annotated[str, Argument(metavar="USER", help="The new user.")]
+    email: Annotated[str, Option("--email", help="For people; devpi sends nothing.")] = ""
+    title: Annotated[str, Option("--title", help="A name for people.")] = ""
+    password_stdin: Annotated[bool, Option("--password-stdin", help="Read the password instead of making one up.")] = (
+        False
+    )
+
+
+def run(options: Options, ui: UI) -> Result:
+    """Create a user; the password is generated and kept here.
+
+    Print it with `deployer secret show USER`.
+    """
+    from deployer.deployment.lock import hold
+    from deployer.errors import ConflictError
+    from deployer.ui.prompts import read_password
+
+    given = read_password(options.user) if options.password_stdin else None
+    with hold(options.name, wait=options.wait), connect(options) as session:
+        # Looked for first: the stored password of a user who exists must not be replaced by one that nobody has.
+        if options.user in session.api.topology().users:
+            raise ConflictError(f"the user {options.user} exists", hint=f"deployer user modify {options.user}")
+        api = session.login()
+        if given is not None:
+            session.remember(options.user, given)
+        fields = {key: value for key, value in (("email", options.email), ("title", options.title)) if value}
+        api.put_user(options.user, fields, password=given or session.new_password(options.user))
+    ui.step("user", f"{options.user} created (password: deployer secret show {options.user})")
+    return Result(data={"user": options.user})

@@ -1,0 +1,37 @@
+"""``deployer user list``: who can log in to the server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from deployer.commands import Talking, connect
+from deployer.ui.output import UI, Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Talking):
+    pass
+
+
+def run(options: Options, ui: UI) -> Result:
+    """List the users of the server.
+
+    Each with its indexes, and whether this host knows the password.
+    """
+    from deployer.deployment.passwords import stored_password
+
+    with connect(options) as session:
+        topology = session.api.topology()
+        rows = [
+            {
+                "name": user,
+                **node.fields,
+                "indexes": sorted(name for name in topology.indexes if name.partition("/")[0] == user),
+                "password_known": session.deployment is not None
+                and (session.deployment.password(user) if user == "root" else stored_password(options.name, user))
+                is not None,
+            }
+            for user, node in sorted(topology.users.items())
+        ]
+    text = "\n".join("  ".join((str(row["name"]), str(row.get("email", "")))).rstrip() for row in rows)
+    return Result(data={"users": rows}, text=text)

@@ -1,0 +1,45 @@
+"""Handing the credentials of mirrors to the server: a file of its own, 0600, never a word or variable of a process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from deployer.deployment.server_dir import ServerDir
+from deployer.errors import VerificationError
+from deployer.secrets import Secret
+
+FILE = ".deployer/credentials"
+
+
+def hand_over(server_dir: ServerDir, headers: Mapping[str, Secret], *, keep: bool = False) -> bool:
+    """Have the server know exactly these headers by the addresses of their mirrors; whether that changed anything.
+
+    ``keep``: what it knows of other addresses stays. Raises EngineError, VerificationError.
+    """
+    known = _known(server_dir)
+    wanted = {url.rstrip("/"): header.reveal() for url, header in headers.items()}
+    if keep:
+        wanted = known | wanted
+    if wanted == known:
+        return False
+    server_dir.write(FILE, json.dumps(wanted, indent=1, sort_keys=True) + "\n", verb=("credentials",))
+    if _known(server_dir) != wanted:
+        raise VerificationError("the server did not take the credentials of its mirrors", hint="deployer logs")
+    return True
+
+
+def mirrors(server_dir: ServerDir) -> frozenset[str]:
+    """The addresses, without a slash at the end, that the server knows credentials for. Raises EngineError."""
+    return frozenset(_known(server_dir))
+
+
+def _known(server_dir: ServerDir) -> dict[str, str]:
+    try:
+        found = json.loads(server_dir.read(FILE) or "{}")
+    except ValueError:
+        return {}
+    known = {str(url): str(header) for url, header in found.items()} if isinstance(found, dict) else {}
+    for header in known.values():
+        Secret(header)  # so that it is blanked in whatever is printed
+    return known

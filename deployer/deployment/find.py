@@ -1,0 +1,107 @@
+"""Finding a deployment that exists: on which engine it is, and what it is, from what the world says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from deployer.deployment.passwords import stored_password
+from deployer.deployment.record import Applied, read_applied
+from deployer.deployment.server_dir import ServerDir
+from deployer.engines.base import Engine
+from deployer.errors import ConflictError, EngineError
+from deployer.secrets import Secret
+from deployer.spec import LABEL_PROFILE, LABEL_URL, PREVIOUS, Container, EngineName
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """A container (or process) of ours that exists, in whatever state."""
+
+    name: str
+    engine: Engine
+    container: Container
+    applied: Applied | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the server answers on this host; empty when its label is gone."""
+        return self.container.labels.get(LABEL_URL, "")
+
+    @property
+    def simple_url(self) -> str:
+        """What clients were given by the last ``up``; empty when that is not known any more."""
+        return self.applied.simple_url if self.applied else ""
+
+    @property
+    def profile_name(self) -> str:
+        return self.container.labels.get(LABEL_PROFILE, "")
+
+    @property
+    def server_dir(self) -> ServerDir | None:
+        return ServerDir.of(self.engine, self.container)
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether two passwords of root are known, of which the server has one."""
+        given, own = stored_password(self.name, "root"), self.server_dir.root_password() if self.server_dir else None
+        return given is not None and own is not None and given != own
+
+    def password(self, user: str) -> Secret | None:
+        """A user's password as this host knows it: given by hand or made by us, else the one that the server made."""
+        known = stored_password(self.name, user)
+        if known is None and user == "root" and self.server_dir is not None:
+            return self.server_dir.root_password()
+        return known
+
+
+def candidates(wanted: str, applied: Applied | None) -> tuple[EngineName, ...]:
+    """The engines to look on, the one that the deployment was last seen on first."""
+    if wanted:
+        return (EngineName(wanted),)
+    first = (EngineName(applied.engine),) if applied and applied.engine in set(EngineName) else ()
+    return (*first, *(name for name in EngineName if name not in first))
+
+
+def find(name: str, *, engine: str = "") -> Deployment | None:
+    """The deployment ``name``, or ``None``. An engine that does not answer is passed over unless it is named, or is
+    the one that the deployment was last seen on: then not knowing is a failure, never 'absent'.
+
+    Raises EngineUnreachable; ConflictError when the name belongs to a container that is not ours.
+    """
+    from deployer.engines import open_engine
+
+    applied = read_applied(name)
+    engine = "" if engine == "auto" else engine
+    for engine_name in candidates(engine, applied):
+        opened = None
+        container = None
+        try:
+            opened = open_engine(engine_name)
+            container = opened.inspect(name) or _set_aside(opened, name)
+        except EngineError:
+            if engine or (applied and applied.engine == engine_name):
+                raise
+        if opened is None or container is None:
+            continue
+        if container.ours:
+            return Deployment(name=name, engine=opened, container=container, applied=applied)
+        if engine or engine_name is not EngineName.PROCESS:
+            raise ConflictError(
+                f"a container named {name!r} exists on {engine_name} and is not deployer's",
+                hint="name the deployment that you mean with --name",
+            )
+    return None
+
+
+def _set_aside(engine: Engine, name: str) -> Container | None:
+    """What an interrupted run has set aside; whatever else is called so is nothing to us."""
+    found = engine.inspect(name + PREVIOUS)
+    return found if found is not None and found.ours else None
+
+
+def require(name: str, *, engine: str = "") -> Deployment:
+    """As :func:`find`. Raises ConflictError when there is none."""
+    deployment = find(name, engine=engine)
+    if deployment is None:
+        raise ConflictError(f"there is no deployment named {name!r}", hint="deployer up")
+    return deployment

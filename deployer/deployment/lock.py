@@ -1,0 +1,34 @@
+"""The lock of a deployment: one run at a time changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from deployer.errors import Locked
+from deployer.files import make_private, writable
+from deployer.host.state_dir import state_dir
+
+
+@contextmanager
+def hold(name: str, *, wait: float = 0.0) -> Iterator[None]:
+    """Hold the lock of the deployment ``name``; it is the kernel's (flock) and dies with this process.
+
+    ``wait``: seconds to wait for another run. Raises Locked, ConflictError.
+    """
+    from filelock import FileLock, Timeout
+
+    path = make_private(state_dir(name)) / "lock"
+    lock = FileLock(path, mode=0o600)
+    with writable(path):
+        try:
+            lock.acquire(timeout=wait, poll_interval=0.05)
+        except Timeout:
+            raise Locked(
+                f"another run holds the lock of the deployment {name!r}",
+                hint="wait for it, or let this run wait with --wait SECONDS",
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()

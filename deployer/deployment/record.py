@@ -1,0 +1,77 @@
+"""The record of the last ``up`` of a deployment on this host, 0600.
+
+The truth about what runs is asked of the engine and of the server. The record only remembers what was meant, so that a
+difference can be shown; without it everything still works.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from deployer.errors import ProfileError
+from deployer.files import write_private
+from deployer.host.state_dir import state_dir
+
+SCHEMA = 1
+_OVERRIDE = {"key", "value", "source"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Applied:
+    """The last ``up`` that succeeded: what was meant, never a secret.
+
+    ``overrides``: what options put over the profile, as the fields of ``loader.Override``.
+    """
+
+    profile_name: str
+    profile_ref: str
+    engine: str
+    simple_url: str
+    profile: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Sequence[Mapping[str, Any]] = field(default_factory=list)
+
+
+def read_applied(name: str) -> Applied | None:
+    """The record of the last successful ``up``. Raises ProfileError when it is damaged or from a newer deployer."""
+    path = state_dir(name) / "applied.json"
+    cure = f"remove {path}: it is written anew by the next 'deployer up'"
+    try:
+        record = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        raise ProfileError(f"{path} is damaged", hint=cure) from None
+    if not isinstance(record, dict) or not isinstance(record.get("schema"), int):
+        raise ProfileError(f"{path} is damaged", hint=cure)
+    if record["schema"] > SCHEMA:
+        raise ProfileError(f"{path} was written by a newer deployer", hint=f"upgrade deployer, or {cure}")
+    fields = {key: value for key, value in record.items() if key in Applied.__dataclass_fields__}
+    overrides = fields.get("overrides", [])
+    whole = isinstance(overrides, list) and all(isinstance(one, dict) and one.keys() == _OVERRIDE for one in overrides)
+    try:
+        if whole:
+            return Applied(**fields)
+    except TypeError:
+        pass
+    raise ProfileError(f"{path} is damaged", hint=cure)
+
+
+def write_applied(name: str, applied: Applied) -> None:
+    """Remember a successful ``up``. What is on record already is not written again. Raises ConflictError."""
+    record = {"schema": SCHEMA} | {key: getattr(applied, key) for key in Applied.__dataclass_fields__}
+    text = json.dumps(record, indent=1, sort_keys=True) + "\n"
+    path = state_dir(name) / "applied.json"
+    try:
+        if path.read_text(encoding="utf-8") == text:
+            return
+    except (OSError, ValueError):
+        pass  # absent, or damaged
+    write_private(path, text)
+
+
+def forget(name: str) -> None:
+    """Remove the record (the lock file stays: removing a lock that others may wait for is a race)."""
+    (state_dir(name) / "applied.json").unlink(missing_ok=True)

@@ -1,0 +1,94 @@
+"""A systemd unit of a deployment: written, enabled, and taken away again; never one that is not deployer's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployer.errors import ConflictError, EngineError, EngineUnreachable
+from deployer.host.runner import Runner
+
+MARK = "# Written by deployer for the deployment "
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """The unit at ``path``; ``scope`` is ``system`` or ``user``."""
+
+    path: Path
+    scope: str
+    runner: Runner
+
+    @classmethod
+    def of(cls, name: str, *, scope: str, home: Path, env: Mapping[str, str]) -> Service:
+        """The unit of the deployment ``name``, where an administrator's units are (systemd.unit(5), UNIT FILE LOAD
+        PATH)."""
+        configuration = Path(env.get("XDG_CONFIG_HOME") or home / ".config")
+        directory = Path("/etc/systemd/system") if scope == "system" else configuration / "systemd/user"
+        return cls(path=directory / f"deployer-{name}.service", scope=scope, runner=Runner())
+
+    def install(self, text: str) -> bool:
+        """Write and enable it; whether there was anything to do. A unit that can't be enabled is taken away again.
+
+        Raises ConflictError when a file of that name is not ours, EngineError when systemd refuses.
+        """
+        before = self._read()
+        if before == text:
+            return False
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self.path.with_name(f".{self.path.name}.new")
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(self.path)
+        except OSError as error:
+            raise ConflictError(
+                f"{self.path} can't be written: {error.strerror}", hint="see the unit: deployer install-service --print"
+            ) from None
+        try:
+            self._systemctl("daemon-reload")
+            self._systemctl("enable", self.path.name)
+        except EngineError:
+            if before is None:
+                self.path.unlink()
+            else:
+                self.path.write_text(before, encoding="utf-8")
+            raise
+        return True
+
+    def remove(self) -> bool:
+        """Disable and remove it; whether there was one. What it started goes on.
+
+        Raises ConflictError when it is not ours, EngineError when systemd refuses.
+        """
+        if self._read() is None:
+            return False
+        self._systemctl("disable", self.path.name)
+        self.path.unlink()
+        self._systemctl("daemon-reload")
+        return True
+
+    def _read(self) -> str | None:
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise ConflictError(f"{self.path} can't be read: {error}", hint="look at it yourself") from None
+        if not text.startswith(MARK):
+            raise ConflictError(f"{self.path} is not deployer's; it is left alone", hint="remove it yourself")
+        return text
+
+    def _systemctl(self, *words: str) -> None:
+        user = ("--user",) if self.scope == "user" else ()
+        try:
+            done = self.runner.run(("systemctl", *user, *words))
+            said = done.stderr.strip().splitlines()
+            why = f": {said[0] if said else f'exit code {done.returncode}'}" if done.returncode else ""
+        except EngineUnreachable as error:
+            why = f": {error.message}"
+        if why:
+            raise EngineError(
+                f"systemctl {' '.join((*user, *words))}{why}",
+                hint="where systemd does not run: deployer install-service --print, for the init that does",
+            )

@@ -1,0 +1,249 @@
+"""Facts of this host, asked once at the edge and passed on as data. Nothing is changed here."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+from deployer.errors import ConflictError, ProfileError
+from deployer.plan.facts import Ceiling, Content, DataFacts, PortFacts
+
+# What devpi-server, or our own start-up, leaves in a server directory.
+_DEVPI_MARKS = frozenset({".nodeinfo", ".serverversion", ".sqlite", ".sqlite_alchemy", ".deployer"})
+# Litter of file systems and desktops in a directory that is empty to its owner.
+_NOTHING = frozenset({"lost+found", ".DS_Store"})
+_PROXY_VARIABLES = (
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+)
+_CAP_SYS_RESOURCE = 24
+_CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
+
+
+def data_facts(path: Path) -> DataFacts:
+    """What is at ``path`` now, as far as this user may see."""
+    parent = path
+    while _status(parent) is None and parent != parent.parent:
+        parent = parent.parent
+    usage = os.statvfs(parent)
+    common = {
+        "path": path,
+        "symlink_to": _end_of_link(path),
+        "read_only": bool(usage.f_flag & os.ST_RDONLY),
+        "parent": parent,
+        "parent_writable": os.access(parent, os.W_OK | os.X_OK),
+        "free_bytes": usage.f_bavail * usage.f_frsize,
+        # A file system without a fixed number of inodes (btrfs) says 0 of 0.
+        "free_inodes": usage.f_favail if usage.f_files else 1 << 20,
+    }
+    if (status := _status(path)) is None:
+        return DataFacts(content=Content.ABSENT, **common)  # type: ignore[arg-type]
+    return DataFacts(
+        content=_content(path, status),
+        uid=status.st_uid,
+        gid=status.st_gid,
+        mode=stat.S_IMODE(status.st_mode),
+        layout=_layout(path),
+        **common,  # type: ignore[arg-type]
+    )
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """Of what is at ``path``; ``None`` when there is nothing, and when this user may not look (a closed directory above
+    it, which Path.exists() raises for)."""
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
+def _end_of_link(path: Path) -> Path | None:
+    """Where a symbolic link leads; of one that leads to itself, its own word. ``None`` for what is none."""
+    try:
+        return path.resolve() if path.is_symlink() else None
+    except RuntimeError:
+        return path.parent / path.readlink()
+    except OSError:
+        return None
+
+
+def _content(path: Path, status: os.stat_result) -> Content:
+    if not stat.S_ISDIR(status.st_mode):
+        return Content.NOT_A_DIRECTORY
+    try:
+        with os.scandir(path) as entries:
+            names = {entry.name for entry in entries} - _NOTHING
+    except PermissionError:
+        return Content.UNREADABLE
+    if not names:
+        return Content.EMPTY
+    return Content.DEVPI if names & _DEVPI_MARKS else Content.FOREIGN
+
+
+def _layout(path: Path) -> str:
+    try:
+        return (path / ".serverversion").read_text(encoding="utf-8", errors="replace")[:40].strip().partition(".")[0]
+    except OSError:
+        return ""
+
+
+def port_facts(bind: IPv4Address | IPv6Address, number: int, *, held_by_us: bool = False) -> PortFacts:
+    """Whether ``number`` can be bound at ``bind``; for 0 a free port is chosen.
+
+    ``held_by_us``: this deployment's own server has it, which is no conflict.
+    """
+    if held_by_us:
+        return PortFacts(number=number)
+    privileged = 0 < number < _first_unprivileged_port()
+    family = socket.AF_INET6 if bind.version == 6 else socket.AF_INET
+    try:
+        probe = socket.socket(family, socket.SOCK_STREAM)
+    except OSError:  # a kernel without IPv6
+        return PortFacts(number=number, free=False, absent=str(bind))
+    with probe:
+        # As servers do: a port in TIME_WAIT is free, one that is listened on is not.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((str(bind), number))
+        except PermissionError:
+            # Who else has it can't be found out by trying; whether it is needed by us is not decided here.
+            return PortFacts(number=number, free=not (holder := _holder(number)), holder=holder, privileged=True)
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                return PortFacts(number=number, free=False, absent=str(bind))
+            return PortFacts(number=number, free=False, holder=_holder(number) or _reason(error))
+        return PortFacts(number=probe.getsockname()[1], privileged=privileged)
+
+
+def _first_unprivileged_port() -> int:
+    """Below it, only root may listen (ip-sysctl, ip_unprivileged_port_start)."""
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    except (OSError, ValueError):
+        return 1024
+
+
+def lingering() -> bool | None:
+    """Whether this user's programs outlive the last logout and start at boot (loginctl(1), enable-linger)."""
+    import pwd
+
+    if not Path("/run/systemd/system").exists():
+        return None
+    try:
+        return (Path("/var/lib/systemd/linger") / pwd.getpwuid(os.getuid()).pw_name).exists()
+    except KeyError:
+        return None
+
+
+def _reason(error: OSError) -> str:
+    return "" if error.errno == errno.EADDRINUSE else (error.strerror or "")
+
+
+def _listeners(number: int) -> Iterator[tuple[str, str]]:
+    """(uid, inode) of every socket that listens on TCP port ``number`` (proc(5), /proc/net/tcp)."""
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            rows = Path(table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for row in rows:
+            fields = row.split()
+            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == number:
+                yield fields[7], fields[9]
+
+
+def _holder(number: int) -> str:
+    """Who listens on a port, as far as this user may see: ``pid 12 (nginx)`` or ``uid 33``."""
+    for uid, inode in _listeners(number):
+        target = f"socket:[{inode}]"
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if any(os.readlink(link) == target for link in (process / "fd").iterdir()):  # noqa: PTH115
+                    return f"pid {process.name} ({(process / 'comm').read_text().strip()})"
+            except OSError:
+                continue
+        return f"a process of uid {uid}"
+    return ""
+
+
+def selinux_enforcing() -> bool:
+    """Whether SELinux enforces, so that a bind needs a label of its own (selinux(8))."""
+    try:
+        return Path("/sys/fs/selinux/enforce").read_text().strip() == "1"
+    except OSError:
+        return False
+
+
+def ceiling() -> Ceiling | None:
+    """The hard limits of a root that lacks CAP_SYS_RESOURCE, as in many containers and sandboxes; ``None`` for one that
+    may raise them, and for other users, whose engines stay below theirs by themselves (capabilities(7))."""
+    import resource
+
+    if os.getuid() != 0:
+        return None
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+        numbers = int(Path("/proc/sys/kernel/pid_max").read_text())
+        if int(fields["CapEff"], 16) >> _CAP_SYS_RESOURCE & 1:
+            return None
+    except (OSError, KeyError, ValueError):
+        return None
+    nofile, nproc = (_hard_limit(which) for which in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC))
+    # No more processes than there are numbers for: podman lowers its own limit to that first.
+    return Ceiling(nofile=nofile, nproc=min(nproc or numbers, numbers))
+
+
+def _hard_limit(which: int) -> int:
+    import resource
+
+    hard = resource.getrlimit(which)[1]
+    return 0 if hard == resource.RLIM_INFINITY else hard
+
+
+def proxies(env: Mapping[str, str]) -> dict[str, str]:
+    """The proxy variables of this host's programs."""
+    return {name: env[name] for name in _PROXY_VARIABLES if env.get(name)}
+
+
+def ca_file(choice: str, *, pip_cert: str, env: Mapping[str, str]) -> Path | None:
+    """The CA bundle that the server is to trust: ``choice`` is a path, ``auto`` or empty (none).
+
+    ``auto`` is what this host's programs were told: pip's ``cert``, then the variables of requests, OpenSSL
+    and curl. Raises ProfileError for the home of a user who is not there, ConflictError when the bundle that was named
+    is not to be had.
+    """
+    if choice != "auto":
+        return _named(choice) if choice else None
+    named = (pip_cert, *(env.get(variable, "") for variable in _CA_VARIABLES))
+    return next((Path(name).resolve() for name in named if name and _is_file(Path(name))), None)
+
+
+def _named(choice: str) -> Path:
+    try:
+        path = Path(choice).expanduser()
+    except RuntimeError:
+        raise ProfileError(
+            f"network.ca_file: {choice.partition('/')[0]} is no user of this host", hint="a path that starts with /"
+        ) from None
+    if not (_is_file(path) and os.access(path, os.R_OK)):
+        raise ConflictError(
+            f"network.ca_file: {path} is no file that can be read", hint="name a bundle of certificates, or auto"
+        )
+    return path
+
+
+def _is_file(path: Path) -> bool:
+    status = _status(path)
+    return status is not None and stat.S_ISREG(status.st_mode)

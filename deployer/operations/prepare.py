@@ -1,0 +1,207 @@
+"""From the command line to a plan: load the profile, ask the host, decide. Changes nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from deployer import __version__
+from deployer.addresses import is_loopback, split
+from deployer.deployment.record import read_applied
+from deployer.deployment.server_dir import ServerDir
+from deployer.engines import Detection, detect, open_engine
+from deployer.engines.base import Engine
+from deployer.errors import ConflictError
+from deployer.host import routes
+from deployer.host.background import meanwhile
+from deployer.host.gather import ca_file, ceiling, data_facts, lingering, port_facts, proxies, selinux_enforcing
+from deployer.operations import upstream_probe
+from deployer.plan import Plan, plan
+from deployer.plan.container import CA_TARGET
+from deployer.plan.data import data_path
+from deployer.plan.facts import Facts, Measured
+from deployer.plan.network import conclusive, upstreams
+from deployer.profile.load import Loaded, load
+from deployer.profile.load.overrides import Override
+from deployer.profile.models import Profile
+from deployer.spec import LABEL_PROFILE, LABEL_URL, PREVIOUS, Container, EngineInfo, EngineName, Image, State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A plan, and what it was made from. ``previous``: a container that an interrupted run set aside; ``image``: what
+    there is of the image; ``image_ready``: it was made or found to be the one that is wanted."""
+
+    loaded: Loaded
+    detection: Detection
+    facts: Facts
+    plan: Plan
+    previous: Container | None = None
+    image: Image | None = None
+    image_ready: bool = False
+
+    @property
+    def engine(self) -> Engine:
+        return self.detection.engine
+
+    @property
+    def server_dir(self) -> ServerDir:
+        """Where the planned container keeps its data."""
+        return ServerDir(engine=self.engine, container=self.plan.name, mount=self.plan.spec.mounts[0])
+
+    @property
+    def current(self) -> Container | None:
+        return self.facts.current
+
+
+def prepare(
+    ref: str, name: str, *, overrides: Sequence[Override] = (), replace: bool = True, moving: bool = False
+) -> Prepared:
+    """Load the profile ``ref``, look at this host, decide what the deployment ``name`` is to be.
+
+    ``replace``: a deployment that runs under another profile may be switched to this one. ``moving``: its data is
+    taken along to another place.
+    Raises ProfileError, EngineUnreachable, ConflictError, Refused.
+    """
+    loaded = load(ref, overrides=overrides)
+    detection, current, image = _locate(loaded.profile, name)
+    previous = detection.engine.inspect(name + PREVIOUS) if current is None else None
+    _check_profile(current, loaded.name, replace=replace)
+    facts = gather(loaded.profile, detection.info, current or previous, name=name)
+    return Prepared(
+        loaded=loaded,
+        detection=detection,
+        facts=facts,
+        plan=plan(loaded.profile, facts, name=name, profile_name=loaded.name, moving=moving),
+        previous=previous,
+        image=image,
+    )
+
+
+def _locate(profile: Profile, name: str) -> tuple[Detection, Container | None, Image | None]:
+    """The engine, what is there of the deployment, and of its image. ``auto`` stays with the engine that the deployment
+    is on: an engine that was installed or started since is no reason to begin anew there.
+
+    Raises EngineUnreachable.
+    """
+    wanted = profile.engine
+    if wanted != "auto":
+        engine = open_engine(EngineName(wanted))
+        asked, image = meanwhile(lambda: engine.inspect(name)), _image(engine, profile)
+        return Detection(engine=engine, info=engine.probe()), asked.result(), image.result()
+    last = read_applied(name)
+    if last is not None and last.engine in set(EngineName):
+        engine = open_engine(EngineName(last.engine))
+        info, image = meanwhile(engine.probe), _image(engine, profile)
+        current = engine.inspect(name)
+        if current is not None and current.ours:
+            return Detection(engine=engine, info=info.result()), current, image.result()
+    detection = detect(wanted)
+    image = _image(detection.engine, profile)
+    return detection, detection.engine.inspect(name), image.result()
+
+
+def _image(engine: Engine, profile: Profile) -> Future[Image | None]:
+    """What there is of the image that is wanted; a process has none."""
+    from deployer.image import reference
+
+    ref = profile.image.ref or reference(profile.server.version)
+    return meanwhile(lambda: None if engine.name is EngineName.PROCESS else engine.image(ref))
+
+
+def measured(prepared: Prepared) -> Prepared:
+    """The same, decided by what the network lets through: ``auto`` is measured unless it was before, in this network.
+
+    The image has to be there. Raises EngineUnreachable, ImageUnavailable, Locked.
+    """
+    if not prepared.plan.network.open:
+        return prepared
+    facts = prepared.facts
+    urls = upstreams(prepared.loaded.profile, facts)
+    found = upstream_probe.measure(
+        prepared.plan.spec, prepared.engine, urls, ca_file=facts.ca_file, ca_target=CA_TARGET
+    )
+    return decided(prepared, found)
+
+
+def decided(prepared: Prepared, found: Measured) -> Prepared:
+    """The same, with what was measured, which is kept for as long as the network is the same."""
+    facts, profile, name = prepared.facts, prepared.loaded.profile, prepared.plan.name
+    if profile.network.mode == "auto" and conclusive(found):
+        upstream_probe.remember(name, _fingerprint(profile, facts), found)
+    facts = replace(facts, measured=found)
+    made = plan(profile, facts, name=name, profile_name=prepared.loaded.name)
+    return replace(prepared, facts=facts, plan=made)
+
+
+def _fingerprint(profile: Profile, facts: Facts) -> str:
+    """Of all that decides what an upstream answers, and from where."""
+    proxies = sorted(facts.proxies.items()) if profile.network.proxy else ()
+    urls = upstreams(profile, facts)
+    return routes.fingerprint([urls, proxies, facts.ca_file, facts.engine.name, facts.engine.rootless])
+
+
+def _check_profile(current: Container | None, wanted: str, *, replace: bool) -> None:
+    running = current.labels.get(LABEL_PROFILE, wanted) if current is not None and current.ours else wanted
+    if running != wanted and not replace:
+        raise ConflictError(
+            f"the deployment runs under the profile {running!r}, not {wanted!r}",
+            hint=f"--profile {running}, or switch it with --replace",
+        )
+
+
+def _port_of(container: Container | None) -> int | None:
+    url = container.labels.get(LABEL_URL, "") if container is not None and container.ours else ""
+    digits = url.rpartition(":")[2]
+    return int(digits) if digits.isdigit() else None
+
+
+def is_ours(url: str) -> bool:
+    """Whether an index address is a devpi on this host: never an upstream for another one, least for itself."""
+    parts = split(url)
+    return parts is not None and "/+simple" in parts.path and is_loopback(url)
+
+
+def gather(
+    profile: Profile, info: EngineInfo, current: Container | None, *, name: str, any_port: bool = False
+) -> Facts:
+    """Ask this host everything that the plan needs to know.
+
+    ``any_port``: who holds the port now does not matter, since nothing is to be started now.
+    """
+    from deployer.clients import pip
+    from deployer.image import build_digest, reference
+
+    home = Path.home()
+    path = data_path(profile.data, name=name, home=home, uid=os.getuid())
+    known = _port_of(current)
+    wanted = profile.network.port or known or 0
+    running = current is not None and current.state in (State.RUNNING, State.RESTARTING, State.PAUSED)
+    config = pip.read_config(os.environ)
+    upstream = pip.upstream(config, ours=is_ours)
+    facts = Facts(
+        engine=info,
+        uid=os.getuid(),
+        gid=os.getgid(),
+        home=home,
+        port=port_facts(profile.network.bind, wanted, held_by_us=any_port or (running and wanted == known)),
+        data=data_facts(path) if path is not None else None,
+        current=current,
+        selinux=selinux_enforcing(),
+        ceiling=ceiling(),
+        lingering=lingering(),
+        ca_file=ca_file(profile.network.ca_file, pip_cert=config.value("cert"), env=os.environ),
+        proxies=proxies(os.environ),
+        upstream=upstream.value if upstream else "",
+        upstream_source=upstream.source if upstream else "",
+        image_ref=reference(profile.server.version),
+        image_build=build_digest(profile.image.base, profile.server.version),
+        version=__version__,
+        resolv_conf=routes.resolv_conf(),
+    )
+    if profile.network.mode != "auto":
+        return facts
+    return replace(facts, measured=upstream_probe.recall(name, _fingerprint(profile, facts)))

@@ -1,0 +1,84 @@
+"""Users and indexes of a deployment that answers, as its profile declares them, and the passwords that this takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from deployer.deployment.passwords import forget_password, store_password, stored_password
+from deployer.devpi.converge import converge, steps
+from deployer.devpi.declared import wanted
+from deployer.errors import NotReadyError, ServerRefused
+from deployer.operations.prepare import Prepared
+from deployer.readiness import Ready
+from deployer.readiness.watch import lost
+from deployer.secrets import Secret, generate
+
+if TYPE_CHECKING:
+    from deployer.devpi.api import DevpiApi
+    from deployer.devpi.change import Change
+
+
+def seed(prepared: Prepared, ready: Ready, *, removing: bool) -> tuple[Change, ...]:
+    """Make users and indexes as declared, and open the one of the clients. Raises NotReadyError, ServerRefused."""
+    try:
+        changes = _converge(prepared, ready, removing=removing)
+        ready.api.simple_status(prepared.plan.clients.index)
+    except NotReadyError as error:
+        raise lost(prepared.engine, prepared.plan.name) or error from None
+    return changes
+
+
+def _converge(prepared: Prepared, ready: Ready, *, removing: bool) -> tuple[Change, ...]:
+    plan, api = prepared.plan, ready.api
+    default = plan.default_upstream or ready.identity.default_mirror_url or ""
+    found = steps(api, wanted(plan.users, plan.indexes, default_mirror_url=default), removing=removing)
+    if plan.image is not None and not plan.image.own:
+        _login_foreign(prepared, api)
+    converge(
+        api,
+        found,
+        password=lambda: required_password(prepared),
+        new_password=lambda user: _new_password(plan.name, user),
+        forget=lambda user: forget_password(plan.name, user),
+    )
+    return found
+
+
+def _login_foreign(prepared: Prepared, api: DevpiApi) -> None:
+    """Log in to an image that is not ours. One that starts with an empty root password gets a real one at once.
+
+    Raises ServerRefused.
+    """
+    known = stored_password(prepared.plan.name, "root")
+    if known is not None:
+        api.login("root", known)
+        return
+    try:
+        api.login("root", Secret(""))
+    except ServerRefused:
+        raise ServerRefused(
+            f"root's password in {prepared.plan.spec.image} is not known",
+            hint="give it once: deployer secret set root",
+        ) from None
+    password = generate()
+    store_password(prepared.plan.name, "root", password)
+    api.set_password("root", password)
+
+
+def required_password(prepared: Prepared) -> Secret:
+    """Root's. Raises ServerRefused when nobody here knows it."""
+    from deployer.deployment.session import root_password
+
+    password = root_password(prepared.plan.name, prepared.server_dir, prepared.plan.url)
+    if password is None:
+        raise ServerRefused(
+            "root's password is not known: this data directory was made by another program",
+            hint="give it once: deployer secret set root",
+        )
+    return password
+
+
+def _new_password(name: str, user: str) -> Secret:
+    password = generate()
+    store_password(name, user, password)
+    return password

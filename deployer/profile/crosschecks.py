@@ -1,0 +1,124 @@
+"""What two places of a profile must agree on, told however much else is wrong with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+
+from deployer.profile.models import Profile
+from deployer.profile.problems import Problem, Source, did_you_mean, either, shown
+from deployer.profile.strictyaml import KeyPath, dotted
+from deployer.profile.types import INDEX_NAME
+
+SourceOf = Callable[[KeyPath], Source | None]
+"""Who gave what is at a path, or the nearest thing above it."""
+
+
+def crosschecks(tree: Mapping[str, object], source_of: SourceOf) -> Iterator[Problem]:
+    """All names that lead nowhere, and bases that lead back to themselves."""
+    indexes, users = _names(tree.get("indexes")), _names(tree.get("users"))
+    if indexes is None or users is None:
+        return
+    yield from _unknown_bases(indexes, source_of)
+    yield from _circles(indexes, source_of)
+    yield from _unknown_owners(indexes, users, source_of)
+    yield from _unknown_members(tree.get("groups"), users, source_of)
+    yield from _unknown_groups(tree.get("groups"), indexes, source_of)
+    yield from _unknown_client_index(tree.get("clients"), indexes, source_of)
+
+
+def _names(section: object) -> Mapping[str, object] | None:
+    return section if isinstance(section, Mapping) else {} if section is None else None
+
+
+def _is_index(name: object) -> bool:
+    """Other names have been told as such already."""
+    return isinstance(name, str) and re.search(INDEX_NAME, name) is not None
+
+
+def _bases(index: object) -> list[tuple[int, str]]:
+    bases = index.get("bases") if isinstance(index, Mapping) else None
+    listed = enumerate(bases) if isinstance(bases, list | tuple) else ()
+    return [(number, base) for number, base in listed if _is_index(base)]
+
+
+def _unknown_bases(indexes: Mapping[str, object], source_of: SourceOf) -> Iterator[Problem]:
+    for name, index in indexes.items():
+        for number, base in _bases(index):
+            if base not in indexes:
+                path: KeyPath = ("indexes", name, "bases")
+                yield Problem(
+                    message=f"{dotted(path)}: unknown index {shown(base)}",
+                    hint=did_you_mean(base, indexes) or "declare it under indexes:",
+                    source=source_of((*path, number)),
+                )
+
+
+def _circles(indexes: Mapping[str, object], source_of: SourceOf) -> Iterator[Problem]:
+    from graphlib import CycleError, TopologicalSorter
+
+    try:
+        TopologicalSorter({name: [base for _, base in _bases(index)] for name, index in indexes.items()}).prepare()
+    except CycleError as error:
+        # graphlib names each index before the one that has it among its bases.
+        circle = [str(name) for name in reversed(error.args[1])]
+        path: KeyPath = ("indexes", circle[0], "bases")
+        yield Problem(
+            message=f"{dotted(path)}: a circle: {' -> '.join(circle[:10])}{' -> …' * (len(circle) > 10)}",
+            hint="take one of them away",
+            source=source_of(path),
+        )
+
+
+def _unknown_owners(
+    indexes: Mapping[str, object], users: Mapping[str, object], source_of: SourceOf
+) -> Iterator[Problem]:
+    known = {"root", *users}
+    for name in filter(_is_index, indexes):
+        owner = name.partition("/")[0]
+        if owner not in known:
+            path: KeyPath = ("indexes", name)
+            yield Problem(
+                message=f"{dotted(path)}: unknown user {shown(owner)}",
+                hint=did_you_mean(owner, known) or f"users: {{{owner}: {{}}}}",
+                source=source_of(path),
+            )
+
+
+def _unknown_members(groups: object, users: Mapping[str, object], source_of: SourceOf) -> Iterator[Problem]:
+    for group, members in groups.items() if isinstance(groups, Mapping) else ():
+        for number, member in enumerate(members if isinstance(members, list | tuple) else ()):
+            if isinstance(member, str) and member not in {"root", *users}:
+                yield Problem(
+                    message=f"{dotted(('groups', group))}: unknown user {shown(member)}",
+                    hint=did_you_mean(member, users) or f"users: {{{member}: {{}}}}",
+                    source=source_of(("groups", group, number)),
+                )
+
+
+def _unknown_groups(groups: object, indexes: Mapping[str, object], source_of: SourceOf) -> Iterator[Problem]:
+    """Rights of groups that nobody declared."""
+    declared = groups if isinstance(groups, Mapping) else {}
+    for name, index in indexes.items():
+        for key in ("acl_upload", "acl_toxresult_upload"):
+            listed = index.get(key) if isinstance(index, Mapping) else None
+            for number, who in enumerate(listed if isinstance(listed, list | tuple) else ()):
+                if isinstance(who, str) and who.startswith("@") and who[1:] not in declared:
+                    yield Problem(
+                        message=f"{dotted(('indexes', name, key))}: unknown group {shown(who)}",
+                        hint=did_you_mean(who, [f"@{known}" for known in declared]) or f"groups: {{{who[1:]}: []}}",
+                        source=source_of(("indexes", name, key, number)),
+                    )
+
+
+def _unknown_client_index(clients: object, indexes: Mapping[str, object], source_of: SourceOf) -> Iterator[Problem]:
+    given = clients.get("index") if isinstance(clients, Mapping) else None
+    wanted = Profile().clients.index if given is None else given
+    if _is_index(wanted) and wanted not in indexes:
+        listed = sorted(filter(_is_index, indexes))[:5]
+        yield Problem(
+            message=f"clients.index: unknown index {shown(wanted)}",
+            hint=did_you_mean(str(wanted), indexes) or (f"for example {either(listed)}" if listed else ""),
+            # Nobody said which: then who took the default away.
+            source=source_of(("clients", "index")) or source_of(("indexes", str(wanted))),
+        )

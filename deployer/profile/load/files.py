@@ -1,0 +1,84 @@
+"""Where profiles are, and what each of their names means."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployer.profile.problems import Problem, Source
+from deployer.profile.strictyaml import MAX_BYTES, Document, parse
+from deployer.resources import profiles_dir
+
+SUFFIXES = (".yaml", ".yml")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileFile:
+    name: str
+    path: Path
+    description: str = ""
+
+
+def user_profiles() -> Path:
+    """Where a user's own profiles are (``DEPLOYER_CONFIG_DIR``, else the platform's configuration directory)."""
+    if override := os.environ.get("DEPLOYER_CONFIG_DIR"):
+        return Path(override) / "profiles"
+    from platformdirs import user_config_path
+
+    return user_config_path("deployer", appauthor=False) / "profiles"
+
+
+def available(user_dir: Path | None = None) -> tuple[ProfileFile, ...]:
+    """Every profile that can be named: a user's own hide shipped ones of the same name."""
+    found: dict[str, ProfileFile] = {}
+    for directory in (user_dir or user_profiles(), profiles_dir()):
+        for path in _files(directory):
+            description = read_document(path, str(path)).tree.get("description")
+            found.setdefault(
+                path.stem,
+                ProfileFile(name=path.stem, path=path, description=description if isinstance(description, str) else ""),
+            )
+    return tuple(sorted(found.values(), key=lambda profile: profile.name))
+
+
+def reference(ref: str) -> str:
+    """What means the profile ``ref`` from every directory."""
+    try:
+        return str(Path(ref).expanduser().resolve()) if is_path(ref) else ref
+    except RuntimeError:  # ~someone who is not there
+        return ref
+
+
+def is_path(ref: str) -> bool:
+    """Whether ``ref`` is a path, and not a name."""
+    return "/" in ref or ref.endswith(SUFFIXES)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file that this user may see."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, a directory that may not be searched
+        return False
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    try:
+        listed = sorted(directory.iterdir())
+    except OSError:
+        return
+    yield from (path for path in listed if path.suffix in SUFFIXES and NAME.fullmatch(path.stem) and is_file(path))
+
+
+def read_document(path: Path, name: str) -> Document:
+    """What is in the file, which problems call ``name``. Never raises."""
+    try:
+        with path.open("rb") as stream:
+            return parse(stream.read(MAX_BYTES + 1), name=name)
+    except OSError as error:
+        problem = Problem(message=f"can't be read: {error.strerror}", source=Source(where=name))
+        return Document(problems=(problem,))

@@ -1,0 +1,232 @@
+"""What the operator writes: the profile, as frozen models that accept nothing unknown.
+
+The defaults here are the ones that ``profiles/reference.yaml`` documents; a test holds the two together.
+Only the shape of single values is checked here. What two values mean together is decided in ``plan/``.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address, IPv6Address
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from deployer.profile.types import (
+    MAX_SECONDS,
+    Address,
+    Digest,
+    EnvName,
+    Ids,
+    ImageRef,
+    IndexName,
+    InsidePath,
+    Memory,
+    Origin,
+    ProjectPattern,
+    RestartPolicy,
+    SecretRef,
+    SignalName,
+    Size,
+    Text,
+    Url,
+    UserName,
+    Whole,
+)
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Network(Model):
+    mode: Literal["auto", "bridge", "host"] = "auto"
+    bind: IPv4Address | IPv6Address = IPv4Address("127.0.0.1")
+    port: Whole = Field(3141, ge=0, le=65535)
+    expose: bool = False
+    outside_url: Url = ""
+    ca_file: Text = "auto"
+    proxy: bool = False
+
+    @field_validator("ca_file")
+    @classmethod
+    def _ca_file_is_one_from_everywhere(cls, value: str) -> str:
+        if value not in ("", "auto") and not value.startswith(("/", "~/")):
+            raise ValueError("expected auto, nothing, or a path that starts with / or ~/")
+        return value
+
+
+class Image(Model):
+    ref: ImageRef = ""
+    base: ImageRef = ""
+    digest: Digest = ""
+    data_path: InsidePath = "/data"
+    port: Whole = Field(3141, ge=1, le=65535)
+    command: tuple[Text, ...] = ()
+    env: dict[EnvName, Text] = {}
+    user: Ids = ""
+    stop_signal: SignalName = "SIGINT"
+    read_only: bool = True
+
+
+class Server(Model):
+    version: Literal["6", "7"] = "6"
+    web: bool = False
+    request_timeout: Whole = Field(30, ge=1, le=3600)
+    offline: bool = False
+    mirror_cache_expiry: Whole = Field(1800, ge=0, le=MAX_SECONDS)
+    threads: Whole = Field(50, ge=1, le=1000)
+    front: Literal["auto", "nginx", "python"] = "auto"
+    metrics: Address = ""
+    push_to: tuple[Origin, ...] = ()
+    memory: Memory = "auto"
+    cpus: float = Field(0.0, ge=0, le=4096, allow_inf_nan=False)
+    pids: Whole = Field(512, ge=0, le=4_194_304)  # the kernel's own limit of a pid
+    nofile: Whole = Field(4096, ge=0, le=1_048_576)  # fs.nr_open
+    restart: RestartPolicy = "unless-stopped"
+    stop_timeout: Whole = Field(10, ge=1, le=600)
+    ready_timeout: Whole = Field(60, ge=1, le=3600)
+    log_max_size: Size = "10m"
+    log_max_files: Whole = Field(3, ge=1, le=100)
+    min_free: Size = "64m"
+
+
+class User(Model):
+    email: Text = ""
+    title: Text = ""
+    description: Text = ""
+    custom_data: Text = ""
+
+
+MIRROR_KEYS = (
+    *("url", "cache_expiry", "project_list", "core_metadata", "external_urls", "web_url", "ignore_serial"),
+    "credentials",
+)
+MERGING_KEYS = ("mirror_whitelist", "mirror_whitelist_inheritance", "accept_confusion")
+"""Keys about bases that are merged."""
+STAGE_KEYS = ("bases", "acl_upload", "acl_toxresult_upload", *MERGING_KEYS)
+
+
+class Credentials(Model):
+    """What a mirror's upstream wants to see: user and password, or a token. Secrets are references, never values."""
+
+    username: Text = Field("", description="the user, when a password goes with it")
+    password: SecretRef | None = Field(None, description="its password: env:NAME, file:PATH, command:… or keyring:…")
+    token: SecretRef | None = Field(None, description="a token instead: env:NAME, file:PATH, command:… or keyring:…")
+    token_as: Literal["bearer", "user"] = Field("bearer", description="sent as bearer token, or as a user's name")
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if (self.password is None) == (self.token is None):
+            raise ValueError("expected either username and password, or token")
+        if (self.password is not None) != bool(self.username):
+            raise ValueError(
+                "username and password go together; a token has no username (token_as: user sends it as one)"
+            )
+        if ":" in self.username:
+            raise ValueError("a username can't hold a colon")
+        return self
+
+
+class Index(Model):
+    """A mirror of an upstream; a stage that takes uploads and inherits from its bases; or an ordered index, which is a
+    stage whose bases are a priority: a name is served from the first base that owns it, and from no other.
+
+    A field that is ``None`` is not owned by the profile: the server keeps what it has.
+    """
+
+    type: Literal["mirror", "stage", "ordered"]
+    title: Text | None = None
+    description: Text | None = None
+    custom_data: Text | None = None
+    volatile: bool | None = None
+    # mirror
+    url: Url | None = None
+    cache_expiry: Whole | None = Field(None, ge=0, le=MAX_SECONDS)
+    project_list: bool | None = None
+    core_metadata: bool | None = None
+    external_urls: bool | None = None
+    web_url: Text | None = None
+    ignore_serial: bool | None = None
+    credentials: Credentials | None = None
+    # what an ordered index above makes of this one
+    owns: tuple[ProjectPattern, ...] = ()
+    only_owned: bool = False
+    # stage, ordered
+    bases: tuple[IndexName, ...] | None = None
+    acl_upload: tuple[Text, ...] | None = None
+    acl_toxresult_upload: tuple[Text, ...] | None = None
+    # stage
+    mirror_whitelist: tuple[Text, ...] | None = None
+    mirror_whitelist_inheritance: Literal["intersection", "union"] | None = None
+    accept_confusion: bool = False
+
+    @model_validator(mode="after")
+    def _fields_fit_type(self) -> Self:
+        foreign = {
+            "mirror": STAGE_KEYS,
+            "stage": MIRROR_KEYS,
+            "ordered": (*MIRROR_KEYS, *MERGING_KEYS),
+        }[self.type]
+        given = [name for name in foreign if getattr(self, name) not in (None, False)]
+        if given:
+            raise ValueError(f"an index of type {self.type} has no {', '.join(given)}")
+        if self.type == "ordered" and not self.bases:
+            raise ValueError("an index of type ordered needs bases")
+        if self.only_owned and not self.owns:
+            raise ValueError("only_owned needs the names that are owned: owns")
+        return self
+
+
+class Clients(Model):
+    index: IndexName = "root/dev"
+    timeout: Whole = Field(60, ge=1, le=3600)
+    configure: tuple[Literal["pip"], ...] = ("pip",)
+    scope: Literal["user", "global", "site", "venv"] = "user"
+
+
+def _default_indexes() -> dict[str, Index]:
+    return {
+        "root/pypi": Index(type="mirror"),
+        "root/dev": Index(type="stage", bases=("root/pypi",), volatile=False),
+    }
+
+
+DATA_CHOICES: dict[str, str] = {
+    "cache": "/var/cache/devpi",
+    "lib": "/var/lib/devpi",
+    "opt": "/opt/devpi",
+    "home": "~/.cache/devpi",
+    "temp": "/tmp/devpi-{uid}",  # noqa: S108 - 0700, and refused when it is another's
+}
+"""The seats of a data directory that the Filesystem Hierarchy Standard and XDG suggest, by their short names.
+``temp`` is for a deployment that is thrown away: ``down`` deletes it."""
+
+
+class Profile(Model):
+    """A whole profile, after ``extends:`` and all overrides were merged."""
+
+    engine: Literal["auto", "nerdctl", "docker", "podman", "process"] = "auto"
+    network: Network = Network()
+    data: Text = "home"
+    image: Image = Image()
+    server: Server = Server()
+    users: dict[UserName, User] = {}
+    groups: dict[UserName, tuple[UserName, ...]] = {}
+    indexes: dict[IndexName, Index] = Field(default_factory=_default_indexes)
+    clients: Clients = Clients()
+
+    @field_validator("data")
+    @classmethod
+    def _data_is_known(cls, value: str) -> str:
+        if value in DATA_CHOICES or value.startswith(("/", "~/")):
+            # What ".." leads to depends on what exists when it is followed: a directory that is to be made could turn
+            # out to be another one that must not be touched.
+            if ".." in value.split("/") or value.startswith("//"):
+                raise ValueError("expected a path without '..' that starts with one /")
+            return value
+        if value.startswith("volume:"):
+            if re.fullmatch(r"volume:[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}", value):
+                return value
+            raise ValueError("a volume's name is letters, digits and _ . -, starting with a letter or digit")
+        raise ValueError(f"expected {', '.join(DATA_CHOICES)}, a path that starts with / or ~/, or volume:NAME")

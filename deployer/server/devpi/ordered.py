@@ -1,0 +1,238 @@
+"""The index type ``ordered``: the order of its bases is a priority, and nothing fills in for a base that can't say.
+
+devpi merges what the bases of an index have, and an installer takes the highest version wherever it comes from. Below
+an ordered index a project is served by one base only:
+
+1. by the index itself, if it was uploaded there;
+2. else by the base that owns the name by a pattern of ``owns``: no upstream is asked who that is;
+3. else by the first base that has the project. A base of ``only_owned`` is not asked. One that can't be asked (its
+   upstream is down, and nothing of the project is known here) ends the search, and then nobody serves it.
+
+What an ordered index refuses is refused also to the indexes that inherit from it. devpi itself asks an index only for
+filters of its own, after every base was asked: so this narrows the walk over the bases that all of devpi's views of a
+project are made of (``narrow`` in devpi6.py and devpi7.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from devpi_server.normalized import normalize_name
+
+from deployer.server.devpi.installed import inside, installed
+
+TYPE = "ordered"
+_ENTRY = re.compile(r"(?P<base>[^:/]+/[^:/]+):(?P<pattern>[a-z0-9*]([a-z0-9*-]*[a-z0-9*])?)")
+
+
+class Ordered:
+    """devpi's view of the type, to which it adds a base class: its fields. ``owns``: ``user/index:pattern``;
+    ``only_owned``: ``user/index``."""
+
+    stage: Any
+
+    def get_possible_indexconfig_keys(self) -> tuple[str, ...]:
+        return ("owns", "only_owned")
+
+    def get_default_config_items(self) -> list[tuple[str, list[str]]]:
+        return [("owns", []), ("only_owned", [])]
+
+    def normalize_indexconfig_value(self, key: str, value: Any) -> list[str]:
+        entries = [str(entry) for entry in inside().ensure_list(value)]
+        if key == "only_owned":
+            return entries
+        return [_checked(entry) for entry in entries]
+
+    def validate_config(self, oldconfig: Mapping[str, Any], newconfig: Mapping[str, Any]) -> None:
+        known = {self.stage.name, *newconfig.get("bases", ())}
+        named = {entry.partition(":")[0] for entry in newconfig.get("owns", ())} | set(newconfig.get("only_owned", ()))
+        if named - known:
+            raise inside().InvalidIndexconfig([f"{', '.join(sorted(named - known))}: not a base of {self.stage.name}"])
+
+
+def _checked(entry: str) -> str:
+    base, colon, pattern = entry.partition(":")
+    normal = f"{base}{colon}{re.sub(r'[-_.]+', '-', pattern).lower()}"
+    if not _ENTRY.fullmatch(normal):
+        raise inside().InvalidIndexconfig([f"{entry!r} is not user/index:pattern"])
+    return normal
+
+
+@dataclass(frozen=True)
+class Priority:
+    """What one ordered index says, in an order. Names of projects are normalised."""
+
+    bases: tuple[str, ...]
+    owners: tuple[tuple[str, re.Pattern[str]], ...]
+    only_owned: frozenset[str]
+
+    @classmethod
+    def of(cls, stage: Any) -> Priority:
+        config = stage.ixconfig
+        return _priority(
+            stage.name,
+            tuple(config.get("bases", ())),
+            tuple(config.get("owns", ())),
+            tuple(config.get("only_owned", ())),
+        )
+
+    def owner(self, project: str) -> str | None:
+        """The base, or the index itself, that owns the name by a pattern."""
+        return next((base for base, pattern in self.owners if pattern.fullmatch(project)), None)
+
+
+@lru_cache(maxsize=256)
+def _priority(name: str, bases: tuple[str, ...], owns: tuple[str, ...], only_owned: tuple[str, ...]) -> Priority:
+    patterns: dict[str, list[str]] = {base: [] for base in (name, *bases)}
+    for base, _, pattern in (entry.partition(":") for entry in owns):
+        patterns.setdefault(base, []).append(".*".join(map(re.escape, pattern.split("*"))))
+    owners = tuple((base, re.compile("|".join(found))) for base, found in patterns.items() if found)
+    return Priority(bases, owners, frozenset(only_owned))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Who may serve one project below an index. ``open``: a base could not be asked, so nobody knows."""
+
+    refused: frozenset[str] = frozenset()
+    open: bool = False
+    winners: Mapping[str, str | None] = field(default_factory=dict)
+    """Of each ordered index: the base that serves the project, None for nobody."""
+
+
+def verdict(stages: Iterable[Any], project: str) -> Verdict:
+    """What the ordered indexes among ``stages`` (an index and all that it inherits from) say of ``project``."""
+    refused: set[str] = set()
+    winners: dict[str, str | None] = {}
+    is_open = False
+    for stage in stages:
+        if stage.ixconfig["type"] == TYPE and stage.name not in refused:
+            groups = _groups(stage)
+            winner, unknown = _winner(stage, groups, project)
+            winners[stage.name] = winner
+            is_open |= unknown
+            refused |= {name for group in groups.values() for name in group} - set(groups.get(winner or "", ()))
+    return Verdict(frozenset(refused), is_open, winners)
+
+
+def _groups(stage: Any) -> dict[str, dict[str, Any]]:
+    """Each base that is there, and the index itself first, with all that is served through it."""
+    groups: dict[str, dict[str, Any]] = {stage.name: {stage.name: stage}}
+    for base in Priority.of(stage).bases:
+        found = stage.model.getstage(base)
+        if found is not None:
+            groups[base] = {below.name: below for below in found.sro()}
+    return groups
+
+
+def _winner(stage: Any, groups: Mapping[str, Mapping[str, Any]], project: str) -> tuple[str | None, bool]:
+    """Which base serves the project, and whether that can't be known."""
+    if stage.has_project_perstage(project):
+        return stage.name, False
+    priority = Priority.of(stage)
+    owner = priority.owner(project)
+    if owner is not None:
+        return owner, False
+    asked = [base for base in groups if base != stage.name and base not in priority.only_owned]
+    for base in asked:
+        # Whether the last one has it, is told when it serves it.
+        has = True if base == asked[-1] else _has(groups[base].values(), project)
+        if has is not False:
+            return (base, False) if has else (None, True)
+    return None, False
+
+
+def _has(stages: Iterable[Any], project: str) -> bool | None:
+    """Whether an index, given with all that it inherits from, has the project; None when that can't be known."""
+    stages = list(stages)
+    inner = verdict(stages, project)
+    answers = [_has_itself(stage, project) for stage in stages if stage.name not in inner.refused]
+    if any(answers):
+        return True
+    return None if inner.open or None in answers else False
+
+
+def _has_itself(stage: Any, project: str) -> bool | None:
+    if stage.ixconfig["type"] != installed().mirror:
+        return bool(stage.has_project_perstage(project))
+    if inside().has_served(stage, project):
+        return True
+    if not stage.no_project_list:
+        # Without an answer devpi takes a project as not existing, and remembers that.
+        known = stage.has_project_perstage(project)
+        if known is not True and known is not False:
+            return None
+        if project in stage.list_projects_perstage():
+            return True
+    try:
+        stage.get_simplelinks_perstage(project)
+    except stage.UpstreamNotFoundError:
+        return False
+    except stage.UpstreamError:
+        return None
+    return True
+
+
+def _refused(stage: Any, project: str) -> frozenset[str]:
+    """The indexes, of ``stage`` and all that it inherits from, that do not serve ``project`` through it.
+
+    One request asks several times, and gets one answer.
+    """
+    if stage.ixconfig["type"] == installed().mirror:
+        return frozenset()
+    name = str(normalize_name(project))
+    transaction = stage.keyfs.tx
+    if getattr(transaction, "write", False):  # in which what was decided can change
+        return _decided(stage, name)
+    known: dict[tuple[str, str], frozenset[str]] = vars(transaction).setdefault("deployer_refused", {})
+    if (stage.name, name) not in known:
+        known[stage.name, name] = _decided(stage, name)
+    return known[stage.name, name]
+
+
+def serving(stage: Any, project: str) -> tuple[Any, ...]:
+    """The index, and all that it inherits from, as far as they may serve the project."""
+    refused = _refused(stage, project)
+    return tuple(one for one in stage.sro() if one.name not in refused)
+
+
+def _decided(stage: Any, project: str) -> frozenset[str]:
+    stages = list(stage.sro())
+    if not any(one.ixconfig["type"] == TYPE for one in stages):
+        return frozenset()
+    return verdict(stages, project).refused
+
+
+def _listed(stage: Any, found: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+    """The names that each base would be asked for, as far as that is known without asking."""
+    orders = [(Priority.of(one), _groups(one)) for one in stage.sro() if one.ixconfig["type"] == TYPE]
+    for base, names in found:
+        for priority, groups in orders:
+            names = _asked(priority, groups, base.name, names)
+        yield base, names
+
+
+def _asked(priority: Priority, groups: Mapping[str, Mapping[str, Any]], base: str, names: Any) -> Any:
+    through = {name for name, group in groups.items() if base in group}
+    itself = next(iter(groups))
+    if not through or itself in through:
+        return names
+
+    def may(project: str) -> bool:
+        owner = priority.owner(str(normalize_name(project)))
+        return owner in through if owner is not None else not through <= priority.only_owned
+
+    return (
+        {name: names[name] for name in names if may(name)}
+        if isinstance(names, Mapping)
+        else frozenset(filter(may, names))
+    )
+
+
+def install() -> None:
+    """Have devpi walk over bases in the order that ordered indexes give. Raises Refusal when it can't be had."""
+    inside().narrow(_refused, _listed)

@@ -1,0 +1,71 @@
+"""What a request asks for, before devpi looks at it: which project's page, and in which of devpi's forms."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from devpi_server.normalized import normalize_name
+from devpi_server.views import INSTALLER_USER_AGENT_REGEXP as INSTALLER
+from devpi_server.views import SIMPLE_API_V1_JSON as JSON_TYPE
+
+from deployer.server.pages.store import Key
+
+_PAGE = re.compile(r"/([^+/]+)/([^+/]+)/(?:\+simple/)?([^+/]+)/?")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A project's page that somebody asks for. ``name``: of its file; None when there is no file of this answer."""
+
+    user: str
+    index: str
+    project: str  # normalised
+    name: str | None
+
+    @property
+    def key(self) -> Key:
+        return (self.user, self.index, self.project)
+
+    @property
+    def stage(self) -> str:
+        return f"{self.user}/{self.index}"
+
+
+def negotiate(request: Any) -> str | None:
+    """``json`` or ``html`` as devpi would choose; None for what people's browsers get."""
+    if request.method not in ("GET", "HEAD") or request.query_string or request.script_name:
+        return None
+    if "HTTP_X_DEVPI_ABSOLUTE_URLS" in request.environ:
+        return None
+    offers = request.accept.acceptable_offers(["text/html", JSON_TYPE])
+    if not offers:
+        return None
+    if offers[0][0] == JSON_TYPE:
+        return "json"
+    return "html" if INSTALLER.match(request.user_agent or "") else None
+
+
+def is_text(request: Any) -> bool:
+    """Whether path and query can be read: devpi logs a traceback where they can't."""
+    try:
+        request.path_info.encode()
+        unquote_to_bytes(request.query_string).decode()
+    except UnicodeError:
+        return False
+    return True
+
+
+def wanted_page(request: Any) -> Wanted | None:
+    """The page that is asked for; None for any other request."""
+    path = request.path_info
+    found = _PAGE.fullmatch(path)
+    if found is None or request.method not in ("GET", "HEAD"):
+        return None
+    user, index, project = found.groups()
+    is_simple = "/+simple/" in path
+    normal = str(normalize_name(project))
+    exact = is_simple and path.endswith("/") and project == normal
+    return Wanted(user, index, normal, negotiate(request) if exact else None)

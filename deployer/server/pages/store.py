@@ -1,0 +1,381 @@
+"""Project pages as files: what a web server in front, or the gate without one, answers with instead of asking devpi.
+
+What a front may rely on::
+
+    <serverdir>/.deployer/pages/<user>/<index>/<project>/json      application/vnd.pypi.simple.v1+json
+    <serverdir>/.deployer/pages/<user>/<index>/<project>/json.gz   the same, compressed
+    <serverdir>/.deployer/pages/<user>/<index>/<project>/html      text/html
+    <serverdir>/.deployer/pages/<user>/<index>/<project>/html.gz   the same, compressed
+
+- They answer ``GET`` and ``HEAD /<user>/<index>/+simple/<project>/`` without a query, ``project`` in its normal form.
+- A file is there exactly while it may be sent; where there is none the request goes to the server, which answers it and
+  makes the file where it can. Files appear by rename and go by rename or removal: send what you could open.
+- ``asked.negotiate`` tells which of them answers a request: ``json`` for everybody who prefers it, ``html`` only for
+  installers (devpi's ``INSTALLER_USER_AGENT``): people's browsers get another page, with a form in it. devpi knows two
+  kinds of answer, so who accepts ``application/vnd.pypi.simple.v1+html`` and nothing else is no case for a file.
+- A request with the header ``X-Devpi-Absolute-Urls``, or with a path in ``X-Outside-Url``, goes to the server.
+- Directories whose names begin with a dot, and the sibling ``stale``, are not for a front. 0600 in 0700 directories.
+
+``forget(project)`` and ``forget_all()`` are for whoever changes what pages say by another way than devpi's database.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import heapq
+import os
+import re
+import shutil
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deployer.server.pages.changelog import Changelog, Everything
+from deployer.server.pages.stamp import Stamp
+
+PAGES, STALE = "pages", "stale"
+LIMIT_BYTES = 512 * 2**20
+LARGEST = 64 * 2**20
+"""Bytes of the largest page that is kept."""
+NEVER = float("inf")
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_GZIP_LEVEL = 5
+_CHANGES_KEPT = 20_000
+_SWEEP = 60.0  # seconds
+_STAMP_EVERY = 1.0
+"""Seconds between two stamps: a start looks at what was committed since the last one again."""
+
+Key = tuple[str, str, str]  # user, index, project
+
+
+@dataclass(frozen=True)
+class View:
+    """Which state of devpi an answer shows.
+
+    ``first`` is the serial that its transaction began with. ``own`` is the serial that the request itself committed,
+    None when it committed nothing. ``mark`` counts what was forgotten by hand before it began.
+    """
+
+    first: int
+    own: int | None
+    mark: int
+
+
+@dataclass
+class _Entry:
+    due: float  # seconds since the epoch
+    sizes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.sizes.values())
+
+
+class PageStore:
+    """The files, and all that is known of them. Every method may be called from any thread."""
+
+    def __init__(
+        self,
+        directory: Path,
+        changelog: Changelog,
+        *,
+        words: dict[str, Any],
+        limit: int = LIMIT_BYTES,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """``directory``: our own corner of the server directory. ``words``: what answers depend on besides the data."""
+        self._pages, self._stale = directory / PAGES, directory / STALE
+        self._trash = directory / ".trash"
+        self._changelog = changelog
+        self._limit = limit
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._fresh: OrderedDict[Key, _Entry] = OrderedDict()
+        self._old: OrderedDict[Key, _Entry] = OrderedDict()
+        self._changed: dict[str, tuple[int, int]] = {}  # project: the last serial but one that touched it, and the last
+        self._floor = -1  # every serial up to this one may have touched anything
+        self._mark = 0
+        self._marked: dict[str, int] = {}
+        self._all_marked = 0
+        self._bytes = self._thrown = 0
+        self._dues: list[tuple[float, Key]] = []
+        self._wake = threading.Condition(self._lock)
+        self._stamp = Stamp(directory / "pages.stamp", changelog, words)
+        self.seen = changelog.serial
+        """The serial up to which everything that was committed is taken into account."""
+        self._begin()
+
+    # At the start
+
+    def _begin(self) -> None:
+        shutil.rmtree(self._trash, ignore_errors=True)
+        self._trash.mkdir(mode=0o700)
+        known = self._stamp.read()
+        for directory in (self._pages, self._stale):
+            if known is None:
+                self._throw_away(directory)
+            directory.mkdir(mode=0o700, exist_ok=True)
+        self._take_stock(self._pages, self._fresh)
+        self._take_stock(self._stale, self._old)
+        if known is not None:
+            self._apply(known, self.seen)
+        self._floor = self.seen
+        self._write_stamp(self.seen)
+
+    def _write_stamp(self, serial: int) -> None:
+        self._stamp.write(serial)
+        self._stamped = serial
+        self._stamped_at = time.monotonic()
+
+    def _take_stock(self, root: Path, into: OrderedDict[Key, _Entry]) -> None:
+        for directory in sorted(root.glob("*/*/*"), key=lambda path: path.stat().st_mtime):
+            key = (directory.parts[-3], directory.parts[-2], directory.name)
+            # The time at which it is due is kept as the directory's own; none is kept as the epoch itself.
+            due = directory.stat().st_mtime or NEVER
+            sizes = {entry.name: entry.stat().st_size for entry in os.scandir(directory)}
+            for name in [name for name in sizes if name.startswith(".")]:
+                (directory / name).unlink()
+                del sizes[name]
+            into[key] = _Entry(due, sizes)
+            self._bytes += into[key].bytes
+            if into is self._fresh:
+                heapq.heappush(self._dues, (due, key))
+
+    # Reading
+
+    def read(self, key: Key, name: str) -> bytes | None:
+        """The file ``name`` of a page that is right and not due; None when there is none."""
+        with self._lock:
+            entry = self._fresh.get(key)
+            if entry is None or name not in entry.sizes or entry.due <= self._clock():
+                return None
+        return _read(self._path(self._pages, key) / name)
+
+    def read_stale(self, key: Key, name: str) -> bytes | None:
+        """The same of a page that was right when it became due; None when there is none."""
+        with self._lock:
+            self._expire()
+            entry = self._old.get(key)
+            if entry is None or name not in entry.sizes:
+                return None
+        return _read(self._path(self._stale, key) / name)
+
+    # What is right
+
+    @property
+    def configured(self) -> int:
+        """A serial that is not older than the last change of a user or an index that is known of."""
+        return self._floor
+
+    @property
+    def mark(self) -> int:
+        """What :class:`View` wants to know before a request begins."""
+        with self._lock:
+            return self._mark
+
+    def catch_up(self, serial: int | None = None) -> None:
+        """Remove what commits have made wrong; at once when everything up to ``serial`` is known already."""
+        if serial is not None and serial <= self.seen:
+            return
+        with self._lock:
+            current = self._changelog.serial
+            if current == self.seen:
+                return
+            self._apply(self.seen, current)
+            self.seen = current
+            self._wake.notify_all()
+
+    def _apply(self, seen: int, current: int) -> None:
+        for serial, touched in self._changelog.since(seen, current):
+            for what in touched:
+                if isinstance(what, Everything):
+                    self._floor = serial
+                    self._changed.clear()
+                    self._drop_all()
+                else:
+                    before = self._changed.get(what, (self._floor, self._floor))
+                    self._changed[what] = (before[1], serial)
+                    self._drop(what)
+        if len(self._changed) > _CHANGES_KEPT:
+            self._floor = max(self._floor, current)
+            self._changed.clear()
+
+    def holds(self, project: str, view: View) -> bool:
+        """Whether what a request saw of ``project`` is still true."""
+        with self._lock:
+            self.catch_up()
+            before, last = self._changed.get(project, (self._floor, self._floor))
+            if view.own is not None and last == view.own:
+                last = before
+            marked = max(self._marked.get(project, 0), self._all_marked)
+            return last <= view.first and marked <= view.mark
+
+    def forget(self, project: str) -> None:
+        """Drop every page of a project (normalised name), also those that are being made."""
+        with self._lock:
+            self._mark += 1
+            self._marked[project] = self._mark
+            self._drop(project)
+
+    def forget_all(self) -> None:
+        """Drop every page, also those that are being made."""
+        with self._lock:
+            self._mark += 1
+            self._all_marked = self._mark
+            self._marked.clear()
+            self._drop_all()
+
+    # Writing
+
+    def put(self, key: Key, name: str, body: bytes, *, due: float, view: View) -> bool:
+        """Keep a page until ``due``, unless something has happened to it since it was made; whether it was kept."""
+        if len(body) > LARGEST or not all(_PLAIN.fullmatch(part) for part in key):
+            return False
+        packed = gzip.compress(body, _GZIP_LEVEL, mtime=0)
+        with self._lock:
+            if not self.holds(key[2], view):
+                return False
+            directory = self._path(self._pages, key)
+            entry = self._fresh.pop(key, None) or _Entry(due)
+            try:
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                for file, content in ((f"{name}.gz", packed), (name, body)):
+                    _write(directory, file, content)
+                    self._bytes += len(content) - entry.sizes.get(file, 0)
+                    entry.sizes[file] = len(content)
+                self._fresh[key] = entry
+                self._drop_key(self._stale, self._old, key)
+                self._set_due(key, entry, due)
+                self._make_room()
+            except OSError:  # a full disk: the page is answered all the same
+                self._fresh.setdefault(key, entry)
+                self._drop_key(self._pages, self._fresh, key)
+                return False
+            return True
+
+    def hold(self, key: Key, seconds: float) -> None:
+        """Put a stale page back for a while: there is nothing better."""
+        with self._lock:
+            entry = self._old.pop(key, None)
+            if entry is None:
+                return
+            target = self._path(self._pages, key)
+            self._drop_key(self._pages, self._fresh, key)
+            with contextlib.suppress(OSError):
+                target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._path(self._stale, key).rename(target)
+                self._fresh[key] = entry
+                self._set_due(key, entry, self._clock() + seconds)
+
+    def _set_due(self, key: Key, entry: _Entry, due: float) -> None:
+        entry.due = due
+        moment = 0.0 if due == NEVER else due
+        os.utime(self._path(self._pages, key), (moment, moment))
+        if due != NEVER:
+            heapq.heappush(self._dues, (due, key))
+            self._wake.notify_all()
+
+    def _make_room(self) -> None:
+        while self._bytes > self._limit:
+            root, known = (self._stale, self._old) if self._old else (self._pages, self._fresh)
+            self._drop_key(root, known, next(iter(known)))
+
+    # Going
+
+    def watch(self) -> None:
+        """Move pages out when they become due, and remove what was dropped, for as long as the process lives."""
+        while True:
+            for thrown in self._trash.iterdir():
+                shutil.rmtree(thrown, ignore_errors=True)
+            with self._lock:
+                self._expire()
+                wait = self._dues[0][0] - self._clock() if self._dues else _SWEEP
+                if self._stamped < self.seen:
+                    wait = min(wait, _STAMP_EVERY)
+                self._wake.wait(min(max(wait, 0.01), _SWEEP))
+            self._keep_stamp()
+
+    def finish(self) -> None:
+        """Say how far the pages are right, before an orderly end: the next start then throws none of them away."""
+        with self._lock:
+            if self._stamped < self.seen:
+                self._write_stamp(self.seen)
+
+    def _keep_stamp(self) -> None:
+        with self._lock:
+            if self._stamped < self.seen and time.monotonic() - self._stamped_at >= _STAMP_EVERY:
+                self._write_stamp(self.seen)
+
+    def _expire(self) -> None:
+        now = self._clock()
+        while self._dues and self._dues[0][0] <= now:
+            _, key = heapq.heappop(self._dues)
+            entry = self._fresh.get(key)
+            if entry is None or entry.due > now:
+                continue  # told again since
+            self._drop_key(self._stale, self._old, key)
+            target = self._path(self._stale, key)
+            try:
+                target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._path(self._pages, key).rename(target)
+            except OSError:
+                self._drop_key(self._pages, self._fresh, key)
+                continue
+            self._old[key] = self._fresh.pop(key)
+
+    def _drop(self, project: str) -> None:
+        for root, known in self._both():
+            for key in [key for key in known if key[2] == project]:
+                self._drop_key(root, known, key)
+
+    def _drop_key(self, root: Path, known: OrderedDict[Key, _Entry], key: Key) -> None:
+        entry = known.pop(key, None)
+        if entry is not None:
+            self._bytes -= entry.bytes
+            self._throw_away(self._path(root, key))
+
+    def _drop_all(self) -> None:
+        for root, known in self._both():
+            if known:
+                known.clear()
+                self._throw_away(root)
+                root.mkdir(mode=0o700, exist_ok=True)
+        self._bytes = 0
+        self._dues.clear()
+
+    def _both(self) -> Iterator[tuple[Path, OrderedDict[Key, _Entry]]]:
+        yield self._pages, self._fresh
+        yield self._stale, self._old
+
+    def _throw_away(self, path: Path) -> None:
+        """Out of sight by one rename, whatever there is. Raises OSError when it stays in sight."""
+        if not path.exists():
+            return
+        self._thrown += 1
+        try:
+            path.rename(self._trash / str(self._thrown))
+        except OSError:  # no room for another name
+            shutil.rmtree(path)
+
+    def _path(self, root: Path, key: Key) -> Path:
+        return root.joinpath(*key)
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _write(directory: Path, name: str, content: bytes) -> None:
+    temporary = directory / f".{name}"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(content)
+    temporary.replace(directory / name)
