@@ -7,18 +7,18 @@ These files are imported by ``deployer --help``; what is heavy is imported insid
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from typer import BadParameter, Option
+
+from deployer.operations.recorded import DEFAULT_NAME, DEFAULT_PROFILE, OVERRIDE_KEYS
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from deployer.deployment.record import Applied
     from deployer.deployment.session import Session
-    from deployer.profile.load import Loaded
     from deployer.profile.load.overrides import Override
 
 
@@ -81,10 +81,10 @@ class Common:
 
     profile: Annotated[
         str, Option("--profile", "-p", metavar="NAME|PATH", help="Shipped or own profile, or a file.")
-    ] = "default"
+    ] = DEFAULT_PROFILE
     name: Annotated[
         str, Option("--name", metavar="NAME", callback=_name, help="Which deployment, when there are several.")
-    ] = "devpi"
+    ] = DEFAULT_NAME
     json: Annotated[bool, Option("--json", help="One JSON envelope on stdout and nothing else.")] = False
     quiet: Annotated[bool, Option("--quiet", "-q", help="No steps, only the result.")] = False
     debug: Annotated[bool, Option("--debug", help="Show the traceback of a failure.")] = False
@@ -168,125 +168,23 @@ class Overrides(Common):
     ] = None
 
 
-OVERRIDE_KEYS: dict[str, str] = {
-    "engine": "engine",
-    "network": "network.mode",
-    "bind": "network.bind",
-    "port": "network.port",
-    "data": "data",
-    "image": "image.ref",
-    "base_image": "image.base",
-    "upstream": "indexes.root/pypi.url",
-    "index": "clients.index",
-    "timeout": "server.ready_timeout",
-    "expose": "network.expose",
-}
-"""Which key of the profile each option overrides."""
-
-
 def connect(options: Talking) -> AbstractContextManager[Session]:
-    """The conversation that the options ask for."""
+    """Open the session that the options ask for."""
     from deployer.deployment import session
 
     return session.connect(options.name, engine=options.engine, url=options.url, user=options.as_user)
 
 
 def client_index(options: Talking, index: str) -> str:
-    """``index``, or when that is empty the one that this deployment's clients use. Raises UsageError."""
-    from deployer.deployment.record import read_applied
+    """Return ``index``, or when that is empty the one that this deployment's clients use. Raises UsageError."""
     from deployer.errors import UsageError
+    from deployer.operations import recorded
 
     if index:
         return index
-    applied = None if options.url else read_applied(options.name)
-    found = applied.simple_url.partition("/+simple")[0].split("/")[-2:] if applied else []
-    if len(found) != 2:
+    if options.url:
         raise UsageError("which index?", hint="name it: --index USER/NAME")
-    return "/".join(found)
-
-
-def consent(what: str, *, yes: bool) -> None:
-    """Have the user agree to a deletion, on a terminal or by ``--yes``. Raises Refused."""
-    import sys
-
-    from deployer.errors import Refused
-
-    if yes:
-        return
-    if not sys.stdin.isatty() or not sys.stderr.isatty():
-        raise Refused(f"this would delete {what}", hint="insist with --yes")
-    sys.stderr.write(f"Delete {what}? [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
-        raise Refused("nothing was deleted", hint="answer y, or give --yes")
-
-
-def deployed(profile: str, applied: Applied | None) -> tuple[str, tuple[Override, ...]]:
-    """The profile that a deployment is held to, and what the last `up` put over it. A profile that is named, and is
-    another one, counts as it is written."""
-    from deployer.profile.load.files import reference
-    from deployer.profile.load.overrides import Override
-
-    if applied is None or (profile != Common.profile and reference(profile) != applied.profile_ref):
-        return profile, ()
-    return applied.profile_ref, tuple(Override(**one) for one in applied.overrides)
-
-
-def as_deployed(options: Overrides) -> tuple[str, tuple[Override, ...]]:
-    """The same, with what the options of this command put over all of it. Raises ProfileError."""
-    from deployer.deployment.record import read_applied
-
-    profile, held = deployed(options.profile, read_applied(options.name))
-    own = overrides(options)
-    keys = {override.key for override in own}
-    return profile, (*(override for override in held if override.key not in keys), *own)
-
-
-def dropped(options: Overrides, loaded: Loaded) -> tuple[Override, ...]:
-    """What the last `up` of the same profile was given, this command is not, and the profile has otherwise."""
-    from deployer.deployment.record import read_applied
-
-    applied = read_applied(options.name)
-    if applied is None or applied.profile_ref != loaded.ref:
-        return ()
-    now, given = loaded.profile.model_dump(mode="json"), {one.key for one in loaded.overrides}
-    held = [one for one in deployed(options.profile, applied)[1] if one.key not in given]
-    return tuple(one for one in held if _at(now, one.path) != _at(applied.profile, one.path))
-
-
-def _at(tree: Any, path: Sequence[str | int]) -> Any:
-    for key in path:
-        tree = tree.get(key) if isinstance(tree, Mapping) else None
-    return tree
-
-
-def told_before(options: Overrides, loaded: Loaded) -> tuple[str, ...]:
-    """A warning for who repeats `up` without its options: it goes by the profile and by what it is given, no more."""
-    import shlex
-
-    lost = dropped(options, loaded)
-    if not lost:
-        return ()
-    words = shlex.join(("deployer", "up", *spelt(options.profile, (*lost, *loaded.overrides), name=options.name)))
-    return (f"the last `up` was also given {', '.join(one.key for one in lost)}; to keep that: {words}",)
-
-
-def spelt(profile: str, overrides: Sequence[Override], *, name: str = Common.name) -> tuple[str, ...]:
-    """The words of a command line that name ``profile`` and the deployment, and put ``overrides`` over it."""
-    import json
-
-    words = [] if profile == Common.profile else ["--profile", profile]
-    words += [] if name == Common.name else ["--name", name]
-    for override in overrides:
-        if override.source.startswith("--set "):
-            plain = isinstance(override.value, str) and re.fullmatch(r"[\w./:-]+", override.value)
-            value = override.value if plain else json.dumps(override.value, ensure_ascii=False)
-            words += ["--set", f"{override.key}={value}"]
-        elif override.value is True:
-            words.append(override.source)
-        elif override.key in OVERRIDE_KEYS.values():
-            words += [override.source, str(override.value)]
-    return tuple(words)
+    return recorded.client_index(options.name)
 
 
 def overrides(options: Overrides) -> tuple[Override, ...]:

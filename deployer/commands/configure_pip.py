@@ -12,7 +12,7 @@ from deployer.commands import Common, address, index_name
 from deployer.ui.output import UI, Result
 
 if TYPE_CHECKING:
-    from deployer.clients.pip import ClientChange, PipSettings
+    from deployer.clients.pip import ClientChange
 
 SCOPES = ("user", "global", "site", "venv")
 
@@ -37,8 +37,9 @@ def run(options: Options, ui: UI) -> Result:
     """
     from deployer.clients import pip
     from deployer.errors import UsageError
+    from deployer.operations.client_files import scope_of, settings_for
 
-    scope = options.scope or _scope(options.name)
+    scope = options.scope or scope_of(options.name)
     if scope not in SCOPES:
         raise UsageError(f"--scope is one of {', '.join(SCOPES)}")
     if options.undo:
@@ -54,33 +55,6 @@ def run(options: Options, ui: UI) -> Result:
     value, source = pip.read_config(os.environ).effective("index-url")
     ui.note(f"index-url is now {value} ({source})")
     return Result(data=_data(change), warnings=(*change.masks, *change.warnings))
-
-
-def settings_for(name: str, *, index: str = "", url: str = "", timeout: int | None = None) -> PipSettings:
-    """What pip is to be told of the deployment ``name``, or of ``url``.
-
-    Raises ConflictError when there is no such deployment and no ``url`` either.
-    """
-    from deployer.clients.pip import PipSettings
-    from deployer.deployment.record import read_applied
-    from deployer.errors import ConflictError
-
-    applied = read_applied(name)
-    chosen = url or (applied.simple_url if applied else "")
-    if not chosen:
-        raise ConflictError(f"there is no deployment named {name!r}", hint="deployer up, or give --url URL")
-    if index and not url:
-        base = chosen.rsplit("/", 4)[0]
-        chosen = f"{base}/{index}/+simple/"
-    clients = applied.profile.get("clients", {}) if applied else {}
-    return PipSettings(index_url=chosen, timeout=timeout or int(clients.get("timeout", 60)))
-
-
-def _scope(name: str) -> str:
-    from deployer.deployment.record import read_applied
-
-    applied = read_applied(name)
-    return str(applied.profile.get("clients", {}).get("scope", "user")) if applied else "user"
 
 
 def _data(change: ClientChange) -> dict[str, object]:

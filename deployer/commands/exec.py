@@ -29,9 +29,9 @@ def run(options: Options, ui: UI) -> Result:
     No client file is touched: the command gets the index in its environment.
     """
     from deployer.clients import pip
-    from deployer.commands.configure_pip import settings_for
     from deployer.errors import ClientFileError, UsageError
     from deployer.host.gather import proxies
+    from deployer.operations.client_files import settings_for
 
     if not options.command:
         raise UsageError("no command is named", hint="deployer exec -- pip install NAME")

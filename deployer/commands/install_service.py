@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,15 +14,6 @@ from deployer.ui.output import UI, Result
 
 if TYPE_CHECKING:
     from deployer.deployment.service import Service
-    from deployer.spec import EngineName
-
-PATIENCE = timedelta(minutes=3)
-"""How long a start at boot may take: disks and network are busy then."""
-KEPT = (
-    *("HOME", "PATH", "DEPLOYER_STATE_DIR", "DEPLOYER_CONFIG_DIR", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"),
-    *("DOCKER_HOST", "CONTAINER_HOST", "CONTAINERD_ADDRESS", "CONTAINERD_NAMESPACE"),
-)
-"""Variables that say where the deployment and its engine are; systemd starts programs without them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +33,7 @@ def run(options: Options, ui: UI) -> Result:
     from deployer.deployment.find import require
     from deployer.deployment.service import Service
     from deployer.errors import UsageError
+    from deployer.operations.unit import unit_text
 
     scope = options.scope or ("system" if os.getuid() == 0 else "user")
     if scope not in ("system", "user") or (scope == "system" and os.getuid() != 0):
@@ -57,22 +47,6 @@ def run(options: Options, ui: UI) -> Result:
     if not options.print:
         _install(service, text, ui)
     return Result(data={"path": str(service.path), "text": text}, text=text.rstrip("\n") if options.print else "")
-
-
-def unit_text(name: str, engine: EngineName, *, scope: str) -> str:
-    """The unit that starts the deployment ``name`` on ``engine`` as this very installation does it now."""
-    from deployer.render import unit
-
-    words = ("--name", name, "--engine", str(engine), "--wait", "60", "--quiet")
-    timeout = str(round(PATIENCE.total_seconds()) - 60)
-    start, stop = _words("start", *words, "--timeout", timeout), _words("stop", *words)
-    return unit(name, engine, scope=scope, start=start, stop=stop, start_timeout=PATIENCE)
-
-
-def _words(*words: str) -> tuple[str, ...]:
-    """For env(1): what a start by hand has now, and this very installation."""
-    kept = tuple(f"{key}={os.environ[key]}" for key in KEPT if os.environ.get(key))
-    return (*kept, sys.executable, "-m", "deployer.cli", *words)
 
 
 def _install(service: Service, text: str, ui: UI) -> None:

@@ -64,8 +64,8 @@ def run(options: Options, ui: UI) -> Result:
 def _text(
     form: str, spec: ContainerSpec, engine: EngineName, *, directories: tuple[Directory, ...], header: tuple[str, ...]
 ) -> str:
-    from deployer.commands.install_service import unit_text
     from deployer.errors import UsageError
+    from deployer.operations.unit import unit_text
     from deployer.render import quadlet, run_argv, run_script
     from deployer.spec import EngineName
 

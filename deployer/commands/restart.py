@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import Annotated
 
-from deployer.commands import start
+from typer import Option
+
+from deployer.commands import Exclusive, Located
 from deployer.ui.output import UI, Result
-
-if TYPE_CHECKING:
-    from deployer.deployment.find import Deployment
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(start.Options):
-    pass
+class Options(Exclusive, Located):
+    timeout: Annotated[int, Option("--timeout", metavar="SECONDS", min=1, help="How long to wait.")] = 60
 
 
 def run(options: Options, ui: UI) -> Result:
     """Restart the server and wait until it truly answers."""
+    from deployer.operations.start import restart
 
-    def act(deployment: Deployment) -> None:
-        deployment.engine.stop(options.name, timeout=timedelta(seconds=30))
-        deployment.engine.start(options.name)
-
-    return start.wait_for(options, ui, act, doing="restarting")
+    deadline = timedelta(seconds=options.timeout)
+    deployment, ready = restart(options.name, engine=options.engine, lock_wait=options.wait, deadline=deadline, ui=ui)
+    return Result(data={"url": deployment.url, "timings": dict(ready.timings)})

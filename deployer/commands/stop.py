@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 
 from deployer.commands import Exclusive, Located
 from deployer.ui.output import UI, Result
@@ -18,6 +17,7 @@ def run(options: Options, ui: UI) -> Result:
     """Stop the server; `deployer start` goes on with it."""
     from deployer.deployment.find import require
     from deployer.deployment.lock import hold
+    from deployer.operations.start import STOP
     from deployer.spec import State
 
     with hold(options.name, wait=options.wait):
@@ -25,6 +25,6 @@ def run(options: Options, ui: UI) -> Result:
         stopped = deployment.container.state is State.STOPPED
         if not stopped:
             with ui.working("server", f"stopping {options.name}"):
-                deployment.engine.stop(options.name, timeout=timedelta(seconds=30))
+                deployment.engine.stop(options.name, timeout=STOP)
     ui.step("server", f"{options.name}: nothing to do" if stopped else f"{options.name} stopped; deployer start")
     return Result(data={"stopped": not stopped})

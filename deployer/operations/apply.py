@@ -12,13 +12,13 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from enum import StrEnum
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from deployer.engines.base import Engine
-from deployer.errors import ConflictError, DeployerError, EngineError, ImageUnavailable, Refused
-from deployer.plan import ImagePlan, Plan
+from deployer.errors import ConflictError, DeployerError
+from deployer.operations.images import fits
+from deployer.plan import Plan
 from deployer.plan.data import DataPlan
-from deployer.spec import LABEL_BUILD, LABEL_SPEC, PREVIOUS, Container, Image, State
+from deployer.spec import LABEL_SPEC, PREVIOUS, Container, Image, State
 
 
 def undo(rollback: ExitStack, action: Callable[..., object], *args: object, **kwargs: object) -> None:
@@ -72,53 +72,6 @@ def _remove_made(path: Path, parents: list[Path]) -> None:
             parent.rmdir()
         except OSError:
             return
-
-
-def ensure_image(
-    plan: ImagePlan,
-    engine: Engine,
-    image: Image | None,
-    *,
-    build: Callable[[ImagePlan, Callable[[str], None]], Image],
-    on_line: Callable[[str], None],
-) -> tuple[Image, bool]:
-    """The image that the plan wants, and whether it had to be made: ours is built when it is absent or was built from
-    something else, another's is pulled when it is absent. ``image``: what is there.
-
-    Raises ImageUnavailable; Refused when its digest is not the pinned one.
-    """
-    made = False
-    if plan.own and (image is None or not fits(plan, image)):
-        image, made = build(plan, on_line), True
-    elif image is None:
-        try:
-            image, made = engine.pull(plan.ref, on_line), True
-        except EngineError as error:
-            raise ImageUnavailable(
-                f"the image {plan.ref} is not here and can't be pulled",
-                hint=f"load it ({engine.name} load), or leave --image out: deployer builds an image of its own",
-                details=error.details or (error.message,),
-            ) from None
-    if plan.digest and plan.digest != image.id and not any(d.endswith("@" + plan.digest) for d in image.digests):
-        raise Refused(
-            f"the image {plan.ref} is {image.id}, not the pinned {plan.digest}",
-            hint="set image.digest to the image that you trust",
-        )
-    return image, made
-
-
-def fits(plan: ImagePlan, image: Image) -> bool:
-    """Whether ``image`` is what the plan wants; whatever is called so does when it is not ours."""
-    return not plan.own or image.labels.get(LABEL_BUILD) == plan.build
-
-
-def remove_former(engine: Engine, image: str) -> None:
-    """Remove an image of ours (by its id) whose name another one has now, unless a container was made from it. That it
-    could not be removed costs only room."""
-    with suppress(EngineError):
-        found = engine.image(image)
-        if found is not None and LABEL_BUILD in found.labels and not found.names:
-            engine.image_remove(image)
 
 
 def settle(name: str, engine: Engine, current: Container | None, previous: Container | None) -> Container | None:
@@ -191,30 +144,3 @@ def _set_aside(plan: Plan, engine: Engine, current: Container, rollback: ExitSta
         engine.stop(name, timeout=plan.spec.stop_timeout)
     undo(rollback, engine.rename, name + PREVIOUS, name)
     engine.rename(name, name + PREVIOUS)
-
-
-def build_own(
-    plan: ImagePlan, engine: Engine, former: Image | None, *, env: dict[str, str], on_line: Callable[[str], None]
-) -> Image:
-    """Build our own image with what this host's pip needs. ``former``: what has its name until then, which goes unless
-    a container was made from it.
-
-    Raises ImageUnavailable, Refused.
-    """
-    from deployer.clients import pip
-    from deployer.image import DEFAULT_BASE, PipSettings, prepare
-    from deployer.operations.prepare import is_ours
-
-    settings = PipSettings(**pip.build_settings(pip.read_config(env), ours=is_ours))
-    with TemporaryDirectory(prefix="deployer-build-") as directory:
-        request = prepare(
-            Path(directory),
-            base=plan.base or DEFAULT_BASE,
-            pip=settings,
-            secrets_ok=engine.can_build_with_secrets(),
-            major=plan.major,
-        )
-        image = engine.build(request, on_line)
-    if former is not None and former.id != image.id:
-        remove_former(engine, former.id)
-    return image

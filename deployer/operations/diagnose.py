@@ -1,175 +1,154 @@
-"""Look at the network and at what runs, for the checks in ``diagnosis``: every effect of ``doctor`` but its fixes."""
+"""Would the main job work on this host: every check of ``doctor``, and the cures that can't lose anything."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
+from deployer.clients import pip
+from deployer.deployment.find import require
+from deployer.deployment.record import read_applied
+from deployer.diagnosis import Check, Fix, Level, failure, host, network, ok, service, warning
 from deployer.diagnosis.host import StateFacts
-from deployer.diagnosis.view import View
-from deployer.engines.base import Engine
+from deployer.diagnosis.service import front, server
+from deployer.engines import detect
 from deployer.errors import DeployerError
-from deployer.host import routes
-from deployer.host.runner import Runner
-from deployer.host.state_dir import state_dir
-from deployer.image import DEFAULT_BASE, PYTHON
-from deployer.operations import upstream_probe
-from deployer.operations.prepare import Prepared, decided
-from deployer.plan.container import CA_TARGET
-from deployer.plan.facts import Measured, Vantage
-from deployer.plan.network import REACH_SECONDS, choose, upstreams
-from deployer.spec import LABEL_BUILD, THROW_AWAY, Container, Image, State
-
-
-def state_facts(name: str) -> StateFacts:
-    """The state directory of one deployment, or the nearest parent of one that is not there yet."""
-    path = state_dir(name)
-    there = path
-    while not there.exists():
-        there = there.parent
-    status = there.stat()
-    usable = os.access(there, os.W_OK | os.X_OK)
-    return StateFacts(
-        path=path, mode=status.st_mode & 0o777 if there == path else None, uid=status.st_uid, usable=usable
-    )
-
-
-def images(prepared: Prepared) -> tuple[Image | None, Image | None, str]:
-    """The server's image, the one that ours is built on, and its name."""
-    wanted, engine = prepared.plan.image, prepared.engine
-    base = prepared.loaded.profile.image.base or DEFAULT_BASE
-    if wanted is None:
-        return None, None, base
-    found = engine.image(wanted.ref)
-    own = wanted.own and (found is None or found.labels.get(LABEL_BUILD) != wanted.build)
-    return found, engine.image(base) if own else found, base
-
-
-def left_over(engine: Engine, name: str) -> str:
-    """The name of a throw-away container that nobody waits for any more; empty when there is none."""
-    found = engine.inspect(name + THROW_AWAY)
-    return found.name if found is not None and found.ours and not upstream_probe.under_way(name) else ""
-
-
-def mirrors(answer: Mapping[str, Any]) -> tuple[str, ...]:
-    """The upstreams of a running server, from what it says of its users; none of those that need a password."""
-    found: dict[str, None] = {}
-    for user in _values(answer, "users", "result"):
-        for index in _values(user, "indexes"):
-            url = _at(index, "mirror_url")
-            if isinstance(url, str) and url.startswith(("http://", "https://")) and "@" not in url:
-                found[url] = None
-    return tuple(found)
-
-
-def _at(value: Any, *keys: str) -> Any:
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
-
-
-def _values(value: Any, *keys: str) -> list[Any]:
-    found = _at(value, *keys)
-    return list(found.values()) if isinstance(found, dict) else []
+from deployer.operations import diagnosis_facts
+from deployer.operations.prepare import prepare
+from deployer.operations.recorded import as_deployed
+from deployer.operations.start import answering
+from deployer.operations.status import status
+from deployer.profile.load import load
+from deployer.profile.load.overrides import Override
+from deployer.profile.models import Profile
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
-    """What the running server says: its upstreams, and whether it asks them."""
+class Asked:
+    """Which deployment is looked at, with what over its profile; ``timeout``: seconds that a start may take."""
 
-    mirrors: tuple[str, ...] = ()
-    offline: bool = False
-
-
-def view(prepared: Prepared, image: Image | None, told: Told) -> View:
-    """The network from everywhere that can be asked; from nowhere when the server is not to ask anybody."""
-    profile, facts = prepared.loaded.profile, prepared.facts
-    known = View(
-        engine=prepared.plan.engine.name,
-        network=prepared.plan.network,
-        host=Vantage(),
-        interfaces=routes.interfaces(),
-        default_route=routes.default_interface(),
-        name_servers=routes.name_servers(),
-        proxies=facts.proxies,
-        pass_proxy=profile.network.proxy,
-        ca_file=facts.ca_file,
-        offline=profile.server.offline or told.offline,
-    )
-    return known if known.offline else _asked(known, prepared, image, told.mirrors)
+    profile: str
+    name: str
+    engine: str = ""
+    overrides: Sequence[Override] = ()
+    timeout: int = 60
 
 
-def _asked(known: View, prepared: Prepared, image: Image | None, mirrors: tuple[str, ...]) -> View:
-    profile, current = prepared.loaded.profile, prepared.facts.current
-    urls = mirrors or upstreams(profile, prepared.facts)
-    running = current if current is not None and current.ours and current.state is State.RUNNING else None
-    bridge = _bridge(prepared, image, urls)
-    # A container knows the server's own default; this host need not have devpi-server.
-    urls = tuple(answer.url for answer in bridge.answers if answer.url) if bridge and bridge.answers else urls
-    host = _host(prepared, urls)
-    measured = Measured(bridge=bridge, host=host) if bridge is not None else None
-    if measured is not None and not mirrors:
-        prepared = decided(prepared, measured)
-    facts = replace(prepared.facts, measured=measured)
-    return replace(
-        known,
-        network=choose(profile, facts, profile_name=prepared.plan.profile_name),
-        host=host,
-        bridge=bridge,
-        inside=_inside(prepared, running, urls) if running is not None else None,
-        proxied=_proxied(prepared, host, urls),
-        running=running.network if running is not None else None,
-        egress=_egress(host),
-    )
-
-
-def _bridge(prepared: Prepared, image: Image | None, urls: Sequence[str]) -> Vantage | None:
-    wanted = prepared.plan.image
-    if wanted is None or not wanted.own or image is None or image.labels.get(LABEL_BUILD) != wanted.build:
-        return None
+def checks(asked: Asked, state: StateFacts) -> Iterator[Check]:
+    """Check one thing after the other: each cause is told once, where it is first met."""
     try:
-        return upstream_probe.from_bridge(prepared.plan.spec, prepared.engine, urls, ca_target=CA_TARGET)
+        ref, put_over = as_deployed(asked.profile, asked.name, asked.overrides)
+        profile = load(ref, overrides=put_over).profile
     except DeployerError as error:
-        return Vantage(failure=error.message)
+        yield _failed("profile", error)
+        return
+    yield ok("profile", ref)
+    yield host.state(state, uid=os.getuid())
+    if (yield from _engine(profile)):
+        answer = yield from _server(asked)
+        yield from _plan(asked, answer)
+    yield _pip(asked, profile)
 
 
-def _host(prepared: Prepared, urls: Sequence[str]) -> Vantage:
-    return upstream_probe.from_host(prepared.plan.spec, urls, ca_file=prepared.facts.ca_file, ca_target=CA_TARGET)
+def _failed(name: str, error: DeployerError) -> Check:
+    return failure(name, error.message, cure=error.hint)
 
 
-def _inside(prepared: Prepared, running: Container, urls: Sequence[str]) -> Vantage | None:
-    if prepared.plan.image is None or not prepared.plan.image.own:
-        return None
-    words = (PYTHON, "-m", "deployer.server", "reach", f"--timeout={REACH_SECONDS}", *urls)
+def _engine(profile: Profile) -> Generator[Check, None, bool]:
+    """Whether there is one."""
     try:
-        told = upstream_probe.read(prepared.engine.exec(running.name, words))
-    except DeployerError:
-        return None
-    # A server of an older deployer knows no such verb; that it differs, `plan` tells.
-    return told if told.answers else None
+        found = detect(profile.engine)
+    except DeployerError as error:
+        yield _failed("engine", error)
+        return False
+    yield from host.engine(found.info, passed_over=found.passed_over, uid=os.getuid())
+    return True
 
 
-def _proxied(prepared: Prepared, host: Vantage, urls: Sequence[str]) -> Vantage | None:
-    """Through the proxy that the server is not given: only of interest where nothing answers without it."""
-    facts = prepared.facts
-    if prepared.loaded.profile.network.proxy or not facts.proxies or any(answer.ok for answer in host.answers):
-        return None
-    spec = prepared.plan.spec
-    spec = replace(spec, env=tuple(sorted({**dict(spec.env), **facts.proxies}.items())))
-    return upstream_probe.from_host(spec, urls, ca_file=facts.ca_file, ca_target=CA_TARGET)
-
-
-def _egress(host: Vantage) -> str:
-    """The interface that leads to the upstream, as the kernel decides it, rules and all (ip-route(8))."""
-    address = next((address for answer in host.answers for address in answer.addresses), "")
-    if not address or shutil.which("ip") is None:
-        return ""
+def _server(asked: Asked) -> Generator[Check, None, Mapping[str, Any]]:
+    """What runs; what it says of itself."""
     try:
-        done = Runner().run(("ip", "-j", "route", "get", address), timeout=5)
-        return str(json.loads(done.stdout)[0]["dev"])
-    except (DeployerError, ValueError, KeyError, IndexError, TypeError):
-        return ""
+        found = status(asked.name, engine=asked.engine)
+    except DeployerError as error:
+        yield _failed("server", error)
+        return {}
+    answer = found.answer if found.error is None else {}
+    yield server(found.data, found.error, answer.get("identity", {}))
+    if found.error is None and found.data.get("front"):
+        yield front(found.data["front"], in_container=found.data["engine"] != "process")
+    return answer
+
+
+def _plan(asked: Asked, answer: Mapping[str, Any]) -> Iterator[Check]:
+    """All that ``up`` would decide on, refuse or warn of; and the network, which is asked anew."""
+    try:
+        ref, put_over = as_deployed(asked.profile, asked.name, asked.overrides)
+        prepared = prepare(ref, asked.name, overrides=put_over)
+        found, base, base_ref = diagnosis_facts.images(prepared)
+    except DeployerError as error:
+        yield _failed("plan", error)
+        return
+    plan, facts = prepared.plan, prepared.facts
+    if plan.image is not None:
+        yield host.image(plan, found, base=base, base_ref=base_ref)
+    yield from host.data(plan, facts)
+    yield host.port(plan, facts)
+    for text in plan.warnings:
+        if text != plan.network.warning:
+            yield warning("plan", text)
+    if left := diagnosis_facts.left_over(prepared.engine, asked.name):
+        yield host.left_over(left)
+    told = diagnosis_facts.Told(
+        mirrors=diagnosis_facts.mirrors(answer), offline=bool(answer.get("identity", {}).get("offline"))
+    )
+    yield from network.checks(diagnosis_facts.view(prepared, found, told))
+
+
+def _pip(asked: Asked, profile: Profile) -> Check:
+    config = pip.read_config(os.environ)
+    index, source = config.effective("index-url")
+    try:
+        applied = read_applied(asked.name)
+    except DeployerError as error:
+        return _failed("pip", error)
+    return service.pip(
+        service.PipFacts(index=index, source=source, risks=config.warnings),
+        simple_url=applied.simple_url if applied else "",
+        configured="pip" in profile.clients.configure,
+    )
+
+
+def fixed(check: Check, asked: Asked) -> Check:
+    """The check after its cure was done, which is told; or with the reason why it could not be."""
+    target = Path(check.target)
+    try:
+        match check.fix:
+            case Fix.CLOSE_STATE | Fix.CLOSE_DATA:
+                target.chmod(0o700)
+                done = f"chmod 0700 {target}"
+            case Fix.REMOVE_LEFT_OVER:
+                done = _remove_left_over(check.target, asked)
+            case _:
+                done = _start(asked)
+    except (DeployerError, OSError) as error:
+        return replace(check, evidence=f"{check.evidence}; could not be fixed: {error}")
+    return replace(check, level=Level.OK, evidence=f"{check.evidence}; fixed: {done}", cure="")
+
+
+def _remove_left_over(name: str, asked: Asked) -> str:
+    ref, put_over = as_deployed(asked.profile, asked.name, asked.overrides)
+    engine = detect(load(ref, overrides=put_over).profile.engine).engine
+    engine.remove(name)
+    return f"{engine.name} rm --force {name}"
+
+
+def _start(asked: Asked) -> str:
+    deployment = require(asked.name, engine=asked.engine)
+    deployment.engine.start(asked.name)
+    ready = answering(deployment, timedelta(seconds=asked.timeout))
+    ready.api.close()
+    return f"{asked.name} started, {deployment.url} answers"

@@ -1,4 +1,4 @@
-"""``python -m deployer.profile.schema > profiles/schema.json``: the JSON Schema (2020-12) of a profile file, for editors.
+"""``python -m deployer.profile.schema > profiles/schema.json``: the JSON Schema (2020-12) of profiles, for editors.
 
 The shape comes from the models, the descriptions from the comments of ``profiles/reference.yaml``: nothing is
 written twice.

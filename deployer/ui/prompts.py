@@ -1,10 +1,10 @@
-"""What a person is asked for, or a program gives on standard input."""
+"""Questions to a person, or to the program on standard input: passwords, and consent to a deletion."""
 
 from __future__ import annotations
 
 import sys
 
-from deployer.errors import UsageError
+from deployer.errors import Refused, UsageError
 from deployer.secrets import Secret
 
 
@@ -25,3 +25,15 @@ def _ask(prompt: str) -> str:
     from getpass import getpass
 
     return getpass(prompt)
+
+
+def consent(what: str, *, yes: bool) -> None:
+    """Ask whether to delete ``what``, on a terminal; ``yes``: the command line said so. Raises Refused."""
+    if yes:
+        return
+    if not sys.stdin.isatty() or not sys.stderr.isatty():
+        raise Refused(f"this would delete {what}", hint="insist with --yes")
+    sys.stderr.write(f"Delete {what}? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        raise Refused("nothing was deleted", hint="answer y, or give --yes")

@@ -217,7 +217,8 @@ def test_down_can_be_run_again_after_a_kill(cli: Cli) -> None:
 def test_a_lock_dies_with_its_holder(tmp_path: Path) -> None:
     need("process")
     cli = Cli(home=tmp_path, engine="process", extra={"PYTHONPATH": str(ROOT)})
-    holder = "from deployer.deployment.lock import hold; import time\nwith hold('it'): print('held', flush=True); time.sleep(600)"
+    holder = "import time; from deployer.deployment.lock import hold\n"
+    holder += "with hold('it'): print('held', flush=True); time.sleep(600)"
     env = {**cli.env, "DEPLOYER_NAME": "it"}
     with subprocess.Popen([sys.executable, "-c", holder], env=env, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from deployer.errors import ConflictError
-from deployer.operations.apply import Done, ensure_container, is_current, remove_former
+from deployer.operations.apply import Done, ensure_container, is_current
+from deployer.operations.images import remove_former
 from deployer.plan import Plan
 from deployer.spec import LABEL_BUILD, PREVIOUS, Container, Image, State
 from tests.fake_engine import FakeEngine

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from deployer.commands import Overrides, deployed, overrides, spelt, told_before
+from deployer.commands import Overrides, overrides
 from deployer.deployment.record import Applied, write_applied
+from deployer.operations.recorded import deployed, dropped_warning, spelt
 from deployer.profile.load import load
 from deployer.profile.load.files import reference
 from deployer.profile.load.overrides import Override
@@ -78,7 +79,7 @@ def test_who_leaves_out_what_was_given_is_told_how_to_keep_it(recorded: Callable
     recorded(Overrides(port=4000, base_image="localhost/base:1", set=["indexes.root/dev.volatile=true"]))
 
     def told(options: Overrides) -> tuple[str, ...]:
-        return told_before(options, load(options.profile, overrides=overrides(options)))
+        return dropped_warning(options.profile, options.name, load(options.profile, overrides=overrides(options)))
 
     (warning,) = told(Overrides(base_image="localhost/base:2"))
     assert "network.port" in warning
@@ -92,4 +93,4 @@ def test_who_leaves_out_what_was_given_is_told_how_to_keep_it(recorded: Callable
 
 def test_what_the_profile_says_by_itself_is_not_told(recorded: Callable[..., None]) -> None:
     recorded(Overrides(port=3141, set=["indexes.root/dev.volatile=false"]))
-    assert told_before(Overrides(), load("default")) == ()
+    assert dropped_warning("default", "devpi", load("default")) == ()

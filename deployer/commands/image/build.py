@@ -22,7 +22,7 @@ def run(options: Options, ui: UI) -> Result:
     from deployer.engines import detect
     from deployer.errors import UsageError
     from deployer.image import build_digest, reference
-    from deployer.operations.apply import build_own
+    from deployer.operations.images import build_own
     from deployer.plan import ImagePlan
     from deployer.profile.load import load
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Option
 
-from deployer.commands import Exclusive, Overrides
+from deployer.commands import Exclusive, Overrides, overrides
 from deployer.ui.output import UI, Result
 
 
@@ -24,19 +24,19 @@ def run(options: Options, ui: UI) -> Result:
 
     Only what differs is changed, and only what the profile names. What the last `up` put over the profile holds.
     """
-    from deployer.commands import as_deployed
-    from deployer.commands.up import say_changes
     from deployer.deployment.lock import hold
     from deployer.deployment.session import connect
     from deployer.devpi.converge import converge, steps
     from deployer.devpi.declared import wanted
     from deployer.errors import Refused
     from deployer.operations.prepare import prepare
+    from deployer.operations.recorded import as_deployed
+    from deployer.operations.up import say_changes
 
     if options.prune and not options.yes:
         raise Refused("--prune would remove what the profile does not name", hint="insist with --yes")
     with hold(options.name, wait=options.wait), connect(options.name) as session:
-        profile, put_over = as_deployed(options)
+        profile, put_over = as_deployed(options.profile, options.name, overrides(options))
         plan = prepare(profile, options.name, overrides=put_over).plan
         default = plan.default_upstream or session.identity.default_mirror_url
         goal = wanted(plan.users, plan.indexes, default_mirror_url=default)

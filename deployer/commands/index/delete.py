@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument
 
-from deployer.commands import Removing, connect, consent
+from deployer.commands import Removing, connect
 from deployer.ui.output import UI, Result
 
 
@@ -18,31 +18,14 @@ class Options(Removing):
 
 def run(options: Options, ui: UI) -> Result:
     """Delete an index with all its files, if no other builds on it."""
-    return delete(options, ui, index=options.index)
-
-
-def delete(options: Removing, ui: UI, *, index: str, kind: str = "") -> Result:
-    """Delete ``index``, which is of the type ``kind`` when that is given."""
     from deployer.deployment.lock import hold
-    from deployer.deployment.record import read_applied
-    from deployer.devpi.admission import admit_removal
-    from deployer.errors import Refused
+    from deployer.operations.indexes import admit_deletion, delete
+    from deployer.ui.prompts import consent
 
     with hold(options.name, wait=options.wait), connect(options) as session:
-        topology = session.api.topology()
-        admit_removal(index, topology, kind=kind)
-        applied = None if options.url else read_applied(options.name)
-        if applied and f"/{index}/+simple" in applied.simple_url:
-            raise Refused(
-                f"{index} is what this deployment's clients use",
-                hint="point them at another index first: deployer up --index USER/NAME",
-            )
-        node = topology.indexes[index]
-        consent(f"{index} and every file on it", yes=options.yes)
-        api = session.login()
-        if node.fields.get("volatile") is not True:
-            # Only a volatile index can be deleted; that it goes was said explicitly.
-            api.patch_index(index, {"volatile": True})
-        api.delete_index(index)
-    ui.step("index", f"{index} deleted")
-    return Result(data={"index": index})
+        name = "" if options.url else options.name
+        topology = admit_deletion(session, options.index, name=name)
+        consent(f"{options.index} and every file on it", yes=options.yes)
+        delete(session, options.index, topology)
+    ui.step("index", f"{options.index} deleted")
+    return Result(data={"index": options.index})

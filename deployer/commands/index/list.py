@@ -18,25 +18,8 @@ class Options(Talking):
 
 def run(options: Options, ui: UI) -> Result:
     """List the indexes of the server."""
-    return listed(options, only=options.only)
-
-
-def listed(options: Talking, *, only: str) -> Result:
-    """The indexes of one type, or of every type when ``only`` is empty."""
-    from deployer.devpi.declared import shown
+    from deployer.operations.indexes import listed, table
 
     with connect(options) as session:
-        indexes = session.api.topology().indexes
-    rows = [
-        {"name": name, **shown(node)}
-        for name, node in sorted(indexes.items())
-        if not only or node.fields.get("type") == only
-    ]
-    width = max((len(str(row["name"])) for row in rows), default=0)
-    text = "\n".join(f"{str(row['name']).ljust(width)}  {row.get('type', ''):8}{_source(row)}".rstrip() for row in rows)
-    return Result(data={"indexes": rows}, text=text)
-
-
-def _source(row: dict[str, object]) -> str:
-    bases = row.get("bases")
-    return ", ".join(bases) if isinstance(bases, list) else str(row.get("url", ""))
+        rows = listed(session, only=options.only)
+    return Result(data={"indexes": rows}, text=table(rows))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -20,22 +19,10 @@ class Options(Writing):
 
 def run(options: Options, ui: UI) -> Result:
     """Change the named fields of an index and no others."""
-    return modify(options, ui, index=options.index, settings=options.settings)
-
-
-def modify(options: Writing, ui: UI, *, index: str, settings: Sequence[str], kind: str = "") -> Result:
-    """Change ``index``, which is of the type ``kind`` when that is given."""
     from deployer.deployment.lock import hold
-    from deployer.devpi.admission import admit, require_index
-    from deployer.devpi.declared import changed_fields, parse_settings
+    from deployer.operations.indexes import modify
 
     with hold(options.name, wait=options.wait), connect(options) as session:
-        topology = session.api.topology()
-        node = require_index(index, topology, kind=kind)
-        wanted = parse_settings(settings, kind=str(node.fields.get("type", "")))
-        fields = session.api.dialect.fit(index, changed_fields(wanted, node))
-        if fields:
-            admit(index, fields, topology)
-            session.login().patch_index(index, fields)
-    ui.step("index", f"{index}: {', '.join(fields) or 'unchanged'}")
-    return Result(data={"index": index, "changed": sorted(fields)})
+        changed = modify(session, options.index, options.settings)
+    ui.step("index", f"{options.index}: {', '.join(changed) or 'unchanged'}")
+    return Result(data={"index": options.index, "changed": sorted(changed)})

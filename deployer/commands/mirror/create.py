@@ -7,8 +7,7 @@ from typing import Annotated
 
 from typer import Argument
 
-from deployer.commands import Writing
-from deployer.commands.index import create
+from deployer.commands import Writing, connect
 from deployer.ui.output import UI, Result
 
 
@@ -26,5 +25,11 @@ def run(options: Options, ui: UI) -> Result:
 
     The list of all its projects is not loaded unless `project_list=true` says so.
     """
-    words = [f"url={options.upstream}", *(options.settings or ())]
-    return create.create(options, ui, index=options.index, settings=words, kind="mirror")
+    from deployer.deployment.lock import hold
+    from deployer.operations.indexes import create, declare
+
+    node = declare(options.index, (f"url={options.upstream}", *(options.settings or ())), kind="mirror")
+    with hold(options.name, wait=options.wait), connect(options) as session:
+        create(session, options.index, node)
+    ui.step("index", f"{options.index} created (mirror)")
+    return Result(data={"index": options.index, "type": "mirror"})

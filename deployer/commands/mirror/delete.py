@@ -7,8 +7,7 @@ from typing import Annotated
 
 from typer import Argument
 
-from deployer.commands import Removing
-from deployer.commands.index import delete
+from deployer.commands import Removing, connect
 from deployer.ui.output import UI, Result
 
 
@@ -19,4 +18,14 @@ class Options(Removing):
 
 def run(options: Options, ui: UI) -> Result:
     """Delete a mirror and all that it has cached."""
-    return delete.delete(options, ui, index=options.index, kind="mirror")
+    from deployer.deployment.lock import hold
+    from deployer.operations.indexes import admit_deletion, delete
+    from deployer.ui.prompts import consent
+
+    with hold(options.name, wait=options.wait), connect(options) as session:
+        name = "" if options.url else options.name
+        topology = admit_deletion(session, options.index, name=name, kind="mirror")
+        consent(f"{options.index} and every file on it", yes=options.yes)
+        delete(session, options.index, topology)
+    ui.step("index", f"{options.index} deleted")
+    return Result(data={"index": options.index})

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deployer.commands import Talking
-from deployer.commands.index import list
+from deployer.commands import Talking, connect
 from deployer.ui.output import UI, Result
 
 
@@ -16,4 +15,8 @@ class Options(Talking):
 
 def run(options: Options, ui: UI) -> Result:
     """List the mirrors of the server, each with its upstream."""
-    return list.listed(options, only="mirror")
+    from deployer.operations.indexes import listed, table
+
+    with connect(options) as session:
+        rows = listed(session, only="mirror")
+    return Result(data={"indexes": rows}, text=table(rows))

@@ -7,8 +7,7 @@ from typing import Annotated
 
 from typer import Argument
 
-from deployer.commands import Writing
-from deployer.commands.index import modify
+from deployer.commands import Writing, connect
 from deployer.ui.output import UI, Result
 
 
@@ -20,4 +19,10 @@ class Options(Writing):
 
 def run(options: Options, ui: UI) -> Result:
     """Change the named fields of a mirror; what is cached stays."""
-    return modify.modify(options, ui, index=options.index, settings=options.settings, kind="mirror")
+    from deployer.deployment.lock import hold
+    from deployer.operations.indexes import modify
+
+    with hold(options.name, wait=options.wait), connect(options) as session:
+        changed = modify(session, options.index, options.settings, kind="mirror")
+    ui.step("index", f"{options.index}: {', '.join(changed) or 'unchanged'}")
+    return Result(data={"index": options.index, "changed": sorted(changed)})

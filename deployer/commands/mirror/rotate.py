@@ -29,12 +29,12 @@ def run(options: Options, ui: UI) -> Result:
     """
     from pathlib import Path
 
-    from deployer.commands.status import ask
     from deployer.deployment.credentials import hand_over
     from deployer.deployment.find import require
     from deployer.deployment.lock import hold
     from deployer.deployment.secret_refs import authorizations
     from deployer.errors import ConflictError, UsageError
+    from deployer.operations.status import ask
 
     with hold(options.name, wait=options.wait):
         deployment = require(options.name, engine=options.engine)

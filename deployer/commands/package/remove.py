@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from deployer.commands import Removing, client_index, connect, consent
+from deployer.commands import Removing, client_index, connect
 from deployer.ui.output import UI, Result
 
 
@@ -25,6 +25,7 @@ def run(options: Options, ui: UI) -> Result:
     from deployer.devpi.admission import require_index
     from deployer.devpi.distributions import exact_version, parse_requirement
     from deployer.errors import Refused
+    from deployer.ui.prompts import consent
 
     index = client_index(options, options.index)
     requirement = parse_requirement(options.requirement)

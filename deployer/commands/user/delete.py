@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument
 
-from deployer.commands import Removing, connect, consent
+from deployer.commands import Removing, connect
 from deployer.ui.output import UI, Result
 
 
@@ -20,6 +20,7 @@ def run(options: Options, ui: UI) -> Result:
     """Delete a user who has no indexes any more."""
     from deployer.deployment.lock import hold
     from deployer.errors import ConflictError, Refused, ServerRefused
+    from deployer.ui.prompts import consent
 
     if options.user == "root":
         raise Refused("root is the one who may change everything", hint="delete another user")

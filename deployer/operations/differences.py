@@ -1,0 +1,25 @@
+"""Differences between what runs and what the profile says, key by key."""
+
+from __future__ import annotations
+
+from deployer.deployment.record import read_applied
+from deployer.operations.apply import same_spec
+from deployer.operations.prepare import Prepared
+from deployer.profile.load.layers import flatten
+
+
+def differences(prepared: Prepared) -> tuple[str, ...]:
+    """Return what the profile changes in the running deployment, a line a key, as far as its last profile is known."""
+    applied = read_applied(prepared.plan.name)
+    if applied is None or not applied.profile:
+        return ("what runs was made from other settings (the record of them is gone)",)
+    before, after = flatten(applied.profile), flatten(prepared.loaded.profile.model_dump(mode="json"))
+    keys = sorted(key for key in before | after if before.get(key) != after.get(key))
+    lines = tuple(f"{key}: {_shown(before.get(key))} -> {_shown(after.get(key))}" for key in keys)
+    if not lines and same_spec(prepared.plan, prepared.current):
+        return ("its image was made anew since it was started",)
+    return lines or ("the same profile, but another version of deployer, of the server or of its image",)
+
+
+def _shown(value: object) -> object:
+    return "nothing" if value in (None, "", [], {}) else value

@@ -1,0 +1,117 @@
+"""Images: get the one that a plan wants, build our own, remove the ones that a newer build replaced."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from deployer.engines.base import Engine
+from deployer.errors import EngineError, ImageUnavailable, Refused
+from deployer.host.background import meanwhile
+from deployer.plan import ImagePlan
+from deployer.spec import LABEL_BUILD, Image
+
+if TYPE_CHECKING:
+    from deployer.ui.output import UI
+
+
+def fits(plan: ImagePlan, image: Image) -> bool:
+    """Whether ``image`` is the one that the plan wants; an image that is not ours is known by its name alone."""
+    return not plan.own or image.labels.get(LABEL_BUILD) == plan.build
+
+
+def have_image(plan: ImagePlan, there: Image | None, engine: Engine, ui: UI) -> Image:
+    """Get the image that the plan wants, and show how. ``there``: the image of that name now.
+
+    Raises ImageUnavailable, Refused.
+    """
+    meanwhile(lambda: import_module("deployer.render"))  # needed next; loaded while the engine answers
+    started = time.monotonic()
+    with ui.working("image", f"{plan.ref}") as progress:
+        image, made = ensure_image(
+            plan,
+            engine,
+            there,
+            build=lambda wanted, on_line: build_own(wanted, engine, there, env=dict(os.environ), on_line=on_line),
+            on_line=progress,
+        )
+    how = f"built in {time.monotonic() - started:.0f} s" if made and plan.own else "pulled" if made else "present"
+    ui.step("image", f"{plan.ref} ({how})" + ("" if plan.own else f" {image.id[:19]}"))
+    return image
+
+
+def ensure_image(
+    plan: ImagePlan,
+    engine: Engine,
+    image: Image | None,
+    *,
+    build: Callable[[ImagePlan, Callable[[str], None]], Image],
+    on_line: Callable[[str], None],
+) -> tuple[Image, bool]:
+    """Return the image that the plan wants, and whether it was built or pulled now. ``image``: the one that is here.
+
+    Our own image is built when it is absent or was built from something else; another one is pulled when it is absent.
+    Raises ImageUnavailable; Refused when its digest is not the pinned one.
+    """
+    made = False
+    if plan.own and (image is None or not fits(plan, image)):
+        image, made = build(plan, on_line), True
+    elif image is None:
+        try:
+            image, made = engine.pull(plan.ref, on_line), True
+        except EngineError as error:
+            raise ImageUnavailable(
+                f"the image {plan.ref} is not here and can't be pulled",
+                hint=f"load it ({engine.name} load), or leave --image out: deployer builds an image of its own",
+                details=error.details or (error.message,),
+            ) from None
+    if plan.digest and plan.digest != image.id and not any(d.endswith("@" + plan.digest) for d in image.digests):
+        raise Refused(
+            f"the image {plan.ref} is {image.id}, not the pinned {plan.digest}",
+            hint="set image.digest to the image that you trust",
+        )
+    return image, made
+
+
+def build_own(
+    plan: ImagePlan, engine: Engine, former: Image | None, *, env: dict[str, str], on_line: Callable[[str], None]
+) -> Image:
+    """Build our own image with the settings of this host's pip. ``former``: the image of that name until now, which is
+    removed unless a container uses it.
+
+    Raises ImageUnavailable, Refused.
+    """
+    from deployer.clients import pip
+    from deployer.image import DEFAULT_BASE, PipSettings, prepare
+    from deployer.operations.prepare import is_ours
+
+    settings = PipSettings(**pip.build_settings(pip.read_config(env), ours=is_ours))
+    with TemporaryDirectory(prefix="deployer-build-") as directory:
+        request = prepare(
+            Path(directory),
+            base=plan.base or DEFAULT_BASE,
+            pip=settings,
+            secrets_ok=engine.can_build_with_secrets(),
+            major=plan.major,
+        )
+        image = engine.build(request, on_line)
+    if former is not None and former.id != image.id:
+        remove_former(engine, former.id)
+    return image
+
+
+def remove_former(engine: Engine, image: str) -> None:
+    """Remove our image with the id ``image`` when it has no name any more and no container uses it.
+
+    A failure is ignored: it costs only disk space.
+    """
+    with suppress(EngineError):
+        found = engine.image(image)
+        if found is not None and LABEL_BUILD in found.labels and not found.names:
+            engine.image_remove(image)

@@ -1,0 +1,103 @@
+"""Indexes of a running server: list, create, modify, delete. Each takes an open session whose lock the caller holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from deployer.deployment.record import read_applied
+from deployer.deployment.session import Session
+from deployer.devpi.admission import admit, admit_removal, require_index
+from deployer.devpi.declared import changed_fields, new_index, parse_settings, shown
+from deployer.devpi.names import index_name
+from deployer.devpi.topology import Node, Topology
+from deployer.errors import ConflictError, Refused, ServerRefused, UsageError
+
+
+def listed(session: Session, *, only: str) -> list[dict[str, Any]]:
+    """Return the indexes of the type ``only``, or of every type when it is empty: name, and keys as in a profile."""
+    indexes = session.api.topology().indexes
+    return [
+        {"name": name, **shown(node)}
+        for name, node in sorted(indexes.items())
+        if not only or node.fields.get("type") == only
+    ]
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Lay out what :func:`listed` returns, a line an index: name, type, bases or address."""
+    width = max((len(str(row["name"])) for row in rows), default=0)
+    return "\n".join(f"{str(row['name']).ljust(width)}  {row.get('type', ''):8}{_source(row)}".rstrip() for row in rows)
+
+
+def _source(row: Mapping[str, Any]) -> str:
+    bases = row.get("bases")
+    return ", ".join(bases) if isinstance(bases, list) else str(row.get("url", ""))
+
+
+def declare(index: str, settings: Sequence[str], *, kind: str) -> Node:
+    """Read the KEY=VALUE words of a new index of the type ``kind``. Raises UsageError, ServerRefused."""
+    index_name(index)
+    if kind == "ordered":
+        raise UsageError(
+            "an ordered index knows who owns which names, which only a profile can say",
+            hint="declare it in the profile, then: deployer index apply",
+        )
+    node = new_index(index, parse_settings(settings, kind=kind))
+    if kind == "mirror" and not {**node.initial, **node.fields}.get("mirror_url"):
+        raise ServerRefused(
+            "a mirror needs the address of its upstream", hint="url=https://packages.example.com/simple/"
+        )
+    return node
+
+
+def create(session: Session, index: str, node: Node) -> None:
+    """Create ``index`` as :func:`declare` read it. Raises ConflictError, ServerRefused."""
+    fields = {**node.initial, **node.fields}
+    topology = session.api.topology()
+    if index in topology.indexes:
+        raise ConflictError(f"the index {index} exists", hint=f"deployer index modify {index}")
+    owner = index.partition("/")[0]
+    if owner not in topology.users:
+        raise ServerRefused(f"there is no user {owner}", hint=f"deployer user create {owner}")
+    admit(index, fields, topology)
+    session.login().put_index(index, session.api.dialect.fit(index, fields))
+
+
+def modify(session: Session, index: str, settings: Sequence[str], *, kind: str = "") -> tuple[str, ...]:
+    """Change the named fields of ``index``, of the type ``kind`` when that is given; return those that differed.
+
+    Raises UsageError, ServerRefused.
+    """
+    topology = session.api.topology()
+    node = require_index(index, topology, kind=kind)
+    wanted = parse_settings(settings, kind=str(node.fields.get("type", "")))
+    fields = session.api.dialect.fit(index, changed_fields(wanted, node))
+    if fields:
+        admit(index, fields, topology)
+        session.login().patch_index(index, fields)
+    return tuple(fields)
+
+
+def admit_deletion(session: Session, index: str, *, name: str, kind: str = "") -> Topology:
+    """Refuse to delete an index that another one or a client uses; ``name``: the deployment, empty for another devpi.
+
+    Raises Refused, ServerRefused.
+    """
+    topology = session.api.topology()
+    admit_removal(index, topology, kind=kind)
+    applied = read_applied(name) if name else None
+    if applied and f"/{index}/+simple" in applied.simple_url:
+        raise Refused(
+            f"{index} is what this deployment's clients use",
+            hint="point them at another index first: deployer up --index USER/NAME",
+        )
+    return topology
+
+
+def delete(session: Session, index: str, topology: Topology) -> None:
+    """Delete ``index`` with all its files. Raises ServerRefused."""
+    api = session.login()
+    if topology.indexes[index].fields.get("volatile") is not True:
+        api.patch_index(index, {"volatile": True})  # only a volatile index can be deleted; the user has agreed
+    api.delete_index(index)

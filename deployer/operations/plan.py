@@ -1,0 +1,96 @@
+"""The steps of ``up``, each with what it would change: compared and told, nothing done."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TypeAlias
+
+from deployer.devpi.api import DevpiApi
+from deployer.devpi.change import Kind
+from deployer.devpi.converge import steps as converging
+from deployer.devpi.declared import wanted
+from deployer.devpi.difference import compare
+from deployer.devpi.topology import EMPTY
+from deployer.operations import client_files
+from deployer.operations.apply import is_current
+from deployer.operations.differences import differences
+from deployer.operations.images import fits
+from deployer.operations.prepare import Prepared, measured
+from deployer.render import run_argv
+from deployer.spec import LABEL_URL, State
+
+Step: TypeAlias = tuple[list[str], bool]
+"""The lines of a step, and whether it would change anything."""
+
+
+def decided(prepared: Prepared) -> Prepared:
+    """The same, with the network measured where that is still open and the image to do it with is here."""
+    if prepared.plan.network.open and not image_step(prepared)[1]:
+        return measured(prepared)
+    return prepared
+
+
+def due(prepared: Prepared) -> list[str]:
+    """The names of the steps that would change something of the deployment itself (client files aside)."""
+    return [name for name, (_, changes) in steps(prepared).items() if changes and name != "pip"]
+
+
+def argv(prepared: Prepared) -> tuple[str, ...]:
+    """Return the words that start the planned container."""
+    return run_argv(prepared.plan.spec, prepared.plan.engine.name)
+
+
+def steps(prepared: Prepared) -> dict[str, Step]:
+    """Each step's lines, and whether it would change anything."""
+    plan, current = prepared.plan, prepared.current
+    info, passed = prepared.detection.info, prepared.detection.passed_over
+    same = is_current(plan, current, prepared.image) and current is not None and current.state is State.RUNNING
+    found: dict[str, Step] = {
+        "engine": ([f"{info.name} {info.version}", *(f"not {name}: {why}" for name, why in passed)], False)
+    }
+    if plan.image is not None:
+        # A server that stays needs no image.
+        found["image"] = ([f"{plan.image.ref} (in use)"], False) if same else image_step(prepared)
+    where = f"volume {plan.data.source}" if plan.data.kind == "volume" else plan.data.source
+    what = "create, 0700" if plan.data.create else "close to others, 0700" if plan.data.tighten else "as it is"
+    found["data"] = ([f"{where} ({what})"], plan.data.create or plan.data.tighten)
+    found["network"] = ([f"{plan.network.mode} ({plan.network.reason})"], False)
+    if same:
+        found["server"] = ([f"{plan.name} runs as planned at {plan.url}"], False)
+    else:
+        why = [] if current is None else list(differences(prepared))
+        found["server"] = ([*why, shlex.join(argv(prepared))], True)
+    found["indexes"] = _indexes(prepared)
+    found["pip"] = _pip(prepared)
+    return found
+
+
+def image_step(prepared: Prepared) -> Step:
+    """Return what `up` would do about the image; the plan has one."""
+    wanted, image = prepared.plan.image, prepared.image
+    assert wanted is not None  # noqa: S101 - narrowed by the caller
+    if wanted.own and (image is None or not fits(wanted, image)):
+        return [f"{wanted.ref} ({'build' if image is None else 'build anew'})"], True
+    return [f"{wanted.ref} ({'present' if image else 'pull'})"], image is None
+
+
+def _indexes(prepared: Prepared) -> Step:
+    plan, container = prepared.plan, prepared.current
+    target = wanted(plan.users, plan.indexes, default_mirror_url=plan.default_upstream or "(the server's own default)")
+    if container is not None and container.state is State.RUNNING:
+        # Asked where it answers now, which may not be where it is planned to be.
+        with DevpiApi(container.labels[LABEL_URL]) as api:
+            found = converging(api, target)
+    elif plan.data.create:
+        found = compare(EMPTY, target)
+    else:
+        return ["compared with the profile once the server runs"], False
+    told = [change.text for change in found if change.kind is not Kind.UNCHANGED]
+    return told or ["unchanged"], any(change.due for change in found)
+
+
+def _pip(prepared: Prepared) -> Step:
+    change = client_files.preview(prepared.plan)
+    if change is None:
+        return ["left alone"], False
+    return [f"{change.path}: {'index-url, timeout' if change.changed else 'unchanged'}"], change.changed

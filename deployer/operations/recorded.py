@@ -1,0 +1,111 @@
+"""What the last ``up`` recorded, and how it applies to a later command: its profile, its overrides, its index."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deployer.deployment.record import Applied
+    from deployer.profile.load import Loaded
+    from deployer.profile.load.overrides import Override
+
+DEFAULT_PROFILE = "default"
+DEFAULT_NAME = "devpi"
+
+OVERRIDE_KEYS: dict[str, str] = {
+    "engine": "engine",
+    "network": "network.mode",
+    "bind": "network.bind",
+    "port": "network.port",
+    "data": "data",
+    "image": "image.ref",
+    "base_image": "image.base",
+    "upstream": "indexes.root/pypi.url",
+    "index": "clients.index",
+    "timeout": "server.ready_timeout",
+    "expose": "network.expose",
+}
+"""The key of the profile that each option overrides."""
+
+
+def deployed(profile: str, applied: Applied | None) -> tuple[str, tuple[Override, ...]]:
+    """Return the profile that a deployment is held to, and the overrides of its last ``up``.
+
+    A profile that is named on the command line and differs from the recorded one counts as it is written.
+    """
+    from deployer.profile.load.files import reference
+    from deployer.profile.load.overrides import Override
+
+    if applied is None or (profile != DEFAULT_PROFILE and reference(profile) != applied.profile_ref):
+        return profile, ()
+    return applied.profile_ref, tuple(Override(**one) for one in applied.overrides)
+
+
+def as_deployed(profile: str, name: str, own: Sequence[Override]) -> tuple[str, tuple[Override, ...]]:
+    """As :func:`deployed`, with the overrides ``own`` of this command over the recorded ones. Raises ProfileError."""
+    from deployer.deployment.record import read_applied
+
+    ref, held = deployed(profile, read_applied(name))
+    keys = {override.key for override in own}
+    return ref, (*(override for override in held if override.key not in keys), *own)
+
+
+def dropped(profile: str, name: str, loaded: Loaded) -> tuple[Override, ...]:
+    """Return the overrides of the last ``up`` of the same profile that this command would drop."""
+    from deployer.deployment.record import read_applied
+
+    applied = read_applied(name)
+    if applied is None or applied.profile_ref != loaded.ref:
+        return ()
+    now, given = loaded.profile.model_dump(mode="json"), {one.key for one in loaded.overrides}
+    held = [one for one in deployed(profile, applied)[1] if one.key not in given]
+    return tuple(one for one in held if _at(now, one.path) != _at(applied.profile, one.path))
+
+
+def _at(tree: Any, path: Sequence[str | int]) -> Any:
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    return tree
+
+
+def dropped_warning(profile: str, name: str, loaded: Loaded) -> tuple[str, ...]:
+    """Warn a user who repeats ``up`` without the options of the last one: they do not carry over."""
+    import shlex
+
+    lost = dropped(profile, name, loaded)
+    if not lost:
+        return ()
+    words = shlex.join(("deployer", "up", *spelt(profile, (*lost, *loaded.overrides), name=name)))
+    return (f"the last `up` was also given {', '.join(one.key for one in lost)}; to keep that: {words}",)
+
+
+def spelt(profile: str, overrides: Sequence[Override], *, name: str = DEFAULT_NAME) -> tuple[str, ...]:
+    """Return the command-line words that name ``profile`` and the deployment, and repeat ``overrides``."""
+    import json
+
+    words = [] if profile == DEFAULT_PROFILE else ["--profile", profile]
+    words += [] if name == DEFAULT_NAME else ["--name", name]
+    for override in overrides:
+        if override.source.startswith("--set "):
+            plain = isinstance(override.value, str) and re.fullmatch(r"[\w./:-]+", override.value)
+            value = override.value if plain else json.dumps(override.value, ensure_ascii=False)
+            words += ["--set", f"{override.key}={value}"]
+        elif override.value is True:
+            words.append(override.source)
+        elif override.key in OVERRIDE_KEYS.values():
+            words += [override.source, str(override.value)]
+    return tuple(words)
+
+
+def client_index(name: str) -> str:
+    """Return the index that the clients of the deployment ``name`` use. Raises UsageError when it is not recorded."""
+    from deployer.deployment.record import read_applied
+    from deployer.errors import UsageError
+
+    applied = read_applied(name)
+    found = applied.simple_url.partition("/+simple")[0].split("/")[-2:] if applied else []
+    if len(found) != 2:
+        raise UsageError("which index?", hint="name it: --index USER/NAME")
+    return "/".join(found)

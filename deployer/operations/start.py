@@ -1,0 +1,89 @@
+"""Start a deployment, and wait until it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from deployer.deployment.find import Deployment, require
+from deployer.deployment.lock import hold
+from deployer.errors import DeployerError
+from deployer.readiness import Ready, wait
+
+if TYPE_CHECKING:
+    from deployer.ui.output import UI
+
+STOP = timedelta(seconds=30)
+"""How long a server may take to stop before it is killed."""
+BACK = timedelta(seconds=60)
+"""How long a server may take to answer after a rollback."""
+
+
+def start(name: str, *, engine: str, lock_wait: float, deadline: timedelta, ui: UI) -> tuple[Deployment, Ready]:
+    """Start the deployment as it is and wait until it answers; ``lock_wait`` in seconds.
+
+    Raises ConflictError when there is none, NotReadyError.
+    """
+    return _run(name, _start, engine=engine, lock_wait=lock_wait, deadline=deadline, ui=ui, doing="starting")
+
+
+def restart(name: str, *, engine: str, lock_wait: float, deadline: timedelta, ui: UI) -> tuple[Deployment, Ready]:
+    """Stop the deployment, then as :func:`start`."""
+    return _run(name, _restart, engine=engine, lock_wait=lock_wait, deadline=deadline, ui=ui, doing="restarting")
+
+
+def _start(deployment: Deployment) -> None:
+    deployment.engine.start(deployment.name)
+
+
+def _restart(deployment: Deployment) -> None:
+    deployment.engine.stop(deployment.name, timeout=STOP)
+    deployment.engine.start(deployment.name)
+
+
+def _run(
+    name: str,
+    act: Callable[[Deployment], None],
+    *,
+    engine: str,
+    lock_wait: float,
+    deadline: timedelta,
+    ui: UI,
+    doing: str,
+) -> tuple[Deployment, Ready]:
+    with hold(name, wait=lock_wait):
+        deployment = require(name, engine=engine)
+        with ui.working("server", f"{doing} {name}"):
+            act(deployment)
+            ready = answering(deployment, deadline)
+        seconds = max(ready.timings.values(), default=0.0)
+        ui.step("ready", f"{deployment.url} in {seconds:.1f} s")
+    return deployment, ready
+
+
+def back(deployment: Deployment, ui: UI, *, where: str) -> None:
+    """Wait until the server that a rollback started again answers, and show the result; never raise for its sake."""
+    with ui.working("undone", f"waiting for {deployment.url}"):
+        try:
+            answering(deployment, BACK).api.close()
+        except DeployerError as error:
+            ui.warn(f"{deployment.name} was started again {where}, and does not answer: {error.message}")
+            return
+    ui.step("undone", f"{deployment.name} runs {where}, at {deployment.url}")
+
+
+def answering(deployment: Deployment, deadline: timedelta) -> Ready:
+    """Wait until the server answers and has proved its identity. Raises NotReadyError."""
+    server_dir = deployment.server_dir
+    return wait(
+        url=deployment.url,
+        engine=deployment.engine,
+        name=deployment.name,
+        expected_uuid=server_dir.uuid if server_dir else lambda: None,
+        proof_key=server_dir.proof_key if server_dir else lambda: None,
+        credentials=None,
+        index=None,
+        deadline=deadline,
+        on_stage=lambda stage, seconds: None,
+    )
