@@ -16,6 +16,9 @@ class Options(Exclusive, Overrides):
     no_pip: Annotated[bool, Option("--no-pip", help="Leave every client file alone.")] = False
     keep: Annotated[bool, Option("--keep", help="After a failure, keep what was made, for a look.")] = False
     replace: Annotated[bool, Option("--replace", help="Switch a deployment that runs under another profile.")] = False
+    new_data: Annotated[
+        bool, Option("--new-data", help="Go on with empty or other data where this deployment's own is gone.")
+    ] = False
     prune: Annotated[
         bool, Option("--prune", help="Remove users and empty indexes that the profile does not name; needs --yes.")
     ] = False
@@ -39,6 +42,7 @@ def run(options: Options, ui: UI) -> Result:
         overrides=overrides(options),
         ui=ui,
         replace=options.replace or options.yes,
+        new_data=options.new_data,
         prune=options.prune,
         keep=options.keep,
         clients=not options.no_pip,

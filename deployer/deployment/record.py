@@ -23,7 +23,8 @@ _OVERRIDE = {"key", "value", "source"}
 class Applied:
     """The last ``up`` that succeeded: what was meant, never a secret.
 
-    ``overrides``: what options put over the profile, as the fields of ``loader.Override``.
+    ``overrides``: what options put over the profile, as the fields of ``loader.Override``. ``data_source``: directory
+    or name of the volume that held the data, ``data_uuid``: its identity; empty in the record of an older deployer.
     """
 
     profile_name: str
@@ -31,6 +32,8 @@ class Applied:
     engine: str
     simple_url: str
     profile: Mapping[str, Any] = field(default_factory=dict)
+    data_source: str = ""
+    data_uuid: str = ""
     overrides: Sequence[Mapping[str, Any]] = field(default_factory=list)
 
 

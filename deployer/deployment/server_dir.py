@@ -7,12 +7,12 @@ somebody else, through the engine.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.engines.base import Engine
-from deployer.errors import EngineError
+from deployer.errors import ConflictError, DeployerError, EngineError, Refused
+from deployer.host import untrusted
 from deployer.secrets import Secret
 from deployer.spec import Container, Mount
 
@@ -42,14 +42,21 @@ class ServerDir:
         return Path(self.mount.source) if self.mount.kind == "bind" else None
 
     def read(self, relative: str) -> str | None:
-        """The text of a file, stripped; ``None`` when it is absent."""
+        """Return the text of a file, stripped; None when it is absent.
+
+        The server's user may write there, so a link is never followed. Raises Refused, ConflictError, EngineError.
+        """
         if self.path is not None:
             try:
-                return (self.path / relative).read_text(encoding="utf-8").strip()
-            except FileNotFoundError:
-                return None
+                content = untrusted.read(self.path, relative)
+                return None if content is None else content.decode("utf-8", errors="replace").strip()
             except PermissionError:
                 pass
+            except untrusted.Untrusted as error:
+                raise _refusal(error, self.path) from None
+            except OSError as error:
+                path = self.path / relative
+                raise ConflictError(f"{path} can't be read: {error.strerror}", hint="deployer doctor") from None
         result = self.engine.exec(self.container, ("cat", f"{self.mount.target}/{relative}"))
         return result.stdout.strip() if result.returncode == 0 else None
 
@@ -58,15 +65,35 @@ class ServerDir:
         inside, from standard input. Raises EngineError.
         """
         if self.path is not None:
-            target = self.path / relative
-            owner = target.parent.stat() if os.access(target.parent, os.W_OK) else None
-            if owner is not None and os.geteuid() in (0, owner.st_uid):
-                _replace(target, text, uid=owner.st_uid, gid=owner.st_gid)
+            try:
+                untrusted.replace(self.path, relative, text.encode())
                 return
+            except PermissionError:
+                pass
+            except untrusted.Untrusted as error:
+                raise _refusal(error, self.path) from None
         inside = ("/opt/deployer/bin/python", "-m", "deployer.server", *verb, "--serverdir", self.mount.target)
         result = self.engine.exec(self.container, inside, stdin=text.encode())
         if result.returncode:
             raise EngineError(f"{self.container}: {verb[0]}: {result.stderr.strip()}", hint="deployer logs")
+
+    @property
+    def gone(self) -> bool:
+        """Whether the data is gone from a directory that this user may look into; False where that is not known."""
+        if self.path is None:
+            return False
+        try:
+            return untrusted.read(self.path, NODEINFO) is None
+        except (OSError, untrusted.Untrusted):
+            return False
+
+    def require_data(self) -> None:
+        """Raise ConflictError when the data is gone under a server that runs."""
+        if self.gone:
+            raise ConflictError(
+                f"the data of {self.container} is gone from {self.mount.source} while its server runs",
+                hint="restore it there, then deployer restart; to begin with an empty index: deployer up --new-data",
+            )
 
     def uuid(self) -> str | None:
         """The identity of the data: what a server that runs on it must answer with."""
@@ -93,15 +120,9 @@ class ServerDir:
         self.write(ROOT_PASSWORD, password.reveal() + "\n", verb=("secret", "set", "root"))
 
 
-def _replace(target: Path, text: str, *, uid: int, gid: int) -> None:
-    # The directory belongs to the server, which could have put a link there: it is taken away, never followed.
-    temporary = target.with_name(f"{target.name}.new")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        if os.geteuid() != uid:
-            os.fchown(descriptor, uid, gid)
-        stream.write(text)
-        stream.flush()
-        os.fsync(descriptor)
-    temporary.replace(target)
+def _refusal(error: untrusted.Untrusted, directory: Path) -> DeployerError:
+    """What is shown of a file that is not as the server makes it."""
+    if error.uid >= 0:
+        owner = directory.stat()
+        return ConflictError(str(error), hint=f"sudo chown -R {owner.st_uid}:{owner.st_gid} {directory}")
+    return Refused(str(error), hint=f"remove {error.path}: the server makes a regular file of its own there")

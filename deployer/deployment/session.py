@@ -120,6 +120,8 @@ def connect(name: str, *, engine: str = "", url: str = "", user: str = "root") -
     deployment = None if url else require(name, engine=engine)
     if deployment is not None and deployment.container.state is not State.RUNNING:
         raise NotReadyError(f"{name} does not run ({deployment.container.state})", hint="deployer up")
+    if deployment is not None and (place := deployment.server_dir) is not None:
+        place.require_data()
     with PackageApi(url or (deployment.url if deployment else "")) as api:
         nonce = secrets.token_hex(16)
         identity = api.identity(nonce)

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import socket
 import stat
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from deployer.errors import ConflictError, ProfileError
-from deployer.plan.facts import Ceiling, Content, DataFacts, PortFacts
+from deployer.host import untrusted
+from deployer.plan.facts import Ceiling, Content, DataFacts, PortFacts, Usage
+
+OWN = ".deployer"
+LOCK = f"{OWN}/lock"
+USED_BY = f"{OWN}/used-by"
 
 # What devpi-server, or our own start-up, leaves in a server directory.
 _DEVPI_MARKS = frozenset({".nodeinfo", ".serverversion", ".sqlite", ".sqlite_alchemy", ".deployer"})
@@ -55,6 +62,11 @@ def data_facts(path: Path) -> DataFacts:
         gid=status.st_gid,
         mode=stat.S_IMODE(status.st_mode),
         layout=_layout(path),
+        bare=_bare(path),
+        uuid=uuid_of(path),
+        in_use=_in_use(path),
+        used_by=used_by(path),
+        strangers=_strangers(path, status.st_uid),
         **common,  # type: ignore[arg-type]
     )
 
@@ -96,6 +108,65 @@ def _layout(path: Path) -> str:
         return (path / ".serverversion").read_text(encoding="utf-8", errors="replace")[:40].strip().partition(".")[0]
     except OSError:
         return ""
+
+
+def _bare(path: Path) -> bool:
+    """Whether nothing of devpi is in a server directory; False where this user may not look."""
+    try:
+        with os.scandir(path) as entries:
+            return not {entry.name for entry in entries} & (_DEVPI_MARKS - {OWN})
+    except OSError:
+        return False
+
+
+def uuid_of(path: Path) -> str:
+    """Return the identity of the data in ``path``; empty when there is none that can be read."""
+    try:
+        uuid = json.loads(untrusted.read(path, ".nodeinfo") or b"{}")["uuid"]
+    except (OSError, untrusted.Untrusted, ValueError, KeyError, TypeError):
+        return ""
+    return uuid if isinstance(uuid, str) else ""
+
+
+def _in_use(path: Path) -> bool:
+    try:
+        return untrusted.locked(path, LOCK)
+    except (OSError, untrusted.Untrusted):
+        return False
+
+
+def used_by(path: Path) -> Usage | None:
+    """Return the deployment that used the data directory last; None when that is not known."""
+    try:
+        record = json.loads(untrusted.read(path, USED_BY) or b"")
+        name, state, uid = record["name"], record["state"], record["uid"]
+    except (OSError, untrusted.Untrusted, ValueError, KeyError, TypeError):
+        return None
+    whole = isinstance(name, str) and isinstance(state, str) and type(uid) is int
+    return Usage(name=name[:63], state=state[:4096], uid=uid) if whole else None
+
+
+def mark_used(path: Path, usage: Usage) -> None:
+    """Write into the data directory that ``usage`` uses it. Raises Untrusted, OSError."""
+    if used_by(path) != usage:
+        untrusted.make_directory(path, OWN)
+        untrusted.replace(path, USED_BY, (json.dumps(asdict(usage)) + "\n").encode())
+
+
+def _strangers(path: Path, uid: int) -> dict[Path, int]:
+    """Return the entries of a server directory that its server can't use, by their owners: what root restored."""
+    found: dict[Path, int] = {}
+    for directory in (path, path / OWN):
+        try:
+            with os.scandir(directory) as entries:
+                found |= {
+                    Path(entry.path): owner
+                    for entry in entries
+                    if entry.name not in _NOTHING and (owner := entry.stat(follow_symlinks=False).st_uid) != uid
+                }
+        except OSError:
+            continue
+    return found
 
 
 def port_facts(bind: IPv4Address | IPv6Address, number: int, *, held_by_us: bool = False) -> PortFacts:

@@ -44,7 +44,8 @@ def steps(prepared: Prepared) -> dict[str, Step]:
     """Each step's lines, and whether it would change anything."""
     plan, current = prepared.plan, prepared.current
     info, passed = prepared.detection.info, prepared.detection.passed_over
-    same = is_current(plan, current, prepared.image) and current is not None and current.state is State.RUNNING
+    runs = current is not None and current.state is State.RUNNING and not plan.data.begin
+    same = runs and is_current(plan, current, prepared.image)
     found: dict[str, Step] = {
         "engine": ([f"{info.name} {info.version}", *(f"not {name}: {why}" for name, why in passed)], False)
     }

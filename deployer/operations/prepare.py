@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from deployer import __version__
@@ -19,6 +20,7 @@ from deployer.host import routes
 from deployer.host.background import meanwhile
 from deployer.host.gather import ca_file, ceiling, data_facts, lingering, port_facts, proxies, selinux_enforcing
 from deployer.operations import upstream_probe
+from deployer.operations.recorded import recorded
 from deployer.plan import Plan, plan
 from deployer.plan.container import CA_TARGET
 from deployer.plan.data import data_path
@@ -42,6 +44,7 @@ class Prepared:
     previous: Container | None = None
     image: Image | None = None
     image_ready: bool = False
+    moving: bool = False
 
     @property
     def engine(self) -> Engine:
@@ -58,12 +61,18 @@ class Prepared:
 
 
 def prepare(
-    ref: str, name: str, *, overrides: Sequence[Override] = (), replace: bool = True, moving: bool = False
+    ref: str,
+    name: str,
+    *,
+    overrides: Sequence[Override] = (),
+    replace: bool = True,
+    moving: bool = False,
+    new_data: bool = False,
 ) -> Prepared:
     """Load the profile ``ref``, look at this host, decide what the deployment ``name`` is to be.
 
     ``replace``: a deployment that runs under another profile may be switched to this one. ``moving``: its data is
-    taken along to another place.
+    taken along to another place. ``new_data``: the user accepts that the recorded data is gone.
     Raises ProfileError, EngineUnreachable, ConflictError, Refused.
     """
     loaded = load(ref, overrides=overrides)
@@ -71,11 +80,14 @@ def prepare(
     previous = detection.engine.inspect(name + PREVIOUS) if current is None else None
     _check_profile(current, loaded.name, replace=replace)
     facts = gather(loaded.profile, detection.info, current or previous, name=name)
+    if new_data:
+        facts = dataclasses.replace(facts, recorded=None)
     return Prepared(
         loaded=loaded,
         detection=detection,
         facts=facts,
         plan=plan(loaded.profile, facts, name=name, profile_name=loaded.name, moving=moving),
+        moving=moving,
         previous=previous,
         image=image,
     )
@@ -132,9 +144,9 @@ def decided(prepared: Prepared, found: Measured) -> Prepared:
     facts, profile, name = prepared.facts, prepared.loaded.profile, prepared.plan.name
     if profile.network.mode == "auto" and conclusive(found):
         upstream_probe.remember(name, _fingerprint(profile, facts), found)
-    facts = replace(facts, measured=found)
-    made = plan(profile, facts, name=name, profile_name=prepared.loaded.name)
-    return replace(prepared, facts=facts, plan=made)
+    facts = dataclasses.replace(facts, measured=found)
+    made = plan(profile, facts, name=name, profile_name=prepared.loaded.name, moving=prepared.moving)
+    return dataclasses.replace(prepared, facts=facts, plan=made)
 
 
 def _fingerprint(profile: Profile, facts: Facts) -> str:
@@ -189,6 +201,7 @@ def gather(
         home=home,
         port=port_facts(profile.network.bind, wanted, held_by_us=any_port or (running and wanted == known)),
         data=data_facts(path) if path is not None else None,
+        recorded=recorded(read_applied(name)),
         current=current,
         selinux=selinux_enforcing(),
         ceiling=ceiling(),
@@ -204,4 +217,4 @@ def gather(
     )
     if profile.network.mode != "auto":
         return facts
-    return replace(facts, measured=upstream_probe.recall(name, _fingerprint(profile, facts)))
+    return dataclasses.replace(facts, measured=upstream_probe.recall(name, _fingerprint(profile, facts)))

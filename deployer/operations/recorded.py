@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deployer.deployment.record import Applied
+    from deployer.plan.facts import Recorded
     from deployer.profile.load import Loaded
     from deployer.profile.load.overrides import Override
 
@@ -97,6 +98,15 @@ def spelt(profile: str, overrides: Sequence[Override], *, name: str = DEFAULT_NA
         elif override.key in OVERRIDE_KEYS.values():
             words += [override.source, str(override.value)]
     return tuple(words)
+
+
+def recorded(applied: Applied | None) -> Recorded | None:
+    """Return the data of the last ``up``; None when it is not recorded, or is a throw-away directory."""
+    from deployer.plan.facts import Recorded
+
+    if applied is None or not applied.data_uuid or applied.profile.get("data") == "temp":
+        return None
+    return Recorded(source=applied.data_source, uuid=applied.data_uuid)
 
 
 def client_index(name: str) -> str:

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 from deployer.deployment.find import Deployment, require
 from deployer.deployment.lock import hold
 from deployer.errors import DeployerError
+from deployer.host.gather import data_facts
+from deployer.operations.recorded import recorded
+from deployer.plan.data import check_kept
 from deployer.readiness import Ready, wait
 
 if TYPE_CHECKING:
@@ -54,12 +57,20 @@ def _run(
 ) -> tuple[Deployment, Ready]:
     with hold(name, wait=lock_wait):
         deployment = require(name, engine=engine)
+        check_data(deployment)
         with ui.working("server", f"{doing} {name}"):
             act(deployment)
             ready = answering(deployment, deadline)
         seconds = max(ready.timings.values(), default=0.0)
         ui.step("ready", f"{deployment.url} in {seconds:.1f} s")
     return deployment, ready
+
+
+def check_data(deployment: Deployment) -> None:
+    """Refuse to start a server whose data is gone: it would begin a new, empty index. Raises ConflictError."""
+    place, applied = deployment.server_dir, deployment.applied
+    if applied is not None and place is not None and place.path is not None:
+        check_kept(recorded(applied), data_facts(place.path))
 
 
 def back(deployment: Deployment, ui: UI, *, where: str) -> None:

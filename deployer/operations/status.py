@@ -119,6 +119,7 @@ def _data(deployment: Deployment, answer: dict[str, Any]) -> dict[str, Any]:
         "network": str(container.network) if container.network else None,
         "state": _state(deployment, answer, identity, expected),
         "ready": bool(identity.get("uuid"))
+        and not (server_dir is not None and server_dir.gone)
         and identity.get("writable", True)
         and (expected or identity.get("uuid")) == identity.get("uuid"),
         "url": deployment.url,
@@ -162,7 +163,8 @@ def _state(deployment: Deployment, answer: dict[str, Any], identity: dict[str, A
         return "starting" if state == "restarting" else "stopped"
     if not answer:
         return "unhealthy" if _age(deployment.container.started_at) > 60 else "starting"
-    if not identity.get("writable", True) or (expected and identity and expected != identity.get("uuid")):
+    gone = deployment.server_dir is not None and deployment.server_dir.gone
+    if gone or not identity.get("writable", True) or (expected and identity and expected != identity.get("uuid")):
         return "unhealthy"
     return "running"
 
@@ -196,6 +198,11 @@ def _unready(deployment: Deployment, data: dict[str, Any]) -> DeployerError | No
             return NotReadyError(f"{name} is stopped ({why})", hint="deployer up, or deployer logs to see why")
         case "starting":
             return NotReadyError(f"{name} is starting", hint="try again in a moment; deployer logs -f shows it")
+        case "unhealthy" if deployment.server_dir is not None and deployment.server_dir.gone:
+            return NotReadyError(
+                f"the data of {name} is gone from {data['data_dir']} while its server runs",
+                hint="restore it there, then deployer restart; to begin with an empty index: deployer up --new-data",
+            )
         case _ if not data["server_uuid"]:
             return NotReadyError(f"{name} runs, but does not answer at {deployment.url}", hint="deployer logs")
         case _ if deployment.server_dir and deployment.server_dir.uuid() != data["server_uuid"]:

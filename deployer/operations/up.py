@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,9 @@ from deployer.devpi.change import Change, Kind
 from deployer.diagnosis import Level
 from deployer.diagnosis.service import front
 from deployer.errors import ConflictError, NotReadyError, Refused, VerificationError
+from deployer.host.gather import mark_used
+from deployer.host.state_dir import state_root
+from deployer.host.untrusted import Untrusted
 from deployer.operations import client_files
 from deployer.operations.apply import Done, ensure_container, is_current, make_data, settle
 from deployer.operations.differences import differences
@@ -31,6 +34,7 @@ from deployer.operations.recorded import dropped_warning
 from deployer.operations.seed import required_password, seed
 from deployer.operations.start import back
 from deployer.plan import Plan
+from deployer.plan.facts import Usage
 from deployer.readiness import Ready, wait
 from deployer.spec import PREVIOUS, Container, State
 
@@ -61,6 +65,7 @@ def up(
     overrides: Sequence[Override],
     ui: UI,
     replace: bool = False,
+    new_data: bool = False,
     prune: bool = False,
     keep: bool = False,
     clients: bool = True,
@@ -68,12 +73,13 @@ def up(
 ) -> Outcome:
     """Bring the deployment ``name`` up as ``profile`` and ``overrides`` say, and wait until it answers.
 
-    ``replace``: a deployment that runs under another profile may be switched. ``prune``: remove users and empty indexes
+    ``replace``: a deployment that runs under another profile may be switched. ``new_data``: go on where the recorded
+    data is gone. ``prune``: remove users and empty indexes
     that the profile does not name. ``keep``: keep what was made when it fails. ``clients``: write client files.
     ``lock_wait``: seconds to wait for another run. A failure rolls back to what was there.
     """
     with hold(name, wait=lock_wait):
-        prepared = prepare(profile, name, overrides=overrides, replace=replace)
+        prepared = prepare(profile, name, overrides=overrides, replace=replace, new_data=new_data)
         warnings = dropped_warning(profile, name, prepared.loaded)
         with ExitStack() as rollback:
             try:
@@ -133,7 +139,8 @@ def bring_up(
         engine.remove(plan.name + PREVIOUS)
         if current is not None and current.image_id:
             remove_former(engine, current.image_id)
-    _remember(prepared)
+    _mark_used(prepared)
+    _remember(prepared, ready.identity.uuid)
     client_changes = client_files.configure(plan, ui) if clients else []
     ui.step(
         "try",
@@ -184,7 +191,7 @@ def _decided(prepared: Prepared, ui: UI) -> Prepared:
 
 def _container(prepared: Prepared, current: Container | None, ui: UI, rollback: ExitStack) -> Done:
     plan, engine = prepared.plan, prepared.engine
-    if current is not None and is_current(plan, current, prepared.image) and current.state is State.RUNNING:
+    if current is not None and is_current(plan, current, prepared.image) and _serves(plan, current):
         _say_container(prepared, Done.UNCHANGED, ui)
         return Done.UNCHANGED
     if plan.image is not None and not prepared.image_ready:
@@ -196,9 +203,17 @@ def _container(prepared: Prepared, current: Container | None, ui: UI, rollback: 
     rollback.callback(_undone, prepared, current, ui)
     make_data(plan.data, rollback)
     with ui.working("server", "starting"):
+        if current is not None and current.state is State.RUNNING and plan.data.begin:
+            engine.stop(plan.name, timeout=plan.spec.stop_timeout)  # it runs on data that is gone
+            current = engine.inspect(plan.name)
         done = ensure_container(plan, engine, current, prepared.image, rollback)
     _say_container(prepared, done, ui)
     return done
+
+
+def _serves(plan: Plan, current: Container) -> bool:
+    """Whether the container runs, on data that is there."""
+    return current.state is State.RUNNING and not plan.data.begin
 
 
 def _undone(prepared: Prepared, current: Container | None, ui: UI) -> None:
@@ -276,7 +291,15 @@ def _uuid(server_dir: ServerDir) -> str:
     return uuid
 
 
-def _remember(prepared: Prepared) -> None:
+def _mark_used(prepared: Prepared) -> None:
+    """Write into a data directory of our own server which deployment uses it, so that no other one deletes it."""
+    path, plan = prepared.server_dir.path, prepared.plan
+    if path is not None and (plan.image is None or plan.image.own):
+        with suppress(OSError, Untrusted):  # a directory that only the container may write; its lock still protects it
+            mark_used(path, Usage(name=plan.name, state=str(state_root()), uid=prepared.facts.uid))
+
+
+def _remember(prepared: Prepared, uuid: str) -> None:
     plan = prepared.plan
     write_applied(
         plan.name,
@@ -287,5 +310,7 @@ def _remember(prepared: Prepared) -> None:
             simple_url=plan.simple_url,
             profile=prepared.loaded.profile.model_dump(mode="json"),
             overrides=[asdict(override) for override in prepared.loaded.overrides],
+            data_source=plan.data.source,
+            data_uuid=uuid,
         ),
     )

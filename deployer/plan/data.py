@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.errors import ConflictError, DeployerError, Refused
-from deployer.plan.facts import Content, DataFacts, Facts
+from deployer.plan.facts import Content, DataFacts, Facts, Recorded
 from deployer.profile.models import DATA_CHOICES, Profile
 from deployer.spec import Container, EngineName
 
@@ -60,6 +60,8 @@ class DataPlan:
     gid: int = 0
     create: bool = False
     tighten: bool = False
+    begin: bool = False
+    """The server is to begin a new index there."""
 
 
 def data_path(choice: str, *, name: str, home: Path, uid: int) -> Path | None:
@@ -97,12 +99,14 @@ def plan_data(profile: Profile, facts: Facts) -> DataPlan:
     if not absent and not _usable_by(data, facts, uid):
         wrong = f"{data.path} belongs to uid {data.uid}, and the server runs as uid {uid}"
         raise ConflictError(wrong, hint=f"sudo chown -R {uid}:{gid} {data.path}")
+    check_strangers(data, uid=uid, gid=gid)
     return DataPlan(
         kind="bind",
         source=str(data.path),
         uid=uid,
         gid=gid,
         create=absent,
+        begin=absent or data.content is Content.EMPTY or data.bare,
         tighten=not absent and (bool(data.mode & 0o077) or data.uid != uid),
     )
 
@@ -158,6 +162,37 @@ def _data_problem(data: DataFacts, facts: Facts, *, minimum: int) -> DeployerErr
     if data.free_inodes < 1000:
         return Refused(f"only {data.free_inodes} inodes are free at {path}", hint="remove files, or " + other)
     return None
+
+
+def check_kept(recorded: Recorded | None, data: DataFacts | None) -> None:
+    """Raise ConflictError when the recorded data is gone, or other data is in its place.
+
+    Without this a disk that is not mounted would become a new, empty index. Only a directory can be checked here.
+    """
+    if recorded is None or data is None or not recorded.uuid or recorded.source != str(data.path):
+        return
+    path = data.path
+    if data.content in (Content.ABSENT, Content.EMPTY) or (data.content is Content.DEVPI and data.bare):
+        raise ConflictError(
+            f"the data of this deployment is gone from {path} (index {recorded.uuid})",
+            hint="mount its disk, or restore it there; to begin with an empty index: deployer up --new-data",
+        )
+    if data.uuid and data.uuid != recorded.uuid:
+        raise ConflictError(
+            f"{path} holds the index {data.uuid}, and this deployment had {recorded.uuid}",
+            hint="put its own data back; to go on with what is there: deployer up --new-data",
+        )
+
+
+def check_strangers(data: DataFacts, *, uid: int, gid: int) -> None:
+    """Raise ConflictError when files in the directory belong to another user than the server's: restored by root."""
+    others = {path: owner for path, owner in data.strangers.items() if owner != uid}
+    if others:
+        path, owner = next(iter(others.items()))
+        raise ConflictError(
+            f"{path} belongs to uid {owner}, and the server runs as uid {uid}",
+            hint=f"sudo chown -R {uid}:{gid} {data.path}",
+        )
 
 
 def check_place(current: Container | None, data: DataPlan, *, choice: str) -> None:

@@ -22,6 +22,15 @@ class Content(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Usage:
+    """The deployment that a data directory belongs to. ``state``: the state directory of the user who deployed it."""
+
+    name: str
+    state: str
+    uid: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataFacts:
     """A data directory as it is. Of one that is absent, the numbers are those of the nearest parent."""
 
@@ -37,6 +46,19 @@ class DataFacts:
     free_bytes: int = 1 << 40
     free_inodes: int = 1 << 20
     layout: str = ""  # the first number of .serverversion; empty when there is none that can be read
+    bare: bool = False  # nothing of devpi is in it yet, or any more: only what deployer keeps there
+    uuid: str = ""  # the identity of the data; empty when there is none that can be read
+    in_use: bool = False  # a server runs on it
+    used_by: Usage | None = None  # the deployment that used it last; None when that is not known
+    strangers: Mapping[Path, int] = field(default_factory=dict)  # entries of another uid than the directory's
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """The data of the last ``up`` that succeeded: a directory or the name of a volume, and the uuid in it."""
+
+    source: str
+    uuid: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +134,7 @@ class Facts:
     home: Path
     port: PortFacts
     data: DataFacts | None = None  # None: a volume
+    recorded: Recorded | None = None  # None: no `up` succeeded yet
     current: Container | None = None  # whatever carries the name now
     selinux: bool = False
     lingering: bool | None = None  # systemd keeps this user's programs after the last logout; None: no systemd
