@@ -161,10 +161,11 @@ def _state(deployment: Deployment, answer: dict[str, Any], identity: dict[str, A
     state = deployment.container.state
     if state != "running":
         return "starting" if state == "restarting" else "stopped"
+    if deployment.server_dir is not None and deployment.applied is not None and deployment.server_dir.gone:
+        return "unhealthy"  # before its first `up` has succeeded it may not have any yet
     if not answer:
         return "unhealthy" if _age(deployment.container.started_at) > 60 else "starting"
-    gone = deployment.server_dir is not None and deployment.server_dir.gone
-    if gone or not identity.get("writable", True) or (expected and identity and expected != identity.get("uuid")):
+    if not identity.get("writable", True) or (expected and identity and expected != identity.get("uuid")):
         return "unhealthy"
     return "running"
 
