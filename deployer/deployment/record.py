@@ -14,6 +14,7 @@ from typing import Any
 from deployer.errors import ProfileError
 from deployer.files import write_private
 from deployer.host.state_dir import state_dir
+from deployer.ownership import unreadable
 
 SCHEMA = 1
 _OVERRIDE = {"key", "value", "source"}
@@ -38,14 +39,19 @@ class Applied:
 
 
 def read_applied(name: str) -> Applied | None:
-    """The record of the last successful ``up``. Raises ProfileError when it is damaged or from a newer deployer."""
+    """Return the record of the last successful ``up``; None when there is none.
+
+    Raises ProfileError when it is damaged or from a newer deployer, ConflictError when it can't be read.
+    """
     path = state_dir(name) / "applied.json"
     cure = f"remove {path}: it is written anew by the next 'deployer up'"
     try:
         record = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError):
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except ValueError:
         raise ProfileError(f"{path} is damaged", hint=cure) from None
     if not isinstance(record, dict) or not isinstance(record.get("schema"), int):
         raise ProfileError(f"{path} is damaged", hint=cure)

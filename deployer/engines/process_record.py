@@ -9,6 +9,7 @@ from pathlib import Path
 
 from deployer.errors import EngineError
 from deployer.files import write_private
+from deployer.ownership import unreadable
 from deployer.spec import ContainerSpec, Mount, Port
 
 
@@ -48,7 +49,9 @@ def read_record(path: Path) -> Record | None:
         return _parse(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise EngineError(
             f"{path} is damaged", hint=f"if no devpi-server of yours runs any more, remove {path}"
         ) from None

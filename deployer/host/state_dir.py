@@ -1,20 +1,33 @@
-"""Where deployer keeps what it knows of the deployments of this user."""
+"""Where deployer keeps what it knows of the deployments of this user, and whether that can be believed.
+
+The records there name processes to signal, programs to start and containers to remove. So they are used only when no
+other user could have written them: sudo that keeps HOME, or a directory that several users share, would let one user
+command another's deployer.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from deployer.ownership import require_own
+
 
 def state_root() -> Path:
-    """The directory of all deployments of this user (``DEPLOYER_STATE_DIR``, else the platform's)."""
-    if override := os.environ.get("DEPLOYER_STATE_DIR"):
-        return Path(override).absolute()  # a server that outlives us is told of it, and works elsewhere
-    from platformdirs import user_state_path
+    """Return the directory of all deployments of this user (``DEPLOYER_STATE_DIR``, else the platform's).
 
-    return user_state_path("deployer", appauthor=False)
+    Raises ConflictError when it belongs to another user, Refused when others may write to it.
+    """
+    if override := os.environ.get("DEPLOYER_STATE_DIR"):
+        root = Path(override).absolute()  # a server that outlives this process gets it, and runs elsewhere
+    else:
+        from platformdirs import user_state_path
+
+        root = user_state_path("deployer", appauthor=False)
+    require_own(root, "state directory")
+    return root
 
 
 def state_dir(name: str) -> Path:
-    """The directory of the deployment ``name``; not created here."""
+    """Return the directory of the deployment ``name``; not created here. Raises as :func:`state_root`."""
     return state_root() / name

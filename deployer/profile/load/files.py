@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from deployer.ownership import require_own
 from deployer.profile.problems import Problem, Source
 from deployer.profile.strictyaml import MAX_BYTES, Document, parse
 from deployer.resources import profiles_dir
@@ -24,12 +25,19 @@ class ProfileFile:
 
 
 def user_profiles() -> Path:
-    """Where a user's own profiles are (``DEPLOYER_CONFIG_DIR``, else the platform's configuration directory)."""
-    if override := os.environ.get("DEPLOYER_CONFIG_DIR"):
-        return Path(override) / "profiles"
-    from platformdirs import user_config_path
+    """Return where a user's own profiles are (``DEPLOYER_CONFIG_DIR``, else the platform's configuration directory).
 
-    return user_config_path("deployer", appauthor=False) / "profiles"
+    A profile may name commands to run, so one that another user could have written is refused.
+    Raises ConflictError, Refused.
+    """
+    if override := os.environ.get("DEPLOYER_CONFIG_DIR"):
+        directory = Path(override) / "profiles"
+    else:
+        from platformdirs import user_config_path
+
+        directory = user_config_path("deployer", appauthor=False) / "profiles"
+    require_own(directory, "profile directory", owners=(0,))
+    return directory
 
 
 def available(user_dir: Path | None = None) -> tuple[ProfileFile, ...]:
