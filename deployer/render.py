@@ -1,7 +1,7 @@
-"""From a spec to words: Jinja2 templates, one quoting grammar per output, no value ever seen as syntax.
+"""Render a spec as a command, a script or a unit file: Jinja2 templates, with one quoting grammar per output.
 
-The template makes one shell word a line; a hook quotes every value in it. :func:`run_argv` splits that text by the
-shell's own rules and :func:`run_script` prints the same list, so what is shown is what is run.
+The run templates give one shell word a line, and a hook quotes every value. :func:`run_argv` splits that text by the
+shell's rules and :func:`run_script` prints the same words, so the script runs the command that ``up`` runs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deployer.resources import templates_dir
-from deployer.spec import ContainerSpec, EngineName, Mount, Port
+from deployer.spec import ContainerSpec, EngineName, Mount, Port, features
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Directory:
-    """A directory that a script has to make first; ``uid`` and ``gid`` matter only where root runs the script."""
+    """A directory that a script creates first. ``uid`` and ``gid`` apply only when root runs the script."""
 
     path: Path
     mode: int = 0o700
@@ -36,8 +36,10 @@ class Directory:
 
 
 def systemd_word(text: str) -> str:
-    """One word of a command line in a unit file: quotes and C escapes (systemd.syntax(7)), and nothing that systemd
-    would expand (systemd.service(5), COMMAND LINES; systemd.unit(5), SPECIFIERS)."""
+    """Quote one word of a command line in a unit file: quotes and C escapes (systemd.syntax(7)).
+
+    Variables and specifiers are escaped (systemd.service(5), COMMAND LINES; systemd.unit(5), SPECIFIERS).
+    """
     if re.fullmatch(r"[A-Za-z0-9_@+:,./=-]+", text):
         return text
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
@@ -45,12 +47,12 @@ def systemd_word(text: str) -> str:
 
 
 GRAMMARS = {"sh": shlex.quote, "systemd": systemd_word}
-"""How each kind of output quotes one value (``text -> text``)."""
+"""The function that quotes one value, by output grammar."""
 
 
 @cache
 def environment(grammar: str) -> Environment:
-    """The Jinja2 environment of one output grammar; an undefined name is an error, an unquoted value impossible."""
+    """The Jinja2 environment of one output grammar. It quotes every value; an undefined name is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, Undefined, pass_context
     from jinja2.runtime import Context
 
@@ -58,8 +60,8 @@ def environment(grammar: str) -> Environment:
 
     @pass_context
     def finalize(_context: Context, value: Any) -> str:
-        # Marked as depending on the context, so that Jinja2 does not run it on the template's own text at compile
-        # time. An undefined value has to fail by itself.
+        # pass_context keeps Jinja2 from quoting the template's own text at compile time. str() of an undefined value
+        # raises.
         return str(value) if isinstance(value, Undefined) else quote(str(value))
 
     made = Environment(
@@ -74,25 +76,25 @@ def environment(grammar: str) -> Environment:
 
 
 def mount_csv(mount: Mount, *, relabel: str = "") -> str:
-    """A value of ``--mount``, which engines read as one CSV record."""
+    """The value of ``--mount``, which engines parse as one CSV record."""
     fields = [f"type={mount.kind}", f"source={mount.source}", f"target={mount.target}"]
     if mount.read_only:
-        fields.append("readonly" if mount.kind == "bind" else "ro")  # podman has only the one for a volume
+        fields.append("readonly" if mount.kind == "bind" else "ro")  # podman knows only "ro" for a volume
     if relabel:
         fields.append(f"relabel={relabel}")
     out = io.StringIO()
-    csv.writer(out, lineterminator="\r\n").writerow(fields)  # what ends lines decides what is quoted
+    csv.writer(out, lineterminator="\r\n").writerow(fields)  # csv quotes the characters of its line end
     return out.getvalue().removesuffix("\r\n")
 
 
 def volume(mount: Mount) -> str:
-    """A value of ``--volume``: no colon can be in its paths."""
+    """The value of ``--volume``. It can't hold a path with a colon."""
     options = ",".join(word for word, wanted in (("ro", mount.read_only), ("Z", mount.relabel)) if wanted)
     return ":".join(filter(None, (mount.source, mount.target, options)))
 
 
 def published(port: Port) -> str:
-    """A value of ``--publish``; an IPv6 address in brackets."""
+    """The value of ``--publish``, with an IPv6 address in brackets."""
     address = f"[{port.host_ip}]" if ":" in port.host_ip else port.host_ip
     return f"{address}:{port.host_port}:{port.container_port}"
 
@@ -102,27 +104,24 @@ def _seconds(duration: timedelta) -> int:
 
 
 def run_argv(spec: ContainerSpec, engine: EngineName, *, once: bool = False) -> tuple[str, ...]:
-    """The words that create and start ``spec`` on ``engine``; ``once``: in the foreground, and remove it."""
-    if engine is EngineName.PROCESS:
-        return (sys.executable, "-m", "deployer.server", *spec.command)
-    text = environment("sh").get_template("run/run.j2").render(spec=spec, engine=engine, once=once)
-    return tuple(shlex.split(text))
+    """The command that creates and starts ``spec`` on ``engine``. ``once``: in the foreground, removed at its end."""
+    template = environment("sh").get_template(f"run/{engine}.j2")
+    return tuple(shlex.split(template.render(spec=spec, engine=engine, once=once, python=sys.executable)))
 
 
 def run_script(
     spec: ContainerSpec, engine: EngineName, *, directories: Sequence[Directory] = (), header: Sequence[str] = ()
 ) -> str:
-    """A POSIX shell script that a person can keep and run; it does what :func:`run_argv` does."""
+    """A POSIX shell script that runs the command of :func:`run_argv`."""
     lines = ["#!/bin/sh", *(f"# {' '.join(line.split())}" for line in header), "set -eu", ""]
     for directory in directories:
         made = f"install -d -m {directory.mode:04o}"
         path = shlex.quote(str(directory.path))
         owner = f"-o {directory.uid} -g {directory.gid}"
         lines += [f'if [ "$(id -u)" = 0 ]; then {made} {owner} {path}; else {made} {path}; fi']
-    if engine is EngineName.PROCESS:
-        lines += [f"export {key}={shlex.quote(value)}" for key, value in spec.env]
     words = [shlex.quote(word) for word in run_argv(spec, engine)]
-    if engine is EngineName.PROCESS:
+    if not features(engine).containers:
+        lines += [f"export {key}={shlex.quote(value)}" for key, value in spec.env]
         words.insert(0, "exec")
     # The command and its verb on the first line, then a word a line.
     head, rest = " ".join(words[:2]), words[2:]
@@ -132,22 +131,22 @@ def run_script(
 def unit(
     name: str, engine: EngineName, *, scope: str, start: Sequence[str], stop: Sequence[str], start_timeout: timedelta
 ) -> str:
-    """A systemd unit that has the deployment ``name`` started at boot; ``start`` and ``stop`` are words for env(1),
-    ``scope`` is ``system`` or ``user``."""
-    return (
-        environment("systemd")
-        .get_template("service/unit.j2")
-        .render(name=name, engine=engine, scope=scope, start=start, stop=stop, start_timeout=start_timeout)
-    )
+    """A systemd unit that starts the deployment ``name`` at boot.
+
+    ``start`` and ``stop`` are arguments of env(1); ``scope`` is ``system`` or ``user``.
+    """
+    template = environment("systemd").get_template("service/unit.j2")
+    service = features(engine).service
+    return template.render(name=name, service=service, scope=scope, start=start, stop=stop, start_timeout=start_timeout)
 
 
 _OF_THE_UNIT = ("--detach", "--name=", "--restart=")
-"""Options of ``run`` that a unit has its own words for."""
+"""Options of ``run`` that a unit expresses by its own keys."""
 _UNIT_RESTART = {"no": "no", "on-failure": "on-failure"}
 
 
 def quadlet(spec: ContainerSpec) -> str:
-    """A Quadlet file that has systemd run ``spec`` by podman."""
+    """A Quadlet file: systemd runs ``spec`` with podman, the only engine that reads one."""
     argv = run_argv(spec, EngineName.PODMAN)
     options = argv[2 : argv.index("--")]
     return (

@@ -1,4 +1,4 @@
-"""Engine-neutral nouns: what is to run, and what an engine says is running. Frozen data, no behaviour."""
+"""Engine-neutral nouns: what to run, what runs, and what an engine can do. Frozen data."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
+from typing import assert_never
 
 LABEL_PREFIX = "io.devpi.deployer."
 LABEL_NAME = LABEL_PREFIX + "name"
@@ -15,18 +16,18 @@ LABEL_PROFILE = LABEL_PREFIX + "profile"
 LABEL_SPEC = LABEL_PREFIX + "spec-sha256"
 LABEL_VERSION = LABEL_PREFIX + "version"
 LABEL_URL = LABEL_PREFIX + "url"
-"""Where the server answers on this host, so that a deployment can be found without its profile."""
+"""The server's URL on this host: finds a deployment without its profile."""
 LABEL_BUILD = LABEL_PREFIX + "build-sha256"
-"""On an image of ours: the digest of everything that it was built from."""
+"""On our own image: the digest of its build inputs."""
 
 LABEL_RESTART = LABEL_PREFIX + "restart"
-"""The restart policy that a container is to have, where its engine's own is held back until it has started."""
+"""The restart policy to set once the container runs, on engines that get the policy only then."""
 
 PREVIOUS = ".previous"
-"""Suffix of the name under which a replaced container waits until its successor has proven itself."""
+"""Suffix of a replaced container's name. It is kept until the new container is ready, for a rollback."""
 
 THROW_AWAY = ".reach"
-"""Suffix of the name of a container that only asks what the network lets through."""
+"""Suffix of the name of the container that probes the upstreams."""
 
 
 class EngineName(StrEnum):
@@ -42,7 +43,7 @@ class NetworkMode(StrEnum):
 
 
 class State(StrEnum):
-    """What an engine says about a container, in one vocabulary for all engines."""
+    """The state of a container, in one vocabulary for all engines."""
 
     CREATED = "created"
     RUNNING = "running"
@@ -50,12 +51,12 @@ class State(StrEnum):
     RESTARTING = "restarting"
     STOPPED = "stopped"
     LOST = "lost"
-    """Killed together with the process that was to tell its engine: it can only be removed."""
+    """Killed together with its monitor process, so the engine still reports it as running. Can only be removed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Port:
-    """A published TCP port: ``host_ip:host_port`` of the host leads to ``container_port``."""
+    """A published TCP port: ``host_ip:host_port`` on the host forwards to ``container_port``."""
 
     host_ip: str
     host_port: int
@@ -71,32 +72,32 @@ class Mount:
     target: str
     read_only: bool = False
     relabel: bool = False
-    """SELinux enforces on this host: give the bind a private label (``:Z``)."""
+    """Give the bind a private SELinux label (``:Z``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Zero or empty means: no limit of ours."""
+    """Resource limits. Zero or empty: no limit."""
 
     memory: str = ""  # bytes with an optional unit, as engines take it: "256m"
     pids: int = 0
     nofile: int = 0
     nproc: int = 0
-    """Processes of the container's user on the host; for engines whose own default is more than this host allows."""
+    """Processes of the container's user on the host. For engines whose default exceeds this host's hard limit."""
     cpus: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerSpec:
-    """One container (or, for ``process``, one supervised process) in the words of no engine.
+    """One container, or one supervised process, described without the words of any engine.
 
-    ``command`` follows the image's entrypoint. ``labels`` are without :data:`LABEL_SPEC`, which is derived.
+    ``command`` follows the image's entrypoint. ``labels`` exclude :data:`LABEL_SPEC`, which is derived.
     """
 
     name: str
     image: str
     build: str = ""
-    """Digest of what an image of ours was built from: another build makes another container."""
+    """Digest of the build inputs of our own image. A new build replaces the container."""
     command: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
@@ -104,9 +105,9 @@ class ContainerSpec:
     tmpfs: tuple[str, ...] = ()
     network: NetworkMode = NetworkMode.BRIDGE
     ports: tuple[Port, ...] = ()
-    user: str = ""  # "uid:gid"; empty = the image's own
+    user: str = ""  # "uid:gid"; empty: the image's user
     userns: str = ""
-    """How users inside map to users of this host, in podman's words; empty = as the engine does by itself."""
+    """User namespace mode in podman's syntax; empty: the engine's default."""
     restart: str = "unless-stopped"  # "no" | "on-failure:N" | "unless-stopped" | "always"
     stop_signal: str = "SIGINT"
     stop_timeout: timedelta = timedelta(seconds=10)
@@ -116,23 +117,23 @@ class ContainerSpec:
     log_max_files: int = 3
 
     def sha256(self) -> str:
-        """Digest of everything that makes a container of this spec different from another (labels aside)."""
+        """Digest of every field except the labels. A different digest replaces the container."""
         record = asdict(self) | {"labels": None, "stop_timeout": self.stop_timeout.total_seconds()}
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
     def all_labels(self) -> tuple[tuple[str, str], ...]:
-        """The labels that the container carries, the spec's digest included."""
+        """All labels of the container, including the spec's digest."""
         return (*self.labels, (LABEL_SPEC, self.sha256()))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """What an engine knows of one container, ours or not."""
+    """One container as its engine reports it, ours or not."""
 
     id: str
     name: str
     state: State
-    image: str  # the reference that it was made from
+    image: str  # the reference it was created from
     image_id: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     exit_code: int | None = None
@@ -147,39 +148,87 @@ class Container:
 
     @property
     def ours(self) -> bool:
-        """Whether it carries our label. What does not is never stopped, removed or overwritten."""
+        """Whether it has our label. Other containers are never stopped, removed or overwritten."""
         return LABEL_NAME in self.labels
 
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
+    """One local image."""
+
     id: str
     ref: str
     names: tuple[str, ...] = ()
-    """All that it is called; none any more when another image has its name."""
+    """Its tags. Empty when another image has taken its only tag."""
     labels: dict[str, str] = field(default_factory=dict)
     digests: tuple[str, ...] = ()  # "name@sha256:…"
     created_at: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
+class Features:
+    """What an engine can do, whatever its version and host. The defaults describe docker."""
+
+    containers: bool = True
+    """The server gets a file system, users and ports of its own. Otherwise it is a process on this host."""
+    images: bool = True
+    """It runs images; :attr:`deployer.engines.base.Engine.images` is set."""
+    bridge: bool = True
+    """It has bridge networks and publishes ports."""
+    volumes: bool = True
+    """It has named volumes."""
+    daemon: bool = True
+    """A daemon starts the containers. Otherwise they inherit this program's resource limits (setrlimit(2))."""
+    keep_id: bool = False
+    """Rootless, it can map the invoking user to the same uid inside (podman-run(1), ``--userns=keep-id``)."""
+    quadlet: bool = False
+    """systemd can run its containers from a Quadlet file (podman-systemd.unit(5))."""
+    service: str = ""
+    """The systemd service to wait for at boot; empty: none."""
+    bridge_file: str = ""
+    """The file that sets the MTU and name servers of its bridge networks; empty: none."""
+
+
+def features(name: EngineName) -> Features:
+    """The features of the engine ``name``."""
+    match name:
+        case EngineName.NERDCTL:
+            return Features(service="containerd.service", bridge_file="/etc/cni/net.d/nerdctl-bridge.conflist")
+        case EngineName.DOCKER:
+            return Features(service="docker.service", bridge_file="/etc/docker/daemon.json")
+        case EngineName.PODMAN:
+            return Features(daemon=False, keep_id=True, quadlet=True, bridge_file="/etc/containers/containers.conf")
+        case EngineName.PROCESS:
+            return Features(containers=False, images=False, bridge=False, volumes=False, daemon=False)
+        case _:
+            assert_never(name)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineInfo:
-    """An engine that answered. ``how`` says through what: the path of a binary, or a socket."""
+    """An engine that answered. ``how``: the path of its binary, or its socket."""
 
     name: EngineName
     version: str
     rootless: bool = False
     how: str = ""
     unheld: tuple[str, ...] = ()
-    """Limits (fields of :class:`Limits`) that it can't hold a container to on this host."""
+    """Limits (fields of :class:`Limits`) that it can't enforce on this host."""
     unkept: tuple[str, ...] = ()
-    """Restart policies that it does not keep."""
+    """Restart policies that it does not support."""
     keeps_from: str = ""
-    """What it would take to keep them: the name of a program and its version."""
+    """What it needs to support them: the name of a program and its version."""
+
+    @property
+    def features(self) -> Features:
+        """What every engine of this name can do."""
+        return features(self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExecResult:
+    """The result of a command that ran to its end."""
+
     returncode: int
     stdout: str
     stderr: str
@@ -187,11 +236,11 @@ class ExecResult:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildRequest:
-    """An image to build from ``context`` (a directory that holds a ``Dockerfile``). Nothing in it is secret."""
+    """An image to build from ``context``, a directory with a ``Dockerfile``. Only ``secrets`` name secret files."""
 
     context: Path
     tag: str
     build_args: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     secrets: tuple[tuple[str, Path], ...] = ()
-    """(id, file) of what only a build step may read; only for engines that can."""
+    """(id, file) of build secrets, which end up in no layer. Only for engines that support them."""

@@ -28,7 +28,7 @@ class StateFacts:
 def engine(info: EngineInfo, *, passed_over: tuple[tuple[EngineName, str], ...], uid: int) -> Iterator[Check]:
     why = "; ".join(f"{name}: {reason}" for name, reason in passed_over)
     yield ok("engine", f"{info.name} {info.version} through {info.how}" + (f" ({why})" if why else ""))
-    if info.name is EngineName.PROCESS:
+    if not info.features.containers:
         yield warning(
             "limits",
             "a process has no memory limit, no read-only root and no user of its own",

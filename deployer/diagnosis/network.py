@@ -7,11 +7,11 @@ from urllib.parse import urlsplit
 
 from deployer.addresses import is_loopback
 from deployer.diagnosis import Check, failure, ok, size, warning
-from deployer.diagnosis.view import ENGINE_FILE, View, host_of, stuck
+from deployer.diagnosis.view import View, host_of, stuck
 from deployer.plan.facts import Reach
 from deployer.plan.network import said
 from deployer.secrets import mask_url
-from deployer.spec import EngineName, NetworkMode
+from deployer.spec import NetworkMode, features
 
 LARGE = 4096
 """Bytes of a body that needed more than one packet on any way."""
@@ -76,7 +76,7 @@ def names(view: View) -> Check:
 
 
 def _engine_file(view: View) -> str:
-    return ENGINE_FILE.get(view.engine, "the engine's configuration")
+    return features(view.engine).bridge_file or "the engine's configuration"
 
 
 def packets(view: View) -> Check:
@@ -199,7 +199,7 @@ def _upstream(answer: Reach) -> Check:
 def network(view: View) -> Check:
     """The network that the server has, or would get, and whether that is the one that works."""
     network = view.network
-    if view.engine is EngineName.PROCESS:
+    if not features(view.engine).bridge:
         return ok("network", network.reason)
     mode = view.running or network.mode
     if view.lost and mode is NetworkMode.BRIDGE:

@@ -11,13 +11,6 @@ from deployer.plan.facts import Interface, Measured, Reach, Vantage
 from deployer.plan.network import Network, missed
 from deployer.spec import EngineName, NetworkMode
 
-ENGINE_FILE: Mapping[EngineName, str] = {
-    EngineName.DOCKER: "/etc/docker/daemon.json",
-    EngineName.PODMAN: "/etc/containers/containers.conf",
-    EngineName.NERDCTL: "/etc/cni/net.d/nerdctl-bridge.conflist",
-}
-"""Where an engine is told what its bridges give to containers."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class View:

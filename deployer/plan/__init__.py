@@ -18,7 +18,7 @@ from deployer.plan.network import Network, choose
 from deployer.plan.safety import check_safe, warnings
 from deployer.plan.versions import check_layout, check_server
 from deployer.profile.models import Index, Profile, User
-from deployer.spec import ContainerSpec, EngineInfo, EngineName
+from deployer.spec import ContainerSpec, EngineInfo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ def plan(profile: Profile, facts: Facts, *, name: str, profile_name: str, moving
 
 
 def _image(profile: Profile, facts: Facts) -> ImagePlan | None:
-    if facts.engine.name is EngineName.PROCESS:
+    if not facts.engine.features.images:
         return None
     if profile.image.ref:
         return ImagePlan(ref=profile.image.ref, own=False, digest=profile.image.digest)

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from deployer.errors import ConflictError
 from deployer.plan.facts import Facts
-from deployer.spec import EngineName, NetworkMode
+from deployer.spec import NetworkMode
 
 
 def check_owner(facts: Facts, *, name: str) -> None:
@@ -27,7 +27,7 @@ def check_port(facts: Facts, mode: NetworkMode) -> None:
             hint=f"--bind {other}, or another address that 'ip addr' shows",
         )
     engine, port = facts.engine, facts.port.number
-    inside = engine.name is not EngineName.PROCESS
+    inside = engine.features.containers
     root_listens = mode is NetworkMode.BRIDGE and not engine.rootless if inside else facts.uid == 0
     if facts.port.privileged and not root_listens:
         who = f"a rootless {engine.name}" if engine.rootless else "a server that does not run as root"

@@ -15,7 +15,6 @@ from deployer.spec import (
     LABEL_URL,
     LABEL_VERSION,
     ContainerSpec,
-    EngineName,
     Mount,
     NetworkMode,
     Port,
@@ -41,10 +40,10 @@ def container_spec(
     url: str,
 ) -> ContainerSpec:
     """What the engine is to run on ``data``, for it to answer at ``url``."""
-    is_process = facts.engine.name is EngineName.PROCESS
-    made = (
-        _process(profile, facts, data, name=name) if is_process else _contained(profile, facts, data, mode, name=name)
-    )
+    if facts.engine.features.containers:
+        made = _contained(profile, facts, data, mode, name=name)
+    else:
+        made = _process(profile, facts, data, name=name)
     env, mounts = _environment(profile, facts)
     if mode is NetworkMode.HOST:
         mounts += _resolver(facts)
@@ -135,7 +134,7 @@ def _environment(profile: Profile, facts: Facts) -> tuple[dict[str, str], tuple[
     env: dict[str, str] = {}
     mounts: tuple[Mount, ...] = ()
     if facts.ca_file is not None:
-        inside = facts.engine.name is not EngineName.PROCESS
+        inside = facts.engine.features.containers
         target = CA_TARGET if inside else str(facts.ca_file)
         env |= {"REQUESTS_CA_BUNDLE": target, "SSL_CERT_FILE": target}
         if inside:
@@ -148,7 +147,7 @@ def _environment(profile: Profile, facts: Facts) -> tuple[dict[str, str], tuple[
 def _resolver(facts: Facts) -> tuple[Mount, ...]:
     """The host's own list of name servers, not the copy that an engine makes of it at the start: with another node of
     a VPN come other servers. (SELinux lets no container read it, and gives no second label to a file of the host.)"""
-    if facts.engine.name is EngineName.PROCESS or facts.resolv_conf is None or facts.selinux:
+    if not facts.engine.features.containers or facts.resolv_conf is None or facts.selinux:
         return ()
     path = str(facts.resolv_conf)
     return (Mount(kind="bind", source=path, target=path, read_only=True),)
@@ -164,14 +163,14 @@ def _user(profile: Profile, facts: Facts, data: DataPlan) -> str:
         return profile.image.user
     if data.kind == "volume":
         return ""  # a new volume belongs to the image's own user
-    if facts.engine.rootless and facts.engine.name is not EngineName.PODMAN:
+    if facts.engine.rootless and not facts.engine.features.keep_id:
         return "0:0"  # which is the invoking user on the host, and nobody more
     return f"{data.uid}:{data.gid}"
 
 
 def _userns(profile: Profile, facts: Facts, data: DataPlan) -> str:
     """Where the user inside must be mapped to the invoking one, so that the files on the host are that one's."""
-    if not facts.engine.rootless or facts.engine.name is not EngineName.PODMAN or data.kind == "volume":
+    if not (facts.engine.rootless and facts.engine.features.keep_id) or data.kind == "volume":
         return ""
     if not profile.image.user:
         return "keep-id"

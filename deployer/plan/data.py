@@ -8,7 +8,7 @@ from pathlib import Path
 from deployer.errors import ConflictError, DeployerError, Refused
 from deployer.plan.facts import Content, DataFacts, Facts, Recorded
 from deployer.profile.models import DATA_CHOICES, Profile
-from deployer.spec import Container, EngineName
+from deployer.spec import Container
 
 CONTAINER_UID = 3141
 """Who owns the data directory when root deploys: nobody that a distribution has, and never root."""
@@ -85,7 +85,7 @@ def size(text: str) -> int:
 def plan_data(profile: Profile, facts: Facts) -> DataPlan:
     """Decide on the place. Raises Refused, ConflictError when it can't hold the data, or not this user's."""
     if facts.data is None:
-        if facts.engine.name is EngineName.PROCESS:
+        if not facts.engine.features.volumes:
             raise ConflictError(
                 f"data: {profile.data} needs a container engine, and the server would run as a process",
                 hint="choose a directory with --data home or --data PATH",
@@ -118,7 +118,7 @@ def _usable_by(data: DataFacts, facts: Facts, uid: int) -> bool:
 
 def _data_owner(profile: Profile, facts: Facts) -> tuple[int, int]:
     """Who must own the data directory on the host, so that the server can write and root inside is not needed."""
-    if facts.engine.name is EngineName.PROCESS or facts.uid != 0 or facts.engine.rootless:
+    if not facts.engine.features.containers or facts.uid != 0 or facts.engine.rootless:
         return facts.uid, facts.gid
     if profile.image.user:
         uid, _, gid = profile.image.user.partition(":")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from deployer.plan.facts import Facts
 from deployer.profile.models import Profile
-from deployer.spec import EngineInfo, EngineName, Limits
+from deployer.spec import EngineInfo, Limits
 
 OWN_MEMORY = "256m"
 """What our own image lives within, with room: it needs about 80 MiB, and 64 more for each password that it checks."""
@@ -27,7 +27,7 @@ def held_limits(profile: Profile, facts: Facts) -> Limits:
     """What is wanted, without what this engine can't hold a container to."""
     nothing = Limits()
     limits = replace(wanted_limits(profile), **{name: getattr(nothing, name) for name in facts.engine.unheld})
-    if facts.engine.name is not EngineName.PODMAN or facts.ceiling is None:
+    if facts.engine.features.daemon or facts.ceiling is None:
         return limits
     # podman is a child of ours, and asks for more processes and files than this host's root may give.
     ceiling = facts.ceiling

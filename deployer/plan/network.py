@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from deployer.plan.facts import Facts, Measured, Reach, Vantage
 from deployer.profile.models import Profile
-from deployer.spec import THROW_AWAY, ContainerSpec, EngineName, NetworkMode
+from deployer.spec import THROW_AWAY, ContainerSpec, NetworkMode
 
 DEFAULT_UPSTREAM = "default"
 """What devpi-server mirrors when it is told nothing; only it knows the address (``reach`` in ``deployer.server``)."""
@@ -36,7 +36,7 @@ class Network:
 
 def choose(profile: Profile, facts: Facts, *, profile_name: str) -> Network:
     """The network of the server."""
-    if facts.engine.name is EngineName.PROCESS:
+    if not facts.engine.features.bridge:
         return Network(mode=NetworkMode.HOST, reason="a process has the network of this host")
     if profile.network.mode != "auto":
         return Network(mode=NetworkMode(profile.network.mode), reason=f"profile {profile_name}")

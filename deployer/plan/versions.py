@@ -5,7 +5,6 @@ from __future__ import annotations
 from deployer.errors import EngineError, Refused
 from deployer.plan.facts import Facts
 from deployer.profile.models import Profile
-from deployer.spec import EngineName
 
 LAYOUTS = {"4": "6", "5": "7"}
 """The major version of devpi-server that has a layout of the server directory, which no other one takes."""
@@ -16,7 +15,7 @@ EXTRAS = {"6": "server", "7": "server7"}
 def check_server(profile: Profile, facts: Facts) -> None:
     """A process is the devpi-server that is installed, and an environment has one."""
     wanted, found = profile.server.version, facts.engine.version
-    if facts.engine.name is not EngineName.PROCESS or found.partition(".")[0] == wanted:
+    if facts.engine.features.containers or found.partition(".")[0] == wanted:
         return
     raise EngineError(
         f"the profile wants devpi-server {wanted}, and {found} is installed beside deployer",
