@@ -105,6 +105,8 @@ class FakeEngine:
             raise EngineError("it does not run", hint="deployer up")
         if argv[0] == "echo":
             return ExecResult(returncode=0, stdout=" ".join(argv[1:]) + "\n", stderr="")
+        if argv[0] == "cat":
+            return ExecResult(returncode=0, stdout=stdin.decode(), stderr="")
         return ExecResult(returncode=127, stdout="", stderr="not found")
 
     def image(self, ref: str) -> Image | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from deployer.engines.answers import container_from, image_from
 from deployer.engines.dialects import DIALECTS
 from deployer.engines.failures import meant, unavailable
+from deployer.engines.sdk_exec import execute
 from deployer.engines.sdk_options import host_options
 from deployer.engines.timestamps import moment
 from deployer.errors import DeployerError, EngineError, EngineUnreachable, ImageUnavailable
@@ -203,12 +204,8 @@ class SdkEngine:
 
     def exec(self, name: str, argv: Sequence[str], *, stdin: bytes = b"") -> ExecResult:
         container = self._require(name)
-        if stdin:
-            raise EngineError("docker's socket can't be given input here", hint="install the docker command line")
         with self._told("exec"):
-            done = container.exec_run(list(argv), demux=True)
-        out, err = (part.decode("utf-8", "replace") if part else "" for part in done.output)
-        return ExecResult(returncode=int(done.exit_code), stdout=out, stderr=err)
+            return execute(self._client.api, container.id, argv, stdin=stdin)
 
     def image(self, ref: str) -> Image | None:
         from docker.errors import ImageNotFound

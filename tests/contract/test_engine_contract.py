@@ -414,6 +414,19 @@ class TestContract:
             assert (done.returncode, done.stderr) == (3, "no\n")
         assert bench.engine.exec(spec.name, ("no-such-program",)).returncode != 0
 
+    @pytest.mark.parametrize("stdin", [b"", b"one\ntwo", bytes(range(32, 127)) * 20_000], ids=["none", "text", "2 MB"])
+    def test_exec_reads_standard_input_to_its_end(self, bench: Bench, stdin: bytes) -> None:
+        """More than a pipe holds, too, while the command writes it back."""
+        spec = bench.spec()
+        bench.engine.run(spec)
+        done = bench.engine.exec(spec.name, ("cat",), stdin=stdin)
+        assert (done.returncode, done.stdout, done.stderr) == (0, stdin.decode(), "")
+
+    def test_exec_of_a_command_that_ignores_its_input(self, bench: Bench) -> None:
+        spec = bench.spec()
+        bench.engine.run(spec)
+        assert bench.engine.exec(spec.name, ("echo", "done"), stdin=b"x" * 2_000_000).stdout == "done\n"
+
     def test_once_runs_to_the_end_and_leaves_nothing(self, bench: Bench) -> None:
         spec = bench.spec(command=("one", "end"), restart="no", ports=())
         for _ in range(2):
