@@ -1,4 +1,4 @@
-"""What the kernel says of a process of this host (proc(5)): whether it runs, and whether it is still the same one."""
+"""Processes of this host (proc(5)): whether one runs, and whether it is still the same one."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from deployer.host.runner import Runner
 
 
 def runs(pid: object) -> bool:
-    """Whether a process runs; one that only waits to be reaped does not."""
+    """Whether a process runs. A zombie does not."""
     return bool(_status(pid))
 
 
 def mark(pid: int, runner: Runner) -> str:
-    """What no other process can have, now or later: boot id and start time (field 22 of stat); elsewhere the start
-    time that ps tells. Empty when there is no such process, or only its corpse.
+    """A mark that no other process ever has: boot id and start time (field 22 of stat).
+
+    Without /proc, the start time that ps prints. Empty when no such process runs.
     """
     if not Path("/proc/self/stat").exists():
         return runner.run(("ps", "-o", "lstart=", "-p", str(pid))).stdout.strip()
@@ -25,14 +26,14 @@ def mark(pid: int, runner: Runner) -> str:
 def _boot() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:  # some sandboxes have none
+    except OSError:  # missing in some sandboxes
         return ""
 
 
 def _status(pid: object) -> list[str]:
-    """The fields of stat from the state on; none of what does not run any more."""
+    """The fields of /proc/PID/stat from the state on; empty when the process does not run."""
     try:
-        # The command in parentheses may hold anything, so what follows is counted from its end.
+        # The command name in parentheses may hold any character, so split after the last parenthesis.
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return []

@@ -1,8 +1,8 @@
 """The engine for hosts without a container engine: devpi-server as a supervised background process.
 
-What a container engine keeps in its own database is kept here in one record a deployment, 0600, with everything that
-is needed to tell our process from a stranger that got its number: the kernel's start time of the process and the id
-of the boot. A process of which that cannot be said is never signalled.
+One record per deployment (mode 0600) takes the place of a container engine's database. It holds the start time of the
+process and the boot id, so that another process with the same pid is not mistaken for ours. Only a process whose
+start time and boot id match is ever signalled.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,27 +36,29 @@ from deployer.spec import (
     State,
 )
 
-SUPERVISE = (sys.executable, "-m", "deployer.server", "supervise", "--when-told")
-# The server gets what programs need to run and to reach the network, and nothing else that happens to be in the
-# environment of the person who starts it: tokens and passwords often are.
+SERVER = (sys.executable, "-m", "deployer.server")
+# The server inherits what it needs to run and to reach the network, and no other variable: the environment of the
+# user often holds tokens and passwords.
 _INHERITED = frozenset(
     ["PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "SSL_CERT_DIR"]
 )
+NOT_FOUND = 127
+"""The exit code of a command that does not exist, as in a shell and in a container."""
 _POLL = 0.02
 _KILLED = 5.0
-"""Seconds that a killed process group has to be gone."""
+"""Seconds to wait for a killed process group to end."""
 
 
 class ProcessEngine:
     """Implements :class:`deployer.engines.base.Engine` without containers.
 
-    ``state_root``: the directory of all deployments; this engine uses ``NAME/process/`` in it. ``command``: what
-    is started, before the log options and the server's own words.
+    ``state_root``: the directory of all deployments; this engine uses ``NAME/process/`` in it. ``server``: the
+    command of the server program, which also supervises.
     """
 
-    def __init__(self, state_root: Path, *, command: Sequence[str] = SUPERVISE, runner: Runner | None = None) -> None:
+    def __init__(self, state_root: Path, *, server: Sequence[str] = SERVER, runner: Runner | None = None) -> None:
         self._root = state_root
-        self._command = tuple(command)
+        self._server = tuple(server)
         self._runner = runner or Runner()
 
     @property
@@ -64,21 +66,21 @@ class ProcessEngine:
         return EngineName.PROCESS
 
     def probe(self) -> EngineInfo:
-        """The version of devpi-server in this environment. Raises EngineUnreachable when it is not installed."""
+        """Find devpi-server in this environment. Raises EngineUnreachable when it is not installed."""
         from importlib.metadata import PackageNotFoundError, version
 
         try:
             return EngineInfo(name=self.name, version=version("devpi-server"), how=sys.executable)
         except PackageNotFoundError:
             raise EngineUnreachable(
-                "no container engine answers, and devpi-server is not installed beside deployer",
+                "no container engine answers, and devpi-server is not installed in deployer's environment",
                 hint=f"{sys.executable} -m pip install 'deployer[server]', or start docker, podman or containerd",
             ) from None
 
     def can_build_with_secrets(self) -> bool:
         return False
 
-    # What exists
+    # Records
 
     def _directory(self, name: str) -> Path:
         return self._root / name / "process"
@@ -93,7 +95,7 @@ class ProcessEngine:
         return read_record(self._file(name))
 
     def _alive(self, record: Record) -> bool:
-        """Whether the process runs and is the one that we started: a number alone is anybody's."""
+        """Whether our process runs. Its pid alone is no proof: the kernel reuses pids."""
         return bool(record.mark) and proc.mark(record.pid, self._runner) == record.mark
 
     def inspect(self, name: str) -> Container | None:
@@ -115,18 +117,19 @@ class ProcessEngine:
             command=spec.command,
         )
 
-    # What is done
+    # Lifecycle
 
     def run(self, spec: ContainerSpec) -> str:
         if self._read(spec.name) is not None:
-            raise ConflictError(f"the name {spec.name!r} is taken by a process of ours", hint="deployer down")
+            raise ConflictError(f"the name {spec.name!r} is taken by another deployment", hint="deployer down")
         return self._start(spec.name, Record(env=dict(spec.env), spec=Start.of(spec)))
 
     def once(self, spec: ContainerSpec, *, timeout: timedelta) -> ExecResult:
-        """On this host, with the environment that a server of ``spec`` would have."""
-        env = {key: value for key, value in os.environ.items() if key in _INHERITED} | dict(spec.env)
-        argv = (sys.executable, "-m", "deployer.server", *spec.command)
-        done = self._runner.run(argv, timeout=timeout.total_seconds(), env=env)
+        """Run on this host, with the environment that a server of ``spec`` gets."""
+        if self._read(spec.name) is not None:
+            self.remove(spec.name)
+        argv = (*self._server, *spec.command)
+        done = self._runner.run(argv, timeout=timeout.total_seconds(), env=_environment(spec.env))
         return ExecResult(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
 
     def start(self, name: str) -> None:
@@ -141,11 +144,11 @@ class ProcessEngine:
         return record
 
     def _start(self, name: str, record: Record) -> str:
-        """Start it, and let it go on once it is on record: if we are killed in between, it ends by itself."""
+        """Start the supervisor, which waits until it is on record. If we are killed before, it ends by itself."""
         log = self._log(name)
         make_private(log.parent)
-        inherited = {key: value for key, value in os.environ.items() if key in _INHERITED}
-        with spawning(self._argv(name, record), env=inherited | dict(record.env), errors_to=log) as pid:
+        env = _environment(record.env.items())
+        with spawning(self._argv(name, record), env=env, errors_to=log) as pid:
             now = _utc(datetime.now(UTC))
             write_record(self._file(name), replace(record, pid=pid, mark=proc.mark(pid, self._runner), started_at=now))
         return f"{name}-{pid}"
@@ -154,7 +157,8 @@ class ProcessEngine:
         spec = record.spec
         log = ("--log", str(self._log(name)), "--log-max-files", str(spec.log_max_files))
         size = ("--log-max-size", spec.log_max_size) if spec.log_max_size else ()
-        return (*self._command, *log, *size, "--restart", spec.restart, "--", *spec.command)
+        supervise = (*self._server, "supervise", "--when-told", *log, *size, "--restart", spec.restart)
+        return (*supervise, "--", *spec.command)
 
     def stop(self, name: str, *, timeout: timedelta) -> None:
         record = self._require(name)
@@ -162,12 +166,10 @@ class ProcessEngine:
             return
         self._signal(record, os.kill, signal.SIGTERM)
         if not self._gone(record, timeout.total_seconds()):
-            # It leads a session of its own: the group is the supervisor and the server, nobody else.
+            # It leads its own session, so the group is the supervisor and the server.
             self._signal(record, os.killpg, signal.SIGKILL)
             if not self._gone(record, _KILLED):
-                raise EngineError(
-                    f"process {record.pid} of {name!r} can't be killed", hint=f"look at it: ps {record.pid}"
-                )
+                raise EngineError(f"process {record.pid} of {name!r} can't be killed", hint=f"ps {record.pid}")
 
     def _signal(self, record: Record, send: Callable[[int, int], None], number: int) -> None:
         if self._alive(record):
@@ -189,7 +191,7 @@ class ProcessEngine:
     def remove(self, name: str) -> None:
         if self._read(name) is not None:
             self.stop(name, timeout=timedelta(seconds=10))
-        # Without a record there may still be the log of a start that came to nothing.
+        # A failed start leaves a log and no record.
         shutil.rmtree(self._directory(name), ignore_errors=True)
         with contextlib.suppress(OSError):
             self._directory(name).parent.rmdir()
@@ -199,26 +201,27 @@ class ProcessEngine:
         if self._read(new) is not None:
             raise ConflictError(f"the name {new!r} is taken", hint="deployer down")
         make_private(self._directory(new).parent)
-        # Without a record, what is there is of a start that came to nothing.
+        # A failed start leaves a log and no record.
         shutil.rmtree(self._directory(new), ignore_errors=True)
-        # One step: what is on record of a process says nothing of its name.
+        # Atomic: the record does not hold the name.
         self._directory(name).rename(self._directory(new))
 
-    # What it says
+    # Logs and exec
 
     def logs(self, name: str, *, follow: bool = False, since: str = "", tail: int | None = None) -> Iterator[str]:
         self._require(name)
-        yield from process_log.kept(self._log(name), since=_utc(moment(since)) if since else "", tail=tail)
-        if follow:
-            yield from process_log.followed(self._log(name), over=lambda: not self._runs(name))
+        over = (lambda: not self._runs(name)) if follow else None
+        yield from process_log.read(self._log(name), since=_utc(moment(since)) if since else "", tail=tail, over=over)
 
     def _runs(self, name: str) -> bool:
         record = self._read(name)
         return record is not None and self._alive(record)
 
     def exec(self, name: str, argv: Sequence[str], *, stdin: bytes = b"") -> ExecResult:
-        """There is no inside: the words are run on this host, as this user."""
+        """Run ``argv`` on this host, as this user."""
         self._require(name)
+        if shutil.which(argv[0]) is None:
+            return ExecResult(returncode=NOT_FOUND, stdout="", stderr=f"{argv[0]}: not found\n")
         done = self._runner.run(argv, stdin=stdin)
         return ExecResult(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
 
@@ -242,6 +245,10 @@ class ProcessEngine:
 
     def volume_remove(self, name: str) -> None:
         raise EngineError("a process has no volumes", hint="--engine docker, podman or nerdctl")
+
+
+def _environment(env: Iterable[tuple[str, str]]) -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key in _INHERITED} | dict(env)
 
 
 def _utc(time: datetime) -> str:

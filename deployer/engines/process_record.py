@@ -1,4 +1,4 @@
-"""What is on record of one supervised process: what it was started from, and what tells it from a stranger."""
+"""The record of one supervised process: what it was started with, and what identifies it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deployer.spec import ContainerSpec, Mount, Port
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """What of a spec matters to a process, in the spec's own words."""
+    """The fields of a spec that apply to a process."""
 
     image: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """``mark``: what no other process has (``proc.mark``); ``started_at``: RFC 3339."""
+    """``mark``: identifies the process for good (``proc.mark``); ``started_at``: RFC 3339."""
 
     env: Mapping[str, str]
     spec: Start
@@ -53,7 +53,7 @@ def read_record(path: Path) -> Record | None:
         raise unreadable(path, error) from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise EngineError(
-            f"{path} is damaged", hint=f"if no devpi-server of yours runs any more, remove {path}"
+            f"{path} is damaged", hint=f"stop the devpi-server of this deployment if it still runs, then: rm {path}"
         ) from None
 
 
@@ -69,10 +69,10 @@ def _parse(text: bytes) -> Record:
     }
     record = Record(**(raw | {"env": dict(raw["env"]), "spec": Start(**kept)}))
     if not (type(record.pid) is int and isinstance(record.mark, str) and isinstance(record.started_at, str)):
-        raise ValueError("a number or a text is something else")
+        raise ValueError("a field has the wrong type")
     return record
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Keep ``record``, for this user's eyes only. Raises ConflictError."""
+    """Write ``record`` with mode 0600. Raises ConflictError."""
     write_private(path, json.dumps(asdict(record), indent=1) + "\n")

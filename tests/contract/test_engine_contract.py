@@ -1,4 +1,4 @@
-"""One contract, every engine: the fake, docker and podman by command line and by socket, nerdctl."""
+"""One contract, every engine: the fake, docker and podman by command line and by socket, nerdctl, process."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -22,6 +23,7 @@ from deployer.engines import open_engine
 from deployer.engines.argv import ArgvEngine
 from deployer.engines.base import Engine
 from deployer.engines.dialects import DIALECTS
+from deployer.engines.process import ProcessEngine
 from deployer.engines.sdk import SdkEngine
 from deployer.errors import ConflictError, EngineError, EngineUnreachable, ImageUnavailable
 from deployer.host.gather import ceiling
@@ -34,12 +36,14 @@ from deployer.spec import (
     ContainerSpec,
     EngineInfo,
     EngineName,
+    Features,
     Image,
     Limits,
     Mount,
     NetworkMode,
     Port,
     State,
+    features,
 )
 from tests.engines import BASE, need
 from tests.fake_engine import FakeEngine
@@ -66,6 +70,7 @@ if sys.argv[-1] == 'greet':
 time.sleep(600)
 """
 SECONDS = timedelta(seconds=60)
+STAND_IN = Path(__file__).parents[1] / "supervised_program.py"
 
 
 @dataclass
@@ -88,6 +93,7 @@ class Bench:
             labels=((LABEL_NAME, name), ("odd", "a=b, c")),
             tmpfs=("/tmp:rw,noexec,nosuid,nodev,size=8m",),
             ports=(Port(host_ip="127.0.0.1", host_port=free_port(), container_port=3141),),
+            network=NetworkMode.BRIDGE if self.features.bridge else NetworkMode.HOST,
             user="12345:12345",
             limits=Limits(memory="64m", pids=32, nofile=512, nproc=self.nproc),
             restart=restart_policy("unless-stopped", self.info),
@@ -99,6 +105,33 @@ class Bench:
         return self.engine.probe()
 
     @property
+    def features(self) -> Features:
+        return features(self.engine.name)
+
+    def need(self, feature: str) -> None:
+        """Skip the test on an engine without it."""
+        if not getattr(self.features, feature):
+            pytest.skip(f"{self.kind} has no {feature}")
+
+    def logs(self, name: str, **options: object) -> Iterator[str]:
+        """What the program said; the supervisor of a process has lines of its own in the same log."""
+        lines = self.engine.logs(name, **options)  # type: ignore[arg-type]
+        return (line for line in lines if not line.startswith("supervisor: "))
+
+    def server_pid(self, name: str) -> int | None:
+        """The process of the program, which is a child of the supervisor where that is what the engine names."""
+        found = self.engine.inspect(name)
+        if found is None or self.features.containers or not found.pid:
+            return found.pid if found else None
+        children = Path(f"/proc/{found.pid}/task/{found.pid}/children").read_text().split()
+        return int(children[0]) if children else None
+
+    @property
+    def stop_line(self) -> str:
+        """What the program says when it is stopped: a process gets no signal of its own choice."""
+        return f"stopped by {'SIGINT' if self.features.containers else 'SIGTERM'}"
+
+    @property
     def nproc(self) -> int:
         """As a plan has it: podman's own default is more than a root without CAP_SYS_RESOURCE may give."""
         most = ceiling()
@@ -108,7 +141,7 @@ class Bench:
         deadline = time.monotonic() + 180
         lines: list[str] = []
         while time.monotonic() < deadline:
-            lines = list(self.engine.logs(name))
+            lines = list(self.logs(name))
             if line in lines:
                 return lines
             time.sleep(0.05)
@@ -179,9 +212,13 @@ def greeting(port: int) -> bytes:
         time.sleep(0.05)
 
 
-def make(kind: str, context: Path) -> tuple[Engine, str]:
+def make(kind: str, context: Path, tmp_path: Path) -> tuple[Engine, str]:
     if kind == "fake":
         return FakeEngine(stock={TAG: Image(id="sha256:1", ref=TAG)}), TAG
+    if kind == "process":
+        need(kind)
+        server = (sys.executable, str(STAND_IN), str(context / "program.py"))
+        return ProcessEngine(tmp_path / "state", server=server), TAG
     name = kind.partition("-")[0]
     need(name)
     engine: Engine
@@ -205,10 +242,11 @@ def make(kind: str, context: Path) -> tuple[Engine, str]:
         pytest.param("podman", marks=pytest.mark.podman),
         pytest.param("podman-socket", marks=pytest.mark.podman),
         pytest.param("nerdctl", marks=pytest.mark.nerdctl),
+        "process",
     ]
 )
 def bench(request: pytest.FixtureRequest, context: Path, tmp_path: Path) -> Iterator[Bench]:
-    engine, image = make(request.param, context)
+    engine, image = make(request.param, context, tmp_path)
     made = Bench(
         engine=engine,
         image=image,
@@ -232,9 +270,11 @@ class TestContract:
 
     def test_nothing_is_none(self, bench: Bench) -> None:
         assert bench.engine.inspect(f"{bench.prefix}-a") is None
-        assert bench.engine.image("localhost/deployer-no-such-image:0") is None
+        if bench.features.images:
+            assert bench.engine.image("localhost/deployer-no-such-image:0") is None
         bench.engine.remove(f"{bench.prefix}-a")
-        bench.engine.volume_remove(f"{bench.prefix}-volume")
+        if bench.features.volumes:
+            bench.engine.volume_remove(f"{bench.prefix}-volume")
 
     def test_what_runs_is_what_was_specified(self, bench: Bench) -> None:
         spec = bench.spec()
@@ -246,11 +286,11 @@ class TestContract:
         assert found.name == spec.name
         assert set(spec.all_labels()) <= set(found.labels.items())
         assert found.ports == spec.ports
-        assert found.network is NetworkMode.BRIDGE
+        assert found.network is spec.network
         assert found.image == spec.image
         lines = bench.wait_line(spec.name, "word it's")
         assert lines == ["started", "word one", "word two words", "word $HOME", "word it's"]
-        assert list(bench.engine.logs(spec.name, tail=1)) == ["word it's"]
+        assert list(bench.logs(spec.name, tail=1)) == ["word it's"]
 
     def test_a_name_is_taken(self, bench: Bench) -> None:
         spec = bench.spec()
@@ -261,6 +301,7 @@ class TestContract:
         assert bench.engine.inspect(spec.name) == before
 
     def test_a_taken_port_leaves_nothing_behind(self, bench: Bench) -> None:
+        bench.need("bridge")
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             listener.listen()
@@ -272,6 +313,7 @@ class TestContract:
         assert bench.engine.inspect(f"{bench.prefix}-a") is None
 
     def test_a_port_of_another_container_is_taken(self, bench: Bench) -> None:
+        bench.need("bridge")
         port = Port(host_ip="127.0.0.1", host_port=free_port(), container_port=3141)
         bench.engine.run(bench.spec(name=f"{bench.prefix}-b", ports=(port,)))
         with pytest.raises(ConflictError):
@@ -279,6 +321,7 @@ class TestContract:
         assert bench.engine.inspect(f"{bench.prefix}-a") is None
 
     def test_an_absent_image_is_not_pulled(self, bench: Bench) -> None:
+        bench.need("images")
         with pytest.raises(ImageUnavailable):
             bench.engine.run(bench.spec(image="localhost/deployer-no-such-image:0"))
         assert bench.engine.inspect(f"{bench.prefix}-a") is None
@@ -291,9 +334,9 @@ class TestContract:
         bench.engine.stop(spec.name, timeout=SECONDS)
         stopped = bench.engine.inspect(spec.name)
         assert stopped is not None
-        assert (stopped.state, stopped.exit_code) == (State.STOPPED, 0)
+        assert (stopped.state, stopped.exit_code) == (State.STOPPED, 0 if bench.features.containers else None)
         if bench.kind != "fake":
-            assert "stopped by SIGINT" in list(bench.engine.logs(spec.name))
+            assert bench.stop_line in list(bench.logs(spec.name))
         bench.engine.stop(spec.name, timeout=SECONDS)
         bench.engine.start(spec.name)
         bench.engine.start(spec.name)
@@ -303,6 +346,7 @@ class TestContract:
 
     def test_a_published_port_leads_to_it_after_each_start(self, bench: Bench) -> None:
         """Also on an engine that has restarts of its own, which may start it at the same moment."""
+        bench.need("bridge")
         if bench.kind == "fake":
             pytest.skip("nothing runs in the fake that could be reached")
         spec = bench.spec(command=("greet",))
@@ -331,12 +375,12 @@ class TestContract:
         spec = bench.spec()
         bench.engine.run(spec)
         everything = bench.wait_line(spec.name, "word it's")
-        assert list(bench.engine.logs(spec.name, since="10m")) == everything
-        assert list(bench.engine.logs(spec.name, since="2099-01-01T00:00:00Z")) == []
-        following = bench.engine.logs(spec.name, follow=True)
+        assert list(bench.logs(spec.name, since="10m")) == everything
+        assert list(bench.logs(spec.name, since="2099-01-01T00:00:00Z")) == []
+        following = bench.logs(spec.name, follow=True)
         assert [next(following) for _ in everything] == everything
         bench.engine.stop(spec.name, timeout=SECONDS)
-        assert list(following) == ["stopped by SIGINT"]  # and it ends with the container
+        assert list(following) == [bench.stop_line]  # and it ends with the container
 
     def test_a_server_that_dies_is_started_again(self, bench: Bench) -> None:
         if bench.kind == "fake":
@@ -346,17 +390,17 @@ class TestContract:
             pytest.skip(f"{bench.kind} is on a containerd before 1.7, which would also start what was stopped")
         bench.engine.run(spec)
         bench.wait_line(spec.name, "started")
-        died = bench.engine.inspect(spec.name).pid  # type: ignore[union-attr]
+        died = bench.server_pid(spec.name)
         assert died is not None
         # What a rootless podman runs belongs to other users of its own.
         enter = ("podman", "unshare") if os.getuid() and bench.kind.startswith("podman") else ()
         subprocess.run([*enter, "kill", "-KILL", str(died)], check=True)
         deadline = time.monotonic() + 180
-        while (found := bench.engine.inspect(spec.name)) is None or found.pid in (None, died):
-            assert time.monotonic() < deadline, found
+        while bench.server_pid(spec.name) in (None, died):
+            assert time.monotonic() < deadline
             time.sleep(0.1)
         # Then it is being created, or runs.
-        while list(bench.engine.logs(spec.name)).count("started") < 2:  # before, it does not know the signal
+        while list(bench.logs(spec.name)).count("started") < 2:  # before, it does not know the signal
             assert time.monotonic() < deadline
             time.sleep(0.1)
         assert bench.engine.inspect(spec.name).state is State.RUNNING  # type: ignore[union-attr]
@@ -374,7 +418,7 @@ class TestContract:
             bench.engine.run(bench.spec(command=("end",), ports=()))
             name = bench.spec().name
             deadline = time.monotonic() + 120
-            while list(bench.engine.logs(name)).count("started") < 2 and bench.spec().restart != "no":
+            while list(bench.logs(name)).count("started") < 2 and bench.spec().restart != "no":
                 assert time.monotonic() < deadline
             bench.engine.stop(name, timeout=SECONDS)
             before = list(bench.engine.logs(name))
@@ -385,6 +429,7 @@ class TestContract:
             bench.engine.remove(name)
 
     def test_limits_hold(self, bench: Bench) -> None:
+        bench.need("containers")
         if bench.kind == "fake":
             pytest.skip("nothing runs in the fake that could be limited")
         spec = bench.spec(limits=Limits(memory="64m", pids=32, nofile=512, nproc=bench.nproc, cpus=0.5))
@@ -441,6 +486,7 @@ class TestContract:
         assert bench.engine.inspect(spec.name) is None
 
     def test_once_without_an_image_leaves_nothing(self, bench: Bench) -> None:
+        bench.need("images")
         spec = bench.spec(image="localhost/deployer-absent:1", restart="no")
         with pytest.raises(ImageUnavailable):
             bench.engine.once(spec, timeout=timedelta(seconds=60))
@@ -454,6 +500,7 @@ class TestContract:
         assert (found.network, found.ports) == (NetworkMode.HOST, ())
 
     def test_mounts(self, bench: Bench) -> None:
+        bench.need("volumes")
         bound = bench.tmp_path / "with, comma"
         bound.mkdir()
         mounts = (
@@ -471,6 +518,7 @@ class TestContract:
             bench.engine.volume_remove(f"{bench.prefix}-volume")
 
     def test_a_failed_build_keeps_the_older_image(self, bench: Bench, context: Path) -> None:
+        bench.need("images")
         before = bench.engine.image(bench.image)
         broken = bench.tmp_path / "broken"
         broken.mkdir()
@@ -484,6 +532,7 @@ class TestContract:
         assert bench.engine.image(bench.image) == before
 
     def test_a_build_that_fails_in_a_step_leaves_no_container(self, bench: Bench) -> None:
+        bench.need("images")
         if bench.kind == "fake":
             pytest.skip("the fake runs no steps")
         broken, client = bench.tmp_path / "broken", bench.kind.partition("-")[0]
@@ -496,6 +545,7 @@ class TestContract:
         assert bench.prefix not in listed.stdout
 
     def test_images_are_listed_by_their_name_and_removed_unless_a_container_needs_them(self, bench: Bench) -> None:
+        bench.need("images")
         context, repository = bench.tmp_path / "child", f"localhost/{bench.prefix}"
         context.mkdir()
         (context / "Dockerfile").write_text(f"FROM {bench.image if bench.kind != 'fake' else 'scratch'}\n")
@@ -518,6 +568,7 @@ class TestContract:
         assert bench.engine.image_remove(f"{repository}:1")  # it is gone already
 
     def test_an_image_whose_name_another_one_got_has_none(self, bench: Bench) -> None:
+        bench.need("images")
         context, tag = bench.tmp_path / "child", f"localhost/{bench.prefix}:1"
         context.mkdir()
         (context / "Dockerfile").write_text(f"FROM {bench.image if bench.kind != 'fake' else 'scratch'}\n")
@@ -534,6 +585,7 @@ class TestContract:
 
     def test_an_image_that_was_loaded(self, bench: Bench) -> None:
         """As on a host without a registry: what one engine has saved, another has by its own client."""
+        bench.need("images")
         if bench.kind == "fake":
             pytest.skip("the fake has no images of its own")
         client = bench.kind.partition("-")[0]
@@ -556,6 +608,7 @@ class TestContract:
             subprocess.run([client, "rmi", "--force", tag], capture_output=True, check=False)
 
     def test_build_labels_and_says_what_it_does(self, bench: Bench) -> None:
+        bench.need("images")
         good = bench.tmp_path / "good"
         good.mkdir()
         (good / "Dockerfile").write_text(f"FROM {BASE}\nARG WORD\nLABEL word=$WORD\n")
@@ -573,7 +626,7 @@ class TestContract:
 @pytest.mark.podman
 def test_a_podman_service_that_is_killed_and_comes_back(context: Path, tmp_path: Path) -> None:
     """The container runs on, and the same client finds it again."""
-    _, image = make("podman-socket", context)
+    _, image = make("podman-socket", context, tmp_path)
     with tempfile.TemporaryDirectory(prefix="deployer-podman-") as directory:
         with podman_service(Path(directory)) as url:
             engine = SdkEngine(socket=url)
@@ -625,7 +678,7 @@ class TestOneContainer:
 
     @pytest.fixture
     def full(self, context: Path, tmp_path: Path) -> Iterator[ContainerSpec]:
-        engine, image = make("docker", context)
+        engine, image = make("docker", context, tmp_path)
         prefix = f"deployer-contract-{uuid.uuid4().hex[:8]}"
         (tmp_path / "data").mkdir()
         spec = Bench(engine=engine, image=image, tmp_path=tmp_path, prefix=prefix, kind="docker").spec(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.engines.process_log import followed, kept
+from deployer.engines.process_log import read
 from deployer.server.boot.supervisor import Log
 
 STRANGE = ["plain", "a\u2028b", "form\x0cfeed", "next\x85line", "20 %\r40 %", "", "  indented"]
@@ -16,6 +16,10 @@ STRANGE = ["plain", "a\u2028b", "form\x0cfeed", "next\x85line", "20 %\r40 %", ""
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "server.log"
+
+
+def kept(path: Path, *, since: str = "", tail: int | None = None) -> list[str]:
+    return list(read(path, since=since, tail=tail))
 
 
 def write(path: Path, *lines: str, max_bytes: int = 1 << 20) -> None:
@@ -39,7 +43,20 @@ def test_what_is_said_meanwhile_comes_line_by_line(path: Path) -> None:
             write(path, *STRANGE)
         return ended
 
-    assert list(followed(path, over=over)) == STRANGE
+    assert list(read(path, over=over)) == ["before", *STRANGE]
+
+
+def test_what_is_said_while_the_older_lines_are_shown_is_not_lost(path: Path) -> None:
+    write(path, "one", "two")
+    lines = read(path, over=lambda: True)
+    assert next(lines) == "one"
+    write(path, "three", max_bytes=1)  # which rotates the file away
+    assert list(lines) == ["two", "three"]
+
+
+def test_an_empty_log_has_no_line(path: Path) -> None:
+    path.touch()
+    assert kept(path) == []
 
 
 def test_the_oldest_comes_first_and_other_files_are_no_log(path: Path) -> None:
