@@ -1,7 +1,6 @@
-"""All that a profile means on this host, decided before anything happens. Pure: no clock, socket or process.
+"""Decide what a profile means on this host, before any effect. Pure: no clock, socket or process.
 
-:func:`plan` is the only place where decisions are made; what it refuses, it refuses with everything in hand and
-nothing touched.
+:func:`plan` makes all decisions and refusals, so a refused profile has changed nothing.
 """
 
 from __future__ import annotations
@@ -23,16 +22,20 @@ from deployer.spec import ContainerSpec, EngineInfo
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePlan:
+    """The image to run. ``own``: ours, to build; otherwise to pull."""
+
     ref: str
     own: bool
-    base: str = ""  # empty = the default base
-    major: str = ""  # of the devpi-server in our own
+    base: str = ""  # empty: the default base image
+    major: str = ""  # major version of devpi-server in our own image
     build: str = ""
     digest: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClientPlan:
+    """The client files to write."""
+
     index: str
     timeout: int
     configure: tuple[str, ...]
@@ -41,8 +44,11 @@ class ClientPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What ``up`` would do. ``simple_url`` is what clients are given; ``default_upstream`` (empty = the server's
-    own) is for mirrors that name none and don't exist yet."""
+    """What ``up`` does.
+
+    ``simple_url``: the index URL for clients. ``default_upstream``: the upstream of new mirrors that name none; empty:
+    the server's default.
+    """
 
     name: str
     profile_name: str
@@ -64,9 +70,10 @@ class Plan:
 
 
 def plan(profile: Profile, facts: Facts, *, name: str, profile_name: str, moving: bool = False) -> Plan:
-    """Decide everything. ``moving``: the data of what runs now is taken along to another place.
+    """Plan the deployment ``name``. ``moving``: the data moves to another place.
 
-    Raises Refused (unsafe), ConflictError (port, name or data directory not usable).
+    Raises Refused (unsafe), ConflictError (port, name or data directory not usable), EngineError (another major
+    version of devpi-server is installed).
     """
     check_safe(profile, facts)
     network = choose(profile, facts, profile_name=profile_name)
@@ -116,7 +123,7 @@ def _image(profile: Profile, facts: Facts) -> ImagePlan | None:
 
 
 def own_image(profile: Profile, facts: Facts) -> ImagePlan:
-    """Our own image, as it is built for this profile, whatever runs."""
+    """Our own image, as built for this profile."""
     return ImagePlan(
         ref=facts.image_ref,
         own=True,
@@ -127,7 +134,7 @@ def own_image(profile: Profile, facts: Facts) -> ImagePlan:
 
 
 def members_named(indexes: Mapping[str, Index], groups: Mapping[str, tuple[str, ...]]) -> dict[str, Index]:
-    """``indexes`` with each ``@group`` in a list of upload rights replaced by its members: devpi knows only users."""
+    """Replace each ``@group`` in the upload rights of ``indexes`` by its members. devpi knows only users."""
 
     def members(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if names is None:

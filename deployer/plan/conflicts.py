@@ -1,4 +1,4 @@
-"""Who else has the name or the port on this host, and where the server answers."""
+"""Conflicts about the name or the port on this host, and the server's URL."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from deployer.spec import NetworkMode
 
 
 def check_owner(facts: Facts, *, name: str) -> None:
-    """Raise ConflictError when the name belongs to somebody else's container."""
+    """Raise ConflictError when another program's container has the name."""
     if facts.current is not None and not facts.current.ours:
         raise ConflictError(
             f"a container named {name!r} exists and is not deployer's",
-            hint="choose another name with --name, or remove that container yourself",
+            hint="choose another name with --name, or remove that container",
         )
 
 
 def check_port(facts: Facts, mode: NetworkMode) -> None:
-    """Raise ConflictError when the server could not listen at its address and port."""
+    """Raise ConflictError when the server can't listen at its address and port."""
     if facts.port.absent:
         other = "127.0.0.1" if ":" in facts.port.absent else "::1"
         raise ConflictError(
-            f"{facts.port.absent} is no address of this host",
-            hint=f"--bind {other}, or another address that 'ip addr' shows",
+            f"this host has no address {facts.port.absent}",
+            hint=f"--bind {other}, or another address from 'ip addr'",
         )
     engine, port = facts.engine, facts.port.number
     inside = engine.features.containers
     root_listens = mode is NetworkMode.BRIDGE and not engine.rootless if inside else facts.uid == 0
     if facts.port.privileged and not root_listens:
-        who = f"a rootless {engine.name}" if engine.rootless else "a server that does not run as root"
+        who = f"a rootless {engine.name}" if engine.rootless else "a server without root"
         raise ConflictError(
-            f"port {port} is for root only, and {who} can't listen there",
-            hint=f"choose a higher one with --port N, or: sudo sysctl net.ipv4.ip_unprivileged_port_start={port}",
+            f"port {port} is privileged, and {who} can't listen on it",
+            hint=f"choose a higher port with --port N, or: sudo sysctl net.ipv4.ip_unprivileged_port_start={port}",
         )
     if not facts.port.free:
         holder = f" by {facts.port.holder}" if facts.port.holder else ""
         raise ConflictError(
             f"port {facts.port.number} is taken{holder}",
-            hint="free it, or choose another with --port N (0 = a free one)",
+            hint="free the port, or choose another with --port N (0: any free port)",
         )
 
 
 def base_url(bind: IPv4Address | IPv6Address, port: int) -> str:
-    """Where the server answers on this host: an unspecified address is reached through loopback."""
+    """The server's URL on this host. An unspecified address is reached through loopback."""
     address = str(bind)
     if bind.is_unspecified:
         address = "::1" if bind.version == 6 else "127.0.0.1"

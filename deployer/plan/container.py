@@ -1,4 +1,4 @@
-"""The container, or the process, as the engine is asked for it."""
+"""Build the spec of the container or process."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from deployer.spec import (
 )
 
 OWN_DATA, OWN_PORT = "/data", 3141
-"""Where the server in our image keeps its data, and where it listens when its port is published."""
+"""The data directory and the published port of the server in our image."""
 METRICS_PORT = 9141
-"""Where it listens for Prometheus, if at all."""
+"""The port for Prometheus inside the container."""
 EVERY = "0.0.0.0"  # noqa: S104 - inside the container
 CA_TARGET = "/etc/deployer/ca.pem"
 TMPFS = "/tmp:rw,noexec,nosuid,nodev,size=64m"  # noqa: S108 - inside the container
@@ -39,7 +39,7 @@ def container_spec(
     profile_name: str,
     url: str,
 ) -> ContainerSpec:
-    """What the engine is to run on ``data``, for it to answer at ``url``."""
+    """The container that serves ``data`` at ``url``."""
     if facts.engine.features.containers:
         made = _contained(profile, facts, data, mode, name=name)
     else:
@@ -99,13 +99,13 @@ def _contained(profile: Profile, facts: Facts, data: DataPlan, mode: NetworkMode
 
 def _own_command(profile: Profile, facts: Facts, *, published: bool) -> tuple[str, ...]:
     host, port, metrics = str(profile.network.bind), facts.port.number, profile.server.metrics
-    if published:  # the publish address is the fence
+    if published:  # the address of the published port limits who can connect
         host, port, metrics = EVERY, OWN_PORT, metrics and f"{EVERY}:{METRICS_PORT}"
     return serve_command(profile, directory=OWN_DATA, host=host, port=port, metrics=metrics)
 
 
 def serve_command(profile: Profile, *, directory: str, host: str, port: int, metrics: str) -> tuple[str, ...]:
-    """What our own server is told, in the image and as a process alike. ``metrics``: its address for Prometheus."""
+    """The arguments of our own server, in the image and as a process. ``metrics``: the address for Prometheus."""
     server = profile.server
     command = ["serve", "--serverdir", directory, "--host", host, "--port", str(port)]
     command += ["--request-timeout", str(server.request_timeout)]
@@ -130,7 +130,7 @@ def serve_command(profile: Profile, *, directory: str, host: str, port: int, met
 
 
 def _environment(profile: Profile, facts: Facts) -> tuple[dict[str, str], tuple[Mount, ...]]:
-    """Variables and mounts through which the server reaches its upstreams as this host does."""
+    """The variables and mounts that give the server this host's CA bundle and proxy."""
     env: dict[str, str] = {}
     mounts: tuple[Mount, ...] = ()
     if facts.ca_file is not None:
@@ -145,8 +145,10 @@ def _environment(profile: Profile, facts: Facts) -> tuple[dict[str, str], tuple[
 
 
 def _resolver(facts: Facts) -> tuple[Mount, ...]:
-    """The host's own list of name servers, not the copy that an engine makes of it at the start: with another node of
-    a VPN come other servers. (SELinux lets no container read it, and gives no second label to a file of the host.)"""
+    """Mount the host's resolv.conf, since an engine only copies it at the start and a VPN changes it later.
+
+    Not with SELinux: a container may not read the file, and relabelling a file of the host would break its owner.
+    """
     if not facts.engine.features.containers or facts.resolv_conf is None or facts.selinux:
         return ()
     path = str(facts.resolv_conf)
@@ -162,14 +164,14 @@ def _user(profile: Profile, facts: Facts, data: DataPlan) -> str:
     if profile.image.user:
         return profile.image.user
     if data.kind == "volume":
-        return ""  # a new volume belongs to the image's own user
+        return ""  # the engine gives a new volume to the image's user
     if facts.engine.rootless and not facts.engine.features.keep_id:
-        return "0:0"  # which is the invoking user on the host, and nobody more
+        return "0:0"  # maps to the invoking user on the host
     return f"{data.uid}:{data.gid}"
 
 
 def _userns(profile: Profile, facts: Facts, data: DataPlan) -> str:
-    """Where the user inside must be mapped to the invoking one, so that the files on the host are that one's."""
+    """Map the user inside to the invoking user, who then owns the files on the host."""
     if not (facts.engine.rootless and facts.engine.features.keep_id) or data.kind == "volume":
         return ""
     if not profile.image.user:

@@ -1,4 +1,4 @@
-"""Where the data lives, whose it must be, and why a directory can't hold it."""
+"""Choose the place and the owner of the data, and refuse unusable directories."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from deployer.profile.models import DATA_CHOICES, Profile
 from deployer.spec import Container
 
 CONTAINER_UID = 3141
-"""Who owns the data directory when root deploys: nobody that a distribution has, and never root."""
-# Where a data directory would take or break what is not ours (the directories themselves, not what is below).
+"""The owner of the data directory when root deploys. Not root, and no uid that a distribution uses."""
+# Directories of the system. Directories below them are allowed.
 _SACRED = frozenset(
     Path(p)
     for p in [
@@ -52,7 +52,7 @@ _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 @dataclass(frozen=True, kw_only=True)
 class DataPlan:
-    """The data directory: ``kind`` is bind or volume; ``create`` and ``tighten`` say what is to be done to it."""
+    """The place of the data. ``kind``: bind or volume. ``create``: make it; ``tighten``: set owner and mode 0700."""
 
     kind: str
     source: str
@@ -65,9 +65,9 @@ class DataPlan:
 
 
 def data_path(choice: str, *, name: str, home: Path, uid: int) -> Path | None:
-    """The directory that ``data:`` means for the deployment ``name``; ``None`` for a volume.
+    """The directory of ``data: choice`` for the deployment ``name``; ``None`` for a volume.
 
-    The short names are shared seats: a deployment other than the default gets one of its own beside it.
+    A deployment with another name than the default gets a directory of its own beside that of a short name.
     """
     if choice.startswith("volume:"):
         return None
@@ -83,11 +83,11 @@ def size(text: str) -> int:
 
 
 def plan_data(profile: Profile, facts: Facts) -> DataPlan:
-    """Decide on the place. Raises Refused, ConflictError when it can't hold the data, or not this user's."""
+    """Choose the place. Raises Refused, ConflictError when it is unusable or belongs to another user."""
     if facts.data is None:
         if not facts.engine.features.volumes:
             raise ConflictError(
-                f"data: {profile.data} needs a container engine, and the server would run as a process",
+                f"data: {profile.data} needs a container engine, and {facts.engine.name} has no volumes",
                 hint="choose a directory with --data home or --data PATH",
             )
         return DataPlan(kind="volume", source=profile.data.removeprefix("volume:"))
@@ -112,12 +112,12 @@ def plan_data(profile: Profile, facts: Facts) -> DataPlan:
 
 
 def _usable_by(data: DataFacts, facts: Facts, uid: int) -> bool:
-    # Root may give an empty directory of its own to the server; files are never given away silently.
+    # Root gives its own empty directory to the server, but never existing files.
     return data.uid == uid or (facts.uid == 0 and data.uid == 0 and data.content is Content.EMPTY)
 
 
 def _data_owner(profile: Profile, facts: Facts) -> tuple[int, int]:
-    """Who must own the data directory on the host, so that the server can write and root inside is not needed."""
+    """The uid and gid that must own the data directory on the host."""
     if not facts.engine.features.containers or facts.uid != 0 or facts.engine.rootless:
         return facts.uid, facts.gid
     if profile.image.user:
@@ -130,23 +130,23 @@ def _data_owner(profile: Profile, facts: Facts) -> tuple[int, int]:
 
 
 def _data_problem(data: DataFacts, facts: Facts, *, minimum: int) -> DeployerError | None:
-    """Why a directory can't hold the data, in the order in which a person would want to know."""
+    """Why a directory can't hold the data; the most important reason first."""
     path = data.path
     other = "choose another directory with --data PATH"
     if path in _SACRED or path == facts.home or any(path.is_relative_to(top) for top in _KERNEL):
-        return Refused(f"{path} is not a place for a data directory", hint=other)
+        return Refused(f"{path} is a system or home directory", hint=other)
     if data.symlink_to is not None:
         return Refused(f"{path} is a symbolic link to {data.symlink_to}", hint=f"--data {data.symlink_to}")
     match data.content:
         case Content.NOT_A_DIRECTORY:
             return ConflictError(f"{path} is not a directory", hint=other)
         case Content.UNREADABLE:
-            return ConflictError(f"{path} belongs to uid {data.uid} and can't be read", hint=other)
+            return ConflictError(f"{path} belongs to uid {data.uid} and is not readable", hint=other)
         case Content.FOREIGN:
-            return Refused(f"{path} holds files that are not devpi's; nothing was touched", hint=other)
+            return Refused(f"{path} holds files of other programs; nothing was changed", hint=other)
         case Content.ABSENT if not data.parent_writable:
             return ConflictError(
-                f"{path} can't be created: {data.parent} is not writable for uid {facts.uid}",
+                f"{path} can't be created: uid {facts.uid} can't write to {data.parent}",
                 hint=f"--data home, or once: sudo install -d -m 0700 -o {facts.uid} -g {facts.gid} {path}",
             )
         case _:
@@ -156,11 +156,11 @@ def _data_problem(data: DataFacts, facts: Facts, *, minimum: int) -> DeployerErr
     if data.free_bytes < minimum:
         have, want = data.free_bytes >> 20, minimum >> 20
         return Refused(
-            f"{have} MiB are free at {path}, at least {want} MiB are wanted",
-            hint="free some space, or lower server.min_free",
+            f"{path} has {have} MiB free, and needs at least {want} MiB",
+            hint="free disk space, or lower server.min_free",
         )
     if data.free_inodes < 1000:
-        return Refused(f"only {data.free_inodes} inodes are free at {path}", hint="remove files, or " + other)
+        return Refused(f"{path} has only {data.free_inodes} free inodes", hint="remove files, or " + other)
     return None
 
 
@@ -196,10 +196,10 @@ def check_strangers(data: DataFacts, *, uid: int, gid: int) -> None:
 
 
 def check_place(current: Container | None, data: DataPlan, *, choice: str) -> None:
-    """Raise Refused when what runs has its data elsewhere: another place would be an index without packages."""
+    """Raise Refused when the running deployment has its data elsewhere: a new place would start empty."""
     held = next((mount.source for mount in current.mounts if not mount.read_only), "") if current else ""
     if held and held != data.source:
         raise Refused(
             f"the deployment keeps its data in {held}, not in {data.source}",
-            hint=f"--data {held}; or take it along: deployer move --data {choice}; or begin anew: deployer down",
+            hint=f"--data {held}; to move the data: deployer move --data {choice}; to start empty: deployer down",
         )

@@ -1,4 +1,4 @@
-"""What a plan needs to know of this host, as frozen data. Asked once, in ``host.py``; never asked again."""
+"""What a plan needs to know about this host. Gathered once by :mod:`deployer.host`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Content(StrEnum):
     ABSENT = "absent"
     EMPTY = "empty"
     DEVPI = "devpi"  # a devpi server directory, ours or not
-    FOREIGN = "foreign"  # somebody else's files
+    FOREIGN = "foreign"  # files of other programs
     NOT_A_DIRECTORY = "not-a-directory"
     UNREADABLE = "unreadable"
 
@@ -32,7 +32,7 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True)
 class DataFacts:
-    """A data directory as it is. Of one that is absent, the numbers are those of the nearest parent."""
+    """A data directory. The numbers of an absent one are those of its nearest existing parent."""
 
     path: Path
     content: Content
@@ -45,11 +45,11 @@ class DataFacts:
     parent_writable: bool = True
     free_bytes: int = 1 << 40
     free_inodes: int = 1 << 20
-    layout: str = ""  # the first number of .serverversion; empty when there is none that can be read
-    bare: bool = False  # nothing of devpi is in it yet, or any more: only what deployer keeps there
-    uuid: str = ""  # the identity of the data; empty when there is none that can be read
+    layout: str = ""  # the first number of .serverversion; empty: not readable
+    bare: bool = False  # it holds only deployer's own files, and none of devpi's
+    uuid: str = ""  # identity of the data; empty: not readable
     in_use: bool = False  # a server runs on it
-    used_by: Usage | None = None  # the deployment that used it last; None when that is not known
+    used_by: Usage | None = None  # the last deployment that used it; None: unknown
     strangers: Mapping[Path, int] = field(default_factory=dict)  # entries of another uid than the directory's
 
 
@@ -63,19 +63,18 @@ class Recorded:
 
 @dataclass(frozen=True, kw_only=True)
 class PortFacts:
-    """The port that would be used (a free one was chosen when 0 was asked for), and who holds it."""
+    """The port to use (a free one instead of 0), and the program that holds it."""
 
     number: int
     free: bool = True
     holder: str = ""
     privileged: bool = False  # only root may listen there
-    absent: str = ""  # the address, when this host does not have it
+    absent: str = ""  # the bind address, if this host does not have it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ceiling:
-    """What a program that may not raise its own resource limits can give to another at most (getrlimit(2)); 0 = any
-    number."""
+    """The hard resource limits of a user who can't raise them (getrlimit(2)). 0: unlimited."""
 
     nofile: int
     nproc: int
@@ -83,8 +82,11 @@ class Ceiling:
 
 @dataclass(frozen=True, kw_only=True)
 class Reach:
-    """What came of asking one index for one page. ``stage`` is how far it came: resolve, connect, tls, answer, body
-    or done; ``peer`` what was connected to; ``skew`` the seconds that the clock here is ahead of the one there."""
+    """The result of one request to one upstream.
+
+    ``stage``: where it ended: resolve, connect, tls, answer, body or done. ``peer``: the address it connected to.
+    ``skew``: how far this host's clock is ahead of the upstream's, in seconds.
+    """
 
     url: str
     stage: str = "resolve"
@@ -100,7 +102,7 @@ class Reach:
 
 @dataclass(frozen=True, kw_only=True)
 class Interface:
-    """A network interface that is up; ``mtu`` in bytes."""
+    """A network interface that is up. ``mtu`` in bytes."""
 
     name: str
     mtu: int
@@ -110,7 +112,7 @@ class Interface:
 
 @dataclass(frozen=True, kw_only=True)
 class Vantage:
-    """What was seen from one place. ``mtu``: bytes by interface; ``failure``: why nothing could be asked there."""
+    """The probe from one place. ``mtu``: bytes by interface. ``failure``: why the probe could not run."""
 
     answers: tuple[Reach, ...] = ()
     resolvers: tuple[str, ...] = ()
@@ -120,7 +122,7 @@ class Vantage:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """The upstreams as seen from a bridged container, and from this host where that was asked as well."""
+    """The probe from a bridged container and, if it ran there, from this host."""
 
     bridge: Vantage
     host: Vantage | None = None
@@ -128,6 +130,8 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
+    """Everything that a plan needs to know about this host."""
+
     engine: EngineInfo
     uid: int
     gid: int
@@ -135,16 +139,16 @@ class Facts:
     port: PortFacts
     data: DataFacts | None = None  # None: a volume
     recorded: Recorded | None = None  # None: no `up` succeeded yet
-    current: Container | None = None  # whatever carries the name now
+    current: Container | None = None  # the container that has the name now
     selinux: bool = False
-    lingering: bool | None = None  # systemd keeps this user's programs after the last logout; None: no systemd
-    ceiling: Ceiling | None = None  # None: this user may raise limits, or the engine is not started by this user
+    lingering: bool | None = None  # loginctl enable-linger; None: no systemd
+    ceiling: Ceiling | None = None  # None: this user may raise limits
     ca_file: Path | None = None
     proxies: Mapping[str, str] = field(default_factory=dict)
-    upstream: str = ""  # what the host's pip installs from; empty = pip's own default
+    upstream: str = ""  # the index URL of this host's pip; empty: pip's default
     upstream_source: str = ""
-    image_ref: str = ""  # our own image
-    image_build: str = ""  # the digest of what it would be built from
+    image_ref: str = ""  # reference of our own image
+    image_build: str = ""  # digest of its build inputs
     version: str = ""  # of deployer
-    resolv_conf: Path | None = None  # where this host says which name servers it asks
-    measured: Measured | None = None  # None: not asked, or the network is another one since
+    resolv_conf: Path | None = None  # of this host
+    measured: Measured | None = None  # None: not probed, or the network has changed since

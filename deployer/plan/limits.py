@@ -1,4 +1,4 @@
-"""What the server may use, as far as its engine can hold it to that."""
+"""Resource limits of the server, as far as its engine can enforce them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from deployer.profile.models import Profile
 from deployer.spec import EngineInfo, Limits
 
 OWN_MEMORY = "256m"
-"""What our own image lives within, with room: it needs about 80 MiB, and 64 more for each password that it checks."""
+"""Memory limit of our own image: it needs about 80 MiB, and 64 MiB more while it checks a password."""
 
 
 def wanted_limits(profile: Profile) -> Limits:
-    """What the profile wants the server to be held to."""
+    """The limits that the profile asks for."""
     server = profile.server
     return Limits(
         memory=_memory(server.memory, own=not profile.image.ref),
@@ -24,24 +24,24 @@ def wanted_limits(profile: Profile) -> Limits:
 
 
 def held_limits(profile: Profile, facts: Facts) -> Limits:
-    """What is wanted, without what this engine can't hold a container to."""
+    """The limits that this engine can enforce."""
     nothing = Limits()
     limits = replace(wanted_limits(profile), **{name: getattr(nothing, name) for name in facts.engine.unheld})
     if facts.engine.features.daemon or facts.ceiling is None:
         return limits
-    # podman is a child of ours, and asks for more processes and files than this host's root may give.
+    # An engine without a daemon inherits our hard limits, and fails when it asks for more.
     ceiling = facts.ceiling
     nofile = min(filter(None, (limits.nofile, ceiling.nofile)), default=0)
     return replace(limits, nofile=nofile, nproc=ceiling.nproc)
 
 
 def _memory(limit: str, *, own: bool) -> str:
-    """Ours is known to live within its limit; what another image needs, only its maker knows."""
+    """``auto`` limits only our own image: the need of another image is unknown."""
     if limit != "auto":
         return limit
     return OWN_MEMORY if own else ""
 
 
 def restart_policy(wanted: str, engine: EngineInfo) -> str:
-    """``wanted``, or none at all on an engine that would start again what was stopped."""
+    """``wanted``, or "no" on an engine that does not support it and would restart a stopped container."""
     return "no" if wanted.partition(":")[0] in engine.unkept else wanted

@@ -1,8 +1,8 @@
-"""Which network a server gets, and how that is found out. Pure: what was measured comes in as data.
+"""Choose the network of the server. Pure: the results of the upstream probe come in as data.
 
-``auto`` takes the bridge where a bridged container gets what this host gets, and the host's own network where only
-that works: behind a VPN that drops what is forwarded, with a resolver that containers can't ask, with a proxy on
-loopback, with packets that are too large for the way.
+``auto`` chooses the bridge if a bridged container reaches every upstream that this host reaches, and the host network
+otherwise: behind a VPN that drops forwarded packets, with a resolver that containers can't reach, with a proxy on
+loopback, or with an MTU that is too large for the route.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from deployer.profile.models import Profile
 from deployer.spec import THROW_AWAY, ContainerSpec, NetworkMode
 
 DEFAULT_UPSTREAM = "default"
-"""What devpi-server mirrors when it is told nothing; only it knows the address (``reach`` in ``deployer.server``)."""
+"""Stands for devpi-server's default upstream. Only the server knows its URL (``reach`` in ``deployer.server``)."""
 REACH_SECONDS = 10
-"""How long an upstream has to answer to be taken for one that does."""
+"""Timeout of one upstream in the probe, in seconds."""
 MOST_UPSTREAMS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """A decision. ``open``: it was not measured, and would be another one perhaps; ``warning``: if it worries."""
+    """The chosen network. ``open``: the upstreams were not probed yet, so the choice may change."""
 
     mode: NetworkMode
     reason: str
@@ -35,19 +35,19 @@ class Network:
 
 
 def choose(profile: Profile, facts: Facts, *, profile_name: str) -> Network:
-    """The network of the server."""
+    """Choose the network of the server."""
     if not facts.engine.features.bridge:
-        return Network(mode=NetworkMode.HOST, reason="a process has the network of this host")
+        return Network(mode=NetworkMode.HOST, reason="a process uses the network of this host")
     if profile.network.mode != "auto":
         return Network(mode=NetworkMode(profile.network.mode), reason=f"profile {profile_name}")
     if profile.image.ref:
-        return Network(mode=NetworkMode.BRIDGE, reason="auto: nothing is measured with an image that is not ours")
+        return Network(mode=NetworkMode.BRIDGE, reason="auto: upstreams are not probed with a foreign image")
     if profile.server.offline or not upstreams(profile, facts):
-        return Network(mode=NetworkMode.BRIDGE, reason="auto: there is no upstream to be reached")
+        return Network(mode=NetworkMode.BRIDGE, reason="auto: no upstream")
     if facts.measured is None:
         current = facts.current
         mode = current.network if current is not None and current.ours and current.network else NetworkMode.BRIDGE
-        return Network(mode=mode, reason="auto: not measured yet", open=True)
+        return Network(mode=mode, reason="auto: upstreams not probed yet", open=True)
     return _measured(facts.measured)
 
 
@@ -68,12 +68,12 @@ def _measured(measured: Measured) -> Network:
     return Network(
         mode=NetworkMode.BRIDGE,
         reason="auto: neither a bridged container nor this host reaches every upstream",
-        warning=f"no answer from here, in a container or not: {why or measured.bridge.failure}",
+        warning=f"upstreams not reachable, with or without a container: {why or measured.bridge.failure}",
     )
 
 
 def missed(measured: Measured) -> tuple[tuple[str, str], ...]:
-    """What this host reaches and a bridged container does not: (address, how far the container came)."""
+    """The upstreams that this host reaches and a bridged container does not: (URL, failure in the container)."""
     seen = {answer.url: answer for answer in measured.bridge.answers}
     return tuple(
         (answer.url, said(seen[answer.url]) if answer.url in seen else measured.bridge.failure)
@@ -83,24 +83,24 @@ def missed(measured: Measured) -> tuple[tuple[str, str], ...]:
 
 
 def conclusive(measured: Measured) -> bool:
-    """Whether the decision rests on an upstream that answered, so that it holds until the network changes."""
+    """Whether the choice rests on an upstream that answered. It then holds until the network changes."""
     return bool(missed(measured)) or (bool(measured.bridge.answers) and all(a.ok for a in measured.bridge.answers))
 
 
 _STAGES = {
-    "resolve": "{peer} is not found by name: {error}",
-    "connect": "{peer} does not take the connection: {error}",
-    "tls": "the TLS handshake with {peer} does not end well: {error}",
-    "answer": "{peer} was asked and does not answer: {error}",
-    "body": "{peer} answers, but of the body only {bytes} bytes came: {error}",
+    "resolve": "{peer}: name resolution failed: {error}",
+    "connect": "{peer}: connection failed: {error}",
+    "tls": "{peer}: TLS handshake failed: {error}",
+    "answer": "{peer} did not answer: {error}",
+    "body": "{peer}: the body ended after {bytes} bytes: {error}",
 }
 
 
 def said(answer: Reach) -> str:
-    """How far one request came, in words."""
+    """Describe the result of one request."""
     if answer.stage == "done":
         return f"{answer.status} in {answer.seconds:.1f} s"
-    return _STAGES[answer.stage].format(peer=answer.peer or "it", error=answer.error, bytes=answer.bytes)
+    return _STAGES[answer.stage].format(peer=answer.peer or "upstream", error=answer.error, bytes=answer.bytes)
 
 
 def _place(url: str) -> str:
@@ -108,7 +108,7 @@ def _place(url: str) -> str:
 
 
 def proxied(url: str, proxies: Mapping[str, str]) -> bool:
-    """Whether programs ask a proxy for ``url`` under these variables; loopback is no exception to them."""
+    """Whether programs use a proxy for ``url`` with these variables. They do for loopback, too."""
     from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
     parts = urlsplit(url)
@@ -120,7 +120,7 @@ def proxied(url: str, proxies: Mapping[str, str]) -> bool:
 
 
 def upstreams(profile: Profile, facts: Facts) -> tuple[str, ...]:
-    """The addresses that the mirrors of a profile ask, each once."""
+    """The upstream URLs of a profile's mirrors, each once, at most :data:`MOST_UPSTREAMS`."""
     urls = (
         index.url or facts.upstream or DEFAULT_UPSTREAM for index in profile.indexes.values() if index.type == "mirror"
     )
@@ -128,7 +128,7 @@ def upstreams(profile: Profile, facts: Facts) -> tuple[str, ...]:
 
 
 def reach_spec(spec: ContainerSpec, urls: tuple[str, ...], *, ca_target: str) -> ContainerSpec:
-    """The bridged container that asks ``urls`` and ends; certificates, proxy and limits are those of ``spec``."""
+    """The bridged container that probes ``urls``. Certificates, proxy and limits are those of ``spec``."""
     return replace(
         spec,
         name=spec.name + THROW_AWAY,
@@ -143,17 +143,17 @@ def reach_spec(spec: ContainerSpec, urls: tuple[str, ...], *, ca_target: str) ->
 
 
 def on_host(spec: ContainerSpec, *, ca_file: Path | None, ca_target: str) -> ContainerSpec:
-    """The same question from this host, where the certificates have a path of their own."""
+    """The same probe on this host, with this host's path of the CA bundle."""
     env = tuple((key, str(ca_file) if value == ca_target else value) for key, value in spec.env)
     return replace(spec, env=env, mounts=())
 
 
 def vantage(told: Mapping[str, object]) -> Vantage:
-    """What ``reach`` printed. Raises KeyError, TypeError or ValueError when it is something else."""
+    """Parse the output of ``reach``. Raises KeyError, TypeError or ValueError when it is invalid."""
     answers = told["answers"]
     resolvers, mtu = told["resolvers"], told["mtu"]
     if not isinstance(answers, list) or not isinstance(resolvers, list) or not isinstance(mtu, dict):
-        raise TypeError("not what reach prints")
+        raise TypeError("invalid output of reach")
     return Vantage(
         answers=tuple(Reach(**{**answer, "addresses": tuple(answer["addresses"])}) for answer in answers),
         resolvers=tuple(str(address) for address in resolvers),

@@ -1,4 +1,4 @@
-"""Which indexes below another one an installer would take for one: pure, and light enough for `status`."""
+"""Which mirrors an index merges for an installer. Pure, and cheap to import."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Kind(Protocol):
-    """What is to be known of an index: its type and its bases."""
+    """An index: its type and its bases."""
 
     @property
     def type(self) -> str: ...
@@ -34,7 +34,7 @@ def mirrors_below(indexes: Mapping[str, Kind], index: str) -> tuple[str, ...]:
 
 
 def merged(indexes: Mapping[str, Kind], index: str) -> tuple[str, ...]:
-    """The mirrors below ``index`` that no ordered index keeps apart: its clients take the highest version."""
+    """The mirrors below ``index`` that no ordered index separates: clients take the highest version of them all."""
     mirrors = mirrors_below(indexes, index)
     apart = [set(mirrors_below(indexes, one)) for one in below(indexes, index) if indexes[one].type == "ordered"]
     return tuple(
@@ -45,6 +45,6 @@ def merged(indexes: Mapping[str, Kind], index: str) -> tuple[str, ...]:
 
 
 def warning(index: str, mirrors: Sequence[str]) -> str:
-    """What is to be said of an index that merges ``mirrors``."""
+    """The warning about an index that merges ``mirrors``."""
     together = " and ".join(mirrors)
     return f"{index} merges the mirrors {together}: a public package of a higher version replaces a private one"

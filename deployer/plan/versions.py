@@ -1,4 +1,4 @@
-"""Which devpi-server runs on which data: none converts what another major version has made."""
+"""Which major version of devpi-server can run on which data. None converts the data of another."""
 
 from __future__ import annotations
 
@@ -7,40 +7,38 @@ from deployer.plan.facts import Facts
 from deployer.profile.models import Profile
 
 LAYOUTS = {"4": "6", "5": "7"}
-"""The major version of devpi-server that has a layout of the server directory, which no other one takes."""
+"""Layout of the server directory -> major version of devpi-server."""
 EXTRAS = {"6": "server", "7": "server7"}
-"""What to install for a process of each major version."""
+"""Major version of devpi-server -> the extra of deployer that installs it."""
 
 
 def check_server(profile: Profile, facts: Facts) -> None:
-    """A process is the devpi-server that is installed, and an environment has one."""
+    """Raise EngineError when a process would run another major version: an environment has one devpi-server."""
     wanted, found = profile.server.version, facts.engine.version
     if facts.engine.features.containers or found.partition(".")[0] == wanted:
         return
     raise EngineError(
-        f"the profile wants devpi-server {wanted}, and {found} is installed beside deployer",
-        hint=f"use an environment with 'deployer[{EXTRAS[wanted]}]', or a container engine, or set server.version",
+        f"the profile wants devpi-server {wanted}, and this environment has {found}",
+        hint=f"install 'deployer[{EXTRAS[wanted]}]' in another environment, or use a container engine",
     )
 
 
 def check_layout(profile: Profile, facts: Facts) -> None:
-    """Our server would refuse data of another major version: so it is, before what runs on it is stopped."""
+    """Raise Refused for the data of another major version, before the running server is stopped."""
     wanted, maker = profile.server.version, _maker(facts)
     if profile.image.ref or not maker or maker == wanted:
         return
     where = facts.data.path if facts.data is not None else profile.data
     raise Refused(
-        f"{where} holds data of devpi-server {maker}, and the profile wants devpi-server {wanted}, which does not "
-        "convert it; nothing was touched",
-        hint=f'stay with server.version: "{maker}", or export it with devpi-server {maker} and import it into a new '
-        "directory",
+        f"{where} holds data of devpi-server {maker}, which devpi-server {wanted} can't read; nothing was changed",
+        hint=f'set server.version: "{maker}", or export with devpi-server {maker} and import into a new directory',
     )
 
 
 def _maker(facts: Facts) -> str:
-    """The major version of devpi-server that the data is of; empty when that is not known."""
+    """The major version of devpi-server that wrote the data; empty when unknown."""
     if facts.data is not None:
         return LAYOUTS.get(facts.data.layout, "")
-    current = facts.current  # what a volume holds only a server on it can tell, and ours has its version in its name
+    current = facts.current  # a volume can't be read from here, but the tag of our image names the version
     ours = current is not None and current.ours and facts.image_ref.partition(":")[0] == current.image.partition(":")[0]
     return current.image.partition(":")[2].partition(".")[0] if ours and current is not None else ""
