@@ -16,7 +16,55 @@ from deployer.spec import (
     ExecResult,
     Image,
     State,
+    features,
 )
+
+
+@dataclass
+class FakeImages:
+    """The images of ``fake``."""
+
+    fake: FakeEngine
+
+    @property
+    def engine(self) -> EngineName:
+        return self.fake.name
+
+    def builds_with_secrets(self) -> bool:
+        return False
+
+    def find(self, ref: str) -> Image | None:
+        return self.fake.stock.get(ref)
+
+    def pull(self, ref: str, on_line: Callable[[str], None]) -> Image:
+        raise ImageUnavailable(f"no registry has {ref}", hint="load it")
+
+    def build(self, request: BuildRequest, on_line: Callable[[str], None]) -> Image:
+        if not (request.context / "Dockerfile").read_text().startswith("FROM "):
+            raise ImageUnavailable(
+                "the image can't be built: no FROM", hint="mend the build file", details=("no FROM",)
+            )
+        on_line("building")
+        if former := self.fake.stock.get(request.tag):
+            self.fake.stock[former.id] = replace(former, names=())
+        made = Image(
+            id=f"sha256:{len(self.fake.stock):064}",
+            ref=request.tag,
+            names=(request.tag,),
+            labels=dict(request.labels),
+        )
+        self.fake.stock[request.tag] = made
+        return made
+
+    def tags(self, repository: str) -> tuple[str, ...]:
+        return tuple(sorted(ref for ref in self.fake.stock if ref.startswith(f"{repository}:")))
+
+    def remove(self, image: str) -> bool:
+        found = self.fake.stock.get(image)
+        if found and any(container.image_id == found.id for container in self.fake.containers.values()):
+            return False
+        self.fake.stock.pop(image, None)
+        return True
 
 
 @dataclass
@@ -30,11 +78,12 @@ class FakeEngine:
     said: dict[str, list[str]] = field(default_factory=dict)
     started: int = 0
 
+    @property
+    def images(self) -> FakeImages | None:
+        return FakeImages(self) if features(self.name).images else None
+
     def probe(self) -> EngineInfo:
         return EngineInfo(name=self.name, version="1.0", how="memory")
-
-    def can_build_with_secrets(self) -> bool:
-        return False
 
     def inspect(self, name: str) -> Container | None:
         return self.containers.get(name)
@@ -108,39 +157,6 @@ class FakeEngine:
         if argv[0] == "cat":
             return ExecResult(returncode=0, stdout=stdin.decode(), stderr="")
         return ExecResult(returncode=127, stdout="", stderr="not found")
-
-    def image(self, ref: str) -> Image | None:
-        return self.stock.get(ref)
-
-    def pull(self, ref: str, on_line: Callable[[str], None]) -> Image:
-        raise ImageUnavailable(f"no registry has {ref}", hint="load it")
-
-    def build(self, request: BuildRequest, on_line: Callable[[str], None]) -> Image:
-        if not (request.context / "Dockerfile").read_text().startswith("FROM "):
-            raise ImageUnavailable(
-                "the image can't be built: no FROM", hint="mend the build file", details=("no FROM",)
-            )
-        on_line("building")
-        if former := self.stock.get(request.tag):
-            self.stock[former.id] = replace(former, names=())
-        made = Image(
-            id=f"sha256:{len(self.stock):064}",
-            ref=request.tag,
-            names=(request.tag,),
-            labels=dict(request.labels),
-        )
-        self.stock[request.tag] = made
-        return made
-
-    def images(self, repository: str) -> tuple[str, ...]:
-        return tuple(sorted(ref for ref in self.stock if ref.startswith(f"{repository}:")))
-
-    def image_remove(self, image: str) -> bool:
-        found = self.stock.get(image)
-        if found and any(container.image_id == found.id for container in self.containers.values()):
-            return False
-        self.stock.pop(image, None)
-        return True
 
     def volume_remove(self, name: str) -> None:
         self.volumes.discard(name)

@@ -67,15 +67,15 @@ def _text(
     from deployer.errors import UsageError
     from deployer.operations.unit import unit_text
     from deployer.render import quadlet, run_argv, run_script
-    from deployer.spec import EngineName
+    from deployer.spec import features
 
     match form:
         case "argv":
             return shlex.join(run_argv(spec, engine))
         case "systemd":
             return unit_text(spec.name, engine, scope="system" if os.getuid() == 0 else "user")
-        case "quadlet" if engine is not EngineName.PODMAN:
-            raise UsageError(f"a Quadlet is run by podman, not by {engine}: --engine podman")
+        case "quadlet" if not features(engine).quadlet:
+            raise UsageError(f"{engine} can't run a Quadlet: --engine podman")
         case "quadlet":
             return quadlet(spec)
         case _:

@@ -39,7 +39,7 @@ def _front(told: str | None) -> str:
 def _text(data: dict[str, Any]) -> str:
     from deployer.diagnosis import size
     from deployer.operations.status import comparison
-    from deployer.spec import EngineName
+    from deployer.spec import EngineName, features
 
     used = f"  {size(data['data_bytes'])}" if data["data_bytes"] is not None else ""
     rows = {
@@ -50,7 +50,7 @@ def _text(data: dict[str, Any]) -> str:
         "server": f"devpi-server {data['server_version']}" if data["server_version"] else "",
         "offline": "yes: no upstream is asked (deployer offline off)" if data["offline"] else "",
         "front": _front(data["front"]),
-        "image": "" if data["engine"] == EngineName.PROCESS else data["image"],
+        "image": data["image"] if features(EngineName(data["engine"])).images else "",
         "data": f"{data['data_dir']}{used}" if data["data_dir"] else "",
         "started": data["started_at"] or "",
         "indexes": ", ".join(data["indexes"]),

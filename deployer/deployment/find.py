@@ -85,11 +85,10 @@ def find(name: str, *, engine: str = "") -> Deployment | None:
             continue
         if container.ours:
             return Deployment(name=name, engine=opened, container=container, applied=applied)
-        if engine or engine_name is not EngineName.PROCESS:
-            raise ConflictError(
-                f"a container named {name!r} exists on {engine_name} and is not deployer's",
-                hint="name the deployment that you mean with --name",
-            )
+        raise ConflictError(
+            f"a container named {name!r} exists on {engine_name} and is not deployer's",
+            hint="name the deployment that you mean with --name",
+        )
     return None
 
 

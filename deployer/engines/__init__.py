@@ -1,4 +1,4 @@
-"""The engines, and finding one that really answers. Importing this costs nothing: each engine is imported when used."""
+"""The engines, and detecting one that answers. Importing this is cheap: an engine is imported when it is used."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import assert_never
 
 from deployer.engines.base import Engine
 from deployer.errors import EngineUnreachable
@@ -18,7 +17,7 @@ DOCKER_SOCKET = Path("/var/run/docker.sock")
 
 @dataclass(frozen=True, kw_only=True)
 class Detection:
-    """The engine that answers, and why those before it were passed over: ``(name, short reason)``."""
+    """The engine that answers, and the engines that did not: ``(name, short reason)``."""
 
     engine: Engine
     info: EngineInfo
@@ -26,66 +25,56 @@ class Detection:
 
 
 def open_engine(name: EngineName) -> Engine:
-    """The engine ``name``; whether it answers is another question (``probe``)."""
-    match name:
-        case EngineName.NERDCTL | EngineName.PODMAN:
-            return _by_argv(name)
-        case EngineName.DOCKER:
-            return _docker()
-        case EngineName.PROCESS:
-            from deployer.engines.process import ProcessEngine
-            from deployer.host.state_dir import state_root
+    """Return the engine ``name``, without asking whether it answers (``probe``)."""
+    from deployer.engines.dialects import DOCKER, dialect_of
 
-            return ProcessEngine(state_root())
-        case _:
-            assert_never(name)
+    dialect = dialect_of(name)
+    if dialect is None:
+        from deployer.engines.process import ProcessEngine
+        from deployer.host.state_dir import state_root
 
-
-def _by_argv(name: EngineName) -> Engine:
-    from deployer.engines.argv import ArgvEngine
-    from deployer.engines.dialects import DIALECTS
-
-    return ArgvEngine(DIALECTS[name])
-
-
-def _docker() -> Engine:
-    """Its command line, which starts faster than the ``docker`` package is imported; that where there is none."""
-    socket_is_there = "DOCKER_HOST" in os.environ or DOCKER_SOCKET.exists()
-    if shutil.which("docker") is None and socket_is_there:
+        return ProcessEngine(state_root())
+    if dialect is DOCKER and _only_socket():
         from deployer.engines.sdk import SdkEngine
 
         return SdkEngine()
-    return _by_argv(EngineName.DOCKER)
+    from deployer.engines.argv import ArgvEngine
+
+    return ArgvEngine(dialect)
+
+
+def _only_socket() -> bool:
+    """Whether docker has a socket here and no command line, which starts faster than the ``docker`` package loads."""
+    return shutil.which("docker") is None and ("DOCKER_HOST" in os.environ or DOCKER_SOCKET.exists())
 
 
 def detect(wanted: str, *, open_engine: Callable[[EngineName], Engine] = open_engine) -> Detection:
-    """The engine ``wanted``, or for ``auto`` the first that answers of nerdctl, docker, podman and process.
+    """Return the engine ``wanted``, or for ``auto`` the first of :class:`EngineName` that answers.
 
-    Raises EngineUnreachable with the cause and the cure.
+    Raises EngineUnreachable.
     """
     if wanted != "auto":
         engine = open_engine(EngineName(wanted))
         return Detection(engine=engine, info=engine.probe())
-    passed: list[tuple[EngineName, str]] = []
+    failures: list[tuple[EngineName, EngineUnreachable]] = []
     for name in EngineName:
         engine = open_engine(name)
+        passed = tuple((name, _short(error)) for name, error in failures)
         try:
-            return Detection(engine=engine, info=engine.probe(), passed_over=tuple(passed))
+            return Detection(engine=engine, info=engine.probe(), passed_over=passed)
         except EngineUnreachable as error:
-            passed.append((name, _short(error)))
-            if name is EngineName.PROCESS:
-                raise EngineUnreachable(
-                    error.message, hint=error.hint, details=tuple(f"{name}: {reason}" for name, reason in passed[:-1])
-                ) from None
-    raise AssertionError("process is the last engine")
+            failures.append((name, error))
+    # The last engine needs the least, so its hint is the easiest to follow.
+    last = failures[-1][1]
+    raise EngineUnreachable(last.message, hint=last.hint, details=tuple(f"{name}: {why}" for name, why in passed))
 
 
 def _short(error: EngineUnreachable) -> str:
-    """A few words of a long reason."""
+    """Shorten the reason to a few words."""
     for mark, words in (
         ("not installed", "not installed"),
         ("permission denied", "permission denied"),
-        ("did not answer", "does not answer in time"),
+        ("did not answer", "timeout"),
         ("does not answer", "not running"),
     ):
         if mark in error.message:

@@ -5,28 +5,27 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from deployer.engines import proc
-from deployer.engines.answers import at, container_from, image_from
+from deployer.engines.answers import at, container_from
+from deployer.engines.argv_images import ArgvImages
 from deployer.engines.client import Client
 from deployer.engines.dialects import Dialect, Nature
 from deployer.engines.ports import holder_of
-from deployer.errors import ConflictError, EngineError, EngineUnreachable, ImageUnavailable
+from deployer.errors import ConflictError, EngineError, EngineUnreachable
 from deployer.host.background import meanwhile
 from deployer.host.runner import Completed, ProcessFailed, Runner
 from deployer.spec import (
     LABEL_RESTART,
-    BuildRequest,
     Container,
     ContainerSpec,
     EngineInfo,
     EngineName,
     ExecResult,
-    Image,
     State,
 )
 
@@ -42,6 +41,7 @@ class ArgvEngine:
         self._dialect = dialect
         self._runner = runner or Runner()
         self._client = Client(dialect, self._runner)
+        self.images = ArgvImages(dialect, self._client)
 
     @property
     def name(self) -> EngineName:
@@ -92,10 +92,6 @@ class ArgvEngine:
         answer = self._client.json(done)
         return self._dialect.nature(answer if isinstance(answer, dict) else {})
 
-    def can_build_with_secrets(self) -> bool:
-        words = self._dialect.builds_with_secrets
-        return words is not None and (not words or self._client.call(*words).returncode == 0)
-
     def inspect(self, name: str) -> Container | None:
         raw = self._client.container(name)
         if raw is None:
@@ -118,14 +114,6 @@ class ArgvEngine:
         if not monitor or self._elsewhere:
             return False
         return not (proc.runs(monitor) or proc.runs(at(raw, "State", "Pid")))
-
-    def image(self, ref: str) -> Image | None:
-        raw = self._client.image(ref)
-        return image_from(raw, ref) if raw is not None else None
-
-    def images(self, repository: str) -> tuple[str, ...]:
-        done = self._client.checked("images", f"--filter=reference={repository}:*", "--format={{.Repository}}:{{.Tag}}")
-        return tuple(sorted(set(done.stdout.split())))
 
     # Doing
 
@@ -282,14 +270,6 @@ class ArgvEngine:
             return ExecResult(returncode=int(own[1]), stdout=done.stdout, stderr=said.sub("", done.stderr))
         return ExecResult(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
 
-    def image_remove(self, image: str) -> bool:
-        done = self._client.call("image", "rm", image, timeout=RUN_TIMEOUT)
-        if done.returncode and self._dialect.image_used.search(done.stderr):
-            return False
-        if done.returncode and not self._dialect.image_missing.search(done.stderr):
-            raise self._client.failure(done)
-        return True
-
     def volume_remove(self, name: str) -> None:
         done = self._client.call("volume", "rm", name)
         if done.returncode and not self._dialect.absent.search(done.stderr):
@@ -311,22 +291,3 @@ class ArgvEngine:
                 yield last
         except ProcessFailed:
             raise EngineError(f"{self.name} logs: {last}", hint="deployer status") from None
-
-    def pull(self, ref: str, on_line: Callable[[str], None]) -> Image:
-        self._client.streamed("pull", ref, on_line=on_line, failed=f"the image {ref} can't be pulled")
-        return self._made(ref)
-
-    def build(self, request: BuildRequest, on_line: Callable[[str], None]) -> Image:
-        words = [*self._dialect.build, f"--tag={request.tag}"]
-        words += [f"--build-arg={key}={value}" for key, value in request.build_args]
-        words += [f"--label={key}={value}" for key, value in request.labels]
-        words += [f"--secret=id={name},src={path}" for name, path in request.secrets]
-        failed = f"the image {request.tag} can't be built"
-        self._client.streamed(*words, str(request.context), on_line=on_line, failed=failed)
-        return self._made(request.tag)
-
-    def _made(self, ref: str) -> Image:
-        image = self.image(ref)
-        if image is None:
-            raise ImageUnavailable(f"{self.name} made no image {ref}", hint="deployer doctor")
-        return image

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, assert_never
 
 from deployer.spec import EngineName, State
 
@@ -158,62 +158,77 @@ class Dialect:
     )
 
 
-DIALECTS: Mapping[EngineName, Dialect] = {
-    EngineName.NERDCTL: Dialect(
-        name=EngineName.NERDCTL,
-        version=("version", "--format", "{{json .}}"),
-        version_key=("Client", "Version"),
-        info=("info", "--format", "{{json .}}"),
-        nature=docker_nature,
-        unkept=containerd_unkept,
-        keeps_from="containerd 1.7",
-        guards=False,  # nerdctl 2.1 gives a name twice while containerd starts again who has it
-        networks=("Config", "Labels", "nerdctl/networks"),
-        failed_codes=frozenset({1}),
-        failed_words=re.compile(r"^time=\S+ level=fatal ", re.MULTILINE),
-        # containerd's restarts look every ten seconds at what should run: before nerdctl 2.3.2 also at what is just
-        # being started, which then is started twice, and may end up without its port.
-        held=("containerd.io/restart.policy", "no"),
-        raced=re.compile(
-            r"task \S+: already exists|runtime\.v2\.task/\S+: file exists|cannot start a container that has stopped"
-        ),
-        exec_code=re.compile(r'^time=\S+ level=fatal msg="exec failed with exit code (\d+)"\n?', re.MULTILINE),
-        cures=(*RUNTIME_CURES, *BUILDKIT_CURES),
-        # BuildKit behind nerdctl grants no host network unless it was told to.
-        build=("build",),
-        install="see your distribution, or the nerdctl project's own archive",
-        start="systemctl start containerd",
+NERDCTL = Dialect(
+    name=EngineName.NERDCTL,
+    version=("version", "--format", "{{json .}}"),
+    version_key=("Client", "Version"),
+    info=("info", "--format", "{{json .}}"),
+    nature=docker_nature,
+    unkept=containerd_unkept,
+    keeps_from="containerd 1.7",
+    guards=False,  # nerdctl 2.1 gives a name twice while containerd starts again who has it
+    networks=("Config", "Labels", "nerdctl/networks"),
+    failed_codes=frozenset({1}),
+    failed_words=re.compile(r"^time=\S+ level=fatal ", re.MULTILINE),
+    # containerd's restarts look every ten seconds at what should run: before nerdctl 2.3.2 also at what is just
+    # being started, which then is started twice, and may end up without its port.
+    held=("containerd.io/restart.policy", "no"),
+    raced=re.compile(
+        r"task \S+: already exists|runtime\.v2\.task/\S+: file exists|cannot start a container that has stopped"
     ),
-    EngineName.DOCKER: Dialect(
-        name=EngineName.DOCKER,
-        version=("version", "--format", "{{json .}}"),
-        version_key=("Server", "Version"),
-        info=("info", "--format", "{{json .}}"),
-        nature=docker_nature,
-        elsewhere=("DOCKER_HOST", "DOCKER_CONTEXT"),
-        # The older builder keeps the container of a step that fails unless it is told; buildx takes the word, too.
-        build=("build", "--network=host", "--force-rm"),
-        build_chatter=re.compile(
-            r"^(DEPRECATED: The legacy builder|Install the buildx component|BuildKit is currently disabled"
-            r"|environment-variable\.|https://docs\.docker\.com/go/buildx/)"
-        ),
-        builds_with_secrets=("buildx", "version"),
-        install="apt-get install docker.io",
-        start="systemctl start docker",
+    exec_code=re.compile(r'^time=\S+ level=fatal msg="exec failed with exit code (\d+)"\n?', re.MULTILINE),
+    cures=(*RUNTIME_CURES, *BUILDKIT_CURES),
+    # BuildKit behind nerdctl grants no host network unless it was told to.
+    build=("build",),
+    install="see your distribution, or the nerdctl project's own archive",
+    start="systemctl start containerd",
+)
+
+DOCKER = Dialect(
+    name=EngineName.DOCKER,
+    version=("version", "--format", "{{json .}}"),
+    version_key=("Server", "Version"),
+    info=("info", "--format", "{{json .}}"),
+    nature=docker_nature,
+    elsewhere=("DOCKER_HOST", "DOCKER_CONTEXT"),
+    # The older builder keeps the container of a step that fails unless it is told; buildx takes the word, too.
+    build=("build", "--network=host", "--force-rm"),
+    build_chatter=re.compile(
+        r"^(DEPRECATED: The legacy builder|Install the buildx component|BuildKit is currently disabled"
+        r"|environment-variable\.|https://docs\.docker\.com/go/buildx/)"
     ),
-    EngineName.PODMAN: Dialect(
-        name=EngineName.PODMAN,
-        version=("version", "--format", "json"),
-        version_key=("Client", "Version"),
-        info=("info", "--format", "json"),
-        nature=podman_nature,
-        elsewhere=("CONTAINER_HOST", "CONTAINER_CONNECTION"),
-        # "stopped" is what it says until its clean-up has come by, which heeds the restart policy first.
-        monitor=("State", "ConmonPid"),
-        build_chatter=re.compile(r'level=warning msg="missing .* build argument\.'),  # of each that has no default
-        at_rest=frozenset({"configured", "created", "exited"}),
-        # Without a registry search list podman takes short names for local ones only.
-        install="apt-get install podman",
-        start="podman system migrate",
-    ),
-}
+    builds_with_secrets=("buildx", "version"),
+    install="apt-get install docker.io",
+    start="systemctl start docker",
+)
+
+PODMAN = Dialect(
+    name=EngineName.PODMAN,
+    version=("version", "--format", "json"),
+    version_key=("Client", "Version"),
+    info=("info", "--format", "json"),
+    nature=podman_nature,
+    elsewhere=("CONTAINER_HOST", "CONTAINER_CONNECTION"),
+    # "stopped" is what it says until its clean-up has come by, which heeds the restart policy first.
+    monitor=("State", "ConmonPid"),
+    build_chatter=re.compile(r'level=warning msg="missing .* build argument\.'),  # of each that has no default
+    at_rest=frozenset({"configured", "created", "exited"}),
+    # Without a registry search list podman takes short names for local ones only.
+    install="apt-get install podman",
+    start="podman system migrate",
+)
+
+
+def dialect_of(name: EngineName) -> Dialect | None:
+    """The dialect of the engine ``name``; ``None`` for one that has no command line."""
+    match name:
+        case EngineName.NERDCTL:
+            return NERDCTL
+        case EngineName.DOCKER:
+            return DOCKER
+        case EngineName.PODMAN:
+            return PODMAN
+        case EngineName.PROCESS:
+            return None
+        case _:
+            assert_never(name)

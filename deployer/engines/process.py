@@ -25,13 +25,11 @@ from deployer.errors import ConflictError, EngineError, EngineUnreachable
 from deployer.files import make_private
 from deployer.host.runner import Runner, spawning
 from deployer.spec import (
-    BuildRequest,
     Container,
     ContainerSpec,
     EngineInfo,
     EngineName,
     ExecResult,
-    Image,
     NetworkMode,
     State,
 )
@@ -60,6 +58,7 @@ class ProcessEngine:
         self._root = state_root
         self._server = tuple(server)
         self._runner = runner or Runner()
+        self.images = None
 
     @property
     def name(self) -> EngineName:
@@ -76,9 +75,6 @@ class ProcessEngine:
                 "no container engine answers, and devpi-server is not installed in deployer's environment",
                 hint=f"{sys.executable} -m pip install 'deployer[server]', or start docker, podman or containerd",
             ) from None
-
-    def can_build_with_secrets(self) -> bool:
-        return False
 
     # Records
 
@@ -225,26 +221,8 @@ class ProcessEngine:
         done = self._runner.run(argv, stdin=stdin)
         return ExecResult(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
 
-    # There are no images
-
-    def image(self, ref: str) -> Image | None:
-        info = self.probe()
-        return Image(id=f"devpi-server-{info.version}", ref=ref)
-
-    def pull(self, ref: str, on_line: Callable[[str], None]) -> Image:
-        raise EngineError("a process has no image", hint="--engine docker, podman or nerdctl")
-
-    def build(self, request: BuildRequest, on_line: Callable[[str], None]) -> Image:
-        raise EngineError("a process has no image", hint="--engine docker, podman or nerdctl")
-
-    def images(self, repository: str) -> tuple[str, ...]:
-        return ()
-
-    def image_remove(self, image: str) -> bool:
-        raise EngineError("a process has no image", hint="--engine docker, podman or nerdctl")
-
     def volume_remove(self, name: str) -> None:
-        raise EngineError("a process has no volumes", hint="--engine docker, podman or nerdctl")
+        """Does nothing: a process has no volumes."""
 
 
 def _environment(env: Iterable[tuple[str, str]]) -> dict[str, str]:

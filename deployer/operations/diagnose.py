@@ -25,6 +25,7 @@ from deployer.operations.status import status
 from deployer.profile.load import load
 from deployer.profile.load.overrides import Override
 from deployer.profile.models import Profile
+from deployer.spec import EngineName, features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,7 @@ def _server(asked: Asked) -> Generator[Check, None, Mapping[str, Any]]:
     answer = found.answer if found.error is None else {}
     yield server(found.data, found.error, answer.get("identity", {}))
     if found.error is None and found.data.get("front"):
-        yield front(found.data["front"], in_container=found.data["engine"] != "process")
+        yield front(found.data["front"], in_container=features(EngineName(found.data["engine"])).containers)
     return answer
 
 

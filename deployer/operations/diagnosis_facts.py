@@ -40,13 +40,13 @@ def state_facts(name: str) -> StateFacts:
 
 def images(prepared: Prepared) -> tuple[Image | None, Image | None, str]:
     """The server's image, the one that ours is built on, and its name."""
-    wanted, engine = prepared.plan.image, prepared.engine
+    wanted, images = prepared.plan.image, prepared.engine.images
     base = prepared.loaded.profile.image.base or DEFAULT_BASE
-    if wanted is None:
+    if wanted is None or images is None:
         return None, None, base
-    found = engine.image(wanted.ref)
+    found = images.find(wanted.ref)
     own = wanted.own and (found is None or found.labels.get(LABEL_BUILD) != wanted.build)
-    return found, engine.image(base) if own else found, base
+    return found, images.find(base) if own else found, base
 
 
 def left_over(engine: Engine, name: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from deployer.engines.base import Engine
+from deployer.engines.base import Images
 from deployer.errors import EngineError, ImageUnavailable, Refused
 from deployer.host.background import meanwhile
 from deployer.plan import ImagePlan
@@ -26,7 +26,7 @@ def fits(plan: ImagePlan, image: Image) -> bool:
     return not plan.own or image.labels.get(LABEL_BUILD) == plan.build
 
 
-def have_image(plan: ImagePlan, there: Image | None, engine: Engine, ui: UI) -> Image:
+def have_image(plan: ImagePlan, there: Image | None, images: Images, ui: UI) -> Image:
     """Get the image that the plan wants, and show how. ``there``: the image of that name now.
 
     Raises ImageUnavailable, Refused.
@@ -36,9 +36,9 @@ def have_image(plan: ImagePlan, there: Image | None, engine: Engine, ui: UI) -> 
     with ui.working("image", f"{plan.ref}") as progress:
         image, made = ensure_image(
             plan,
-            engine,
+            images,
             there,
-            build=lambda wanted, on_line: build_own(wanted, engine, there, env=dict(os.environ), on_line=on_line),
+            build=lambda wanted, on_line: build_own(wanted, images, there, env=dict(os.environ), on_line=on_line),
             on_line=progress,
         )
     how = f"built in {time.monotonic() - started:.0f} s" if made and plan.own else "pulled" if made else "present"
@@ -48,7 +48,7 @@ def have_image(plan: ImagePlan, there: Image | None, engine: Engine, ui: UI) -> 
 
 def ensure_image(
     plan: ImagePlan,
-    engine: Engine,
+    images: Images,
     image: Image | None,
     *,
     build: Callable[[ImagePlan, Callable[[str], None]], Image],
@@ -64,11 +64,11 @@ def ensure_image(
         image, made = build(plan, on_line), True
     elif image is None:
         try:
-            image, made = engine.pull(plan.ref, on_line), True
+            image, made = images.pull(plan.ref, on_line), True
         except EngineError as error:
             raise ImageUnavailable(
                 f"the image {plan.ref} is not here and can't be pulled",
-                hint=f"load it ({engine.name} load), or leave --image out: deployer builds an image of its own",
+                hint=f"load it ({images.engine} load), or leave --image out: deployer builds an image of its own",
                 details=error.details or (error.message,),
             ) from None
     if plan.digest and plan.digest != image.id and not any(d.endswith("@" + plan.digest) for d in image.digests):
@@ -80,7 +80,7 @@ def ensure_image(
 
 
 def build_own(
-    plan: ImagePlan, engine: Engine, former: Image | None, *, env: dict[str, str], on_line: Callable[[str], None]
+    plan: ImagePlan, images: Images, former: Image | None, *, env: dict[str, str], on_line: Callable[[str], None]
 ) -> Image:
     """Build our own image with the settings of this host's pip. ``former``: the image of that name until now, which is
     removed unless a container uses it.
@@ -97,21 +97,23 @@ def build_own(
             Path(directory),
             base=plan.base or DEFAULT_BASE,
             pip=settings,
-            secrets_ok=engine.can_build_with_secrets(),
+            secrets_ok=images.builds_with_secrets(),
             major=plan.major,
         )
-        image = engine.build(request, on_line)
+        image = images.build(request, on_line)
     if former is not None and former.id != image.id:
-        remove_former(engine, former.id)
+        remove_former(images, former.id)
     return image
 
 
-def remove_former(engine: Engine, image: str) -> None:
+def remove_former(images: Images | None, image: str) -> None:
     """Remove our image with the id ``image`` when it has no name any more and no container uses it.
 
     A failure is ignored: it costs only disk space.
     """
+    if images is None:
+        return
     with suppress(EngineError):
-        found = engine.image(image)
+        found = images.find(image)
         if found is not None and LABEL_BUILD in found.labels and not found.names:
-            engine.image_remove(image)
+            images.remove(image)

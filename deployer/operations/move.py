@@ -93,9 +93,9 @@ def _back(deployment: Deployment, ui: UI) -> None:
 
 def _have_copier(prepared: Prepared, ui: UI) -> None:
     """Our own image is what copies, also where another one runs; a process needs none."""
-    wanted, engine = own_image(prepared.loaded.profile, prepared.facts), prepared.engine
-    if engine.name is not EngineName.PROCESS:
-        have_image(wanted, engine.image(wanted.ref), engine, ui)
+    wanted, images = own_image(prepared.loaded.profile, prepared.facts), prepared.engine.images
+    if images is not None:
+        have_image(wanted, images.find(wanted.ref), images, ui)
 
 
 def _copy(deployment: Deployment, source: Mount, prepared: Prepared, ui: UI) -> Copied:

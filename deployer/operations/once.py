@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from deployer.spec import ContainerSpec, EngineName, Mount
+from deployer.spec import ContainerSpec, EngineName, Mount, features
 
 
 def on_stopped_data(
@@ -23,13 +23,13 @@ def on_stopped_data(
     process sees the data where it is on this host. ``command``: makes the words of a server verb from these paths.
     Our image keeps data at ``/data``, where a new volume gets that image's user; elsewhere docker gives it to root.
     """
-    process = engine is EngineName.PROCESS
-    paths = [mount.source if process else mount.target for mount in mounts]
+    inside = features(engine).containers
+    paths = [mount.target if inside else mount.source for mount in mounts]
     return replace(
         spec,
         name=f"{spec.name}-{purpose}",
-        image=spec.image if process else image,
-        mounts=() if process else tuple(mounts),
+        image=image if inside else spec.image,
+        mounts=tuple(mounts) if inside else (),
         command=command(paths),
         ports=(),
         env=(),

@@ -121,7 +121,8 @@ def _image(engine: Engine, profile: Profile) -> Future[Image | None]:
     from deployer.image import reference
 
     ref = profile.image.ref or reference(profile.server.version)
-    return meanwhile(lambda: None if engine.name is EngineName.PROCESS else engine.image(ref))
+    images = engine.images
+    return meanwhile(lambda: images.find(ref) if images is not None else None)
 
 
 def measured(prepared: Prepared) -> Prepared:

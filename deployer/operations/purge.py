@@ -52,7 +52,7 @@ def remove(deployment: Deployment, ui: UI) -> list[str]:
                 deployment.engine.stop(name, timeout=STOP)
                 deployment.engine.remove(name)
                 if container.image_id:
-                    remove_former(deployment.engine, container.image_id)
+                    remove_former(deployment.engine.images, container.image_id)
             ui.step("server", f"{name} stopped and removed ({deployment.engine.name})")
             removed.append(name)
     return removed

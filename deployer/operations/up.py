@@ -138,7 +138,7 @@ def bring_up(
     if done == "recreated":  # the container that was set aside; any other one of that name is not ours to remove
         engine.remove(plan.name + PREVIOUS)
         if current is not None and current.image_id:
-            remove_former(engine, current.image_id)
+            remove_former(engine.images, current.image_id)
     _mark_used(prepared)
     _remember(prepared, ready.identity.uuid)
     client_changes = client_files.configure(plan, ui) if clients else []
@@ -228,9 +228,11 @@ def _undone(prepared: Prepared, current: Container | None, ui: UI) -> None:
 
 
 def _image(prepared: Prepared, ui: UI) -> Prepared:
-    """The same, with the image that the server is to run from."""
-    assert prepared.plan.image is not None  # noqa: S101 - narrowed by the caller
-    image = have_image(prepared.plan.image, prepared.image, prepared.engine, ui)
+    """Return ``prepared`` with the image that the server runs from, if its engine has images."""
+    wanted, images = prepared.plan.image, prepared.engine.images
+    if wanted is None or images is None:
+        return prepared
+    image = have_image(wanted, prepared.image, images, ui)
     return replace(prepared, image=image, image_ready=True)
 
 
@@ -238,7 +240,7 @@ def _say_container(prepared: Prepared, done: Done, ui: UI) -> None:
     plan, data = prepared.plan, prepared.facts.data
     where = f"volume {plan.data.source}" if data is None else str(data.path)
     ui.step("data", where + (" (created)" if plan.data.create and done != "unchanged" else ""))
-    reach = plan.network.mode if plan.engine.name != "process" else "this host, no container"
+    reach = plan.network.mode if plan.engine.features.containers else "this host, no container"
     ui.step("network", f"{reach} ({plan.network.reason})")
     ui.step("server", f"{plan.name} {done}")
 

@@ -21,8 +21,8 @@ import pytest
 
 from deployer.engines import open_engine
 from deployer.engines.argv import ArgvEngine
-from deployer.engines.base import Engine
-from deployer.engines.dialects import DIALECTS
+from deployer.engines.base import Engine, Images
+from deployer.engines.dialects import NERDCTL, dialect_of
 from deployer.engines.process import ProcessEngine
 from deployer.engines.sdk import SdkEngine
 from deployer.errors import ConflictError, EngineError, EngineUnreachable, ImageUnavailable
@@ -103,6 +103,13 @@ class Bench:
     @cached_property
     def info(self) -> EngineInfo:
         return self.engine.probe()
+
+    @property
+    def images(self) -> Images:
+        """The images of the engine; the test is skipped where it has none."""
+        self.need("images")
+        assert self.engine.images is not None
+        return self.engine.images
 
     @property
     def features(self) -> Features:
@@ -228,9 +235,12 @@ def make(kind: str, context: Path, tmp_path: Path) -> tuple[Engine, str]:
         case "podman-socket":
             engine = SdkEngine(socket=podman_socket())
         case _:
-            engine = ArgvEngine(DIALECTS[EngineName(name)])
-    if engine.image(TAG) is None:
-        engine.build(BuildRequest(context=context, tag=TAG), lambda line: None)
+            dialect = dialect_of(EngineName(name))
+            assert dialect is not None
+            engine = ArgvEngine(dialect)
+    assert engine.images is not None
+    if engine.images.find(TAG) is None:
+        engine.images.build(BuildRequest(context=context, tag=TAG), lambda line: None)
     return engine, TAG
 
 
@@ -270,11 +280,11 @@ class TestContract:
 
     def test_nothing_is_none(self, bench: Bench) -> None:
         assert bench.engine.inspect(f"{bench.prefix}-a") is None
-        if bench.features.images:
-            assert bench.engine.image("localhost/deployer-no-such-image:0") is None
+        assert (bench.engine.images is not None) is bench.features.images
+        if bench.engine.images is not None:
+            assert bench.engine.images.find("localhost/deployer-no-such-image:0") is None
         bench.engine.remove(f"{bench.prefix}-a")
-        if bench.features.volumes:
-            bench.engine.volume_remove(f"{bench.prefix}-volume")
+        bench.engine.volume_remove(f"{bench.prefix}-volume")
 
     def test_what_runs_is_what_was_specified(self, bench: Bench) -> None:
         spec = bench.spec()
@@ -519,17 +529,17 @@ class TestContract:
 
     def test_a_failed_build_keeps_the_older_image(self, bench: Bench, context: Path) -> None:
         bench.need("images")
-        before = bench.engine.image(bench.image)
+        before = bench.images.find(bench.image)
         broken = bench.tmp_path / "broken"
         broken.mkdir()
         (broken / "Dockerfile").write_text("FRM nothing\n")
         with pytest.raises(ImageUnavailable) as caught:
-            bench.engine.build(BuildRequest(context=broken, tag=bench.image), lambda line: None)
+            bench.images.build(BuildRequest(context=broken, tag=bench.image), lambda line: None)
         assert caught.value.details
         # A docker without BuildKit begins each build with advice on how to get it, which is no reason of a failure.
         assert not [line for line in caught.value.details if not line.strip() or "buildx" in line or "DEPREC" in line]
         assert "can't be built: " in str(caught.value)
-        assert bench.engine.image(bench.image) == before
+        assert bench.images.find(bench.image) == before
 
     def test_a_build_that_fails_in_a_step_leaves_no_container(self, bench: Bench) -> None:
         bench.need("images")
@@ -539,7 +549,7 @@ class TestContract:
         broken.mkdir()
         (broken / "Dockerfile").write_text(f"FROM {BASE}\nRUN echo {bench.prefix} && exit 3\n")
         with pytest.raises(ImageUnavailable) as caught:
-            bench.engine.build(BuildRequest(context=broken, tag=f"localhost/{bench.prefix}:3"), lambda line: None)
+            bench.images.build(BuildRequest(context=broken, tag=f"localhost/{bench.prefix}:3"), lambda line: None)
         assert bench.prefix in "\n".join(caught.value.details)
         listed = subprocess.run([client, "ps", "--all", "--no-trunc"], capture_output=True, text=True, check=True)
         assert bench.prefix not in listed.stdout
@@ -550,22 +560,22 @@ class TestContract:
         context.mkdir()
         (context / "Dockerfile").write_text(f"FROM {bench.image if bench.kind != 'fake' else 'scratch'}\n")
         first, second = (
-            bench.engine.build(BuildRequest(context=context, tag=f"{repository}:{tag}", labels=(("n", tag),)), print)
+            bench.images.build(BuildRequest(context=context, tag=f"{repository}:{tag}", labels=(("n", tag),)), print)
             for tag in ("1", "2")
         )
         assert (first.names, second.names) == ((f"{repository}:1",), (f"{repository}:2",))
-        assert bench.engine.images(repository) == (f"{repository}:1", f"{repository}:2")
+        assert bench.images.tags(repository) == (f"{repository}:1", f"{repository}:2")
         spec = bench.spec(image=f"{repository}:1")
         bench.engine.run(spec)
-        assert not bench.engine.image_remove(f"{repository}:1")
-        assert bench.engine.image_remove(f"{repository}:2")
-        assert bench.engine.images(repository) == (f"{repository}:1",)
+        assert not bench.images.remove(f"{repository}:1")
+        assert bench.images.remove(f"{repository}:2")
+        assert bench.images.tags(repository) == (f"{repository}:1",)
         bench.engine.stop(spec.name, timeout=SECONDS)
-        assert not bench.engine.image_remove(f"{repository}:1")
+        assert not bench.images.remove(f"{repository}:1")
         bench.engine.remove(spec.name)
-        assert bench.engine.image_remove(f"{repository}:1")
-        assert bench.engine.images(repository) == ()
-        assert bench.engine.image_remove(f"{repository}:1")  # it is gone already
+        assert bench.images.remove(f"{repository}:1")
+        assert bench.images.tags(repository) == ()
+        assert bench.images.remove(f"{repository}:1")  # it is gone already
 
     def test_an_image_whose_name_another_one_got_has_none(self, bench: Bench) -> None:
         bench.need("images")
@@ -573,15 +583,15 @@ class TestContract:
         context.mkdir()
         (context / "Dockerfile").write_text(f"FROM {bench.image if bench.kind != 'fake' else 'scratch'}\n")
         former, latter = (
-            bench.engine.build(BuildRequest(context=context, tag=tag, labels=(("n", n),)), print) for n in "12"
+            bench.images.build(BuildRequest(context=context, tag=tag, labels=(("n", n),)), print) for n in "12"
         )
         assert former.id != latter.id
-        left = bench.engine.image(former.id)
+        left = bench.images.find(former.id)
         assert left is None or left.names == ()  # nerdctl keeps none without a name
-        assert bench.engine.image_remove(former.id)
-        assert bench.engine.image(former.id) is None
-        assert bench.engine.image(tag) == latter
-        assert bench.engine.image_remove(tag)
+        assert bench.images.remove(former.id)
+        assert bench.images.find(former.id) is None
+        assert bench.images.find(tag) == latter
+        assert bench.images.remove(tag)
 
     def test_an_image_that_was_loaded(self, bench: Bench) -> None:
         """As on a host without a registry: what one engine has saved, another has by its own client."""
@@ -593,15 +603,15 @@ class TestContract:
         context.mkdir()
         (context / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
         tag = f"localhost/{bench.prefix}:2"
-        built = bench.engine.build(BuildRequest(context=context, tag=tag, labels=(("a", "b c"),)), lambda line: None)
+        built = bench.images.build(BuildRequest(context=context, tag=tag, labels=(("a", "b c"),)), lambda line: None)
         try:
             subprocess.run([client, "save", "--output", str(archive), tag], capture_output=True, check=True)
             subprocess.run([client, "rmi", tag], capture_output=True, check=True)
-            assert bench.engine.image(tag) is None
+            assert bench.images.find(tag) is None
             with pytest.raises(ImageUnavailable):
                 bench.engine.run(bench.spec(image=tag, ports=()))
             subprocess.run([client, "load", "--input", str(archive)], capture_output=True, check=True)
-            loaded = bench.engine.image(tag)
+            loaded = bench.images.find(tag)
             assert loaded is not None
             assert (loaded.id, loaded.labels) == (built.id, built.labels)
         finally:
@@ -615,7 +625,7 @@ class TestContract:
         tag = f"localhost/{bench.prefix}:1"
         said: list[str] = []
         request = BuildRequest(context=good, tag=tag, labels=(("a", "b c"),), build_args=(("WORD", "x"),))
-        image = bench.engine.build(request, said.append)
+        image = bench.images.build(request, said.append)
         assert image.labels["a"] == "b c"
         assert said
         if bench.kind != "fake":
@@ -664,7 +674,7 @@ def test_whoever_was_killed_before_a_container_was_to_be_restarted(bench: Bench)
     if spec.restart == "no":
         pytest.skip("on a containerd before 1.7 no policy is kept")
     with pytest.raises(KeyboardInterrupt):
-        ArgvEngine(DIALECTS[EngineName.NERDCTL], runner=Killed()).run(spec)
+        ArgvEngine(NERDCTL, runner=Killed()).run(spec)
     assert bench.engine.inspect(spec.name).state is State.CREATED  # type: ignore[union-attr]
     bench.engine.start(spec.name)
     found = bench.engine.inspect(spec.name)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from deployer.engines.argv import ArgvEngine
-from deployer.engines.dialects import DIALECTS
+from deployer.engines.dialects import Dialect, dialect_of
 from deployer.errors import ConflictError, EngineError, EngineUnreachable, ImageUnavailable
 from deployer.host.runner import Completed, ProcessFailed, Runner
 from deployer.spec import BuildRequest, ContainerSpec, EngineName, Mount, NetworkMode, Port, State
@@ -53,7 +53,9 @@ class Recorded:
         self.version: str = document["version"]
         self.origin: str = document["origin"]
         self.answers: dict[str, Any] = document["answers"]
-        self.dialect = DIALECTS[EngineName(document["engine"])]
+        dialect = dialect_of(EngineName(document["engine"]))
+        assert dialect is not None
+        self.dialect: Dialect = dialect
 
     def engine(self, answer: str) -> ArgvEngine:
         return self.answering(answer, "container-absent")
@@ -141,7 +143,7 @@ def test_a_container_whose_processes_are_gone(recorded: Recorded, monkeypatch: p
 
 @of_all
 def test_an_image(recorded: Recorded) -> None:
-    found = recorded.engine("image").image(BASE)
+    found = recorded.engine("image").images.find(BASE)
     assert found is not None
     assert (found.ref, found.id.startswith("sha256:"), len(found.id)) == (BASE, True, 71)
 
@@ -149,7 +151,7 @@ def test_an_image(recorded: Recorded) -> None:
 @of_all
 def test_what_is_absent(recorded: Recorded) -> None:
     assert recorded.engine("container-absent").inspect("rec-none") is None
-    assert recorded.engine("image-absent").image("localhost/none:0") is None
+    assert recorded.engine("image-absent").images.find("localhost/none:0") is None
 
 
 @of_those_with("volume-absent")
@@ -181,7 +183,7 @@ def test_a_failed_run(recorded: Recorded, answer: str) -> None:
 @of_those_with("build-without-buildkit")
 def test_a_build_without_a_builder(recorded: Recorded, answer: str, tmp_path: Path) -> None:
     with pytest.raises(ImageUnavailable) as caught:
-        recorded.engine(answer).build(BuildRequest(context=tmp_path, tag="x"), lambda line: None)
+        recorded.engine(answer).images.build(BuildRequest(context=tmp_path, tag="x"), lambda line: None)
     assert "buildkitd" in caught.value.message
     assert "start buildkitd" in (caught.value.hint or "")
 

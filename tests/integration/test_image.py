@@ -48,17 +48,16 @@ def docker(*words: str, check: bool = True) -> str:
 def image(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Our image under a name of the tests' own, on a base without bytecode, as Python's official ones are."""
     need("docker")
-    engine = open_engine(EngineName.DOCKER)
+    images = open_engine(EngineName.DOCKER).images
+    assert images is not None
     base = tmp_path_factory.mktemp("base")
     remove = "find / -xdev -type d -name __pycache__ -prune -exec rm -rf {} +"
     (base / "Dockerfile").write_text(f"FROM {BASE}\nRUN {remove}\n")
     docker("build", f"--tag={BARE}", str(base))
     settings = PipSettings(**pip.build_settings(pip.read_config(os.environ), ours=is_ours))
-    made = prepare(
-        tmp_path_factory.mktemp("build"), base=BARE, pip=settings, secrets_ok=engine.can_build_with_secrets()
-    )
+    made = prepare(tmp_path_factory.mktemp("build"), base=BARE, pip=settings, secrets_ok=images.builds_with_secrets())
     lines: list[str] = []
-    built = engine.build(replace(made, tag=TAG), lines.append)
+    built = images.build(replace(made, tag=TAG), lines.append)
     assert lines
     assert built.labels[LABEL_BUILD] == build_digest(BARE)
     return TAG

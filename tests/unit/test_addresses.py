@@ -8,12 +8,11 @@ from hypothesis import strategies as st
 
 from deployer.addresses import is_loopback, split
 from deployer.engines.answers import container_from
-from deployer.engines.dialects import DIALECTS
+from deployer.engines.dialects import DOCKER
 from deployer.errors import ProfileError
 from deployer.operations.prepare import is_ours
 from deployer.profile.load import load
 from deployer.profile.load.overrides import Override
-from deployer.spec import EngineName
 from tests.pip_host import CORP, Host
 
 NONE = [
@@ -87,5 +86,5 @@ def test_any_text_is_an_address_or_none(url: str) -> None:
 def test_ports_of_a_container_that_somebody_else_made() -> None:
     bound = {"80/tcp": [{"HostIp": "", "HostPort": "8000-8010"}], "53/udp": None, "81/tcp": [{"HostPort": ""}]}
     raw = {"Id": "1", "Name": "/devpi", "State": {"Status": "running"}, "HostConfig": {"PortBindings": bound}}
-    found = container_from(raw, DIALECTS[EngineName.DOCKER])
+    found = container_from(raw, DOCKER)
     assert [(port.host_port, port.container_port) for port in found.ports] == [(8000, 80), (0, 81)]

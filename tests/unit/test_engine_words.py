@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 
 from deployer.engines.client import Client
-from deployer.engines.dialects import DIALECTS
+from deployer.engines.dialects import DOCKER, PODMAN
 from deployer.engines.failures import last_line
 from deployer.engines.proc import mark, runs
 from deployer.engines.timestamps import moment
 from deployer.errors import EngineError, ImageUnavailable, UsageError
 from deployer.host.runner import Completed, ProcessFailed, Runner
-from deployer.spec import EngineName
 
 
 @pytest.mark.parametrize(
@@ -59,7 +58,7 @@ class Says(Runner):
 @pytest.mark.parametrize("ask", [Client.container, Client.image])
 def test_an_answer_of_another_shape_is_told(stdout: str, ask: Callable[[Client, str], object]) -> None:
     with pytest.raises(EngineError):
-        ask(Client(DIALECTS[EngineName.DOCKER], Says(stdout)), "demo")
+        ask(Client(DOCKER, Says(stdout)), "demo")
 
 
 def test_a_build_that_fails_is_told_with_its_last_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +68,7 @@ def test_a_build_that_fails_is_told_with_its_last_lines(tmp_path: Path, monkeypa
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     heard: list[str] = []
     with pytest.raises(ImageUnavailable, match="it failed: no space left") as caught:
-        Client(DIALECTS[EngineName.DOCKER], Runner()).streamed("build", on_line=heard.append, failed="it failed")
+        Client(DOCKER, Runner()).streamed("build", on_line=heard.append, failed="it failed")
     assert heard == [*map(str, range(1, 41)), "no space left"]
     assert caught.value.details == (*map(str, range(30, 41)), "no space left")
 
@@ -85,7 +84,7 @@ def test_a_build_that_fails_does_not_tell_of_arguments_that_nobody_has_to_give(
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     with pytest.raises(ImageUnavailable, match="it failed: the disk is nearly full") as caught:
-        Client(DIALECTS[EngineName.PODMAN], Runner()).streamed("build", on_line=lambda line: None, failed="it failed")
+        Client(PODMAN, Runner()).streamed("build", on_line=lambda line: None, failed="it failed")
     assert len(caught.value.details) == 1
 
 

@@ -79,12 +79,12 @@ def test_what_is_set_aside_takes_no_name_from_others() -> None:
 )
 def test_the_former_image_goes_when_nobody_could_name_it(image: Image, stays: bool) -> None:
     engine = FakeEngine(stock={image.id: image})
-    remove_former(engine, image.id)
-    assert (engine.image(image.id) is not None) is stays
+    remove_former(engine.images, image.id)
+    assert (engine.images.find(image.id) is not None) is stays
 
 
 def test_the_former_image_stays_while_a_container_was_made_from_it() -> None:
     engine, _ = running(make(), replace(BUILT, names=()))
     engine.stock[BUILT.id] = replace(BUILT, names=())
-    remove_former(engine, BUILT.id)
-    assert engine.image(BUILT.id) is not None
+    remove_former(engine.images, BUILT.id)
+    assert engine.images.find(BUILT.id) is not None

@@ -27,14 +27,14 @@ def run(options: Options, ui: UI) -> Result:
     from deployer.profile.load import load
 
     profile = load(options.profile, overrides=overrides(options)).profile
-    if profile.engine == "process":
-        raise UsageError("--engine process needs no image")
     engine = detect(profile.engine).engine
+    if (images := engine.images) is None:
+        raise UsageError(f"{engine.name} has no images", hint="name a container engine: --engine ENGINE")
     base, major = profile.image.base, profile.server.version
     plan = ImagePlan(ref=reference(major), own=True, base=base, build=build_digest(base, major), major=major)
     with ui.working("image", plan.ref) as progress:
-        former = engine.image(plan.ref)
-        image = build_own(plan, engine, former, env=dict(os.environ), on_line=progress)
+        former = images.find(plan.ref)
+        image = build_own(plan, images, former, env=dict(os.environ), on_line=progress)
     ui.step("image", f"{plan.ref} {image.id[:19]} ({engine.name})")
     if former is not None and former.id != image.id:
         ui.note("what runs from the former one goes on with it until the next: deployer up")

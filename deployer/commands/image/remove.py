@@ -21,18 +21,18 @@ def run(options: Options, ui: UI) -> Result:
     from deployer.engines import detect
     from deployer.errors import UsageError
     from deployer.image import REPOSITORY
-    from deployer.spec import LABEL_BUILD, EngineName
+    from deployer.spec import LABEL_BUILD
 
     engine = detect(options.engine or "auto").engine
-    if engine.name is EngineName.PROCESS:
-        raise UsageError("a process has no image", hint="name the engine that has it: --engine docker, podman, nerdctl")
+    if (images := engine.images) is None:
+        raise UsageError(f"{engine.name} has no images", hint="name a container engine: --engine ENGINE")
     removed: list[str] = []
     kept: list[str] = []
-    for ref in engine.images(REPOSITORY):
-        image = engine.image(ref)
+    for ref in images.tags(REPOSITORY):
+        image = images.find(ref)
         if image is None or LABEL_BUILD not in image.labels:
             continue
-        gone = engine.image_remove(ref)
+        gone = images.remove(ref)
         (removed if gone else kept).append(ref)
         ui.step("image", f"{ref} {'removed' if gone else 'stays: a container was made from it'} ({engine.name})")
     if not removed and not kept:
