@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import BadParameter, Option
 
 from deployer.operations.recorded import DEFAULT_NAME, DEFAULT_PROFILE, OVERRIDE_KEYS
+from deployer.spec import EngineName
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -65,13 +66,10 @@ def address(value: str) -> str:
     return value
 
 
-ENGINES = ("nerdctl", "docker", "podman", "process")
-
-
 def _engine(value: str) -> str:
     """The name of an engine; empty for whichever the deployment is on."""
-    if value not in ("", "auto", *ENGINES):
-        raise BadParameter(f"{value[:80]!r} is none of auto, {', '.join(ENGINES)}")
+    if value not in ("", "auto", *EngineName):
+        raise BadParameter(f"{value[:80]!r} is none of auto, {', '.join(EngineName)}")
     return "" if value == "auto" else value
 
 
@@ -100,7 +98,7 @@ class Located(Common):
             "--engine",
             metavar="ENGINE",
             callback=_engine,
-            help="Look on this engine only: nerdctl, docker, podman, process.",
+            help=f"Look on this engine only: {', '.join(EngineName)}.",
         ),
     ] = ""
 
@@ -143,7 +141,7 @@ class Removing(Writing):
 class Overrides(Common):
     """What overrides the profile; empty means: as the profile says."""
 
-    engine: Annotated[str, Option("--engine", metavar="ENGINE", help="auto, nerdctl, docker, podman or process.")] = ""
+    engine: Annotated[str, Option("--engine", metavar="ENGINE", help=f"auto, {', '.join(EngineName)}.")] = ""
     network: Annotated[str, Option("--network", metavar="MODE", help="auto, bridge or host.")] = ""
     bind: Annotated[str, Option("--bind", metavar="ADDRESS", help="Address to listen on or publish at.")] = ""
     port: Annotated[int | None, Option("--port", metavar="N", min=0, max=65535, help="Port; 0 takes a free one.")] = (

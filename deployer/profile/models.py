@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv4Address, IPv6Address
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -33,6 +33,7 @@ from deployer.profile.types import (
     UserName,
     Whole,
 )
+from deployer.spec import EngineName
 
 
 class Model(BaseModel):
@@ -203,10 +204,16 @@ DATA_CHOICES: dict[str, str] = {
 ``temp`` is for a deployment that is thrown away: ``down`` deletes it."""
 
 
+if TYPE_CHECKING:
+    EngineChoice = str
+else:
+    EngineChoice = Literal["auto", *(name.value for name in EngineName)]
+
+
 class Profile(Model):
     """A whole profile, after ``extends:`` and all overrides were merged."""
 
-    engine: Literal["auto", "nerdctl", "docker", "podman", "process"] = "auto"
+    engine: EngineChoice = "auto"
     network: Network = Network()
     data: Text = "home"
     image: Image = Image()

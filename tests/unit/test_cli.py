@@ -15,10 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployer.cli import COMMANDS, addressed, execute
-from deployer.commands import ENGINES, Overrides, overrides
+from deployer.commands import Overrides, overrides
 from deployer.errors import DeployerError, Locked, NotReadyError, ProfileError, Refused
 from deployer.secrets import BLANK, Secret, generate, mask
-from deployer.spec import EngineName
 from deployer.ui.output import UI, Result
 
 
@@ -130,10 +129,6 @@ def test_usage(words: tuple[str, ...], tmp_path: Path) -> None:
     assert error["code"] == "usage"
     assert error["hint"].startswith("deployer ")
     assert error["message"] in done.stderr or "'--name'" in error["message"]
-
-
-def test_engines_that_can_be_named_are_those_that_there_are() -> None:
-    assert tuple(EngineName) == ENGINES
 
 
 def test_no_engine_in_particular_is_whichever_there_is(tmp_path: Path) -> None:
