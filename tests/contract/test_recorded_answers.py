@@ -83,6 +83,10 @@ def of_those_with(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("recorded", "answer"), cases)
 
 
+def test_every_engine_with_a_command_line_is_recorded() -> None:
+    assert {one.dialect.name for one in RECORDED.values()} == {name for name in EngineName if dialect_of(name)}
+
+
 of_all = pytest.mark.parametrize("recorded", RECORDED.values(), ids=RECORDED.keys())
 
 

@@ -16,9 +16,9 @@ from syrupy.assertion import SnapshotAssertion
 
 from deployer.render import Directory, environment, mount_csv, run_argv, run_script
 from deployer.resources import templates_dir
-from deployer.spec import ContainerSpec, EngineName, Limits, Mount, NetworkMode, Port
+from deployer.spec import ContainerSpec, EngineName, Limits, Mount, NetworkMode, Port, features
 
-CONTAINERS = [EngineName.NERDCTL, EngineName.DOCKER, EngineName.PODMAN]
+CONTAINERS = [name for name in EngineName if features(name).containers]
 BRIDGE = ContainerSpec(
     name="devpi",
     image="localhost/deployer-devpi:1",
