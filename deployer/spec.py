@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -17,6 +18,8 @@ LABEL_SPEC = LABEL_PREFIX + "spec-sha256"
 LABEL_VERSION = LABEL_PREFIX + "version"
 LABEL_URL = LABEL_PREFIX + "url"
 """The server's URL on this host: finds a deployment without its profile."""
+LABEL_USER = LABEL_PREFIX + "user"
+"""The uid of the user who deployed it: engines are shared, deployments are not."""
 LABEL_BUILD = LABEL_PREFIX + "build-sha256"
 """On our own image: the digest of its build inputs."""
 
@@ -150,6 +153,18 @@ class Container:
     def ours(self) -> bool:
         """Whether it has our label. Other containers are never stopped, removed or overwritten."""
         return LABEL_NAME in self.labels
+
+    def of_another(self, uid: int) -> bool:
+        """Whether a user other than ``uid`` deployed it; False where its label does not say who."""
+        return self.labels.get(LABEL_USER, str(uid)) != str(uid)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    """A named volume, as an engine describes it."""
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -16,6 +16,7 @@ from deployer.spec import (
     ExecResult,
     Image,
     State,
+    Volume,
     features,
 )
 
@@ -61,7 +62,7 @@ class FakeImages:
 
     def remove(self, image: str) -> bool:
         found = self.fake.stock.get(image)
-        if found and any(container.image_id == found.id for container in self.fake.containers.values()):
+        if found and any(container.image_id == found.id for container in self.fake.held.values()):
             return False
         self.fake.stock.pop(image, None)
         return True
@@ -73,8 +74,8 @@ class FakeEngine:
 
     name: EngineName = EngineName.DOCKER
     stock: dict[str, Image] = field(default_factory=dict)
-    containers: dict[str, Container] = field(default_factory=dict)
-    volumes: set[str] = field(default_factory=set)
+    held: dict[str, Container] = field(default_factory=dict)
+    volumes: dict[str, Volume] = field(default_factory=dict)
     said: dict[str, list[str]] = field(default_factory=dict)
     started: int = 0
 
@@ -86,25 +87,26 @@ class FakeEngine:
         return EngineInfo(name=self.name, version="1.0", how="memory")
 
     def inspect(self, name: str) -> Container | None:
-        return self.containers.get(name)
+        return self.held.get(name)
+
+    def containers(self) -> tuple[Container, ...]:
+        return tuple(container for container in self.held.values() if container.ours)
 
     def _require(self, name: str) -> Container:
-        if name not in self.containers:
+        if name not in self.held:
             raise EngineError(f"there is no container named {name!r}", hint="deployer up")
-        return self.containers[name]
+        return self.held[name]
 
     def run(self, spec: ContainerSpec) -> str:
-        if spec.name in self.containers:
+        if spec.name in self.held:
             raise ConflictError(f"the name {spec.name} is taken", hint="--name")
         if spec.image not in self.stock:
             raise ImageUnavailable(f"no image {spec.image}", hint="deployer image build")
-        taken = {
-            port.host_port for other in self.containers.values() if other.state is State.RUNNING for port in other.ports
-        }
+        taken = {port.host_port for other in self.held.values() if other.state is State.RUNNING for port in other.ports}
         if taken & {port.host_port for port in spec.ports}:
             raise ConflictError("the port is taken", hint="--port")
         self.started += 1
-        self.containers[spec.name] = Container(
+        self.held[spec.name] = Container(
             id=f"id{self.started}",
             name=spec.name,
             state=State.RUNNING,
@@ -117,32 +119,34 @@ class FakeEngine:
             network=spec.network,
             command=spec.command,
         )
-        self.volumes |= {mount.source for mount in spec.mounts if mount.kind == "volume"}
+        for mount in spec.mounts:
+            if mount.kind == "volume":
+                self.volumes.setdefault(mount.source, Volume(name=mount.source))
         self.said[spec.name] = ["started", *(f"word {word}" for word in spec.command)]
         return f"id{self.started}"
 
     def once(self, spec: ContainerSpec, *, timeout: timedelta) -> ExecResult:
-        self.containers.pop(spec.name, None)
+        self.held.pop(spec.name, None)
         self.run(spec)
         self.remove(spec.name)
         said = "".join(f"{line}\n" for line in self.said[spec.name])
         return ExecResult(returncode=3 if spec.command[-1:] == ("end",) else 0, stdout=said, stderr="")
 
     def start(self, name: str) -> None:
-        self.containers[name] = replace(self._require(name), state=State.RUNNING, exit_code=None)
+        self.held[name] = replace(self._require(name), state=State.RUNNING, exit_code=None)
 
     def stop(self, name: str, *, timeout: timedelta) -> None:
-        self.containers[name] = replace(self._require(name), state=State.STOPPED, exit_code=0)
+        self.held[name] = replace(self._require(name), state=State.STOPPED, exit_code=0)
 
     def remove(self, name: str) -> None:
-        self.containers.pop(name, None)
+        self.held.pop(name, None)
 
     def rename(self, name: str, new: str) -> None:
-        if new in self.containers:
+        if new in self.held:
             raise ConflictError(f"the name {new} is taken", hint="--name")
-        self.containers[new] = replace(self._require(name), name=new)
+        self.held[new] = replace(self._require(name), name=new)
         self.said[new] = self.said.pop(name, [])
-        del self.containers[name]
+        del self.held[name]
 
     def logs(self, name: str, *, follow: bool = False, since: str = "", tail: int | None = None) -> Iterator[str]:
         self._require(name)
@@ -158,5 +162,15 @@ class FakeEngine:
             return ExecResult(returncode=0, stdout=stdin.decode(), stderr="")
         return ExecResult(returncode=127, stdout="", stderr="not found")
 
+    def volume(self, name: str) -> Volume | None:
+        return self.volumes.get(name)
+
+    def volume_create(self, name: str, labels: Mapping[str, str]) -> None:
+        if name in self.volumes:
+            raise ConflictError(f"the volume {name} exists", hint="choose another name")
+        self.volumes[name] = Volume(name=name, labels=dict(labels))
+
     def volume_remove(self, name: str) -> None:
-        self.volumes.discard(name)
+        if any(mount.source == name for container in self.held.values() for mount in container.mounts):
+            raise EngineError(f"the volume {name} is in use", hint="remove the container first")
+        self.volumes.pop(name, None)

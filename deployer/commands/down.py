@@ -24,19 +24,28 @@ def run(options: Options, ui: UI) -> Result:
     from deployer.deployment.passwords import forget_passwords
     from deployer.deployment.record import forget
     from deployer.operations import upstream_probe
-    from deployer.operations.purge import chosen_data, dangling_client, data_of, left_service, purge, remove
+    from deployer.operations.purge import (
+        admit,
+        chosen_data,
+        dangling_client,
+        data_of,
+        is_there,
+        left_service,
+        purge,
+        remove,
+    )
     from deployer.ui.prompts import consent
 
     with hold(options.name, wait=options.wait):
         deployment = find(options.name, engine=options.engine)
         data = data_of(options.name, deployment)
         throw_away = chosen_data(options.name) == "temp"
-        doomed = data if options.purge or throw_away else None
+        doomed = admit(options.name, data, deployment) if data and (options.purge or throw_away) else None
         if doomed is not None and not throw_away:
-            consent(f"{doomed.source} and everything uploaded to it", yes=options.yes)
+            consent(f"{doomed.mount.source} and everything uploaded to it", yes=options.yes)
         removed = remove(deployment, ui) if deployment else []
-        purged = purge(doomed, deployment, ui) if doomed is not None else False
-        kept = data.source if data is not None and not purged else ""
+        purged = purge(doomed, ui) if doomed is not None else False
+        kept = data.source if data is not None and not purged and is_there(data) else ""
         if kept and removed:
             ui.step("data", f"{kept} (kept; delete it with --purge)")
         if options.purge:

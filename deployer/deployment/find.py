@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from deployer.deployment.passwords import stored_password
@@ -9,8 +10,9 @@ from deployer.deployment.record import Applied, read_applied
 from deployer.deployment.server_dir import ServerDir
 from deployer.engines.base import Engine
 from deployer.errors import ConflictError, EngineError
+from deployer.ownership import user_name
 from deployer.secrets import Secret
-from deployer.spec import LABEL_PROFILE, LABEL_URL, PREVIOUS, Container, EngineName
+from deployer.spec import LABEL_PROFILE, LABEL_URL, LABEL_USER, PREVIOUS, Container, EngineName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +86,22 @@ def find(name: str, *, engine: str = "") -> Deployment | None:
         if opened is None or container is None:
             continue
         if container.ours:
+            if container.of_another(os.geteuid()):
+                owner = _user(container.labels[LABEL_USER])
+                raise ConflictError(
+                    f"the deployment {name!r} on {engine_name} belongs to {owner}",
+                    hint=f"choose another name with --name, or run it as {owner}",
+                )
             return Deployment(name=name, engine=opened, container=container, applied=applied)
         raise ConflictError(
             f"a container named {name!r} exists on {engine_name} and is not deployer's",
             hint="name the deployment that you mean with --name",
         )
     return None
+
+
+def _user(label: str) -> str:
+    return user_name(int(label)) if label.isdecimal() else f"uid {label!r}"
 
 
 def _set_aside(engine: Engine, name: str) -> Container | None:

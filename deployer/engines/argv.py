@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -20,6 +20,7 @@ from deployer.errors import ConflictError, EngineError, EngineUnreachable
 from deployer.host.background import meanwhile
 from deployer.host.runner import Completed, ProcessFailed, Runner
 from deployer.spec import (
+    LABEL_NAME,
     LABEL_RESTART,
     Container,
     ContainerSpec,
@@ -27,6 +28,7 @@ from deployer.spec import (
     EngineName,
     ExecResult,
     State,
+    Volume,
 )
 
 PROBE_TIMEOUT = 5.0
@@ -102,6 +104,11 @@ class ArgvEngine:
         if found.state is State.RUNNING and self._is_held(found):
             return replace(found, state=State.CREATED)  # whoever makes it has not come to the end yet, or was killed
         return found
+
+    def containers(self) -> tuple[Container, ...]:
+        listed = self._client.checked("ps", "--all", "--filter", f"label={LABEL_NAME}", "--format", "{{.Names}}")
+        found = (self.inspect(name) for name in listed.stdout.split())
+        return tuple(container for container in found if container is not None and container.ours)
 
     def _is_held(self, container: Container) -> bool:
         """Whether the engine's restarts leave it alone although it is to be restarted."""
@@ -269,6 +276,22 @@ class ArgvEngine:
         if done.returncode and said is not None and (own := said.search(done.stderr)):
             return ExecResult(returncode=int(own[1]), stdout=done.stdout, stderr=said.sub("", done.stderr))
         return ExecResult(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
+
+    def volume(self, name: str) -> Volume | None:
+        done = self._client.call("volume", "inspect", name)
+        if done.returncode:
+            failure = self._client.failure(done)
+            if self._dialect.absent.search(done.stderr) and not isinstance(failure, EngineUnreachable):
+                return None
+            raise failure
+        found = next((raw for raw in self._client.listed(done) if raw.get("Name") == name), None)
+        return Volume(name=name, labels=dict(found.get("Labels") or {})) if found is not None else None
+
+    def volume_create(self, name: str, labels: Mapping[str, str]) -> None:
+        if self.volume(name) is not None:  # docker and nerdctl take the one that is there
+            raise ConflictError(f"the volume {name} exists", hint="choose another name")
+        words = [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
+        self._client.checked("volume", "create", *words, name)
 
     def volume_remove(self, name: str) -> None:
         done = self._client.call("volume", "rm", name)

@@ -6,11 +6,11 @@ library. Every call has a timeout.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol
 
-from deployer.spec import BuildRequest, Container, ContainerSpec, EngineInfo, EngineName, ExecResult, Image
+from deployer.spec import BuildRequest, Container, ContainerSpec, EngineInfo, EngineName, ExecResult, Image, Volume
 
 
 class Images(Protocol):
@@ -57,6 +57,9 @@ class Engine(Protocol):
     def inspect(self, name: str) -> Container | None:
         """Return the container with exactly this name, ours or not, in any state; ``None`` when absent."""
 
+    def containers(self) -> tuple[Container, ...]:
+        """Return all containers that carry our label, of every deployment and user of the engine, in any state."""
+
     def run(self, spec: ContainerSpec) -> str:
         """Create and start a container, detached; return its id. A failed start leaves nothing behind.
 
@@ -91,6 +94,12 @@ class Engine(Protocol):
 
     def exec(self, name: str, argv: Sequence[str], *, stdin: bytes = b"") -> ExecResult:
         """Run ``argv`` in a running container, as its user, with ``stdin`` as standard input."""
+
+    def volume(self, name: str) -> Volume | None:
+        """Return the volume with exactly this name; ``None`` when absent."""
+
+    def volume_create(self, name: str, labels: Mapping[str, str]) -> None:
+        """Create an empty volume. Raises ConflictError when there is one of that name."""
 
     def volume_remove(self, name: str) -> None:
         """Remove a named volume. Does nothing when absent."""

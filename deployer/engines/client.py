@@ -69,7 +69,7 @@ class Client:
                 return None
             raise failure
         # An id prefix would match as well: only the very name is meant.
-        return next((raw for raw in self._listed(done) if str(raw.get("Name", "")).lstrip("/") == name), None)
+        return next((raw for raw in self.listed(done) if str(raw.get("Name", "")).lstrip("/") == name), None)
 
     def image(self, ref: str) -> dict[str, Any] | None:
         """What the engine tells of an image; ``None`` when it has none."""
@@ -78,9 +78,9 @@ class Client:
             if self._dialect.absent.search(done.stderr) or self._dialect.image_missing.search(done.stderr):
                 return None
             raise self.failure(done)
-        return next(iter(self._listed(done)), None)
+        return next(iter(self.listed(done)), None)
 
-    def _listed(self, done: Completed) -> list[dict[str, Any]]:
+    def listed(self, done: Completed) -> list[dict[str, Any]]:
         found = self.json(done)
         if not isinstance(found, list) or not all(isinstance(raw, dict) for raw in found):
             raise EngineError(f"{self._name} inspect answered with no list", hint="upgrade it")

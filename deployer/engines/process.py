@@ -13,7 +13,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,6 +32,7 @@ from deployer.spec import (
     ExecResult,
     NetworkMode,
     State,
+    Volume,
 )
 
 SERVER = (sys.executable, "-m", "deployer.server")
@@ -93,6 +94,10 @@ class ProcessEngine:
     def _alive(self, record: Record) -> bool:
         """Whether our process runs. Its pid alone is no proof: the kernel reuses pids."""
         return bool(record.mark) and proc.mark(record.pid, self._runner) == record.mark
+
+    def containers(self) -> tuple[Container, ...]:
+        found = (self.inspect(path.parent.parent.name) for path in sorted(self._root.glob("*/process/record.json")))
+        return tuple(container for container in found if container is not None)
 
     def inspect(self, name: str) -> Container | None:
         record = self._read(name)
@@ -220,6 +225,12 @@ class ProcessEngine:
             return ExecResult(returncode=NOT_FOUND, stdout="", stderr=f"{argv[0]}: not found\n")
         done = self._runner.run(argv, stdin=stdin)
         return ExecResult(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
+
+    def volume(self, name: str) -> Volume | None:
+        return None
+
+    def volume_create(self, name: str, labels: Mapping[str, str]) -> None:
+        raise EngineError("a process has no volumes", hint="--engine docker, podman or nerdctl")
 
     def volume_remove(self, name: str) -> None:
         """Does nothing: a process has no volumes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -13,9 +13,18 @@ from deployer.engines.sdk_exec import execute
 from deployer.engines.sdk_images import SdkImages
 from deployer.engines.sdk_options import host_options
 from deployer.engines.timestamps import moment
-from deployer.errors import EngineError
+from deployer.errors import ConflictError, EngineError
 from deployer.host.interrupts import shielded
-from deployer.spec import Container, ContainerSpec, EngineInfo, EngineName, ExecResult, State
+from deployer.spec import (
+    LABEL_NAME,
+    Container,
+    ContainerSpec,
+    EngineInfo,
+    EngineName,
+    ExecResult,
+    State,
+    Volume,
+)
 
 TIMEOUT = 60
 """Timeout of one call to the engine, in seconds."""
@@ -65,6 +74,11 @@ class SdkEngine:
     def inspect(self, name: str) -> Container | None:
         found = self._get(name)
         return container_from(found.attrs, DOCKER) if found is not None else None
+
+    def containers(self) -> tuple[Container, ...]:
+        with self._sdk.errors("ps"):
+            found = self._sdk.client.containers.list(all=True, filters={"label": LABEL_NAME}, ignore_removed=True)
+        return tuple(container_from(one.attrs, DOCKER) for one in found)
 
     def run(self, spec: ContainerSpec) -> str:
         with self._sdk.errors("run"), shielded():
@@ -150,6 +164,22 @@ class SdkEngine:
         container = self._require(name)
         with self._sdk.errors("exec"):
             return execute(self._sdk.client.api, container.id, argv, stdin=stdin)
+
+    def volume(self, name: str) -> Volume | None:
+        from docker.errors import NotFound
+
+        with self._sdk.errors("volume inspect"):
+            try:
+                found = self._sdk.client.volumes.get(name)
+            except NotFound:
+                return None
+        return Volume(name=name, labels=dict(found.attrs.get("Labels") or {}))
+
+    def volume_create(self, name: str, labels: Mapping[str, str]) -> None:
+        if self.volume(name) is not None:  # docker takes the one that is there
+            raise ConflictError(f"the volume {name} exists", hint="choose another name")
+        with self._sdk.errors("volume create"):
+            self._sdk.client.volumes.create(name, labels=dict(labels))
 
     def volume_remove(self, name: str) -> None:
         from docker.errors import NotFound

@@ -18,7 +18,7 @@ from deployer.errors import ConflictError, DeployerError
 from deployer.operations.images import fits
 from deployer.plan import Plan
 from deployer.plan.data import DataPlan
-from deployer.spec import LABEL_SPEC, PREVIOUS, Container, Image, State
+from deployer.spec import LABEL_NAME, LABEL_SPEC, PREVIOUS, Container, Image, State
 
 
 def undo(rollback: ExitStack, action: Callable[..., object], *args: object, **kwargs: object) -> None:
@@ -41,12 +41,15 @@ class Done(StrEnum):
     RECREATED = "recreated"
 
 
-def make_data(data: DataPlan, rollback: ExitStack) -> None:
-    """Create the data directory, or close it to others, as planned.
+def make_data(name: str, data: DataPlan, engine: Engine, rollback: ExitStack) -> None:
+    """Create the directory or the volume for the data of the deployment ``name``, or close a directory to others.
 
-    Raises ConflictError when it can't be given to its owner.
+    Raises ConflictError when it can't be given to its owner, EngineError.
     """
     if data.kind == "volume":
+        if data.create:
+            undo(rollback, engine.volume_remove, data.source)
+            engine.volume_create(data.source, {LABEL_NAME: name})
         return
     path = Path(data.source)
     if data.create:

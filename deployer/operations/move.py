@@ -16,7 +16,7 @@ from deployer.operations.apply import make_data, undo
 from deployer.operations.images import have_image
 from deployer.operations.once import on_stopped_data
 from deployer.operations.prepare import Prepared, prepare
-from deployer.operations.purge import purge
+from deployer.operations.purge import Doomed, purge
 from deployer.operations.recorded import as_deployed
 from deployer.operations.start import back
 from deployer.operations.up import Outcome, bring_up
@@ -75,12 +75,12 @@ def move(
             if deployment.container.state is not State.STOPPED:
                 undo(rollback, _back, deployment, ui)
                 deployment.engine.stop(name, timeout=prepared.plan.spec.stop_timeout)
-            make_data(prepared.plan.data, rollback)
+            make_data(name, prepared.plan.data, prepared.engine, rollback)
             copied = _copy(deployment, source, prepared, ui)
         moved = prepare(ref, name, overrides=put_over, replace=False, moving=True)
         outcome = bring_up(moved, ui, rollback, clients=False)
     if delete_old and not there:
-        purge(source, deployment, ui)
+        purge(Doomed(mount=source, engine=deployment.engine if source.kind == "volume" else None, facts=None), ui)
     elif not there:
         ui.step("data", f"{source.source} (kept as it was; nothing uses it any more)")
     return Moved(source=source, target=target, copied=copied, outcome=outcome)

@@ -80,6 +80,8 @@ def prepare(
     previous = detection.engine.inspect(name + PREVIOUS) if current is None else None
     _check_profile(current, loaded.name, replace=replace)
     facts = gather(loaded.profile, detection.info, current or previous, name=name)
+    if facts.data is None and detection.info.features.volumes:
+        facts = dataclasses.replace(facts, volume_absent=_absent(loaded.profile, facts.current, detection.engine))
     if new_data:
         facts = dataclasses.replace(facts, recorded=None)
     return Prepared(
@@ -91,6 +93,13 @@ def prepare(
         previous=previous,
         image=image,
     )
+
+
+def _absent(profile: Profile, current: Container | None, engine: Engine) -> bool:
+    """Whether the planned volume does not exist; one that the container uses does."""
+    volume = profile.data.removeprefix("volume:")
+    used = current is not None and any(mount.source == volume for mount in current.mounts)
+    return not used and engine.volume(volume) is None
 
 
 def _locate(profile: Profile, name: str) -> tuple[Detection, Container | None, Image | None]:

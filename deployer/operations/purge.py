@@ -1,49 +1,76 @@
-"""Remove a deployment, and its data when that is wanted."""
+"""Remove a deployment, and delete its data when that is wanted and the data is surely its own."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployer.clients import pip
 from deployer.deployment.find import Deployment
-from deployer.deployment.record import read_applied
+from deployer.deployment.record import Applied, read_applied
 from deployer.deployment.service import Service
-from deployer.engines import detect
-from deployer.errors import ConflictError, Refused
+from deployer.engines import open_engine
+from deployer.engines.base import Engine
+from deployer.errors import ConflictError, EngineError, Refused
 from deployer.host.gather import data_facts
+from deployer.host.state_dir import state_root
 from deployer.operations.images import remove_former
+from deployer.operations.recorded import recorded
 from deployer.operations.start import STOP
+from deployer.ownership import user_name
 from deployer.plan.data import data_path
-from deployer.plan.facts import Content
-from deployer.spec import PREVIOUS, THROW_AWAY, Mount
+from deployer.plan.facts import Content, DataFacts
+from deployer.spec import LABEL_NAME, PREVIOUS, THROW_AWAY, Container, EngineName, Mount
 
 if TYPE_CHECKING:
     from deployer.ui.output import UI
 
+GOING = ".purged"
+"""What data is renamed to before it is deleted, so that nobody takes the rest of it for a server's data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doomed:
+    """Data that may be deleted: where it is, on which engine, and what it was found to be."""
+
+    mount: Mount
+    engine: Engine | None
+    facts: DataFacts | None
+
 
 def data_of(name: str, deployment: Deployment | None) -> Mount | None:
-    """Where the data is: as the container says, else as the last profile says."""
+    """Return where the data is: as the container says, else as the last profile says."""
     if deployment is not None:
         return deployment.server_dir.mount if deployment.server_dir else None
-    choice = chosen_data(name)
+    applied, choice = read_applied(name), chosen_data(name)
     if not choice:
         return None
+    if applied is not None and applied.data_source:
+        kind = "bind" if applied.data_source.startswith("/") else "volume"
+        return Mount(kind=kind, source=applied.data_source, target="/data")
     path = data_path(choice, name=name, home=Path.home(), uid=os.getuid())
     if path is None:
         return Mount(kind="volume", source=choice.removeprefix("volume:"), target="/data")
-    return Mount(kind="bind", source=str(path), target=str(path)) if path.exists() or _aside(path).exists() else None
+    return Mount(kind="bind", source=str(path), target=str(path))
+
+
+def is_there(data: Mount) -> bool:
+    """Whether the data can be there: a volume, or a directory that exists."""
+    return data.kind == "volume" or Path(data.source).exists()
 
 
 def chosen_data(name: str) -> str:
-    """What the last profile said of ``data:``; empty when that is not known."""
+    """Return what the last profile said of ``data:``; empty when that is not known."""
     applied = read_applied(name)
     return str(applied.profile.get("data", "")) if applied else ""
 
 
 def remove(deployment: Deployment, ui: UI) -> list[str]:
+    """Stop and remove the containers of the deployment; return their names. Raises EngineError."""
     removed = []
     for name in (deployment.name, deployment.name + PREVIOUS, deployment.name + THROW_AWAY):
         container = deployment.engine.inspect(name)
@@ -58,46 +85,175 @@ def remove(deployment: Deployment, ui: UI) -> list[str]:
     return removed
 
 
-def purge(data: Mount, deployment: Deployment | None, ui: UI) -> bool:
-    """Delete the data: a volume through its engine, a directory only when it is devpi's."""
+def admit(name: str, data: Mount, deployment: Deployment | None) -> Doomed:
+    """Find out that the data is this deployment's own and that nothing else uses it, before anything is removed.
+
+    Raises ConflictError, Refused.
+    """
+    applied = read_applied(name)
     if data.kind == "volume":
-        engine = deployment.engine if deployment else detect("auto").engine
-        engine.volume_remove(data.source)
-        ui.step("data", f"volume {data.source} deleted")
-        return True
+        return _admit_volume(name, data, deployment, applied)
     path = Path(data.source)
-    shutil.rmtree(_aside(path), ignore_errors=True)  # what a run that was killed has left
+    facts = data_facts(path)
+    if facts.content is Content.ABSENT:
+        return Doomed(mount=data, engine=None, facts=facts)
+    if facts.content is Content.UNREADABLE:
+        raise ConflictError(f"{path} can't be read", hint=f"run it as {user_name(facts.uid)}, whose it is")
+    if facts.content not in (Content.DEVPI, Content.EMPTY) or facts.symlink_to is not None:
+        raise Refused(
+            f"{path} holds files that are not devpi's; nothing was deleted",
+            hint=f"delete what is yours there by hand: ls -la {path}",
+        )
+    _check_owner(name, path, facts)
+    _check_uuid(path, facts, applied)
+    for engine_name, container in _users(path, own=_own(name, deployment)):
+        label = container.labels.get(LABEL_NAME, "")
+        raise ConflictError(
+            f"{container.name} on {engine_name} uses {data.source}; nothing was deleted",
+            hint=f"deployer down --name {label}"
+            if label == container.name
+            else f"give it back its name: {engine_name} rename {container.name} {label}",
+        )
+    if deployment is None and facts.in_use:
+        raise _running(path, facts)
+    return Doomed(mount=data, engine=None, facts=facts)
+
+
+def _own(name: str, deployment: Deployment | None) -> frozenset[str]:
+    """The ids of the containers that go together with the data."""
+    if deployment is None:
+        return frozenset()
+    found = (deployment.engine.inspect(name + suffix) for suffix in ("", PREVIOUS, THROW_AWAY))
+    return frozenset(container.id for container in found if container is not None)
+
+
+def _check_owner(name: str, path: Path, facts: DataFacts) -> None:
+    usage = facts.used_by
+    if usage is not None and (usage.name, usage.state) != (name, str(state_root())):
+        whose = "" if usage.uid == os.geteuid() else f" of {user_name(usage.uid)}"
+        raise ConflictError(
+            f"{path} belongs to the deployment {usage.name}{whose} now; nothing was deleted",
+            hint=f"deployer down --name {usage.name} --purge" + (f", as {user_name(usage.uid)}" if whose else ""),
+        )
+
+
+def _check_uuid(path: Path, facts: DataFacts, applied: Applied | None) -> None:
+    kept = recorded(applied)
+    if kept is not None and kept.source == str(path) and facts.uuid and facts.uuid != kept.uuid:
+        raise ConflictError(
+            f"{path} holds the index {facts.uuid}, and this deployment had {kept.uuid}; nothing was deleted",
+            hint=f"delete it by hand if nobody needs it: rm -r {path}",
+        )
+
+
+def _running(path: Path, facts: DataFacts) -> ConflictError:
+    name = facts.used_by.name if facts.used_by is not None else ""
+    return ConflictError(
+        f"a server runs on {path}; nothing was deleted",
+        hint=f"stop it first: deployer stop --name {name}" if name else "stop that server first",
+    )
+
+
+def _users(path: Path, *, own: frozenset[str]) -> Iterator[tuple[EngineName, Container]]:
+    """Yield the containers of any deployment, on any engine that answers, that use ``path`` or what is below it."""
+    for engine_name in EngineName:
+        try:
+            containers = open_engine(engine_name).containers()
+        except EngineError:
+            continue  # not installed, or down: what it would run does not run
+        for container in containers:
+            sources = (Path(mount.source) for mount in container.mounts if mount.kind == "bind" and not mount.read_only)
+            if container.id not in own and any(_overlap(path, source) for source in sources):
+                yield engine_name, container
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    """Whether two paths are the same directory, or one is in the other, through links and bind mounts as well."""
+    return any(_same(one, parent) for parent in (other, *other.parents)) or any(
+        _same(other, parent) for parent in one.parents
+    )
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one == other or one.samefile(other)
+    except OSError:
+        return False
+
+
+def _admit_volume(name: str, data: Mount, deployment: Deployment | None, applied: Applied | None) -> Doomed:
+    """A volume is proven by the container that uses it, or by its label on the engine that the record names."""
+    if deployment is not None:
+        return Doomed(mount=data, engine=deployment.engine, facts=None)
+    if applied is None or applied.engine not in set(EngineName):
+        raise Refused(
+            f"which engine has the volume {data.source} is not recorded; nothing was deleted",
+            hint=f"remove it by hand: docker volume rm {data.source}",
+        )
+    engine = open_engine(EngineName(applied.engine))
+    volume = engine.volume(data.source)
+    if volume is not None and volume.labels.get(LABEL_NAME) != name:
+        raise Refused(
+            f"the volume {data.source} on {engine.name} does not carry the label of {name}; nothing was deleted",
+            hint=f"if it is not needed: {engine.name} volume rm {data.source}",
+        )
+    return Doomed(mount=data, engine=engine, facts=None)
+
+
+def purge(doomed: Doomed, ui: UI) -> bool:
+    """Delete what :func:`admit` found to be the deployment's own; whether there was anything. Raises ConflictError."""
+    data = doomed.mount
+    if doomed.engine is not None:
+        there = doomed.engine.volume(data.source) is not None
+        doomed.engine.volume_remove(data.source)
+        if there:
+            ui.step("data", f"volume {data.source} deleted")
+        return there
+    path = Path(data.source)
+    for left in (_aside(path), path / GOING):  # what a killed run has left
+        shutil.rmtree(left, ignore_errors=True)
     facts = data_facts(path)
     if facts.content is Content.ABSENT:
         return False
-    if facts.content not in (Content.DEVPI, Content.EMPTY) or facts.symlink_to is not None:
-        raise Refused(
-            f"{data.source} holds files that are not devpi's; nothing was deleted", hint="look at it yourself"
-        )
+    if facts.in_use:  # since it was admitted
+        raise _running(path, facts)
     try:
-        shutil.rmtree(_set_aside(path))
+        kept = _delete(path)
     except OSError as error:
         raise ConflictError(
             f"{error.filename} can't be deleted: {error.strerror}", hint=f"sudo rm -r {data.source}"
         ) from None
-    ui.step("data", f"{data.source} deleted")
+    ui.step("data", f"{data.source} " + (f"emptied ({kept}; the directory itself stays)" if kept else "deleted"))
     return True
 
 
+def _delete(path: Path) -> str:
+    """Delete a directory, or its content where the directory itself must stay; the reason for that. Raises OSError."""
+    if not path.is_mount():
+        try:
+            aside = path.rename(_aside(path))
+        except OSError:
+            kept = "its parent directory may not be written"
+        else:
+            shutil.rmtree(aside)
+            return ""
+    else:
+        kept = "a mount point"
+    going = path / GOING
+    going.mkdir(mode=0o700)
+    for entry in list(path.iterdir()):
+        if entry != going:
+            entry.rename(going / entry.name)
+    shutil.rmtree(going)
+    return kept
+
+
 def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.purged")
-
-
-def _set_aside(path: Path) -> Path:
-    """Rename it before it is deleted: if we are killed half-way, nobody takes the rest for a server's data."""
-    try:
-        return path.rename(_aside(path))
-    except OSError:  # a mount, or a parent that we may not write to
-        return path
+    return path.with_name(f".{path.name}{GOING}")
 
 
 def dangling_client(deployment: Deployment | None) -> tuple[str, ...]:
-    """A client that still points at what was just removed."""
+    """Warn of a client that still points at the server that was just removed."""
     url = deployment.url if deployment else ""
     value = pip.read_config(os.environ).value("index-url")
     if url and value.startswith(url + "/"):
@@ -106,7 +262,7 @@ def dangling_client(deployment: Deployment | None) -> tuple[str, ...]:
 
 
 def left_service(name: str) -> tuple[str, ...]:
-    """A unit that would start at boot what is no more."""
+    """Warn of a unit that would start the removed server at boot."""
     for scope in ("system", "user"):
         service = Service.of(name, scope=scope, home=Path.home(), env=os.environ)
         if service.path.exists():

@@ -201,7 +201,7 @@ def _container(prepared: Prepared, current: Container | None, ui: UI, rollback: 
             ui.note(line)
     # Registered first, it is said last: when everything below has been undone.
     rollback.callback(_undone, prepared, current, ui)
-    make_data(plan.data, rollback)
+    make_data(plan.name, plan.data, engine, rollback)
     with ui.working("server", "starting"):
         if current is not None and current.state is State.RUNNING and plan.data.begin:
             engine.stop(plan.name, timeout=plan.spec.stop_timeout)  # it runs on data that is gone

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from deployer.plan.conflicts import base_url, check_owner, check_port
 from deployer.plan.container import container_spec
-from deployer.plan.data import DataPlan, check_kept, check_place, plan_data
+from deployer.plan.data import DataPlan, check_kept, check_place, check_volume_kept, plan_data
 from deployer.plan.facts import Facts
 from deployer.plan.network import Network, choose
 from deployer.plan.safety import check_safe, warnings
@@ -80,6 +80,7 @@ def plan(profile: Profile, facts: Facts, *, name: str, profile_name: str, moving
     check_server(profile, facts)
     check_kept(facts.recorded, facts.data)
     data = plan_data(profile, facts)
+    check_volume_kept(facts.recorded, data.source, absent=facts.volume_absent)
     check_owner(facts, name=name)
     check_layout(profile, facts)
     if not moving:

@@ -6,15 +6,20 @@ from ipaddress import IPv4Address, IPv6Address
 
 from deployer.errors import ConflictError
 from deployer.plan.facts import Facts
-from deployer.spec import NetworkMode
+from deployer.spec import LABEL_USER, NetworkMode
 
 
 def check_owner(facts: Facts, *, name: str) -> None:
-    """Raise ConflictError when another program's container has the name."""
+    """Raise ConflictError when the name belongs to a container that is not ours, or to another user's deployment."""
     if facts.current is not None and not facts.current.ours:
         raise ConflictError(
             f"a container named {name!r} exists and is not deployer's",
             hint="choose another name with --name, or remove that container",
+        )
+    if facts.current is not None and facts.current.of_another(facts.uid):
+        raise ConflictError(
+            f"the deployment {name!r} on this engine belongs to uid {facts.current.labels[LABEL_USER]}",
+            hint="choose another name with --name, or run it as that user",
         )
 
 

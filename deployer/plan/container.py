@@ -13,6 +13,7 @@ from deployer.spec import (
     LABEL_NAME,
     LABEL_PROFILE,
     LABEL_URL,
+    LABEL_USER,
     LABEL_VERSION,
     ContainerSpec,
     Mount,
@@ -48,6 +49,7 @@ def container_spec(
     if mode is NetworkMode.HOST:
         mounts += _resolver(facts)
     labels = {LABEL_NAME: name, LABEL_PROFILE: profile_name, LABEL_URL: url, LABEL_VERSION: facts.version}
+    labels[LABEL_USER] = str(facts.uid)
     server = profile.server
     return replace(
         made,

@@ -90,7 +90,8 @@ def plan_data(profile: Profile, facts: Facts) -> DataPlan:
                 f"data: {profile.data} needs a container engine, and {facts.engine.name} has no volumes",
                 hint="choose a directory with --data home or --data PATH",
             )
-        return DataPlan(kind="volume", source=profile.data.removeprefix("volume:"))
+        absent = facts.volume_absent
+        return DataPlan(kind="volume", source=profile.data.removeprefix("volume:"), create=absent, begin=absent)
     data = facts.data
     if problem := _data_problem(data, facts, minimum=size(profile.server.min_free)):
         raise problem
@@ -164,10 +165,19 @@ def _data_problem(data: DataFacts, facts: Facts, *, minimum: int) -> DeployerErr
     return None
 
 
-def check_kept(recorded: Recorded | None, data: DataFacts | None) -> None:
-    """Raise ConflictError when the recorded data is gone, or other data is in its place.
+def check_volume_kept(recorded: Recorded | None, volume: str, *, absent: bool) -> None:
+    """Raise ConflictError when the recorded volume is gone. ``volume``: the name of the one that is planned."""
+    if recorded is not None and absent and recorded.source == volume:
+        raise ConflictError(
+            f"the volume {volume} of this deployment is gone (index {recorded.uuid})",
+            hint="restore it; to begin with an empty index: deployer up --new-data",
+        )
 
-    Without this a disk that is not mounted would become a new, empty index. Only a directory can be checked here.
+
+def check_kept(recorded: Recorded | None, data: DataFacts | None) -> None:
+    """Raise ConflictError when the recorded data is gone from its directory, or other data is in its place.
+
+    Without this a disk that is not mounted would become a new, empty index.
     """
     if recorded is None or data is None or not recorded.uuid or recorded.source != str(data.path):
         return

@@ -138,6 +138,7 @@ class Facts:
     home: Path
     port: PortFacts
     data: DataFacts | None = None  # None: a volume
+    volume_absent: bool = False  # the data is to be in a volume that does not exist yet
     recorded: Recorded | None = None  # None: no `up` succeeded yet
     current: Container | None = None  # the container that has the name now
     selinux: bool = False

@@ -527,6 +527,44 @@ class TestContract:
             bench.engine.remove(spec.name)
             bench.engine.volume_remove(f"{bench.prefix}-volume")
 
+    def test_a_volume_is_made_once_with_its_labels(self, bench: Bench) -> None:
+        bench.need("volumes")
+        name = f"{bench.prefix}-volume"
+        assert bench.engine.volume(name) is None
+        bench.engine.volume_create(name, {LABEL_NAME: "it", "odd": "a=b, c"})
+        try:
+            found = bench.engine.volume(name)
+            assert found is not None
+            assert (found.name, found.labels[LABEL_NAME], found.labels["odd"]) == (name, "it", "a=b, c")
+            with pytest.raises(ConflictError):
+                bench.engine.volume_create(name, {})
+        finally:
+            bench.engine.volume_remove(name)
+        assert bench.engine.volume(name) is None
+
+    def test_a_volume_in_use_is_not_removed(self, bench: Bench) -> None:
+        bench.need("volumes")
+        name = f"{bench.prefix}-volume"
+        spec = bench.spec(mounts=(Mount(kind="volume", source=name, target="/kept"),))
+        bench.engine.volume_create(name, {})
+        try:
+            bench.engine.run(spec)
+            with pytest.raises(EngineError):
+                bench.engine.volume_remove(name)
+            assert bench.engine.volume(name) is not None
+        finally:
+            bench.engine.remove(spec.name)
+            bench.engine.volume_remove(name)
+
+    def test_containers_of_ours_are_listed_in_any_state(self, bench: Bench) -> None:
+        one, other = bench.spec(), bench.spec(name=f"{bench.prefix}-b", ports=())
+        other = replace(other, labels=((LABEL_NAME, other.name),))
+        for spec in (one, other):
+            bench.engine.run(spec)
+        bench.engine.stop(other.name, timeout=SECONDS)
+        found = {container.name: container.state for container in bench.engine.containers()}
+        assert (found[one.name], found[other.name]) == (State.RUNNING, State.STOPPED)
+
     def test_a_failed_build_keeps_the_older_image(self, bench: Bench, context: Path) -> None:
         bench.need("images")
         before = bench.images.find(bench.image)

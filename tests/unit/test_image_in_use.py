@@ -22,7 +22,7 @@ ANEW = replace(BUILT, id="sha256:2")
 def running(plan: Plan, image: Image = BUILT) -> tuple[FakeEngine, Container]:
     engine = FakeEngine(stock={plan.spec.image: image})
     engine.run(plan.spec)
-    return engine, engine.containers[plan.name]
+    return engine, engine.held[plan.name]
 
 
 @pytest.mark.parametrize(
@@ -49,24 +49,24 @@ def test_a_container_of_the_former_image_is_replaced_whether_it_runs_or_not(stat
     plan = make()
     engine, container = running(plan)
     engine.stock[plan.spec.image] = ANEW
-    engine.containers[plan.name] = current = replace(container, state=state)
+    engine.held[plan.name] = current = replace(container, state=state)
     with ExitStack() as rollback:
         assert ensure_container(plan, engine, current, ANEW, rollback) is Done.RECREATED
         rollback.pop_all()
-    assert engine.containers[plan.name].image_id == ANEW.id
-    assert engine.containers[plan.name + PREVIOUS].image_id == BUILT.id
+    assert engine.held[plan.name].image_id == ANEW.id
+    assert engine.held[plan.name + PREVIOUS].image_id == BUILT.id
 
 
 def test_what_is_set_aside_takes_no_name_from_others() -> None:
     plan = make()
     engine, current = running(plan)
     stranger = replace(current, name=plan.name + PREVIOUS, labels={})
-    engine.containers[stranger.name] = stranger
+    engine.held[stranger.name] = stranger
     with ExitStack() as rollback, pytest.raises(ConflictError) as caught:
         ensure_container(make(uid=0, gid=0), engine, current, None, rollback)
     assert stranger.name in caught.value.message
     assert stranger.name in caught.value.hint
-    assert engine.containers == {plan.name: current, stranger.name: stranger}
+    assert engine.held == {plan.name: current, stranger.name: stranger}
 
 
 @pytest.mark.parametrize(
