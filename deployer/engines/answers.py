@@ -1,4 +1,4 @@
-"""What ``inspect`` answers, as our nouns. docker, nerdctl and podman all speak Docker's JSON, with gaps."""
+"""Parse the answers of ``inspect``. docker, nerdctl and podman use Docker's JSON, with gaps."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from deployer.spec import Container, Image, Mount, NetworkMode, Port, State
 
 
 def at(raw: Any, *keys: str) -> Any:
-    """What is at ``keys`` of nested objects; ``None`` where something is missing."""
+    """Look up ``keys`` in nested objects; ``None`` when one is missing."""
     for key in keys:
         raw = raw.get(key) if isinstance(raw, dict) else None
     return raw
 
 
 def container_from(raw: dict[str, Any], dialect: Dialect) -> Container:
-    """One element of ``container inspect``."""
+    """Parse one element of ``container inspect``."""
     status = str(at(raw, "State", "Status") or "").lower()
     state = dialect.states.get(status, State.STOPPED)
     code = at(raw, "State", "ExitCode")
@@ -41,13 +41,13 @@ def container_from(raw: dict[str, Any], dialect: Dialect) -> Container:
 
 
 def _digest(text: Any) -> str:
-    """Image ids with their algorithm, as docker writes them; podman leaves it out."""
+    """Prefix an image id with its algorithm, as docker does; podman omits it."""
     value = str(text or "")
     return f"sha256:{value}" if len(value) == 64 and ":" not in value else value
 
 
 def _image_id(text: Any) -> str:
-    """The id of a container's image; nerdctl gives its name there, which is no id."""
+    """The id of a container's image; empty for nerdctl, which reports the name instead."""
     value = _digest(text)
     return value if value.startswith("sha256:") else ""
 
@@ -56,7 +56,7 @@ def _ports(raw: dict[str, Any]) -> tuple[Port, ...]:
     bound = at(raw, "HostConfig", "PortBindings") or at(raw, "NetworkSettings", "Ports") or {}
     return tuple(
         Port(
-            host_ip=str(binding.get("HostIp") or "0.0.0.0"),  # noqa: S104 - what an engine means by nothing
+            host_ip=str(binding.get("HostIp") or "0.0.0.0"),  # noqa: S104 - an empty address means all
             host_port=_number(binding.get("HostPort")),
             container_port=_number(key),
         )
@@ -66,7 +66,7 @@ def _ports(raw: dict[str, Any]) -> tuple[Port, ...]:
 
 
 def _number(text: object) -> int:
-    """The first port of ``3141``, ``53/udp`` or ``8000-8010``; 0 where the engine is to choose one."""
+    """The first port of ``3141``, ``53/udp`` or ``8000-8010``; 0 when the engine chooses one."""
     first = str(text or "").partition("/")[0].partition("-")[0]
     return int(first) if first.isdecimal() else 0
 
@@ -92,7 +92,7 @@ def _network(raw: dict[str, Any], dialect: Dialect) -> NetworkMode | None:
 
 
 def image_from(raw: dict[str, Any], ref: str) -> Image:
-    """One element of ``image inspect``."""
+    """Parse one element of ``image inspect``."""
     return Image(
         id=_digest(raw.get("Id")),
         ref=ref,

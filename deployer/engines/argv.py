@@ -1,4 +1,4 @@
-"""nerdctl, docker and podman through their command lines: one implementation, three dialects."""
+"""Containers of nerdctl, docker and podman, through their command lines. The dialects hold their differences."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ class ArgvEngine:
 
     @property
     def _elsewhere(self) -> bool:
-        """Whether another engine than that of this host may answer."""
+        """Whether the environment may lead to an engine on another host."""
         return any(name in os.environ for name in self._dialect.elsewhere)
 
-    # Asking
+    # Queries
 
     def probe(self) -> EngineInfo:
         path = shutil.which(self.name)
         if path is None:
             raise EngineUnreachable(
-                f"{self.name} is not installed (looked for it on PATH)",
+                f"{self.name} is not installed (not on PATH)",
                 hint=f"{self._dialect.install}, or --engine process, which needs none",
             )
         asked = meanwhile(self._nature)
@@ -87,7 +87,7 @@ class ArgvEngine:
         )
 
     def _nature(self) -> Nature:
-        """Asked only of an engine that may be rootless: root's own is not."""
+        """Ask only an engine that may be rootless: root's own is not."""
         if os.getuid() == 0 and not self._elsewhere:
             return Nature(rootless=False)
         done = self._client.checked(*self._dialect.info, timeout=PROBE_TIMEOUT)
@@ -100,9 +100,9 @@ class ArgvEngine:
             return None
         found = container_from(raw, self._dialect)
         if found.state is State.RUNNING and self._abandoned(raw):
-            return replace(found, state=State.LOST, pid=None, error=f"killed, and {self.name}'s monitor of it as well")
+            return replace(found, state=State.LOST, pid=None, error=f"killed together with {self.name}'s monitor")
         if found.state is State.RUNNING and self._is_held(found):
-            return replace(found, state=State.CREATED)  # whoever makes it has not come to the end yet, or was killed
+            return replace(found, state=State.CREATED)  # a run is not finished, or was killed
         return found
 
     def containers(self) -> tuple[Container, ...]:
@@ -111,18 +111,18 @@ class ArgvEngine:
         return tuple(container for container in found if container is not None and container.ours)
 
     def _is_held(self, container: Container) -> bool:
-        """Whether the engine's restarts leave it alone although it is to be restarted."""
+        """Whether its restart policy was not set yet."""
         held = self._dialect.held
         return held is not None and LABEL_RESTART in container.labels and held in container.labels.items()
 
     def _abandoned(self, raw: dict[str, Any]) -> bool:
-        """Whether nobody is left who could tell the engine that a container has ended, and it has."""
+        """Whether the container has ended and its monitor, which would report that to the engine, is gone, too."""
         monitor = at(raw, *self._dialect.monitor) if self._dialect.monitor else None
         if not monitor or self._elsewhere:
             return False
         return not (proc.runs(monitor) or proc.runs(at(raw, "State", "Pid")))
 
-    # Doing
+    # Lifecycle
 
     def run(self, spec: ContainerSpec) -> str:
         if not self._dialect.guards:
@@ -140,7 +140,7 @@ class ArgvEngine:
         return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
 
     def _run_words(self, spec: ContainerSpec) -> tuple[str, ...]:
-        """The words that are printed, and the labels of a policy that is held back until the container runs."""
+        """The command that ``render`` prints, plus the labels of a restart policy that is set later."""
         from deployer.render import run_argv
 
         words = run_argv(spec, self.name)
@@ -150,7 +150,7 @@ class ArgvEngine:
         return (*words[:2], *(f"--label={key}={value}" for key, value in labels), *words[2:])
 
     def _let_restart(self, name: str, policy: str) -> None:
-        """Give the policy that was held back; that the call then finds the container ended is no matter."""
+        """Set the restart policy that was held back. A container that has ended meanwhile is no error."""
         if self._dialect.held is None or policy == "no":
             return
         done = self._client.call("update", f"--restart={policy}", name)
@@ -158,8 +158,7 @@ class ArgvEngine:
             raise self._client.failure(done)
 
     def _guard(self, spec: ContainerSpec) -> None:
-        """Raise ConflictError where the name or a port is taken: the engine may give the name twice, and would lead the
-        port's packets away from whoever has it."""
+        """Raise ConflictError when the name or a port is taken, for an engine that does not refuse it."""
         if self._client.container(spec.name) is not None:
             raise ConflictError(f"{self.name}: name {spec.name} is taken", hint="choose another name with --name")
         if not spec.ports:
@@ -176,7 +175,7 @@ class ArgvEngine:
         try:
             done = self._run_once(spec, timeout)
             if self._engine_failed(done) and self._dialect.name_taken.search(done.stderr):
-                # Whoever ran it before us was killed.
+                # The previous run was killed.
                 self._remove_ours(spec.name)
                 done = self._run_once(spec, timeout)
         except BaseException:
@@ -203,7 +202,7 @@ class ArgvEngine:
             self.remove(name)
 
     def _remove_stillborn(self, spec: ContainerSpec) -> None:
-        """An engine that can't start a container leaves it behind, created."""
+        """Remove the created container that a failed start leaves behind."""
         left = self.inspect(spec.name)
         if left is not None and left.ours and left.state is State.CREATED:
             self.remove(spec.name)
@@ -215,14 +214,14 @@ class ArgvEngine:
         if container.state is State.PAUSED:
             self._client.checked("unpause", name)
         elif container.state is State.LOST:
-            raise EngineError(f"{name} can't be started: it was {container.error}", hint="deployer up makes it anew")
+            raise EngineError(f"{name} can't be started: it was {container.error}", hint="deployer up")
         elif container.state is not State.RUNNING:
             self._start(name, container.labels.get(LABEL_RESTART, "no"))
 
     def _start(self, name: str, policy: str) -> None:
-        """``policy``: what to hold back until it runs, if anything."""
+        """``policy``: the restart policy to set once the container runs."""
         if policy != "no":
-            self._client.call("update", "--restart=no", name)  # a containerd that has no such policy heeds none
+            self._client.call("update", "--restart=no", name)  # an older containerd ignores it
         deadline = time.monotonic() + REST_TIMEOUT
         while self._raced(done := self._client.call("start", name, timeout=RUN_TIMEOUT), deadline):
             time.sleep(0.05)
@@ -231,7 +230,7 @@ class ArgvEngine:
         self._let_restart(name, policy)
 
     def _raced(self, done: Completed, deadline: float) -> bool:
-        """Whether a call failed only because the engine was starting, or clearing away, the same container itself."""
+        """Whether a call failed because the engine itself started or cleaned up the same container."""
         said = self._dialect.raced
         return bool(done.returncode and said and said.search(done.stderr)) and time.monotonic() < deadline
 
@@ -240,12 +239,12 @@ class ArgvEngine:
         deadline = time.monotonic() + seconds + REST_TIMEOUT
         while True:
             done = self._client.call("stop", f"--time={seconds}", name, timeout=seconds + 30)
-            if done.returncode and not self._is_lost(name):  # which podman may fail to stop, and it has ended
+            if done.returncode and not self._is_lost(name):  # podman fails to stop one that has ended so
                 raise self._client.failure(done)
             if self._rests(name):
                 return
             if time.monotonic() > deadline:
-                raise EngineError(f"{name} was stopped, and runs again and again", hint="deployer down removes it")
+                raise EngineError(f"{name} can't be stopped: it restarts again and again", hint="deployer down")
             time.sleep(0.05)
 
     def _is_lost(self, name: str) -> bool:
@@ -253,7 +252,7 @@ class ArgvEngine:
         return raw is not None and self._abandoned(raw)
 
     def _rests(self, name: str) -> bool:
-        """Whether nothing starts a stopped container again."""
+        """Whether the engine has finished the stop and won't restart the container."""
         if not self._dialect.at_rest:
             return True
         raw = self._client.container(name)
@@ -262,7 +261,7 @@ class ArgvEngine:
     def remove(self, name: str) -> None:
         done = self._client.call("rm", "--force", name, timeout=RUN_TIMEOUT)
         if done.returncode and self._dialect.monitor:
-            # The first try may wait in vain for a monitor that was killed, and finds out that the container has ended.
+            # podman's first try times out if the monitor was killed, and records that the container has ended.
             done = self._client.call("rm", "--force", name, timeout=RUN_TIMEOUT)
         if done.returncode and not self._dialect.absent.search(done.stderr):
             raise self._client.failure(done)

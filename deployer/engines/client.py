@@ -1,4 +1,4 @@
-"""An engine's own command line as something to be asked: words in, an answer or an error of ours out."""
+"""Call an engine's command line: words in, an answer or one of our errors out."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from deployer.errors import ConflictError, EngineError, EngineUnreachable
 from deployer.host.runner import Completed, ProcessFailed, Runner
 
 BUILD_LINES = 12
-"""Lines of a failed build that are shown."""
+"""How many of the last lines of a failed build are shown."""
 
 
 class Client:
-    """The binary of the engine that ``dialect`` is of, run by ``runner``."""
+    """Runs the binary of the engine ``dialect`` with ``runner``."""
 
     def __init__(self, dialect: Dialect, runner: Runner) -> None:
         self._dialect = dialect
@@ -26,29 +26,29 @@ class Client:
         self._name = dialect.name
 
     def call(self, *words: str, stdin: bytes = b"", timeout: float = 30.0) -> Completed:
-        """Run it to its end, whatever that is; ``timeout`` in seconds."""
+        """Run to the end, whatever the exit code. ``timeout`` in seconds."""
         return self._runner.run((self._name, *words), stdin=stdin, timeout=timeout)
 
     def checked(self, *words: str, timeout: float = 30.0) -> Completed:
-        """As :meth:`call`. Raises what a failure means."""
+        """As :meth:`call`. Raises the error that a failure means."""
         done = self.call(*words, timeout=timeout)
         if done.returncode:
             raise self.failure(done)
         return done
 
     def json(self, done: Completed) -> Any:
-        """The JSON that was asked for; a wrapper's or a warning's lines on stdout are junk. Raises EngineError."""
+        """Parse the answer as JSON. Raises EngineError, also for extra lines of a wrapper on stdout."""
         try:
             return json.loads(done.stdout)
         except (ValueError, RecursionError):
             start = " ".join(done.stdout.split())[:80]
             raise EngineError(
-                f"{self._name} {done.argv[1]} answered with something else than JSON: {start!r}",
-                hint=f"check that '{shutil.which(self._name) or self._name}' is the engine's own client",
+                f"{self._name} {done.argv[1]} did not answer with JSON: {start!r}",
+                hint=f"check that {shutil.which(self._name) or self._name} is the engine's own client",
             ) from None
 
     def failure(self, done: Completed) -> EngineError | ConflictError:
-        """The error that a failed call means."""
+        """Translate a failed call into an error."""
         text = done.stderr.strip() or done.stdout.strip()
         cause = last_line(text)
         if known := meant(text, cause, dialect=self._dialect):
@@ -61,18 +61,18 @@ class Client:
         return EngineError(f"{self._name} {done.argv[1]}: {cause}", hint="deployer doctor")
 
     def container(self, name: str) -> dict[str, Any] | None:
-        """What the engine tells of a container; ``None`` when there is none."""
+        """The engine's answer about a container; ``None`` when absent."""
         done = self.call("container", "inspect", name)
         if done.returncode:
             failure = self.failure(done)
             if self._dialect.absent.search(done.stderr) and not isinstance(failure, EngineUnreachable):
                 return None
             raise failure
-        # An id prefix would match as well: only the very name is meant.
+        # The engine also matches id prefixes.
         return next((raw for raw in self.listed(done) if str(raw.get("Name", "")).lstrip("/") == name), None)
 
     def image(self, ref: str) -> dict[str, Any] | None:
-        """What the engine tells of an image; ``None`` when it has none."""
+        """The engine's answer about an image; ``None`` when absent."""
         done = self.call("image", "inspect", ref)
         if done.returncode:
             if self._dialect.absent.search(done.stderr) or self._dialect.image_missing.search(done.stderr):
@@ -83,11 +83,14 @@ class Client:
     def listed(self, done: Completed) -> list[dict[str, Any]]:
         found = self.json(done)
         if not isinstance(found, list) or not all(isinstance(raw, dict) for raw in found):
-            raise EngineError(f"{self._name} inspect answered with no list", hint="upgrade it")
+            raise EngineError(f"{self._name} inspect did not answer with a JSON list", hint=f"upgrade {self._name}")
         return found
 
     def streamed(self, *words: str, on_line: Callable[[str], None], failed: str) -> None:
-        """Run a build or a pull; ``on_line`` hears what is about it. Raises ImageUnavailable, ``failed`` in front."""
+        """Run a build or a pull; ``on_line`` gets its output line by line.
+
+        Raises ImageUnavailable; its message starts with ``failed``.
+        """
         last: deque[str] = deque(maxlen=BUILD_LINES)
         chatter = self._dialect.build_chatter
         try:

@@ -1,4 +1,4 @@
-"""How nerdctl, docker and podman spell and answer the same things: what differs between them, as data."""
+"""The differences between nerdctl, docker and podman, as data."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ RUNTIME_CURES = (
         '/etc/containers/containers.conf: [containers] default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]',
     ),
 )
-"""What runc and crun say on hosts that do not suit them, whichever engine called them, and what helps."""
+"""Messages of runc and crun on unsuitable hosts, under any engine, and the hints."""
 
 BUILDKIT_CURES = (
     (
         re.compile("buildctl. needs to be installed|no buildkit host is available"),
-        "start buildkitd (BuildKit, which nerdctl builds with, brings it and buildctl), or --engine process",
+        "install BuildKit and start buildkitd, or --engine process",
     ),
 )
-"""What nerdctl, which builds nothing itself, says where BuildKit is missing, and what helps."""
+"""Messages of nerdctl without BuildKit, which it needs to build, and the hint."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Nature:
-    """``unheld``: the limits that an engine of this nature does not hold containers to."""
+    """What an engine reports about itself. ``unheld``: the limits that it can't enforce."""
 
     rootless: bool
     unheld: tuple[str, ...] = ()
 
 
 def docker_nature(info: Mapping[str, Any]) -> Nature:
-    """As docker and nerdctl tell it. A limit that is not spoken of is taken for held."""
+    """Parse the ``info`` of docker and nerdctl. A limit that it does not mention is enforced."""
     keys = {"memory": "MemoryLimit", "pids": "PidsLimit", "cpus": "CpuCfsQuota"}
     return Nature(
         rootless=any("rootless" in str(option) for option in info.get("SecurityOptions") or ()),
@@ -49,7 +49,7 @@ def docker_nature(info: Mapping[str, Any]) -> Nature:
 
 
 def podman_nature(info: Mapping[str, Any]) -> Nature:
-    """A rootless podman holds the limits whose controllers were delegated to the user (podman-run(1))."""
+    """Parse the ``info`` of podman. Rootless, it enforces limits with delegated controllers only (podman-run(1))."""
     host = info.get("host") or {}
     rootless = bool((host.get("security") or {}).get("rootless"))
     given = host.get("cgroupControllers") or () if host.get("cgroupVersion") != "v1" else ()
@@ -59,13 +59,15 @@ def podman_nature(info: Mapping[str, Any]) -> Nature:
 
 
 def keeps_all(version: Mapping[str, Any]) -> tuple[str, ...]:
-    """No restart policy is unkept."""
+    """Every restart policy is supported."""
     return ()
 
 
 def containerd_unkept(version: Mapping[str, Any]) -> tuple[str, ...]:
-    """containerd knows whether a container was stopped, or has failed, since 1.7 (its restart plugin); before, it
-    starts one again always or never."""
+    """The restart policies that containerd does not support.
+
+    Its restart plugin tells a stopped container from a failed one since 1.7. Before, it restarts always or never.
+    """
     for component in (version.get("Server") or {}).get("Components") or ():
         number = re.match(r"v?(\d+)\.(\d+)", str(component.get("Version")))
         if component.get("Name") == "containerd" and number and (int(number[1]), int(number[2])) < (1, 7):
@@ -75,53 +77,53 @@ def containerd_unkept(version: Mapping[str, Any]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Dialect:
-    """One engine's ways. Patterns are searched in stderr, ignoring case."""
+    """How one engine is spelt, and what its answers mean. Patterns are searched in stderr, ignoring case."""
 
     name: EngineName
     version: tuple[str, ...]
-    """Words that make it answer with JSON, and only when the engine itself answers (not its client alone)."""
+    """Arguments that print the version as JSON, and fail if only the client answers."""
     version_key: tuple[str, ...]
-    """Where the engine's version is in that answer."""
+    """Path of the engine's version in that JSON."""
     info: tuple[str, ...]
-    """Words that make it tell about itself in JSON; asked only of an engine that may be rootless."""
+    """Arguments that print information about the engine as JSON; used only if it may be rootless."""
     nature: Callable[[Mapping[str, Any]], Nature]
-    """What that answer means."""
+    """Parses that JSON."""
     elsewhere: tuple[str, ...] = ()
-    """Variables that lead to another engine than root's own of this host."""
+    """Environment variables that select another engine than root's on this host."""
     unkept: Callable[[Mapping[str, Any]], tuple[str, ...]] = keeps_all
-    """The restart policies that it does not keep, from its answer to ``version``."""
+    """The restart policies that it does not support, from the JSON of ``version``."""
     keeps_from: str = ""
-    """What it takes to keep all of them."""
+    """The program and version that supports all of them."""
     guards: bool = True
-    """Whether it refuses a name and a port that somebody else has, each time."""
+    """Whether it always refuses a taken name and a taken port."""
     networks: tuple[str, ...] = ()
-    """Where ``inspect`` has the container's networks as the text of a JSON list, when it tells no mode."""
+    """Path of the container's networks in ``inspect`` (a JSON list as text), if it has no network mode."""
     failed_codes: frozenset[int] = frozenset({125, 126, 127})
-    """Exit codes of ``run`` that are the engine's own (its manual), with ``failed_words`` in stderr: nothing ran."""
+    """Exit codes of ``run`` that mean, together with ``failed_words`` in stderr, that nothing ran."""
     failed_words: re.Pattern[str] = re.compile("")
     at_rest: frozenset[str] = frozenset()
-    """The states that a stopped container stays in, for an engine whose ``stop`` does nothing to one that has just died
-    and is about to be started again; empty where stopped means stopped."""
+    """The states of a finished stop, for an engine whose ``stop`` ignores a container that has just died and is about
+    to be restarted. Empty: ``stop`` always works."""
     raced: re.Pattern[str] | None = None
-    """What it says when it starts the same container at the same moment itself, or clears its last run away."""
+    """Its message if it starts or cleans up the same container at the same moment."""
     held: tuple[str, str] | None = None
-    """The label, with its value, of a container that the engine's own restarts leave alone. It is for an engine that
-    wants a container to run before it starts it: a container has it until it runs, and ``update`` gives the policy."""
+    """A label with its value that turns the engine's restarts off until the container runs; then ``update`` sets the
+    policy. For an engine that would start the container twice."""
     monitor: tuple[str, ...] = ()
-    """Where ``inspect`` names the process (of this host) that tells the engine of a container's end; whoever was killed
-    together with it runs for ever, by the engine's word."""
+    """Path in ``inspect`` of the pid of the monitor, which reports the container's end to the engine. If both are
+    killed, the engine reports the container as running for ever."""
     exec_code: re.Pattern[str] | None = None
-    """What it says where its own exit code is not that of what ``exec`` ran; the group is that."""
+    """Its message with the exit code of the executed command (group 1), if its own exit code differs."""
     build: tuple[str, ...] = ("build", "--network=host")
-    """Words that build; no container of a step is left behind by them, also when the build fails."""
+    """Arguments that build, and leave no container of a step behind, even if the build fails."""
     build_chatter: re.Pattern[str] | None = None
-    """Lines of a build about the engine's own future, or about words that nobody need say, and not about the build."""
+    """Lines of a build to hide: advice about the engine, and warnings about optional arguments."""
     builds_with_secrets: tuple[str, ...] | None = ()
-    """Words that succeed where a build can be given secrets; none needed when empty, never when None."""
+    """Arguments that succeed if builds support secrets. Empty: always; ``None``: never."""
     install: str = ""
     start: str = ""
     cures: tuple[tuple[re.Pattern[str], str], ...] = RUNTIME_CURES
-    """What is said when this host does not suit the engine, and what helps; looked for before all else."""
+    """(message, hint) on hosts that don't suit the engine; searched first."""
     refused: re.Pattern[str] = re.compile(r"permission denied", re.IGNORECASE)
     down: re.Pattern[str] = re.compile(
         r"cannot connect|is the docker daemon running|no such file or directory|connection refused|connect: ",
@@ -166,19 +168,19 @@ NERDCTL = Dialect(
     nature=docker_nature,
     unkept=containerd_unkept,
     keeps_from="containerd 1.7",
-    guards=False,  # nerdctl 2.1 gives a name twice while containerd starts again who has it
+    guards=False,  # nerdctl 2.1 gives a name twice while containerd restarts its owner
     networks=("Config", "Labels", "nerdctl/networks"),
     failed_codes=frozenset({1}),
     failed_words=re.compile(r"^time=\S+ level=fatal ", re.MULTILINE),
-    # containerd's restarts look every ten seconds at what should run: before nerdctl 2.3.2 also at what is just
-    # being started, which then is started twice, and may end up without its port.
+    # containerd checks every ten seconds what to restart. Before nerdctl 2.3.2 it starts a container that nerdctl is
+    # just starting a second time, which may then have no published port.
     held=("containerd.io/restart.policy", "no"),
     raced=re.compile(
         r"task \S+: already exists|runtime\.v2\.task/\S+: file exists|cannot start a container that has stopped"
     ),
     exec_code=re.compile(r'^time=\S+ level=fatal msg="exec failed with exit code (\d+)"\n?', re.MULTILINE),
     cures=(*RUNTIME_CURES, *BUILDKIT_CURES),
-    # BuildKit behind nerdctl grants no host network unless it was told to.
+    # BuildKit refuses the host network by default.
     build=("build",),
     install="see your distribution, or the nerdctl project's own archive",
     start="systemctl start containerd",
@@ -191,7 +193,7 @@ DOCKER = Dialect(
     info=("info", "--format", "{{json .}}"),
     nature=docker_nature,
     elsewhere=("DOCKER_HOST", "DOCKER_CONTEXT"),
-    # The older builder keeps the container of a step that fails unless it is told; buildx takes the word, too.
+    # --force-rm: the classic builder keeps the container of a failed step. buildx accepts the option.
     build=("build", "--network=host", "--force-rm"),
     build_chatter=re.compile(
         r"^(DEPRECATED: The legacy builder|Install the buildx component|BuildKit is currently disabled"
@@ -209,9 +211,11 @@ PODMAN = Dialect(
     info=("info", "--format", "json"),
     nature=podman_nature,
     elsewhere=("CONTAINER_HOST", "CONTAINER_CONNECTION"),
-    # "stopped" is what it says until its clean-up has come by, which heeds the restart policy first.
+    # It reports "stopped" until its clean-up has applied the restart policy.
     monitor=("State", "ConmonPid"),
-    build_chatter=re.compile(r'level=warning msg="missing .* build argument\.'),  # of each that has no default
+    build_chatter=re.compile(
+        r'level=warning msg="missing .* build argument\.'
+    ),  # one for each argument without a default
     at_rest=frozenset({"configured", "created", "exited"}),
     # Without a registry search list podman takes short names for local ones only.
     install="apt-get install podman",

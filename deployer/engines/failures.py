@@ -1,4 +1,4 @@
-"""What an engine's words mean when it fails: the error of ours, with its cure."""
+"""Translate the messages of a failed engine into our errors, with hints."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from deployer.engines.dialects import Dialect
 from deployer.errors import ConflictError, EngineError, EngineUnreachable, ImageUnavailable
 
 _LOGGED = re.compile(r'^time=\S+ level=\w+ msg=("(?:[^"\\]|\\.)*")')
-"""How nerdctl and podman write to a log what is meant for a person; the message is quoted nearly as JSON is."""
+"""The log format of nerdctl and podman. The message is quoted by Go, almost as in JSON."""
 
 
 def meant(text: str, cause: str, *, dialect: Dialect) -> EngineError | ConflictError | None:
-    """The error that ``text`` means, with ``cause`` as its line; ``None`` when the dialect does not know the words."""
+    """The error that ``text`` means, with ``cause`` as its message; ``None`` when the dialect does not match."""
     told = f"{dialect.name}: {cause}"
     for said, cure in dialect.cures:
         if said.search(text):
@@ -33,7 +33,7 @@ def meant(text: str, cause: str, *, dialect: Dialect) -> EngineError | ConflictE
 
 
 def unavailable(failed: str, cause: str, *, dialect: Dialect, lines: tuple[str, ...]) -> ImageUnavailable:
-    """The error of a build, or a pull, that ended after ``lines``."""
+    """The error of a failed build or pull. ``lines``: its last output."""
     text = "\n".join(lines)
     for said, cure in dialect.cures:
         if said.search(text):
@@ -46,7 +46,7 @@ def unavailable(failed: str, cause: str, *, dialect: Dialect, lines: tuple[str, 
 
 
 def last_line(text: str) -> str:
-    """The line that says what is wrong: engines end with advice on their own --help."""
+    """The last line that states a cause. Engines end with advice about --help."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and "--help" not in line]
     if not lines:
         return "no reason given"
@@ -55,5 +55,5 @@ def last_line(text: str) -> str:
         return lines[-1]
     try:
         return " ".join(json.loads(logged[1]).split())
-    except ValueError:  # Go escapes some characters as JSON does not
+    except ValueError:  # Go has escapes that JSON lacks
         return logged[1][1:-1]

@@ -1,4 +1,4 @@
-"""Whether a port is taken, for an engine that does not look."""
+"""Find the holder of a port, for an engine that does not check it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ipaddress import ip_address
 from deployer.spec import Port
 
 _PUBLISHED = re.compile(r"\[?([0-9a-fA-F.:]+?)\]?:(\d+)(?:-(\d+))?->[\d-]+/tcp")
-"""How ``ps`` shows published ports: one, or some that follow each other. One of UDP is another port."""
+"""A published TCP port, or a range of them, in the output of ``ps``."""
 
 
 def holder_of(port: Port, running: str) -> str:
-    """Who has ``port`` of this host; empty when it is free. ``running``: a line a container, its name and its ports."""
+    """The holder of ``port``; empty when it is free. ``running``: one line per container, its name and its ports."""
     for line in running.splitlines():
         name, _, ports = line.partition(" ")
         if any(
@@ -35,7 +35,7 @@ def _free(port: Port) -> bool:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((port.host_ip, port.host_port))
     except PermissionError:
-        return True  # the engine may bind what we may not
+        return True  # the engine may have the right that we lack
     except OSError:
         return False
     return True

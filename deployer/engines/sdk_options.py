@@ -1,6 +1,6 @@
-"""A spec in the words of the ``docker`` package. Pure.
+"""A spec as arguments of the ``docker`` package. Pure.
 
-They mean what ``templates/run/run.j2`` says with words; a test compares the containers that both make.
+They mean the same as ``templates/run/docker.j2``: a test compares the containers that both create.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from deployer.spec import ContainerSpec, Limits, Mount, NetworkMode
 
 
 def host_options(spec: ContainerSpec) -> dict[str, Any]:
-    """The keyword arguments of ``create_host_config`` for ``spec``; docker-py's names, Docker's meaning."""
+    """The keyword arguments of docker-py's ``create_host_config`` for ``spec``."""
     from docker.types import LogConfig
     from docker.types import Mount as DockerMount
 
@@ -54,7 +54,7 @@ def _limits(limits: Limits) -> dict[str, Any]:
 
 
 def _as_bind(mount: Mount) -> bool:
-    """Docker's mounts can't ask for an SELinux label; podman's answer to them takes a comma for the end of a path."""
+    """A mount has no SELinux label, and podman's API ends its path at a comma. A bind has neither problem."""
     return mount.relabel or (mount.kind == "bind" and "," in mount.source)
 
 

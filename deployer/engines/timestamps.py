@@ -1,4 +1,4 @@
-"""What ``--since`` means: a time, or a time so long ago."""
+"""Parse ``--since``: a time, or a duration before now."""
 
 from __future__ import annotations
 

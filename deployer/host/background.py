@@ -1,4 +1,4 @@
-"""Asking two things at once: what waits for a process, a socket or an import leaves the processor to others."""
+"""Run a slow call in the background: one that waits for a process, a socket or an import."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 NAME = "deployer-background"
-"""Of the threads."""
+"""Name of the threads."""
 
 
 def meanwhile(call: Callable[[], T]) -> Future[T]:
-    """Run ``call`` in a thread that never keeps this program from ending."""
+    """Run ``call`` in a daemon thread, which does not delay the exit of this program."""
     future: Future[T] = Future()
 
     def run() -> None:

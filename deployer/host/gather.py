@@ -1,4 +1,4 @@
-"""Facts of this host, asked once at the edge and passed on as data. Nothing is changed here."""
+"""Gather facts about this host. Changes nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ USED_BY = f"{OWN}/used-by"
 
 # What devpi-server, or our own start-up, leaves in a server directory.
 _DEVPI_MARKS = frozenset({".nodeinfo", ".serverversion", ".sqlite", ".sqlite_alchemy", ".deployer"})
-# Litter of file systems and desktops in a directory that is empty to its owner.
+# Entries that file systems and desktops create in an empty directory.
 _NOTHING = frozenset({"lost+found", ".DS_Store"})
 _PROXY_VARIABLES = (
     "HTTP_PROXY",
@@ -39,7 +39,7 @@ _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
 
 
 def data_facts(path: Path) -> DataFacts:
-    """What is at ``path`` now, as far as this user may see."""
+    """Describe what is at ``path``, as far as this user may see."""
     parent = path
     while _status(parent) is None and parent != parent.parent:
         parent = parent.parent
@@ -72,8 +72,7 @@ def data_facts(path: Path) -> DataFacts:
 
 
 def _status(path: Path) -> os.stat_result | None:
-    """Of what is at ``path``; ``None`` when there is nothing, and when this user may not look (a closed directory above
-    it, which Path.exists() raises for)."""
+    """stat(2) of ``path``; ``None`` when absent or when this user may not look, for which Path.exists() raises."""
     try:
         return path.stat()
     except OSError:
@@ -81,7 +80,7 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def _end_of_link(path: Path) -> Path | None:
-    """Where a symbolic link leads; of one that leads to itself, its own word. ``None`` for what is none."""
+    """Resolve a symbolic link; a self-referencing link returns its raw target. ``None`` for anything else."""
     try:
         return path.resolve() if path.is_symlink() else None
     except RuntimeError:
@@ -170,9 +169,9 @@ def _strangers(path: Path, uid: int) -> dict[Path, int]:
 
 
 def port_facts(bind: IPv4Address | IPv6Address, number: int, *, held_by_us: bool = False) -> PortFacts:
-    """Whether ``number`` can be bound at ``bind``; for 0 a free port is chosen.
+    """Check whether ``number`` can be bound at ``bind``; 0 chooses a free port.
 
-    ``held_by_us``: this deployment's own server has it, which is no conflict.
+    ``held_by_us``: this deployment's own server holds it.
     """
     if held_by_us:
         return PortFacts(number=number)
@@ -183,12 +182,12 @@ def port_facts(bind: IPv4Address | IPv6Address, number: int, *, held_by_us: bool
     except OSError:  # a kernel without IPv6
         return PortFacts(number=number, free=False, absent=str(bind))
     with probe:
-        # As servers do: a port in TIME_WAIT is free, one that is listened on is not.
+        # As servers do: a port in TIME_WAIT is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((str(bind), number))
         except PermissionError:
-            # Who else has it can't be found out by trying; whether it is needed by us is not decided here.
+            # We may not bind it, so look for a listener instead. The plan decides whether the server may bind it.
             return PortFacts(number=number, free=not (holder := _holder(number)), holder=holder, privileged=True)
         except OSError as error:
             if error.errno == errno.EADDRNOTAVAIL:
@@ -198,7 +197,7 @@ def port_facts(bind: IPv4Address | IPv6Address, number: int, *, held_by_us: bool
 
 
 def _first_unprivileged_port() -> int:
-    """Below it, only root may listen (ip-sysctl, ip_unprivileged_port_start)."""
+    """The first port that needs no root (ip-sysctl, ip_unprivileged_port_start)."""
     try:
         return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
     except (OSError, ValueError):
@@ -206,7 +205,7 @@ def _first_unprivileged_port() -> int:
 
 
 def lingering() -> bool | None:
-    """Whether this user's programs outlive the last logout and start at boot (loginctl(1), enable-linger)."""
+    """Whether this user lingers: programs start at boot and outlive the last logout (loginctl(1)). No systemd: None."""
     import pwd
 
     if not Path("/run/systemd/system").exists():
@@ -235,7 +234,7 @@ def _listeners(number: int) -> Iterator[tuple[str, str]]:
 
 
 def _holder(number: int) -> str:
-    """Who listens on a port, as far as this user may see: ``pid 12 (nginx)`` or ``uid 33``."""
+    """The listener on a port, as far as this user may see: ``pid 12 (nginx)`` or ``a process of uid 33``."""
     for uid, inode in _listeners(number):
         target = f"socket:[{inode}]"
         for process in Path("/proc").glob("[0-9]*"):
@@ -249,7 +248,7 @@ def _holder(number: int) -> str:
 
 
 def selinux_enforcing() -> bool:
-    """Whether SELinux enforces, so that a bind needs a label of its own (selinux(8))."""
+    """Whether SELinux is enforcing, so that a bind mount needs a label (selinux(8))."""
     try:
         return Path("/sys/fs/selinux/enforce").read_text().strip() == "1"
     except OSError:
@@ -257,8 +256,10 @@ def selinux_enforcing() -> bool:
 
 
 def ceiling() -> Ceiling | None:
-    """The hard limits of a root that lacks CAP_SYS_RESOURCE, as in many containers and sandboxes; ``None`` for one that
-    may raise them, and for other users, whose engines stay below theirs by themselves (capabilities(7))."""
+    """The hard limits of a root without CAP_SYS_RESOURCE, as in many containers and sandboxes (capabilities(7)).
+
+    ``None`` for a root that may raise them, and for other users: their engines stay below the limits.
+    """
     import resource
 
     if os.getuid() != 0:
@@ -272,7 +273,7 @@ def ceiling() -> Ceiling | None:
     except (OSError, KeyError, ValueError):
         return None
     nofile, nproc = (_hard_limit(which) for which in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC))
-    # No more processes than there are numbers for: podman lowers its own limit to that first.
+    # podman caps its limit of processes at pid_max.
     return Ceiling(nofile=nofile, nproc=min(nproc or numbers, numbers))
 
 
@@ -289,11 +290,10 @@ def proxies(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def ca_file(choice: str, *, pip_cert: str, env: Mapping[str, str]) -> Path | None:
-    """The CA bundle that the server is to trust: ``choice`` is a path, ``auto`` or empty (none).
+    """The CA bundle for the server. ``choice``: a path, ``auto``, or empty for none.
 
-    ``auto`` is what this host's programs were told: pip's ``cert``, then the variables of requests, OpenSSL
-    and curl. Raises ProfileError for the home of a user who is not there, ConflictError when the bundle that was named
-    is not to be had.
+    ``auto`` takes the first that exists of pip's ``cert`` and the variables of requests, OpenSSL and curl. Raises
+    ProfileError for the home of an unknown user, ConflictError when the named bundle is not readable.
     """
     if choice != "auto":
         return _named(choice) if choice else None
@@ -306,12 +306,10 @@ def _named(choice: str) -> Path:
         path = Path(choice).expanduser()
     except RuntimeError:
         raise ProfileError(
-            f"network.ca_file: {choice.partition('/')[0]} is no user of this host", hint="a path that starts with /"
+            f"network.ca_file: no user {choice.partition('/')[0]} on this host", hint="use a path that starts with /"
         ) from None
     if not (_is_file(path) and os.access(path, os.R_OK)):
-        raise ConflictError(
-            f"network.ca_file: {path} is no file that can be read", hint="name a bundle of certificates, or auto"
-        )
+        raise ConflictError(f"network.ca_file: {path} is not a readable file", hint="name a CA bundle, or auto")
     return path
 
 

@@ -1,4 +1,4 @@
-"""Interrupts: the first one ends a run, but never in the middle of a call that would go on without us."""
+"""Interrupts: the first one ends a run, but not during a call that would continue without us."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _came = False
 
 
 def listen() -> None:
-    """Turn each signal that ends a program into one KeyboardInterrupt; what is ignored already stays ignored."""
+    """Turn SIGINT, SIGTERM and SIGHUP into one KeyboardInterrupt. A signal that is ignored stays ignored."""
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _hear)
@@ -28,8 +28,7 @@ def _hear(_number: int, _frame: FrameType | None) -> None:
 
 
 def _interrupt() -> None:
-    # A second signal must not cut the roll-back of the first one short: neither here nor in what it starts, which
-    # inherits this.
+    # A second signal must not abort the rollback, neither here nor in its child processes, which inherit this.
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
@@ -37,16 +36,16 @@ def _interrupt() -> None:
 
 @contextmanager
 def shielded() -> Iterator[None]:
-    """Raise an interrupt that comes in the block at its end only.
+    """Delay an interrupt in the block to its end. Keep the block short.
 
-    For what can be undone once it is done, and not while it is being done: an engine makes a container that it was
-    asked for even when whoever asked has gone, and then there is nothing to remove yet. Keep the block short.
+    For an effect that can be rolled back only when it is complete: an engine creates a container even if its client
+    has gone, and before that there is nothing to remove.
     """
     import threading
 
     global _shields, _came
     if threading.current_thread() is not threading.main_thread():
-        yield  # no signal is ever handled here
+        yield  # only the main thread handles signals
         return
     _shields += 1
     try:

@@ -1,6 +1,6 @@
-"""The ways out of this host as the kernel has them (proc(5), sysfs), and whether they are still the same.
+"""Routes, interfaces and name servers of this host (proc(5), sysfs), and a fingerprint that detects a change.
 
-No command is run here: asking costs a few small files, each time.
+Reads a few small files and runs no command.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pathlib import Path
 from deployer.plan.facts import Interface
 
 RESOLV_CONF = Path("/etc/resolv.conf")
-# Where systemd-resolved keeps the servers behind its stub, whose address never changes.
+# The servers behind the stub of systemd-resolved. The address of the stub never changes.
 _RESOLVED = Path("/run/systemd/resolve/resolv.conf")
 _VPN_NAMES = re.compile(r"(tun|tap|wg|ppp|utun|ipsec|xfrm|nordlynx|tailscale|zt|proton|mullvad)[a-z0-9_-]*")
 _NET = Path("/sys/class/net")
 
 
 def interfaces(net: Path = _NET) -> tuple[Interface, ...]:
-    """All interfaces that are up but loopback."""
+    """All interfaces that are up, except loopback."""
     return tuple(found for path in sorted(net.glob("*")) if path.name != "lo" and (found := _interface(path)))
 
 
@@ -38,7 +38,7 @@ def _interface(path: Path) -> Interface | None:
 
 
 def routes(proc: Path = Path("/proc/net"), *, net: Path = _NET) -> tuple[tuple[str, str, str], ...]:
-    """(interface, destination, gateway) of every route but those of bridges, which come and go with containers."""
+    """(interface, destination, gateway) of every route. Bridges are left out: they come and go with containers."""
     return tuple(sorted({row for row in (*_v4(proc), *_v6(proc)) if _counts(row, net)}))
 
 
@@ -78,12 +78,12 @@ def name_servers(path: Path = RESOLV_CONF) -> tuple[str, ...]:
 
 
 def resolv_conf(path: Path = RESOLV_CONF) -> Path | None:
-    """Where this host says which name servers it asks; ``None`` where it says that elsewhere."""
+    """The readable resolv.conf of this host; ``None`` when it has none."""
     return path if path.is_file() and os.access(path, os.R_OK) else None
 
 
 def fingerprint(parts: Sequence[object]) -> str:
-    """Digest of the routes, the VPNs, the resolvers and ``parts``: as long as it is the same, so is the network."""
+    """Digest of the routes, VPNs, name servers and ``parts``. It changes with the network."""
     vpns = [interface.name for interface in interfaces() if interface.vpn]
     record = [routes(), vpns, name_servers(), name_servers(_RESOLVED), *parts]
     return hashlib.sha256(json.dumps(record, default=str).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The only place that starts a process."""
+"""Run processes. No other module of the command line starts one."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from deployer.errors import EngineUnreachable
 from deployer.host.interrupts import shielded
 
 TIMEOUT = 30.0
-"""Seconds that one call may take unless its caller knows better: an engine that hangs must not hang us."""
+"""Default timeout of a call, in seconds."""
 
 GRACE = 5.0
-"""Seconds that a process has to end by itself when it is told to."""
+"""Seconds between SIGTERM and SIGKILL."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Completed:
-    """What one finished process said; undecodable bytes are replaced."""
+    """The result of a finished process. Undecodable bytes are replaced."""
 
     argv: tuple[str, ...]
     returncode: int
@@ -30,10 +30,10 @@ class Completed:
 
 
 class Runner:
-    """Runs lists of words; no shell is ever involved. ``env``: variables over this process's own."""
+    """Runs argument lists, without a shell. ``env``: variables that override those of this process."""
 
     def __init__(self, env: Mapping[str, str] | None = None) -> None:
-        # Messages are matched, so they have to come in the language that they are matched in.
+        # Dialects match English messages.
         self._env = {**os.environ, "LC_ALL": "C", **(env or {})}
 
     def run(
@@ -44,10 +44,10 @@ class Runner:
         timeout: float = TIMEOUT,
         env: Mapping[str, str] | None = None,
     ) -> Completed:
-        """Run to the end, which an interrupt waits for; with ``env``, in exactly that environment.
+        """Run to the end; an interrupt waits for it. With ``env``, in exactly that environment.
 
-        It is a process group of its own, for a terminal interrupts all of ours. Raises EngineUnreachable when the
-        binary is missing, or after ``timeout`` seconds.
+        The process gets a process group of its own, since a terminal interrupts a whole group. Raises
+        EngineUnreachable when the binary is missing, or after ``timeout`` seconds.
         """
         try:
             with shielded():
@@ -75,7 +75,7 @@ class Runner:
         )
 
     def stream(self, argv: Sequence[str]) -> Iterator[str]:
-        """Lines of stdout and stderr as they come, without line ends; the process ends with the iterator.
+        """Yield lines of stdout and stderr as they come, without line ends. The process ends with the iterator.
 
         Raises EngineUnreachable when the binary is missing, ProcessFailed after the last line.
         """
@@ -98,7 +98,7 @@ class Runner:
 
 
 class ProcessFailed(Exception):
-    """A streamed process ended with another exit code than 0."""
+    """A streamed process failed."""
 
     def __init__(self, argv: Sequence[str], returncode: int) -> None:
         super().__init__(f"{argv[0]} ended with exit code {returncode}")
@@ -106,7 +106,7 @@ class ProcessFailed(Exception):
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process that is not waited for any more, also one that does not listen."""
+    """Terminate a process, and kill it after :data:`GRACE`."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -125,12 +125,11 @@ def _missing(binary: str, error: OSError) -> EngineUnreachable:
 
 @contextmanager
 def spawning(argv: Sequence[str], *, env: Mapping[str, str], errors_to: Path) -> Iterator[int]:
-    """Start a process that outlives us, in a session of its own, with exactly ``env``; its pid.
+    """Start a process that outlives us, in its own session, with exactly ``env``; yield its pid.
 
-    It is to wait for a line on its standard input, which it gets at the end of the block; if the block fails it is
-    killed, having done nothing, and if we are killed in it, that input just ends. An interrupt waits for the end of
-    the block. What it says before it has a log of its own is appended to the file ``errors_to`` (0600). Raises
-    EngineUnreachable.
+    The process must wait for a line on its standard input, which it gets at the end of the block. If the block fails,
+    it is killed; if we are killed, its input ends without a line. An interrupt waits for the end of the block. Output
+    is appended to the file ``errors_to`` (mode 0600) until the process opens a log. Raises EngineUnreachable.
     """
     with shielded():
         yield from _spawning(argv, env=env, errors_to=errors_to)
@@ -161,8 +160,8 @@ def _spawning(argv: Sequence[str], *, env: Mapping[str, str], errors_to: Path) -
         process.wait()
         process.stdin.close()
         raise
-    # Its exit is noticed by its mark, not by us as its parent: we are gone by then.
+    # It outlives us, so Popen must not wait for it or warn about it.
     process.returncode = 0
-    # One that has ended already is found out by whoever waits for it.
+    # The caller notices a process that has already ended.
     with suppress(BrokenPipeError), process.stdin as told:
         told.write(b"go\n")

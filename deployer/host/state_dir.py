@@ -1,8 +1,7 @@
-"""Where deployer keeps what it knows of the deployments of this user, and whether that can be believed.
+"""The directory with the records of this user's deployments, and whether they can be trusted.
 
-The records there name processes to signal, programs to start and containers to remove. So they are used only when no
-other user could have written them: sudo that keeps HOME, or a directory that several users share, would let one user
-command another's deployer.
+The records name processes to signal, programs to start and containers to remove. They are used only if no other user
+could have written them: sudo that keeps HOME, or a shared directory, would let one user command another's deployer.
 """
 
 from __future__ import annotations
