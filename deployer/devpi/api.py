@@ -15,7 +15,7 @@ import httpx
 
 from deployer.devpi.answers import JsonObject, line, text
 from deployer.devpi.connection import MAX_LIST, MAX_TOPOLOGY, SLOW, Connection
-from deployer.devpi.fields import Dialect, Value, dialect_of
+from deployer.devpi.fields import IndexCodec, Value, codec_of
 from deployer.devpi.identity import Identity, answer
 from deployer.devpi.names import index_name, user_name
 from deployer.devpi.topology import Node, Topology
@@ -56,10 +56,10 @@ class DevpiApi:
         *,
         timeout: float = 10.0,
         transport: httpx.BaseTransport | None = None,
-        dialect: Dialect | None = None,
+        codec: IndexCodec | None = None,
     ) -> None:
         self._http = Connection(base_url, timeout=timeout, transport=transport)
-        self._dialect = dialect
+        self._codec = codec
         self._login: _Login | None = None
         self._uuid: str | None = None
         self._server_version: str | None = None
@@ -125,19 +125,19 @@ class DevpiApi:
         self._http.accepted(reply, "switch")
 
     @property
-    def dialect(self) -> Dialect:
+    def codec(self) -> IndexCodec:
         """How this server spells what it is told: by its version, which is asked for once."""
-        if self._dialect is None:
+        if self._codec is None:
             if self._server_version is None:
                 self.identity()
-            self._dialect = dialect_of(self._server_version or "")
-        if self._dialect is None:
+            self._codec = codec_of(self._server_version or "")
+        if self._codec is None:
             raise ServerRefused(
                 f"{self.url} is devpi-server {self._server_version or 'of an unknown version'}: its users and indexes "
                 "can be read but not made",
                 hint="run devpi-server 6.20 or newer",
             )
-        return self._dialect
+        return self._codec
 
     def login(self, user: str, password: Secret) -> None:
         """Log in for the calls that follow; the token stays in memory, and is renewed once when it has expired.
@@ -232,11 +232,11 @@ class DevpiApi:
 
     def put_index(self, name: str, fields: Mapping[str, Value]) -> None:
         """Create an index; ``fields`` in the words of version 6, whatever the server's are."""
-        self._write("PUT", f"/{index_name(name)}", self.dialect.encode(fields), f"create index {name}")
+        self._write("PUT", f"/{index_name(name)}", self.codec.encode(fields), f"create index {name}")
 
     def patch_index(self, name: str, fields: Mapping[str, Value]) -> None:
         """Change these fields of an index and no others. Cached files of a mirror stay, also under a new address."""
-        self._write("PATCH", f"/{index_name(name)}", self.dialect.encode(fields), f"modify index {name}")
+        self._write("PATCH", f"/{index_name(name)}", self.codec.encode(fields), f"modify index {name}")
 
     def delete_user(self, name: str) -> None:
         """Delete a user and all indexes of it. devpi refuses when one of them is not volatile."""

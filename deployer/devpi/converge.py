@@ -21,7 +21,7 @@ def steps(api: DevpiApi, goal: Topology, *, removing: bool = False) -> tuple[Cha
     ``removing``: what ``goal`` does not name is to go, and what is of another type is to be made anew, both as far as
     it is empty. Raises as ``compare``.
     """
-    current, fitting = api.topology(), goal.fit(api.dialect)
+    current, fitting = api.topology(), goal.fit(api.codec)
     if not removing:
         return compare(current, fitting)
     again = [name for name in retyped(current, fitting) if api.is_empty(name, current.indexes[name])]

@@ -109,7 +109,7 @@ def read(known: Mapping[str, Callable[[object], Value]], raw: Mapping[str, objec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dialect:
+class IndexCodec:
     """How one version of devpi-server spells index fields and index types; what is left out is as in version 6.
 
     ``values``: of a field whose values are spelt otherwise, all that can be said, ours to theirs. ``missing``: fields
@@ -172,8 +172,8 @@ def _spelt(value: Value) -> str:
     return f"[{', '.join(value)}]" if isinstance(value, tuple) else str(value)
 
 
-DEVPI_6 = Dialect()
-DEVPI_7 = Dialect(
+DEVPI_6 = IndexCodec()
+DEVPI_7 = IndexCodec(
     major=7,
     types={"mirror": "remote", "stage": "local"},
     fields={
@@ -192,17 +192,17 @@ DEVPI_7 = Dialect(
     },
     missing=frozenset({"mirror_provides_core_metadata", "mirror_ignore_serial_header"}),
 )
-DIALECTS: Mapping[int, Dialect] = {dialect.major: dialect for dialect in (DEVPI_6, DEVPI_7)}
+CODECS: Mapping[int, IndexCodec] = {codec.major: codec for codec in (DEVPI_6, DEVPI_7)}
 
 
-def dialect_of(server_version: str) -> Dialect | None:
-    """The dialect of devpi-server ``server_version``; None when the version is not known, or older or newer."""
+def codec_of(server_version: str) -> IndexCodec | None:
+    """The codec of devpi-server ``server_version``; ``None`` for an unknown or unsupported version."""
     major = server_version.partition(".")[0]
-    return DIALECTS.get(int(major)) if major.isdigit() else None
+    return CODECS.get(int(major)) if major.isdigit() else None
 
 
-def dialect_of_index(raw: Mapping[str, object]) -> Dialect:
-    """By which dialect a server tells of an index: the words of two versions never mean different things."""
+def codec_of_index(raw: Mapping[str, object]) -> IndexCodec:
+    """The codec of a server that returned ``raw``. The names of two versions never mean different things."""
     named = raw.get("type")
     later = isinstance(named, str) and named in DEVPI_7.types.values()
     return DEVPI_7 if later or raw.keys() & set(DEVPI_7.fields.values()) else DEVPI_6

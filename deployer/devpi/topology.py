@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 
-from deployer.devpi.fields import USER_FIELDS, Dialect, Value, dialect_of_index, read
+from deployer.devpi.fields import USER_FIELDS, IndexCodec, Value, codec_of_index, read
 from deployer.errors import ProfileError
 
 ROOT = "root"
@@ -53,15 +53,15 @@ class Topology:
             for name, index in config.get("indexes", {}).items():
                 if not isinstance(index, dict):
                     raise ValueError(f"expected an index's configuration, got {index!r}")
-                indexes[f"{user}/{_name(name)}"] = Node(fields=dialect_of_index(index).decode(index))
+                indexes[f"{user}/{_name(name)}"] = Node(fields=codec_of_index(index).decode(index))
         return cls(users=users, indexes=indexes)
 
-    def fit(self, dialect: Dialect) -> Topology:
-        """What of this a server of that dialect can hold. Raises ProfileError for what it can't be told."""
+    def fit(self, codec: IndexCodec) -> Topology:
+        """What of this a server of that codec can hold. Raises ProfileError for what it can't be told."""
         return Topology(
             users=self.users,
             indexes={
-                name: Node(fields=dialect.fit(name, node.fields), initial=dialect.fit(name, node.initial))
+                name: Node(fields=codec.fit(name, node.fields), initial=codec.fit(name, node.initial))
                 for name, node in self.indexes.items()
             },
         )

@@ -61,7 +61,7 @@ def create(session: Session, index: str, node: Node) -> None:
     if owner not in topology.users:
         raise ServerRefused(f"there is no user {owner}", hint=f"deployer user create {owner}")
     admit(index, fields, topology)
-    session.login().put_index(index, session.api.dialect.fit(index, fields))
+    session.login().put_index(index, session.api.codec.fit(index, fields))
 
 
 def modify(session: Session, index: str, settings: Sequence[str], *, kind: str = "") -> tuple[str, ...]:
@@ -72,7 +72,7 @@ def modify(session: Session, index: str, settings: Sequence[str], *, kind: str =
     topology = session.api.topology()
     node = require_index(index, topology, kind=kind)
     wanted = parse_settings(settings, kind=str(node.fields.get("type", "")))
-    fields = session.api.dialect.fit(index, changed_fields(wanted, node))
+    fields = session.api.codec.fit(index, changed_fields(wanted, node))
     if fields:
         admit(index, fields, topology)
         session.login().patch_index(index, fields)

@@ -84,7 +84,7 @@ def applied(api: DevpiApi, upstream: Upstream, server: PlainDevpi, **changed: In
 
 def test_what_is_declared_converges_and_stays(seven: PlainDevpi, upstream: Upstream) -> None:
     with DevpiApi(seven.url) as api:
-        assert api.dialect.major == 7
+        assert api.codec.major == 7
         assert len(applied(api, upstream, seven)) == 4
         before = len(seven.requests)
         assert applied(api, upstream, seven) == []

@@ -12,7 +12,7 @@ from deployer.devpi.change import Kind
 from deployer.devpi.declared import KEYS, parse_settings, wanted
 from deployer.devpi.difference import changes, prune
 from deployer.devpi.export import exported, hidden_credentials
-from deployer.devpi.fields import DEVPI_6, DEVPI_7, DIALECTS, INDEX_FIELDS, Dialect, dialect_of
+from deployer.devpi.fields import CODECS, DEVPI_6, DEVPI_7, INDEX_FIELDS, IndexCodec, codec_of
 from deployer.devpi.topology import Node, Topology
 from deployer.errors import ProfileError, UsageError
 from deployer.plan import members_named
@@ -67,32 +67,32 @@ def test_a_setting_that_is_wrong_is_told_in_the_words_of_a_profile(kind: str, wo
     assert caught.value.hint
 
 
-def served(goal: Topology, dialect: Dialect) -> Topology:
-    """``goal`` as a server of that dialect would tell it after it was made."""
+def served(goal: Topology, codec: IndexCodec) -> Topology:
+    """``goal`` as a server of that codec would tell it after it was made."""
     raw: dict[str, dict[str, object]] = {
         name: {"username": name, **node.fields, "indexes": {}} for name, node in {"root": Node(), **goal.users}.items()
     }
-    for name, node in goal.fit(dialect).indexes.items():
+    for name, node in goal.fit(codec).indexes.items():
         user, _, index = name.partition("/")
         made = raw[user]["indexes"]
         assert isinstance(made, dict)
-        made[index] = dialect.encode({**node.initial, **node.fields})
+        made[index] = codec.encode({**node.initial, **node.fields})
     return Topology.parse(raw)
 
 
-@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=lambda dialect: str(dialect.major))
-def test_what_was_made_is_as_wanted(dialect: Dialect) -> None:
+@pytest.mark.parametrize("codec", CODECS.values(), ids=lambda codec: str(codec.major))
+def test_what_was_made_is_as_wanted(codec: IndexCodec) -> None:
     goal = wanted(USERS, INDEXES, default_mirror_url="")
-    assert changes(served(goal, dialect), goal.fit(dialect)) == ()
+    assert changes(served(goal, codec), goal.fit(codec)) == ()
 
 
-@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=lambda dialect: str(dialect.major))
-def test_what_is_exported_loads_to_the_same(dialect: Dialect, tmp_path: Path) -> None:
-    running = served(wanted(USERS, INDEXES, default_mirror_url=""), dialect)
+@pytest.mark.parametrize("codec", CODECS.values(), ids=lambda codec: str(codec.major))
+def test_what_is_exported_loads_to_the_same(codec: IndexCodec, tmp_path: Path) -> None:
+    running = served(wanted(USERS, INDEXES, default_mirror_url=""), codec)
     path = tmp_path / "running.yaml"
     path.write_text(yaml.safe_dump({"extends": "default", **exported(running)}, sort_keys=False))
     profile = load(str(path)).profile
-    again = wanted(profile.users, profile.indexes, default_mirror_url="").fit(dialect)
+    again = wanted(profile.users, profile.indexes, default_mirror_url="").fit(codec)
     assert changes(running, again) == ()
     assert {name: node.fields for name, node in again.indexes.items()} == {
         name: node.fields for name, node in running.indexes.items()
@@ -198,7 +198,7 @@ def test_what_version_7_has_no_word_for_is_told_or_left_out() -> None:
     ("version", "major"), [("6.20.3", 6), ("7.0.0b4", 7), ("7", 7), ("5.5.1", None), ("8.0", None), ("", None)]
 )
 def test_the_version_tells_the_dialect(version: str, major: int | None) -> None:
-    found = dialect_of(version)
+    found = codec_of(version)
     assert (found.major if found else None) == major
 
 

@@ -13,7 +13,7 @@ from deployer.devpi.change import Kind
 from deployer.devpi.converge import apply
 from deployer.devpi.declared import wanted
 from deployer.devpi.difference import anew, changes, compare, retyped
-from deployer.devpi.fields import INDEX_FIELDS, Dialect, Value
+from deployer.devpi.fields import INDEX_FIELDS, IndexCodec, Value
 from deployer.devpi.topology import EMPTY, Node, Topology
 from deployer.errors import ConflictError, ProfileError
 from deployer.profile.models import Index, Profile, User
@@ -246,11 +246,11 @@ def test_user_fields_that_are_empty_are_not_owned() -> None:
 
 
 def test_another_dialect_is_only_data() -> None:
-    dialect = Dialect(fields={"mirror_url": "remote_url"}, types={"mirror": "remote"})
+    codec = IndexCodec(fields={"mirror_url": "remote_url"}, types={"mirror": "remote"})
     fields: dict[str, Value] = {"type": "mirror", "mirror_url": UPSTREAM, "volatile": True}
-    raw = dialect.encode(fields)
+    raw = codec.encode(fields)
     assert raw == {"type": "remote", "remote_url": UPSTREAM, "volatile": True}
-    assert dialect.decode(raw) == fields
+    assert codec.decode(raw) == fields
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from deployer.commands import Talking, connect
 from deployer.ui.output import UI, Result
 
 if TYPE_CHECKING:
-    from deployer.devpi.fields import Dialect
+    from deployer.devpi.fields import IndexCodec
     from deployer.devpi.topology import Topology
 
 
@@ -36,7 +36,7 @@ def run(options: Options, ui: UI) -> Result:
         applied = session.deployment.applied if session.deployment else None
         told = {
             "extends": "default",
-            **_server(session.api.dialect),
+            **_server(session.api.codec),
             **exported(topology, meant=applied.profile if applied else None),
         }
         text = yaml.safe_dump(told, sort_keys=False, allow_unicode=True)
@@ -44,15 +44,15 @@ def run(options: Options, ui: UI) -> Result:
         if "clients" in told and not applied:
             ui.warn(f"clients.index: {told['clients']['index']}, as this host does not know which one is used")
         used = mirrors(place) if place else frozenset()
-        warnings = (*_unknown(told, used), *_warnings(topology, told, text, session.api.dialect))
+        warnings = (*_unknown(told, used), *_warnings(topology, told, text, session.api.codec))
     return Result(data=told, text=text, warnings=warnings)
 
 
-def _server(dialect: Dialect) -> dict[str, object]:
+def _server(codec: IndexCodec) -> dict[str, object]:
     """What a profile has to say for a server of this version, where it is not the default."""
     from deployer.image import DEFAULT_MAJOR
 
-    major = str(dialect.major)
+    major = str(codec.major)
     return {} if major == DEFAULT_MAJOR else {"server": {"version": major}}
 
 
@@ -63,7 +63,7 @@ def _unknown(told: dict[str, Any], used: frozenset[str]) -> Iterator[str]:
             yield f"{name}: it is sent credentials, and where they are from is not known here: add credentials:"
 
 
-def _warnings(topology: Topology, told: dict[str, Any], text: str, dialect: Dialect) -> Iterator[str]:
+def _warnings(topology: Topology, told: dict[str, Any], text: str, codec: IndexCodec) -> Iterator[str]:
     """All in which the profile is not, or can't be, what runs: it is read again, as `plan` would."""
     from deployer.devpi.declared import wanted
     from deployer.devpi.difference import changes
@@ -83,7 +83,7 @@ def _warnings(topology: Topology, told: dict[str, Any], text: str, dialect: Dial
         path.write_text(text, encoding="utf-8")
         try:
             profile = load(str(path)).profile
-            goal = wanted(profile.users, profile.indexes, default_mirror_url="").fit(dialect)
+            goal = wanted(profile.users, profile.indexes, default_mirror_url="").fit(codec)
             differing = changes(topology, goal)
         except DeployerError as error:
             for line in (error.message, *error.details):
