@@ -1,7 +1,7 @@
 """The directory with the records of this user's deployments, and whether they can be trusted.
 
 The records name processes to signal, programs to start and containers to remove. They are used only if no other user
-could have written them: sudo that keeps HOME, or a shared directory, would let one user command another's deployer.
+could have written them: ``sudo`` that keeps HOME, or a shared directory, would let one user command another's deployer.
 """
 
 from __future__ import annotations

@@ -293,7 +293,7 @@ def test_who_names_one_gets_that_one(bundles: dict[str, str], monkeypatch: pytes
 
 
 def test_the_home_of_a_user_who_is_not_there_is_told() -> None:
-    with pytest.raises(ProfileError, match="~nosuch-user is no user"):
+    with pytest.raises(ProfileError, match="no user ~nosuch-user on this host"):
         ca_file("~nosuch-user/ca.pem", pip_cert="", env={})
 
 
