@@ -23,6 +23,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from deployer.protocol import ExitCode, Refusal
+
 
 class DeployerError(Exception):
     """A failure that is told to the user as one line of cause and one of cure.
@@ -32,7 +34,7 @@ class DeployerError(Exception):
     """
 
     code: ClassVar[str] = "internal"
-    exit_code: ClassVar[int] = 1
+    exit_code: ClassVar[int] = ExitCode.INTERNAL
     retryable: ClassVar[bool] = False
 
     def __init__(self, message: str, *, hint: str = "", details: tuple[str, ...] = ()) -> None:
@@ -44,17 +46,17 @@ class DeployerError(Exception):
 
 class UsageError(DeployerError):
     code = "usage"
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class ProfileError(DeployerError):
     code = "profile-invalid"
-    exit_code = 3
+    exit_code = ExitCode.PROFILE
 
 
 class EngineError(DeployerError):
     code = "engine-failed"
-    exit_code = 4
+    exit_code = ExitCode.ENGINE
 
 
 class EngineUnreachable(EngineError):
@@ -69,47 +71,58 @@ class ImageUnavailable(EngineError):
 
 class ConflictError(DeployerError):
     code = "conflict"
-    exit_code = 5
+    exit_code = ExitCode.CONFLICT
 
 
 class NotReadyError(DeployerError):
     code = "not-ready"
-    exit_code = 6
+    exit_code = ExitCode.NOT_READY
     retryable = True
 
 
 class ServerRefused(DeployerError):
     code = "server-refused"
-    exit_code = 7
+    exit_code = ExitCode.SERVER_REFUSED
 
 
 class ClientFileError(DeployerError):
     code = "client-file"
-    exit_code = 8
+    exit_code = ExitCode.CLIENT_FILE
 
 
 class VerificationError(DeployerError):
     code = "verification-failed"
-    exit_code = 9
+    exit_code = ExitCode.VERIFICATION
 
 
 class DriftError(DeployerError):
     code = "drift"
-    exit_code = 10
+    exit_code = ExitCode.DRIFT
 
 
 class Refused(DeployerError):
     code = "refused"
-    exit_code = 11
+    exit_code = ExitCode.REFUSED
 
 
 class Locked(DeployerError):
     code = "locked"
-    exit_code = 75
+    exit_code = ExitCode.LOCKED
     retryable = True
 
 
 class Interrupted(DeployerError):
     code = "interrupted"
-    exit_code = 130
+    exit_code = ExitCode.INTERRUPTED
     retryable = True
+
+
+_BY_EXIT_CODE: dict[int, type[DeployerError]] = {
+    kind.exit_code: kind for kind in (ConflictError, VerificationError, Refused)
+}
+
+
+def of_refusal(refusal: Refusal, *, prefix: str = "") -> DeployerError:
+    """The error for a server's refusal; NotReadyError for an exit code after which a restart may help."""
+    kind = _BY_EXIT_CODE.get(refusal.code, NotReadyError)
+    return kind(f"{prefix}{refusal.message}", hint=refusal.hint)

@@ -9,15 +9,8 @@ from pathlib import Path
 
 DOCS = Path(__file__).parents[1] / "docs" / "devpi-replaced.md"
 INSTALL = """
-from deployer.server.boot import passwords
-from deployer.server.devpi import ordered, tokens
-from deployer.server.upstream import credentials, fetching, outbound
-ordered.install()
-outbound.install()
-fetching.install()
-credentials.install(credentials.Credentials(None))
-passwords.serialise()
-tokens.serialise()
+from deployer.server.devpi import replacements
+replacements.install(lambda url: None)
 """
 _LOOK = """
 import json, sys
@@ -48,3 +41,15 @@ def documented(major: str) -> set[str]:
     """What the documentation's table says, of one version of devpi-server: ``6`` or ``7``."""
     rows = [line.split("|") for line in DOCS.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
     return {name for row in rows for name in re.findall(r"`([^`]+)`", row[{"6": 1, "7": 2}[major]])}
+
+
+def relied_on_as_documented() -> dict[str, set[str]]:
+    """The modules of the documentation's table of what is relied on: by ``both``, ``6`` and ``7``."""
+    text = DOCS.read_text(encoding="utf-8").partition("## What is relied on")[2]
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| ")]
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        found.setdefault(row[1].strip().removeprefix("devpi-server "), set()).update(
+            re.findall(r"`(devpi_\S+)`", row[2])
+        )
+    return {kind: modules for kind, modules in found.items() if modules}

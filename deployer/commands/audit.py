@@ -74,12 +74,13 @@ def _ask(deployment: Deployment, index: str, names: list[str]) -> dict[str, Any]
     from urllib.parse import urlencode, urlsplit
 
     from deployer.errors import NotReadyError, ServerRefused
+    from deployer.protocol import NAMES_ROUTE
 
     parts = urlsplit(deployment.url)
     connection = HTTPConnection(parts.hostname or "", parts.port, timeout=300)
     try:
         query = urlencode([("index", index), *(("name", name) for name in names)])
-        connection.request("GET", f"/+deployer/names?{query}", headers={"Accept": "application/json"})
+        connection.request("GET", f"{NAMES_ROUTE}?{query}", headers={"Accept": "application/json"})
         response = connection.getresponse()
         body = response.read(16 << 20)
         if response.status != 200:

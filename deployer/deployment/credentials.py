@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 from deployer.deployment.server_dir import ServerDir
 from deployer.errors import VerificationError
+from deployer.protocol import PrivateFile
 from deployer.secrets import Secret
 
-FILE = ".deployer/credentials"
+_FILE = PrivateFile.CREDENTIALS.relative
 
 
 def hand_over(server_dir: ServerDir, headers: Mapping[str, Secret], *, keep: bool = False) -> bool:
@@ -23,7 +24,7 @@ def hand_over(server_dir: ServerDir, headers: Mapping[str, Secret], *, keep: boo
         wanted = known | wanted
     if wanted == known:
         return False
-    server_dir.write(FILE, json.dumps(wanted, indent=1, sort_keys=True) + "\n", verb=("credentials",))
+    server_dir.write(_FILE, json.dumps(wanted, indent=1, sort_keys=True) + "\n", verb=("credentials",))
     if _known(server_dir) != wanted:
         raise VerificationError("the server did not take the credentials of its mirrors", hint="deployer logs")
     return True
@@ -36,7 +37,7 @@ def mirrors(server_dir: ServerDir) -> frozenset[str]:
 
 def _known(server_dir: ServerDir) -> dict[str, str]:
     try:
-        found = json.loads(server_dir.read(FILE) or "{}")
+        found = json.loads(server_dir.read(_FILE) or "{}")
     except ValueError:
         return {}
     known = {str(url): str(header) for url, header in found.items()} if isinstance(found, dict) else {}

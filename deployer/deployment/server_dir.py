@@ -13,12 +13,10 @@ from pathlib import Path
 from deployer.engines.base import Engine
 from deployer.errors import ConflictError, DeployerError, EngineError, Refused
 from deployer.host import untrusted
+from deployer.protocol import PrivateFile, Refusal
 from deployer.secrets import Secret
 from deployer.spec import Container, Mount
 
-ROOT_PASSWORD = ".deployer/root-password"  # noqa: S105 - a file's name
-PROOF_KEY = ".deployer/proof-key"
-STATISTICS = ".deployer/statistics.json"
 NODEINFO = ".nodeinfo"
 
 
@@ -75,7 +73,9 @@ class ServerDir:
         inside = ("/opt/deployer/bin/python", "-m", "deployer.server", *verb, "--serverdir", self.mount.target)
         result = self.engine.exec(self.container, inside, stdin=text.encode())
         if result.returncode:
-            raise EngineError(f"{self.container}: {verb[0]}: {result.stderr.strip()}", hint="deployer logs")
+            refusal = Refusal.parse(result.stderr.splitlines())
+            why = refusal.message if refusal else result.stderr.strip()
+            raise EngineError(f"{self.container}: {verb[0]}: {why}", hint="deployer logs")
 
     @property
     def gone(self) -> bool:
@@ -105,19 +105,19 @@ class ServerDir:
         return uuid if isinstance(uuid, str) else None
 
     def proof_key(self) -> str | None:
-        return self.read(PROOF_KEY)
+        return self.read(PrivateFile.PROOF_KEY.relative)
 
     def statistics(self) -> str | None:
         """What the server has counted, as JSON."""
-        return self.read(STATISTICS)
+        return self.read(PrivateFile.STATISTICS.relative)
 
     def root_password(self) -> Secret | None:
-        text = self.read(ROOT_PASSWORD)
+        text = self.read(PrivateFile.ROOT_PASSWORD.relative)
         return Secret(text) if text else None
 
     def set_root_password(self, password: Secret) -> None:
         """Keep what the server has already. Raises EngineError."""
-        self.write(ROOT_PASSWORD, password.reveal() + "\n", verb=("secret", "set", "root"))
+        self.write(PrivateFile.ROOT_PASSWORD.relative, password.reveal() + "\n", verb=("secret", "set", "root"))
 
 
 def _refusal(error: untrusted.Untrusted, directory: Path) -> DeployerError:

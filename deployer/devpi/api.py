@@ -16,10 +16,11 @@ import httpx
 from deployer.devpi.answers import JsonObject, line, text
 from deployer.devpi.connection import MAX_LIST, MAX_TOPOLOGY, SLOW, Connection
 from deployer.devpi.fields import IndexCodec, Value, codec_of
-from deployer.devpi.identity import Identity, answer
+from deployer.devpi.identity import Identity
 from deployer.devpi.names import index_name, user_name
 from deployer.devpi.topology import Node, Topology
 from deployer.errors import ConflictError, ServerRefused
+from deployer.protocol import IDENTITY_ROUTE, NONCE_HEADER, OFFLINE_ROUTE, OfflineRequest, client_proof
 from deployer.secrets import Secret
 
 
@@ -95,8 +96,8 @@ class DevpiApi:
 
         One request to a server with deployer's plugin, two to any other devpi.
         """
-        headers = {} if nonce is None else {"X-Deployer-Nonce": nonce}
-        reply = self._http.request("GET", "/+deployer", headers=headers)
+        headers = {} if nonce is None else {NONCE_HEADER: nonce}
+        reply = self._http.request("GET", IDENTITY_ROUTE, headers=headers)
         if reply.status == 404:
             status = self._http.request("GET", "/+status")
             identity = Identity.of_any(self._http.result(status, "tell its status", kind="status"))
@@ -119,9 +120,9 @@ class DevpiApi:
                 f"{self.url} can't be switched while it runs",
                 hint="set server.offline in the profile, then deployer up",
             )
-        saying = f"offline {'on' if offline else 'off'}"
-        proof = answer(identity, saying=saying, proof_key=proof_key)
-        reply = self._http.request("POST", "/+deployer/offline", body={"offline": offline, "proof": proof})
+        proof = client_proof(proof_key, challenge=identity.challenge, uuid=identity.uuid, offline=offline)
+        wanted = OfflineRequest(offline=offline, proof=proof)
+        reply = self._http.request("POST", OFFLINE_ROUTE, body=wanted.json)
         self._http.accepted(reply, "switch")
 
     @property

@@ -1,12 +1,12 @@
-"""Who a server says that it is, and how it proves it. Pure."""
+"""The identity that a server states, and its proof. Pure."""
 
 from __future__ import annotations
 
-import hmac
 import re
 from dataclasses import dataclass
 
 from deployer.devpi.answers import JsonObject, line, text
+from deployer.protocol import About, same_proof, server_proof
 
 _UUID = re.compile(r"[0-9a-fA-F-]{8,64}")
 
@@ -28,17 +28,17 @@ class Identity:
     @classmethod
     def of_ours(cls, answer: JsonObject) -> Identity:
         """What a server with deployer's plugin tells of itself."""
-        web, offline, proof = answer.get("web"), answer.get("offline"), answer.get("proof")
+        about = About.parse(answer)
         return cls(
-            uuid=text(answer.get("uuid")),
-            server_version=line(text(answer.get("server_version"))),
-            proof=proof if isinstance(proof, str) else None,
-            default_mirror_url=text(answer.get("default_mirror_url")),
-            deployer_version=line(text(answer.get("version"))),
-            web=web if isinstance(web, bool) else None,
-            offline=offline if isinstance(offline, bool) else None,
-            challenge=text(answer.get("challenge")),
-            front=line(text(answer.get("front"))),
+            uuid=about.uuid,
+            server_version=line(about.server_version),
+            proof=about.proof,
+            default_mirror_url=about.default_mirror_url or "",
+            deployer_version=line(about.version),
+            web=about.web,
+            offline=about.offline,
+            challenge=about.challenge,
+            front=line(about.front or ""),
         )
 
     @classmethod
@@ -57,17 +57,7 @@ class Identity:
 def verify(identity: Identity, *, nonce: str, proof_key: str) -> bool:
     """Whether the server knows ``proof_key`` (hex), shown by its answer to ``nonce``."""
     try:
-        key = bytes.fromhex(proof_key)
+        expected = server_proof(proof_key, nonce=nonce, uuid=identity.uuid)
     except ValueError:
         return False
-    expected = _proof(key, f"{nonce}:{identity.uuid}")
-    return bool(key) and hmac.compare_digest(expected.encode(), (identity.proof or "").encode())
-
-
-def answer(identity: Identity, *, saying: str, proof_key: str) -> str:
-    """Our own proof, to the challenge of ``identity``, that whoever is ``saying`` this knows ``proof_key`` (hex)."""
-    return _proof(bytes.fromhex(proof_key), f"{identity.challenge}:{identity.uuid}:{saying}")
-
-
-def _proof(key: bytes, text: str) -> str:
-    return hmac.new(key, text.encode(), "sha256").hexdigest()
+    return same_proof(expected, identity.proof or "")

@@ -15,13 +15,10 @@ from pathlib import Path
 from deployer.errors import ConflictError, ProfileError
 from deployer.host import untrusted
 from deployer.plan.facts import Ceiling, Content, DataFacts, PortFacts, Usage
-
-OWN = ".deployer"
-LOCK = f"{OWN}/lock"
-USED_BY = f"{OWN}/used-by"
+from deployer.protocol import PRIVATE, PrivateFile
 
 # What devpi-server, or our own start-up, leaves in a server directory.
-_DEVPI_MARKS = frozenset({".nodeinfo", ".serverversion", ".sqlite", ".sqlite_alchemy", ".deployer"})
+_DEVPI_MARKS = frozenset({".nodeinfo", ".serverversion", ".sqlite", ".sqlite_alchemy", PRIVATE})
 # Entries that file systems and desktops create in an empty directory.
 _NOTHING = frozenset({"lost+found", ".DS_Store"})
 _PROXY_VARIABLES = (
@@ -113,7 +110,7 @@ def _bare(path: Path) -> bool:
     """Whether nothing of devpi is in a server directory; False where this user may not look."""
     try:
         with os.scandir(path) as entries:
-            return not {entry.name for entry in entries} & (_DEVPI_MARKS - {OWN})
+            return not {entry.name for entry in entries} & (_DEVPI_MARKS - {PRIVATE})
     except OSError:
         return False
 
@@ -129,7 +126,7 @@ def uuid_of(path: Path) -> str:
 
 def _in_use(path: Path) -> bool:
     try:
-        return untrusted.locked(path, LOCK)
+        return untrusted.locked(path, PrivateFile.LOCK.relative)
     except (OSError, untrusted.Untrusted):
         return False
 
@@ -137,7 +134,7 @@ def _in_use(path: Path) -> bool:
 def used_by(path: Path) -> Usage | None:
     """Return the deployment that used the data directory last; None when that is not known."""
     try:
-        record = json.loads(untrusted.read(path, USED_BY) or b"")
+        record = json.loads(untrusted.read(path, PrivateFile.USED_BY.relative) or b"")
         name, state, uid = record["name"], record["state"], record["uid"]
     except (OSError, untrusted.Untrusted, ValueError, KeyError, TypeError):
         return None
@@ -148,14 +145,14 @@ def used_by(path: Path) -> Usage | None:
 def mark_used(path: Path, usage: Usage) -> None:
     """Write into the data directory that ``usage`` uses it. Raises Untrusted, OSError."""
     if used_by(path) != usage:
-        untrusted.make_directory(path, OWN)
-        untrusted.replace(path, USED_BY, (json.dumps(asdict(usage)) + "\n").encode())
+        untrusted.make_directory(path, PRIVATE)
+        untrusted.replace(path, PrivateFile.USED_BY.relative, (json.dumps(asdict(usage)) + "\n").encode())
 
 
 def _strangers(path: Path, uid: int) -> dict[Path, int]:
     """Return the entries of a server directory that its server can't use, by their owners: what root restored."""
     found: dict[Path, int] = {}
-    for directory in (path, path / OWN):
+    for directory in (path, path / PRIVATE):
         try:
             with os.scandir(directory) as entries:
                 found |= {

@@ -1,4 +1,4 @@
-"""``python -m deployer.server``: what runs inside the image, and what the process engine starts."""
+"""``python -m deployer.server``: the entry point of the image, and of the process engine."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from deployer import __version__
+from deployer.protocol import ExitCode, Refusal
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -26,42 +27,51 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--outside-url", default="")
     serve.add_argument("--web", action="store_true")
     serve.add_argument("--offline", action="store_true")
-    serve.add_argument("--log-max-size", default="10m", help="of the access log: bytes, or with a unit b, k, m or g")
+    serve.add_argument(
+        "--log-max-size", default="10m", help="size of the access log: bytes, or with a unit b, k, m or g"
+    )
     serve.add_argument("--log-max-files", type=int, default=3, help="access logs that are kept")
-    serve.add_argument("--metrics", default="", help="HOST:PORT at which Prometheus gets /metrics")
+    serve.add_argument("--metrics", default="", help="HOST:PORT of /metrics for Prometheus")
     serve.add_argument("--push-to", action="append", default=[], help="origin that releases may be pushed to")
-    serve.add_argument("--front", choices=("auto", "nginx", "python"), default="auto", help="who answers clients")
+    serve.add_argument(
+        "--front",
+        choices=("auto", "nginx", "python"),
+        default="auto",
+        help="reverse proxy before devpi: nginx, or none (python)",
+    )
 
-    supervise = verbs.add_parser("supervise", help="run serve as a child, with a log and restarts")
+    supervise = verbs.add_parser("supervise", help="run serve as a child process, with a log and restarts")
     supervise.add_argument("--log", required=True)
     supervise.add_argument("--log-max-size", default="10m", help="bytes, or with a unit b, k, m or g")
     supervise.add_argument("--log-max-files", type=int, default=3)
     supervise.add_argument("--restart", default="unless-stopped", help="no, always, unless-stopped, on-failure[:N]")
-    supervise.add_argument("--when-told", action="store_true", help="wait for a line on standard input, end without it")
+    supervise.add_argument(
+        "--when-told", action="store_true", help="wait for a line on standard input; exit at its end"
+    )
     supervise.add_argument("command", nargs="+", help="serve and its options, after --")
 
-    secret = verbs.add_parser("secret", help="root's password: show it, or set it from standard input")
+    secret = verbs.add_parser("secret", help="show root's password, or set it from standard input")
     secret.add_argument("action", choices=("show", "set"))
     secret.add_argument("user", choices=("root",))
     secret.add_argument("--serverdir", required=True)
 
-    given = verbs.add_parser("credentials", help="take the credentials of mirrors from standard input")
-    given.add_argument("--serverdir", required=True)
+    credentials = verbs.add_parser("credentials", help="store the credentials of mirrors from standard input")
+    credentials.add_argument("--serverdir", required=True)
 
-    check = verbs.add_parser("check", help="check a server directory that no server runs on")
+    check = verbs.add_parser("check", help="check a server directory on which no server runs")
     check.add_argument("--serverdir", required=True)
 
-    copy = verbs.add_parser("copy", help="copy a server directory that no server runs on, and verify the copy")
+    copy = verbs.add_parser("copy", help="copy a server directory on which no server runs, and verify the copy")
     copy.add_argument("--source", required=True)
     copy.add_argument("--target", required=True)
 
     health = verbs.add_parser("health", help="exit code 0 when the server answers")
-    health.add_argument("--serverdir", default="", help="ask the server that runs on it, wherever it listens")
+    health.add_argument("--serverdir", default="", help="find the address of the server that runs on it")
     health.add_argument("--host", default="127.0.0.1")
     health.add_argument("--port", type=int, default=3141)
 
-    reach = verbs.add_parser("reach", help="ask indexes as the server would; the evidence, as JSON")
-    reach.add_argument("url", nargs="+", help="simple index addresses; default: what devpi-server mirrors by itself")
+    reach = verbs.add_parser("reach", help="send requests to upstreams as the server would; the report, as JSON")
+    reach.add_argument("url", nargs="+", help="URLs of simple indexes; default: the default upstream of devpi-server")
     reach.add_argument("--project", default="pip", help="the project whose page is asked for")
     reach.add_argument("--timeout", type=float, default=10.0, help="seconds for all of them")
     return parser
@@ -102,14 +112,14 @@ def _secret(options: argparse.Namespace) -> int:
         if options.action == "set":
             password = sys.stdin.readline().strip()
             if not password:
-                return _refuse("the password is empty", "give it on standard input")
+                return _refuse("the password is empty", "write it to standard input")
             write_private(path, password + "\n")
             return 0
         known = read_text(path)
     except OSError as error:
-        return _refuse(f"{path} can't be used: {error.strerror}", "name the server directory, as the user that owns it")
+        return _refuse(f"can't use {path}: {error.strerror}", "run this as the owner of the server directory")
     if known is None:
-        return _refuse("root's password is not known here", "tell it with: secret set root")
+        return _refuse("root's password is not stored here", "store it: secret set root")
     sys.stdout.write(known + "\n")
     return 0
 
@@ -121,36 +131,35 @@ def _credentials(options: argparse.Namespace) -> int:
     try:
         write_private(path, sys.stdin.read())
     except OSError as error:
-        return _refuse(f"{path} can't be written: {error.strerror}", "name the server directory, as its owner")
+        return _refuse(f"can't write {path}: {error.strerror}", "run this as the owner of the server directory")
     return 0
 
 
 def _check(options: argparse.Namespace) -> int:
     from deployer.server.boot.prepare import check
 
-    return _answer(lambda: check(Path(options.serverdir)))
+    return _report(lambda: check(Path(options.serverdir)))
 
 
 def _copy(options: argparse.Namespace) -> int:
     from deployer.server.boot.copying import copy
 
     os.umask(0o077)
-    return _answer(lambda: vars(copy(Path(options.source), Path(options.target))))
+    return _report(lambda: copy(Path(options.source), Path(options.target)))
 
 
-def _answer(ask: Callable[[], Mapping[str, object]]) -> int:
-    from deployer.server.refusal import Refusal
-
+def _report(work: Callable[[], Mapping[str, object]]) -> int:
     try:
-        sys.stdout.write(json.dumps({"version": __version__, **ask()}) + "\n")
+        sys.stdout.write(json.dumps({"version": __version__, **work()}) + "\n")
     except Refusal as refusal:
-        return _refuse(refusal.cause, refusal.cure, code=refusal.code)
+        sys.stderr.write(refusal.text)
+        return refusal.code
     return 0
 
 
-def _refuse(cause: str, cure: str, *, code: int = 1) -> int:
-    sys.stderr.write(f"deployer: {cause}\ndeployer: {cure}\n")
-    return code
+def _refuse(message: str, hint: str) -> int:
+    sys.stderr.write(Refusal(message, hint=hint, code=ExitCode.INTERNAL).text)
+    return ExitCode.INTERNAL
 
 
 def _health(options: argparse.Namespace) -> int:
@@ -169,9 +178,9 @@ def _health(options: argparse.Namespace) -> int:
 def _address(options: argparse.Namespace) -> tuple[str, int]:
     from deployer.server.secret_files import Private, read_text
 
-    told = read_text(Private.of(Path(options.serverdir)).running) if options.serverdir else None
-    host, _, port = (told or f"{options.host} {options.port}").rpartition(" ")
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), int(port)  # noqa: S104 - to be reached, not bound
+    running = read_text(Private.of(Path(options.serverdir)).running) if options.serverdir else None
+    host, _, port = (running or f"{options.host} {options.port}").rpartition(" ")
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), int(port)  # noqa: S104 - a target, not bound
 
 
 if __name__ == "__main__":

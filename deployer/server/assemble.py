@@ -1,4 +1,4 @@
-"""Puts together what keeps devpi-server truthful under load, and hangs it into devpi's application."""
+"""Connects middleware, page store and HTTP client with each other and with devpi's Pyramid application."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from devpi_server import __version__ as devpi_version
 from pyramid.tweens import EXCVIEW, INGRESS
 
 from deployer import __version__
-from deployer.server.devpi import events
-from deployer.server.devpi.installed import inside
+from deployer.protocol import OFFLINE_ROUTE
+from deployer.server.devpi import push
+from deployer.server.devpi.file_events import skip_mirrors
+from deployer.server.devpi.installed import inside, server_version
 from deployer.server.middleware import threads
 from deployer.server.middleware.bulkhead import Bulkhead
-from deployer.server.middleware.middleware import Gate
+from deployer.server.middleware.middleware import Middleware
 from deployer.server.nginx import statistics
-from deployer.server.pages import offline
 from deployer.server.pages.changelog import Changelog
 from deployer.server.pages.freshness import Indexes
-from deployer.server.pages.offline import Switch
+from deployer.server.pages.offline import OfflineSwitch
 from deployer.server.pages.store import PageStore
 from deployer.server.secret_files import Private
-from deployer.server.upstream import credentials, outbound
 from deployer.server.upstream.client import Client
+from deployer.server.upstream.credentials import Credentials
 from deployer.server.upstream.health import Upstreams
 
 if TYPE_CHECKING:
@@ -34,36 +34,35 @@ LOGGING = "devpi_server.views.tween_request_logging"
 TRANSACTION = "devpi_server.views.tween_keyfs_transaction"
 SWITCH, CHANGELOG = "deployer.offline", "deployer.changelog"
 STORE = "deployer.pages"
-"""Where Pyramid's registry has the page store, for other plugins."""
+"""Key of the page store in Pyramid's registry, for other plugins."""
 STARTED = 0.5
-"""Seconds from here after which the start is over, and what nobody needed for it may be loaded."""
+"""Seconds after which the start is over; modules that it does not need are imported then."""
 UNSENT = 256 * 1024
-"""Bytes of one answer that may wait in memory for its client."""
+"""Bytes of one response that may wait in memory for a slow client."""
 SLOWEST = 1800
-"""Seconds in which a client may take nothing: at 1 kB/s the megabytes in a socket's buffer last as long."""
+"""Seconds without progress after which a client is cut off: at 1 kB/s the socket's buffer takes as long."""
 
 
-def put_in_place(pyramid_config: Any, known: credentials.Credentials) -> None:
-    """Hang everything into the application that is being made. Called by devpi, once, before it serves."""
+def configure(pyramid_config: Any, credentials: Credentials) -> None:
+    """Add everything to devpi's application. Called once, before the server answers."""
     xom = pyramid_config.registry["xom"]
     config = xom.config
     private = Private.of(Path(config.server_path))
-    switch = Switch(config, private)
+    switch = OfflineSwitch(config, private)
     upstreams = Upstreams()
     changelog = Changelog(xom.keyfs, offline=switch.on)
-    store = PageStore(private.directory, changelog, words=_words(pyramid_config))
-    indexes = Indexes(xom, upstreams, known.header)
-    known.on_change = indexes.ask_again
-    credentials.install(known)
-    # devpi's own tests give it another client by the same way.
+    store = PageStore(private.directory, changelog, settings=_settings(pyramid_config))
+    indexes = Indexes(xom, upstreams, credentials.header)
+    credentials.on_change = indexes.expire
+    # devpi's own tests replace its client in the same way.
     xom.http = Client(
         upstreams,
         timeout=config.request_timeout,
         offline=lambda: switch.on,
         may_get=indexes.may_get,
-        may_push=outbound.allowed(config).allows,
+        may_push=push.allowed(config).allows,
     )
-    gate = Gate(
+    middleware = Middleware(
         store,
         indexes,
         Bulkhead(config.args.threads, threads.growing(config.args.threads, config.waitress_info["kwargs"])),
@@ -75,22 +74,22 @@ def put_in_place(pyramid_config: Any, known: credentials.Credentials) -> None:
     pyramid_config.registry[CHANGELOG] = changelog
     pyramid_config.registry[statistics.UPSTREAMS] = upstreams
     pyramid_config.registry[SWITCH] = switch
-    pyramid_config.add_route(offline.ROUTE, offline.ROUTE)
-    pyramid_config.add_view(switch.view, route_name=offline.ROUTE, renderer="json", request_method="POST")
-    # Keeps so much of each answer that its client has not taken yet; by default 16 MiB, more than there is for fifty.
+    pyramid_config.add_route(OFFLINE_ROUTE, OFFLINE_ROUTE)
+    pyramid_config.add_view(switch.view, route_name=OFFLINE_ROUTE, renderer="json", request_method="POST")
+    # By default waitress buffers 16 MiB for each slow client, more memory than there is for fifty of them.
     config.waitress_info["kwargs"].update(outbuf_high_watermark=UNSENT, asyncore_use_poll=True, channel_timeout=SLOWEST)
-    # With `over` alone Pyramid's exception view moves above devpi's transaction, and every write is rolled back.
-    pyramid_config.add_tween("deployer.server.assemble.gate_factory", over=LOGGING, under=INGRESS)
+    # With `over` alone, Pyramid moves its exception view above devpi's transaction, and every write is rolled back.
+    pyramid_config.add_tween("deployer.server.assemble.middleware_factory", over=LOGGING, under=INGRESS)
     pyramid_config.add_tween("deployer.server.middleware.middleware.note_transaction", over=EXCVIEW, under=TRANSACTION)
-    pyramid_config.registry[gate_factory] = gate
+    pyramid_config.registry[middleware_factory] = middleware
 
     def on_change(_event: KeyChangeEvent) -> None:
-        # For what devpi commits without a request: a page that came after its client was gone.
+        # For commits without a request: a page that arrived after its client had disconnected.
         store.catch_up()
 
     for name in inside().OF_PAGES:
         xom.keyfs.notifier.on_key_change(name, on_change)
-    events.spare_mirrors(xom)
+    skip_mirrors(xom)
     threading.Thread(target=store.watch, name="pages", daemon=True).start()
     later = threading.Timer(STARTED, xom.http.load)
     later.daemon = True
@@ -98,17 +97,17 @@ def put_in_place(pyramid_config: Any, known: credentials.Credentials) -> None:
     atexit.register(store.finish)
 
 
-def gate_factory(handler: Any, registry: Any) -> Any:
-    """The tween above all of devpi's."""
-    return registry[gate_factory].tween(handler)
+def middleware_factory(handler: Any, registry: Any) -> Any:
+    """The tween above all of devpi's own."""
+    return registry[middleware_factory].tween(handler)
 
 
-def _words(pyramid_config: Any) -> dict[str, Any]:
+def _settings(pyramid_config: Any) -> dict[str, Any]:
     config = pyramid_config.registry["xom"].config
     plugins = pyramid_config.registry["devpi_version_info"]
     return {
         "deployer": __version__,
-        "devpi": devpi_version,
+        "devpi": server_version(),
         "plugins": [list(plugin) for plugin in plugins],
         "uuid": config.nodeinfo["uuid"],
         "offline": config.offline_mode,

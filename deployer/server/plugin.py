@@ -1,11 +1,8 @@
-"""The devpi-server plugin: what the server says of itself, so that a client can know it before it sends a password."""
+"""The devpi-server plugin: the views of deployer, and the index type ``ordered``."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import os
-import re
 import tempfile
 import time
 from pathlib import Path
@@ -14,82 +11,82 @@ from typing import Any
 from pluggy import HookimplMarker
 
 from deployer import __version__
+from deployer.protocol import IDENTITY_ROUTE, NAMES_ROUTE, NONCE_HEADER, About, is_nonce, server_proof
 from deployer.server import assemble, secret_files
 from deployer.server.devpi import audit, ordered
-from deployer.server.devpi.installed import installed
+from deployer.server.devpi.installed import default_mirror_url, server_version
 from deployer.server.secret_files import Private
-from deployer.server.upstream import fetching, outbound
 from deployer.server.upstream.credentials import Credentials
 
 hookimpl = HookimplMarker("devpiserver")
 
-ROUTE = "/+deployer"
-NONCE = "X-Deployer-Nonce"
-_NONCE_FORM = re.compile(r"[0-9a-f]{16,128}")
-CANARY_SECONDS = 5.0
-"""How long the answer of the last write canary holds: a client can't make the server write at will."""
+NAME = "deployer"
+WRITE_CHECK_SECONDS = 5.0
+"""How long the result of a write check holds: clients must not be able to cause writes at will."""
 
 
-@hookimpl
-def devpiserver_pyramid_configure(config: Any, pyramid_config: Any) -> None:
-    about = About(config)
-    # Registered by devpi before its own routes, so `/{user}` does not take it.
-    pyramid_config.add_route(ROUTE, ROUTE)
-    pyramid_config.add_view(about, route_name=ROUTE, renderer="json", request_method="GET")
-    pyramid_config.add_route(audit.ROUTE, audit.ROUTE)
-    pyramid_config.add_view(audit.names, route_name=audit.ROUTE, renderer="json", request_method="GET")
-    ordered.install()
-    outbound.install()
-    fetching.install()
-    assemble.put_in_place(pyramid_config, about.credentials)
+class Plugin:
+    """The plugin object. ``credentials``: those of mirrors."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+
+    @hookimpl
+    def devpiserver_pyramid_configure(self, config: Any, pyramid_config: Any) -> None:
+        # devpi registers its own routes later, so `/{user}` does not match these.
+        pyramid_config.add_route(IDENTITY_ROUTE, IDENTITY_ROUTE)
+        view = IdentityView(config, self._credentials)
+        pyramid_config.add_view(view, route_name=IDENTITY_ROUTE, renderer="json", request_method="GET")
+        pyramid_config.add_route(NAMES_ROUTE, NAMES_ROUTE)
+        pyramid_config.add_view(audit.names, route_name=NAMES_ROUTE, renderer="json", request_method="GET")
+        assemble.configure(pyramid_config, self._credentials)
+
+    @hookimpl
+    def devpiserver_get_stage_customizer_classes(self) -> list[tuple[str, type]]:
+        return [(ordered.TYPE, ordered.Ordered)]
 
 
-@hookimpl
-def devpiserver_get_stage_customizer_classes() -> list[tuple[str, type]]:
-    return [(ordered.TYPE, ordered.Ordered)]
+class IdentityView:
+    """``GET /+deployer``: identity, versions and state of the server, so that a client knows it before it sends a
+    password. Anybody may ask."""
 
-
-class About:
-    """The view of ``/+deployer``: identity, versions, whether the data directory can be written, and the proof."""
-
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, credentials: Credentials) -> None:
         self._config = config
         self._private = Private.of(Path(config.server_path))
-        self.credentials = Credentials(self._private.credentials)
+        self._credentials = credentials
         self._writable = True
-        self._checked = -CANARY_SECONDS
+        self._checked = -WRITE_CHECK_SECONDS
 
     def __call__(self, request: Any) -> dict[str, Any]:
         uuid = self._config.nodeinfo["uuid"]
-        # Whoever replaced the file asks here, so that what was refused for want of it is asked again at once.
-        self.credentials.look()
-        answer = {
-            "uuid": uuid,
-            "version": __version__,
-            "server_version": _server_version(),
-            "default_mirror_url": default_mirror_url(),
-            "web": self._config.pluginmanager.has_plugin("devpi-web"),
-            "offline": request.registry[assemble.SWITCH].on,
-            "challenge": request.registry[assemble.SWITCH].challenge,
-            "writable": self._can_write(),
-            "free_bytes": self._free_bytes(),
-            "front": secret_files.read_text(self._private.front),
-        }
-        nonce = request.headers.get(NONCE, "")
-        if _NONCE_FORM.fullmatch(nonce):
-            key = bytes.fromhex(self._private.proof_key.read_text(encoding="ascii").strip())
-            answer["proof"] = hmac.new(key, f"{nonce}:{uuid}".encode(), hashlib.sha256).hexdigest()
-        return answer
+        # The command line asks here after it has replaced the file: pages that were refused are fetched again at once.
+        self._credentials.refresh()
+        switch = request.registry[assemble.SWITCH]
+        nonce = request.headers.get(NONCE_HEADER, "")
+        key = self._private.proof_key.read_text(encoding="ascii").strip() if is_nonce(nonce) else ""
+        return About(
+            uuid=uuid,
+            version=__version__,
+            server_version=server_version(),
+            default_mirror_url=default_mirror_url(),
+            web=self._config.pluginmanager.has_plugin("devpi-web"),
+            offline=switch.on,
+            challenge=switch.challenge,
+            writable=self._can_write(),
+            free_bytes=self._free_bytes(),
+            front=secret_files.read_text(self._private.front),
+            proof=server_proof(key, nonce=nonce, uuid=uuid) if key else None,
+        ).json
 
     def _can_write(self) -> bool:
-        """Whether a small file can be written: `/+api` answers 200 on a full disk all the same."""
-        if time.monotonic() - self._checked >= CANARY_SECONDS:
+        """Whether a small file can be written. devpi's `/+api` answers 200 on a full disk, too."""
+        if time.monotonic() - self._checked >= WRITE_CHECK_SECONDS:
             self._checked = time.monotonic()
             try:
-                with tempfile.TemporaryFile(dir=self._private.directory) as canary:
-                    canary.write(bytes(4096))
-                    canary.flush()
-                    os.fsync(canary.fileno())
+                with tempfile.TemporaryFile(dir=self._private.directory) as probe:
+                    probe.write(bytes(4096))
+                    probe.flush()
+                    os.fsync(probe.fileno())
                 self._writable = True
             except OSError:
                 self._writable = False
@@ -98,17 +95,3 @@ class About:
     def _free_bytes(self) -> int:
         usage = os.statvfs(self._private.directory)
         return usage.f_bavail * usage.f_frsize
-
-
-def _server_version() -> str:
-    from devpi_server import __version__ as version
-
-    return str(version)
-
-
-def default_mirror_url() -> str | None:
-    """What devpi-server ships as the upstream of ``root/pypi``; None when it no longer says so."""
-    from devpi_server import main
-
-    url = getattr(main, "_pypi_ixconfig_default", {}).get(installed().url)
-    return url if isinstance(url, str) else None

@@ -1,4 +1,4 @@
-"""The small files that the server keeps for itself in its directory: 0600, replaced atomically and durably."""
+"""deployer's own files in the server directory: private (0600), and replaced atomically."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-PRIVATE = ".deployer"
+from deployer.protocol import PRIVATE, PrivateFile
 
 
 @dataclass(frozen=True)
 class Private:
-    """Our own corner of the server directory, 0700, and what is in it, 0600."""
+    """Paths of deployer's own directory (0700) below the server directory, and of the files in it (0600)."""
 
     directory: Path
 
@@ -23,102 +23,122 @@ class Private:
 
     @property
     def root_password(self) -> Path:
-        return self.directory / "root-password"
+        return self.directory / PrivateFile.ROOT_PASSWORD
 
     @property
     def next_root_password(self) -> Path:
-        """A password that is about to become root's."""
-        return self.directory / "root-password.next"
+        """Root's next password, until devpi has stored its hash."""
+        return self.directory / PrivateFile.NEXT_ROOT_PASSWORD
 
     @property
     def secret(self) -> Path:
-        """devpi's secret file, with which tokens are signed."""
-        return self.directory / "secret"
+        """devpi's secret file, which signs login tokens."""
+        return self.directory / PrivateFile.SECRET
 
     @property
     def proof_key(self) -> Path:
-        """With this the server proves that it runs on this directory, and on no other."""
-        return self.directory / "proof-key"
+        """The key of the identity proof (hex): it proves that a server runs on this directory."""
+        return self.directory / PrivateFile.PROOF_KEY
 
     @property
     def credentials(self) -> Path:
-        """What the upstreams of mirrors want to see, by their addresses."""
-        return self.directory / "credentials"
+        """The Authorization headers for upstreams, by mirror URL (JSON)."""
+        return self.directory / PrivateFile.CREDENTIALS
 
     @property
     def unfinished(self) -> Path:
-        """There while the first boot is under way."""
-        return self.directory / "first-boot"
+        """Present during the first boot."""
+        return self.directory / PrivateFile.FIRST_BOOT
 
     @property
     def running(self) -> Path:
-        """There from start to clean stop; in it the address and the port of the server."""
-        return self.directory / "running"
+        """Address and port of the server; present from a start to an orderly stop."""
+        return self.directory / PrivateFile.RUNNING
 
     @property
     def offline(self) -> Path:
-        """What the server was told last while it ran: ``on`` or ``off``."""
-        return self.directory / "offline"
+        """``on`` or ``off``: the last switch while the server ran."""
+        return self.directory / PrivateFile.OFFLINE
 
     @property
     def moving(self) -> Path:
-        """There while the directory is a copy that is not whole; in it where it is copied from."""
-        return self.directory / "moving"
+        """The source of an unfinished copy; present until the copy is complete and verified."""
+        return self.directory / PrivateFile.MOVING
 
     @property
     def moved(self) -> Path:
-        """There while the directory is a whole copy on which no server has run."""
-        return self.directory / "moved"
+        """Present in a complete copy on which no server has run yet."""
+        return self.directory / PrivateFile.MOVED
 
     @property
     def front(self) -> Path:
-        """There while a server runs; in it who answers clients, and why it is not nginx."""
-        return self.directory / "front"
+        """``nginx VERSION``, or ``python: REASON`` where there is no nginx."""
+        return self.directory / PrivateFile.FRONT
 
     @property
     def access_log(self) -> Path:
-        """One line a request, by nginx; older ones beside it, numbered."""
-        return self.directory / "log" / "access.log"
+        """nginx's access log: one line of JSON per request. Rotated logs stand beside it, numbered."""
+        return self.directory / PrivateFile.ACCESS_LOG
 
     @property
     def temporary(self) -> Path:
-        """What is of use only while it is open; empty after a start."""
-        return self.directory / "tmp"
+        """Temporary files; emptied at each start."""
+        return self.directory / PrivateFile.TEMPORARY
+
+    @property
+    def nginx(self) -> Path:
+        """nginx's configuration, socket and process id; present while nginx runs."""
+        return self.directory / PrivateFile.NGINX
 
     @property
     def nginx_pid(self) -> Path:
-        return self.directory / "run" / "nginx.pid"
+        return self.nginx / "nginx.pid"
 
     @property
     def statistics(self) -> Path:
-        """What clients and upstreams were served and asked, as JSON."""
-        return self.directory / "statistics.json"
+        """Counts of requests, as JSON (:class:`deployer.protocol.Counted`)."""
+        return self.directory / PrivateFile.STATISTICS
 
     @property
     def backups(self) -> Path:
-        return self.directory / "backups"
+        return self.directory / PrivateFile.BACKUPS
 
     @property
     def lock(self) -> Path:
-        return self.directory / "lock"
+        return self.directory / PrivateFile.LOCK
 
 
-def write_private(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text``, atomically, 0600 from the first moment, and durably once this returns."""
-    temporary = path.with_name(f"{path.name}.new")
+def write_private(path: Path, content: str | bytes, *, durable: bool = True) -> None:
+    """Replace ``path`` atomically; the file is 0600 from its first moment.
+
+    ``durable``: wait until the disk has the file and its name. Without it a power loss may leave an empty file.
+    Raises OSError; the previous file then stays.
+    """
+    temporary = temporary_of(path)
     with contextlib.suppress(FileNotFoundError):
         temporary.unlink()
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-    sync(path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync(path.parent)
+
+
+def temporary_of(path: Path) -> Path:
+    """The hidden file beside ``path`` that is written before it takes the place of ``path``."""
+    return path.with_name(f".{path.name}.new")
 
 
 def remove(path: Path) -> None:
-    """Remove a file that may be absent, durably: what it stood for must not come back after a power loss."""
+    """Remove a file that may be absent, durably: it must not return after a power loss."""
     path.unlink(missing_ok=True)
     sync(path.parent)
 
@@ -133,7 +153,7 @@ def sync(directory: Path) -> None:
 
 
 def read_text(path: Path) -> str | None:
-    """The text of a small file, stripped; None when it is absent or empty."""
+    """The text of a small file, stripped; None when the file is absent or empty."""
     try:
         return path.read_text(encoding="utf-8").strip() or None
     except FileNotFoundError:
@@ -141,7 +161,7 @@ def read_text(path: Path) -> str | None:
 
 
 def ensure_keys(private: Private) -> None:
-    """The keys that the server generates for itself, where they are missing."""
+    """Generate the server's keys where they are missing."""
     if read_text(private.secret) is None:
         write_private(private.secret, secrets.token_urlsafe(48))
     if read_text(private.proof_key) is None:
@@ -149,8 +169,8 @@ def ensure_keys(private: Private) -> None:
 
 
 def new_password(path: Path) -> str:
-    """Generate a password and keep it at ``path`` before it is valid anywhere."""
+    """Generate a password, and store it at ``path`` before it is valid anywhere."""
     while (password := secrets.token_urlsafe(32)).startswith("-"):
-        pass  # other programs would take it for an option: devpi login root --password ...
+        pass  # other programs would read it as an option: devpi login root --password ...
     write_private(path, password + "\n")
     return password

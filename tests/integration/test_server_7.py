@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -183,3 +184,44 @@ def test_daily_work_by_its_address(seven: PlainDevpi, upstream: Upstream, tmp_pa
 
 def test_what_is_replaced_of_its_code_is_what_is_documented(python7: str) -> None:
     assert replaced(python7) == documented("7")
+
+
+LOOK = """
+import inspect, json
+from types import SimpleNamespace
+from devpi_server.model.schema import Schema
+from devpi_server.keyfs_schema import PatternedKeyDescriptor
+from deployer.server.devpi import installed, relied_on, version7
+from deployer.server.pages.changelog import EVERYTHING, Changelog
+
+def touched(kind, **params):
+    changed = SimpleNamespace(key=SimpleNamespace(key_name=kind, params=params), value={}, back_serial=-1)
+    connection = SimpleNamespace(iter_changes_at=lambda serial: [changed])
+    found = version7.touched(None, connection, 1, offline=False)
+    return ["everything" if one is None else one for one in found]
+
+kinds = [name for base in Schema.__mro__ for name in vars(base) if name.isupper()]
+renamed = [one.path for one in relied_on.table() for word in one.words
+           if not relied_on.Reliance(one.module, one.path, (word + "_renamed",)).missing]
+print(json.dumps({
+    "missing": list(relied_on.missing(relied_on.table())),
+    "renamed": renamed,
+    "kinds": sorted(kinds),
+    "known": sorted({"USER", "INDEX"} | version7._OF_ONE_PROJECT | version7._FILES | version7._OF_NO_PAGE),
+    "touched": {kind: touched(kind, project="Some.Name") for kind in ("USER", "SOMETHING", "SIMPLEDATA", "FILE")},
+}))
+"""
+
+
+def test_what_is_relied_on_of_its_code_is_there_and_its_keys_are_known(python7: str) -> None:
+    done = subprocess.run([python7, "-c", LOOK], capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["missing"], told["renamed"]) == ([], [])
+    assert told["kinds"] == told["known"]  # each commit of another kind would cost every page
+    assert told["touched"] == {
+        "USER": ["everything"],
+        "SOMETHING": ["everything"],
+        "SIMPLEDATA": ["some-name"],
+        "FILE": [],
+    }

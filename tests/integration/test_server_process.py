@@ -146,9 +146,9 @@ sys.exit(main())
     [
         "/.deployer/lock",
         "/.deployer/secret",
-        "/.deployer/proof-key.new', '",  # the rename
+        "/.deployer/.proof-key.new', '",  # the rename
         "/.deployer/first-boot",
-        "/.deployer/root-password.new', '",
+        "/.deployer/.root-password.new', '",
         "/.serverversion",
         "generated uuid",
         "wrote nodeinfo",

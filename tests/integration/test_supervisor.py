@@ -98,7 +98,7 @@ def test_a_killed_server_comes_back(supervised: Supervised) -> None:
     os.kill(supervised.children[0], signal.SIGKILL)
     supervised.until(lambda: len(supervised.children) == 2)
     supervised.server.wait()
-    assert "supervisor: exit code 137, starting again" in supervised.log
+    assert "supervisor: exit code 137, restarting" in supervised.log
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties a process to its parent")
@@ -131,7 +131,7 @@ def test_a_server_that_ends_at_once_is_given_up(supervised: Supervised) -> None:
         supervised.until(lambda wanted=count: len(supervised.children) == wanted)
         os.kill(supervised.children[-1], signal.SIGKILL)
     assert supervised.wait() == 137
-    assert "exit code 137, not started again" in supervised.log
+    assert "exit code 137, not restarted" in supervised.log
 
 
 def test_five_quick_ends_are_enough(supervised: Supervised) -> None:
@@ -148,7 +148,7 @@ def test_a_stop_ends_the_wait_before_a_restart(supervised: Supervised) -> None:
     for count in (1, 2, 3, 4):  # the fourth wait is of four seconds
         supervised.until(lambda wanted=count: len(supervised.children) == wanted)
         os.kill(supervised.children[-1], signal.SIGKILL)
-    supervised.until(lambda: "starting again in 4.0 s" in supervised.log)
+    supervised.until(lambda: "restarting in 4.0 s" in supervised.log)
     assert supervised.supervisor is not None
     supervised.supervisor.send_signal(signal.SIGTERM)
     assert supervised.wait() == 0

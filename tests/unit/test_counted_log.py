@@ -35,7 +35,7 @@ class Log:
     def look(self) -> int:
         """Requests counted so far, after another look."""
         self.statistics.finish()
-        counts: dict[str, int] = self.statistics.told()["indexes"].get("root/dev", {"requests": 0})
+        counts: dict[str, int] = self.statistics.counted()["indexes"].get("root/dev", {"requests": 0})
         return counts["requests"]
 
     @property

@@ -445,7 +445,7 @@ def test_import_is_light() -> None:
 def test_a_server_that_will_not_run_is_told_in_its_own_words(code: int, kind: type[DeployerError]) -> None:
     log = [
         *("Serving on http://…", f"deployer: exit code {code}: {PASSWORD} is damaged", "deployer: restore a backup"),
-        f"supervisor: exit code {code}, not started again",
+        f"supervisor: exit code {code}, not restarted",
     ]
     with nothing_there() as url:
         error = Waiting(url, ScriptedEngine(container(State.STOPPED), log=log)).fails()

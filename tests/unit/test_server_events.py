@@ -15,7 +15,7 @@ pytest.importorskip("devpi_server")
 from devpi_server import hookspecs
 from devpi_server.model import EventSubscribers
 
-from deployer.server.devpi.events import SUBSCRIBER, Sparing, spare_mirrors
+from deployer.server.devpi.file_events import SUBSCRIBER, SkipMirrors, skip_mirrors
 from deployer.server.devpi.installed import inside
 
 TYPES = {"pypi": "mirror", "dev": "stage"}
@@ -59,7 +59,7 @@ def event(serial: int, index: str) -> Any:
 
 def test_a_mirror_is_looked_at_once_a_commit_and_uploads_are_all_told() -> None:
     xom, told = Xom(), []
-    sparing = Sparing(xom, told.append)
+    sparing = SkipMirrors(xom, told.append)
     for serial in (1, 2):
         for _ in range(1000):
             sparing(event(serial, "pypi"))
@@ -76,9 +76,9 @@ def test_devpi_still_has_what_is_spared() -> None:
     own = getattr(EventSubscribers(xom), SUBSCRIBER)
     others = [print]
     xom.keyfs.notifier._on_key_change = {inside().FILE: [own, *others], "USER": [own]}
-    spare_mirrors(xom)
+    skip_mirrors(xom)
     spared, *rest = xom.keyfs.notifier._on_key_change[inside().FILE]
-    assert isinstance(spared, Sparing)
+    assert isinstance(spared, SkipMirrors)
     assert rest == others
     assert xom.keyfs.notifier._on_key_change["USER"] == [own]
 
@@ -87,11 +87,11 @@ def test_where_no_plugin_listens_devpi_does_not_even_look() -> None:
     xom = Xom()
     others = [print]
     xom.keyfs.notifier._on_key_change = {inside().FILE: [getattr(EventSubscribers(xom), SUBSCRIBER), *others]}
-    spare_mirrors(xom)
+    skip_mirrors(xom)
     assert xom.keyfs.notifier._on_key_change[inside().FILE] == others
 
 
 def test_another_notifier_is_left_alone() -> None:
     xom = Xom()
     xom.keyfs.notifier = SimpleNamespace()
-    spare_mirrors(xom)
+    skip_mirrors(xom)

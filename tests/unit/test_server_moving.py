@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from deployer.protocol import ExitCode, Refusal
 from deployer.server.boot import copying
 from deployer.server.boot.prepare import locked
-from deployer.server.refusal import DAMAGED, UNSAFE, Refusal
 from deployer.server.secret_files import Private
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,8 +60,8 @@ def test_a_copy_is_whole(source: Path, tmp_path: Path) -> None:
     before = tree(source)
     copied = copying.copy(source, tmp_path / "new/place")
     assert tree(tmp_path / "new/place") == before == tree(source)
-    assert (copied.files, copied.bytes) == (5, sum((source / name).stat().st_size for name in before))
-    assert copying.copy(source, tmp_path / "other").sha256 == copied.sha256
+    assert (copied["files"], copied["bytes"]) == (5, sum((source / name).stat().st_size for name in before))
+    assert copying.copy(source, tmp_path / "other")["sha256"] == copied["sha256"]
 
 
 @pytest.mark.parametrize("name", ["+files/root/dev/+f/abc/demo 1.whl", ".sqlite"])
@@ -79,7 +79,7 @@ def test_what_was_written_is_read_again(
 
     monkeypatch.setattr(os, "sync", rot)
     found = refused(source, target)
-    assert (found.code, str(target / name) in found.cause) == (DAMAGED, True)
+    assert (found.code, str(target / name) in found.message) == (ExitCode.VERIFICATION, True)
     with pytest.raises(Refusal, match="unfinished copy"):
         copying.check_whole(Private.of(target))
 
@@ -98,7 +98,7 @@ def test_one_that_was_used_is_not(source: Path, tmp_path: Path) -> None:
     copying.copy(source, target)
     copying.check_whole(Private.of(target))
     before = tree(target)
-    assert refused(source, target).code == UNSAFE
+    assert refused(source, target).code == ExitCode.REFUSED
     assert tree(target) == before
 
 
@@ -107,14 +107,14 @@ def test_nothing_is_written_over(made: str, source: Path, tmp_path: Path) -> Non
     target = tmp_path / "new"
     (target / made).parent.mkdir(parents=True)
     (target / made).write_text("mine")
-    assert "is not empty" in refused(source, target).cause
+    assert "is not empty" in refused(source, target).message
     assert (target / made).read_text() == "mine"
 
 
 def test_places_that_are_no_two(source: Path, tmp_path: Path) -> None:
     for target in (source, source / "below", tmp_path):
-        assert "not two places" in refused(source, target).cause
-    assert "no data of devpi" in refused(tmp_path / "nothing", tmp_path / "new").cause
+        assert "overlap" in refused(source, target).message
+    assert "no data of devpi" in refused(tmp_path / "nothing", tmp_path / "new").message
     assert not (tmp_path / "new").exists()
 
 

@@ -55,8 +55,8 @@ def clock() -> Clock:
     return Clock()
 
 
-def make(directory: Path, log: Log, clock: Clock, *, limit: int = 10**6, **words: object) -> PageStore:
-    return PageStore(directory, log, words=words, limit=limit, clock=clock)  # type: ignore[arg-type]
+def make(directory: Path, log: Log, clock: Clock, *, limit: int = 10**6, **settings: object) -> PageStore:
+    return PageStore(directory, log, settings=settings, limit=limit, clock=clock)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_a_page_that_is_due_is_out_of_sight_and_can_be_put_back(
     assert store.read(KEY, "json") is None
     assert store.read_stale(KEY, "json") == b"page"
     assert not (tmp_path / "pages/root/dev/alpha").exists()
-    store.hold(KEY, 5)
+    store.extend(KEY, 5)
     assert store.read(KEY, "json") == b"page"
     clock.now += 5
     assert store.read(KEY, "json") is None
@@ -167,15 +167,15 @@ def test_pages_outlive_a_restart_but_for_what_changed_meanwhile(tmp_path: Path, 
     assert second.read_stale(OTHER, "json") == b"page"
 
 
-@pytest.mark.parametrize("change", ["words", "history", "stamp"])
+@pytest.mark.parametrize("change", ["settings", "history", "checkpoint"])
 def test_pages_of_other_data_or_another_version_go(tmp_path: Path, log: Log, clock: Clock, change: str) -> None:
     first = make(tmp_path, log, clock, version=1)
     assert first.put(KEY, "json", b"page", due=NEVER, view=view(first, 0))
     match change:
         case "history":
             log.history = b"b"
-        case "stamp":
+        case "checkpoint":
             (tmp_path / "pages.stamp").write_text("{")
-    second = make(tmp_path, log, clock, version=2 if change == "words" else 1)
+    second = make(tmp_path, log, clock, version=2 if change == "settings" else 1)
     assert second.read(KEY, "json") is None
     assert not any(tmp_path.glob("pages/*"))

@@ -19,11 +19,11 @@ import pytest
 
 from deployer.image import LOCKS
 from deployer.plan.versions import EXTRAS, LAYOUTS
+from deployer.protocol import ExitCode, Refusal
 from deployer.server.boot import prepare
-from deployer.server.boot.passwords import OneAtATime, hash_random
 from deployer.server.boot.run import _Masking, bind
 from deployer.server.devpi import installed
-from deployer.server.refusal import DAMAGED, TAKEN, UNSAFE, Refusal
+from deployer.server.devpi.passwords import OneAtATime, hash_random
 from deployer.server.secret_files import Private, ensure_keys, new_password, read_text, write_private
 
 
@@ -44,7 +44,7 @@ def serverdir(tmp_path: Path) -> Path:
 def refused(serverdir: Path) -> Refusal:
     with pytest.raises(Refusal) as caught:
         prepare.repair(serverdir, Private.of(serverdir))
-    assert "\n" not in caught.value.cause + caught.value.cure
+    assert "\n" not in caught.value.message + caught.value.hint
     return caught.value
 
 
@@ -80,20 +80,20 @@ def test_sound_data_is_let_through(serverdir: Path) -> None:
 def test_half_of_the_data_is_damage(serverdir: Path, gone: str) -> None:
     (serverdir / gone).unlink()
     refusal = refused(serverdir)
-    assert refusal.code == DAMAGED
-    assert gone in refusal.cause
+    assert refusal.code == ExitCode.VERIFICATION
+    assert gone in refusal.message
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
 def test_an_identity_that_cannot_be_read_is_damage(serverdir: Path, text: str) -> None:
     (serverdir / ".nodeinfo").write_text(text)
-    assert refused(serverdir).code == DAMAGED
+    assert refused(serverdir).code == ExitCode.VERIFICATION
 
 
 @pytest.mark.parametrize("data", [b"", b"no database at all" * 100], ids=["empty", "garbage"])
 def test_a_file_that_is_no_database_is_damage(serverdir: Path, data: bytes) -> None:
     (serverdir / ".sqlite").write_bytes(data)
-    assert refused(serverdir).code == DAMAGED
+    assert refused(serverdir).code == ExitCode.VERIFICATION
     assert (serverdir / ".sqlite").read_bytes() == data
 
 
@@ -108,7 +108,7 @@ def test_an_index_that_disagrees_is_found_only_after_an_unclean_stop(serverdir: 
     private = Private.of(serverdir)
     prepare.repair(serverdir, private)
     write_private(private.running, "127.0.0.1 1\n")
-    assert refused(serverdir).code == DAMAGED
+    assert refused(serverdir).code == ExitCode.VERIFICATION
 
 
 def test_a_database_that_another_program_holds_is_not_called_damaged(
@@ -119,7 +119,7 @@ def test_a_database_that_another_program_holds_is_not_called_damaged(
     holder = connect(serverdir / ".sqlite", isolation_level=None)
     holder.execute("begin exclusive")
     try:
-        assert refused(serverdir).code == UNSAFE
+        assert refused(serverdir).code == ExitCode.REFUSED
     finally:
         holder.close()
 
@@ -154,9 +154,9 @@ def test_data_of_another_version_is_refused_and_nothing_touched(tmp_path: Path, 
     before = sorted((path, path.stat().st_mtime_ns, path.stat().st_mode) for path in (serverdir, *serverdir.iterdir()))
     with pytest.raises(Refusal) as caught, prepare.locked(serverdir):
         pass
-    assert (caught.value.code, told in caught.value.cause) == (UNSAFE, True)
-    assert "this server is devpi-server 6" in caught.value.cause
-    assert ('server.version: "7"' in caught.value.cure) == layout.startswith("5")
+    assert (caught.value.code, told in caught.value.message) == (ExitCode.REFUSED, True)
+    assert "this server is devpi-server 6" in caught.value.message
+    assert ('server.version: "7"' in caught.value.hint) == layout.startswith("5")
     after = sorted((path, path.stat().st_mtime_ns, path.stat().st_mode) for path in (serverdir, *serverdir.iterdir()))
     assert after == before
 
@@ -198,7 +198,7 @@ def test_a_directory_is_made_private_and_held(tmp_path: Path, monkeypatch: pytes
         assert {stat.S_IMODE(p.stat().st_mode) for p in (serverdir, private.directory)} == {0o700}
         with pytest.raises(Refusal) as caught, prepare.locked(serverdir):
             pass
-        assert caught.value.code == TAKEN
+        assert caught.value.code == ExitCode.CONFLICT
     with prepare.locked(serverdir):
         pass
 
@@ -226,7 +226,7 @@ def test_files_of_others_are_refused_and_a_fresh_file_system_is_not(tmp_path: Pa
     (foreign / "thesis.txt").touch()
     with pytest.raises(Refusal) as caught, prepare.locked(foreign):
         pass
-    assert caught.value.code == UNSAFE
+    assert caught.value.code == ExitCode.REFUSED
     assert [path.name for path in foreign.iterdir()] == ["thesis.txt"]
 
 
@@ -234,7 +234,7 @@ def test_a_path_that_is_no_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Refusal) as caught, prepare.locked(tmp_path / "file"):
         pass
-    assert caught.value.code == UNSAFE
+    assert caught.value.code == ExitCode.REFUSED
 
 
 def test_the_port_is_held() -> None:
@@ -244,7 +244,7 @@ def test_the_port_is_held() -> None:
         port = listener.getsockname()[1]
         with pytest.raises(Refusal, match=str(port)) as caught:
             bind("127.0.0.1", port)
-        assert caught.value.code == TAKEN
+        assert caught.value.code == ExitCode.CONFLICT
     (held,) = bind("127.0.0.1", port)
     with held, pytest.raises(Refusal, match="taken"):
         bind("127.0.0.1", port)
@@ -295,5 +295,5 @@ def test_only_a_drawn_password_is_hashed_without_stretching() -> None:
 def test_a_path_that_would_be_made_of_an_address_is_refused_and_nothing_is_made(tmp_path: Path, sign: str) -> None:
     with pytest.raises(Refusal) as caught, prepare.locked(tmp_path / f"data{sign}1"):
         pass
-    assert caught.value.code == UNSAFE
+    assert caught.value.code == ExitCode.REFUSED
     assert not list(tmp_path.iterdir())

@@ -1,36 +1,21 @@
-"""What is replaced of devpi's code: no more than the documentation says, and nothing where devpi is another one."""
+"""What is replaced of devpi's code and what is relied on: no more than is documented, and a devpi without it is refused."""
 
 from __future__ import annotations
 
-import subprocess
+import inspect
 import sys
+from importlib import import_module
+from typing import Any
 
 import pytest
 
-from deployer.server.devpi.installed import installed
-from tests.replaced import INSTALL, documented, replaced
+pytest.importorskip("devpi_server")
 
-HOMES = {
-    "MirrorStage": "devpi_server.mirror",
-    "ProjectUpdateCache": "devpi_server.mirror",
-    "BaseStage": "devpi_server.model",
-    "auth": "devpi_server",
-    "TokenUtility": "devpi_tokens.server",
-    "PyPIView": "devpi_server.views",
-}
-GUARDED = (
-    "MirrorStage._async_fetch_releaselinks",
-    "MirrorStage._update_simplelinks_in_future",
-    "MirrorStage.mirror_url_authorization_header",
-    "ProjectUpdateCache.acquire",
-    "auth.pwd_context",
-    "TokenUtility._derive_key",
-    "PyPIView._push_external",
-    "PyPIView.simple_refresh",
-    "BaseStage.op_sro",
-    "BaseStage.op_sro_check_mirror_whitelist",
-    "BaseStage.get_mirror_whitelist_info",
-)
+from deployer.protocol import ExitCode, Refusal
+from deployer.server.devpi import relied_on, replacements
+from deployer.server.devpi.installed import installed, server_version
+from deployer.server.devpi.relied_on import Reliance
+from tests.replaced import documented, relied_on_as_documented, replaced
 
 pytestmark = pytest.mark.skipif(installed().major != "6", reason="names of devpi-server 6; of 7: test_server_7")
 
@@ -39,17 +24,59 @@ def test_what_is_documented_is_all() -> None:
     assert replaced(sys.executable) == documented("6")
 
 
-@pytest.mark.parametrize("name", GUARDED)
-def test_a_devpi_that_lacks_it_is_refused(name: str) -> None:
-    owner, _, attribute = name.partition(".")
-    script = f"""
-from {HOMES[owner]} import {owner}
-delattr({owner}, {attribute!r})
-from deployer.server.refusal import Refusal
-try:
-    {INSTALL.strip().replace(chr(10), chr(10) + "    ")}
-except Refusal as refusal:
-    print(refusal.code, refusal.cause)
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=180, check=False)
-    assert done.stdout.startswith("11 this devpi-server "), done.stderr
+def test_what_is_replaced_is_relied_on() -> None:
+    names = {f"{reliance.module.rpartition('.')[2]}.{reliance.path}" for reliance in relied_on.table()}
+    assert {name for name in documented("6") if not any(known.endswith(name) for known in names)} == set()
+
+
+def test_what_is_relied_on_is_documented() -> None:
+    tables = {"6": relied_on.OF_6, "7": relied_on.OF_7, "both": (*relied_on.BOTH, *relied_on.OF_TOKENS)}
+    assert {
+        kind: {reliance.module for reliance in table} for kind, table in tables.items()
+    } == relied_on_as_documented()
+
+
+def test_the_installed_devpi_has_it_all() -> None:
+    relied_on.check()
+
+
+def holders(reliance: Reliance) -> tuple[list[Any], str]:
+    """The module, or the class and its bases, that may hold the last name of ``reliance``; and that name."""
+    *outer, name = reliance.path.split(".")
+    found: Any = import_module(reliance.module)
+    for holder in outer:
+        found = inspect.getattr_static(found, holder)
+    return list(found.__mro__ if inspect.isclass(found) else (found,)), name
+
+
+@pytest.mark.parametrize(
+    "reliance",
+    [one for one in relied_on.table() if not one.path.endswith("__init__")],
+    ids=lambda reliance: f"{reliance.module}:{reliance.path}",
+)
+def test_a_devpi_without_it_is_refused_by_name(reliance: Reliance, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, name = holders(reliance)
+    for holder in found:
+        monkeypatch.delitem(vars(holder).get("__annotations__", {}), name, raising=False)
+        if name in vars(holder):
+            monkeypatch.delattr(holder, name)
+    before = vars(import_module("devpi_server.auth")).get("pwd_context")
+    with pytest.raises(Refusal) as caught:
+        replacements.install(lambda url: None)
+    assert caught.value.message == f"unsupported devpi-server {server_version()}: {reliance.path} not found"
+    assert caught.value.code == ExitCode.REFUSED
+    assert vars(import_module("devpi_server.auth")).get("pwd_context") is before  # nothing was replaced
+
+
+@pytest.mark.parametrize(
+    "reliance", [one for one in relied_on.table() if one.words], ids=lambda reliance: reliance.path
+)
+def test_a_renamed_singleton_attribute_or_key_is_seen(reliance: Reliance) -> None:
+    assert not reliance.missing
+    for word in reliance.words:
+        renamed = Reliance(reliance.module, reliance.path, (f"{word}_renamed",))
+        assert renamed.missing == f"{reliance.path}: {word}_renamed"
+
+
+def test_a_module_that_is_gone_is_seen() -> None:
+    assert Reliance("devpi_server.no_such_module", "name").missing == "devpi_server.no_such_module"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from deployer.protocol import ExitCode
 from deployer.server.boot.supervisor import MOST_FAILURES, Log, Policy, size
-from deployer.server.refusal import DAMAGED, TAKEN, UNSAFE
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_what_is_started_again(policy: str, after_success: bool, after_failure: 
     assert parsed.again(1, ends=1) is after_failure
 
 
-@pytest.mark.parametrize("code", [TAKEN, DAMAGED, UNSAFE])
+@pytest.mark.parametrize("code", [ExitCode.CONFLICT, ExitCode.VERIFICATION, ExitCode.REFUSED])
 @pytest.mark.parametrize("policy", ["always", "unless-stopped", "on-failure:9"])
 def test_a_refusal_is_not_tried_again(policy: str, code: int) -> None:
     assert not Policy.parse(policy).again(code, ends=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deployer.server.middleware.bulkhead import Bulkhead
-from deployer.server.middleware.single_flight import Flights
+from deployer.server.middleware.single_flight import SingleFlight
 from deployer.server.upstream.health import HOLD, LONGEST_HOLD, QUIET, Upstream, Upstreams, origin_of
 
 
@@ -59,13 +59,13 @@ def test_a_try_that_nobody_waits_for_any_more_leaves_room_for_another(upstream: 
     upstream.failed(1)
     clock.now += HOLD
     assert upstream.begin(2)
-    upstream.left(2)
+    upstream.ended(2)
     assert upstream.begin(3)
 
 
 def test_it_may_ask_us_to_stay_away_but_not_for_long(upstream: Upstream, clock: Clock) -> None:
     upstream.begin(1)
-    upstream.answered(1, stay_away=10_000)
+    upstream.answered(1, retry_after=10_000)
     assert upstream.down
     clock.now += LONGEST_HOLD
     assert not upstream.down
@@ -82,7 +82,7 @@ def test_it_is_quiet_when_somebody_waits_and_nothing_comes(upstream: Upstream, c
     assert not upstream.quiet
     clock.now += QUIET + 0.1
     assert upstream.quiet  # a body that stopped coming
-    upstream.left(1)
+    upstream.ended(1)
     assert not upstream.quiet
 
 
@@ -90,12 +90,12 @@ def test_it_is_known_what_was_asked(clock: Clock) -> None:
     upstreams = Upstreams(clock)
     began = clock()
     assert not upstreams.asked_since("http://a/x/", began)
-    upstreams.ask("http://a/x/")
+    upstreams.note_asked("http://a/x/")
     assert upstreams.asked_since("http://a/x/", began)
     clock.now += 1
     assert not upstreams.asked_since("http://a/x/", clock())
     for number in range(10_000):
-        upstreams.ask(f"http://a/{number}/")
+        upstreams.note_asked(f"http://a/{number}/")
     assert upstreams.asked_since("http://a/x/", began)  # forgotten, so it may have been
 
 
@@ -104,28 +104,28 @@ def test_only_a_share_may_wait_for_a_quiet_upstream(upstream: Upstream, clock: C
     upstream.begin(1)
     upstream.answered(1)
     waiting = [bulkhead.waiting([upstream]) for _ in range(8)]
-    places = [place.__enter__() for place in waiting]
-    assert all(place.may_stay for place in places)
+    permits = [permit.__enter__() for permit in waiting]
+    assert all(permit.valid for permit in permits)
     clock.now += QUIET + 0.1
-    assert [place.may_stay for place in places].count(True) == 5
-    assert sum(place.held for place in places) == 5
+    assert [permit.valid for permit in permits].count(True) == 5
+    assert sum(permit.held for permit in permits) == 5
     with bulkhead.waiting([Upstream("http://other", clock)]) as other:
-        assert other.may_stay
+        assert other.valid
     for context in waiting:
         context.__exit__(None, None, None)
-    with bulkhead.waiting([upstream]) as place:
-        assert place.may_stay
+    with bulkhead.waiting([upstream]) as permit:
+        assert permit.valid
 
 
 def test_most_threads_at_once_need_an_upstream_that_is_known_to_answer(upstream: Upstream) -> None:
     bulkhead = Bulkhead(10)
     waiting = [bulkhead.waiting([upstream]) for _ in range(9)]
-    places = [place.__enter__() for place in waiting]
-    assert [place.may_stay for place in places].count(False) == 1
+    permits = [permit.__enter__() for permit in waiting]
+    assert [permit.valid for permit in permits].count(False) == 1
     upstream.begin(1)
     upstream.answered(1)
     with bulkhead.waiting([upstream]) as more:
-        assert more.may_stay
+        assert more.valid
     for context in waiting:
         context.__exit__(None, None, None)
 
@@ -134,7 +134,7 @@ def test_who_comes_while_a_job_is_under_way_joins_it() -> None:
     import threading
 
     go = threading.Event()
-    flights: Flights[str] = Flights("test")
+    flights: SingleFlight[str] = SingleFlight("test")
 
     def job() -> str:
         assert go.wait(30)
@@ -148,26 +148,26 @@ def test_who_comes_while_a_job_is_under_way_joins_it() -> None:
     assert not first.wait(0)
     go.set()
     assert first.wait(30)
-    assert first.outcome == "done"
+    assert first.result == "done"
     third, again = flights.join(["key"], lambda: "anew")
     assert again
     assert third.wait(30)
-    assert third.outcome == "anew"
+    assert third.result == "anew"
 
 
 def test_what_a_job_raises_is_raised_for_all_who_waited() -> None:
     def job() -> str:
         raise LookupError("no")
 
-    flights: Flights[str] = Flights("test")
+    flights: SingleFlight[str] = SingleFlight("test")
     flight, _ = flights.join(["key"], job)
     assert flight.wait(30)
     with pytest.raises(LookupError):
-        _ = flight.outcome
+        _ = flight.result
 
 
 def test_a_key_that_is_named_twice_is_flown_for_once() -> None:
-    flights: Flights[str] = Flights("test")
+    flights: SingleFlight[str] = SingleFlight("test")
     flight, mine = flights.join(["a", "a"], lambda: "done")
     assert mine and flight.wait(60)
-    assert flight.outcome == "done"
+    assert flight.result == "done"

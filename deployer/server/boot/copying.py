@@ -1,8 +1,7 @@
-"""Copying a server directory to another place, verified file by file. Standard library only.
+"""Copy a server directory to another place, and verify each file. Standard library only.
 
-What a copy has come to stands in the new directory itself, so that a kill at any moment is known to whoever comes
-next: a directory with the file ``moving`` is not whole, and no server starts on it; one with the file ``moved`` is
-whole, and no server has run on it yet.
+The state of a copy is in the new directory itself, so it is known after a kill at any moment: a directory with the file
+``moving`` is incomplete, and no server starts on it; one with the file ``moved`` is complete and not used yet.
 """
 
 from __future__ import annotations
@@ -12,37 +11,27 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from deployer.protocol import PRIVATE, Copied, ExitCode, PrivateFile, Refusal
 from deployer.server.boot import prepare
-from deployer.server.refusal import DAMAGED, UNSAFE, Refusal
-from deployer.server.secret_files import PRIVATE, Private, remove, sync, write_private
+from deployer.server.secret_files import Private, remove, sync, temporary_of, write_private
 
 CHUNK = 1 << 20
-_OF_THE_PLACE = frozenset({"lock", "moving", "moved"})
-"""Names in our corner that belong to a place and not to what is copied."""
+_NOT_COPIED = frozenset({PrivateFile.LOCK, PrivateFile.MOVING, PrivateFile.MOVED})
+"""Private files that describe a place, not its content."""
 _LITTER = frozenset({"lost+found"})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Copied:
-    """What was copied: number of files, their bytes, and one digest over the path and the digest of each."""
-
-    files: int
-    bytes: int
-    sha256: str
-
-
 def copy(source: Path, target: Path) -> Copied:
-    """Copy the server directory ``source``, on which no server runs, to ``target``: absent, empty, or what an earlier
-    copy left that was not put to use.
+    """Copy the server directory ``source``, on which no server runs, to ``target``.
 
-    Raises Refusal when either can't be used, or when what was written is not what was read.
+    ``target``: absent, empty, or an earlier copy that is not used. Raises Refusal when either can't be used, and on
+    a checksum mismatch.
     """
     _check_apart(source, target)
     if not (source / prepare.NODEINFO).exists():
-        raise Refusal(f"{source} holds no data of devpi", cure="name the directory that the server uses", code=UNSAFE)
+        raise Refusal(f"{source} holds no data of devpi", hint="name the server directory", code=ExitCode.REFUSED)
     _check_free(target)
     try:
         with prepare.locked(source), prepare.locked(target) as private:
@@ -57,9 +46,9 @@ def copy(source: Path, target: Path) -> Copied:
             sync(private.directory)
     except OSError as error:
         raise Refusal(
-            f"{error.filename or target} can't be copied: {error.strerror}",
-            cure="free some space, or choose another place; what was there before is untouched",
-            code=UNSAFE,
+            f"can't copy {error.filename or target}: {error.strerror}",
+            hint="free some space, or choose another place; the source is unchanged",
+            code=ExitCode.REFUSED,
         ) from None
     manifest = "".join(f"{name}\0{digest}\n" for name, (digest, _) in sorted(digests.items()))
     return Copied(
@@ -70,12 +59,12 @@ def copy(source: Path, target: Path) -> Copied:
 
 
 def check_whole(private: Private) -> None:
-    """Refuse a directory that a copy did not finish; one that it did is in use from now on. Raises Refusal."""
+    """Mark a complete copy as used. Raises Refusal for an incomplete one."""
     if private.moving.exists():
         raise Refusal(
             f"{private.directory.parent} is an unfinished copy of {private.moving.read_text().strip()}",
-            cure="finish it: deployer move, or use the data where it was",
-            code=UNSAFE,
+            hint="run deployer move again, or use the data in its old place",
+            code=ExitCode.REFUSED,
         )
     if private.moved.exists():
         remove(private.moved)
@@ -84,7 +73,7 @@ def check_whole(private: Private) -> None:
 def _check_apart(source: Path, target: Path) -> None:
     one, other = source.resolve(), target.resolve()
     if one == other or one.is_relative_to(other) or other.is_relative_to(one):
-        raise Refusal(f"{source} and {target} are not two places", cure="choose another directory", code=UNSAFE)
+        raise Refusal(f"{source} and {target} overlap", hint="choose another directory", code=ExitCode.REFUSED)
 
 
 def _check_free(target: Path) -> None:
@@ -92,10 +81,11 @@ def _check_free(target: Path) -> None:
         return
     private = Private.of(target)
     names = {entry.name for entry in os.scandir(target)} - _LITTER
-    if names == {PRIVATE}:  # all that a copy has made before it says what it is
-        names = {entry.name for entry in os.scandir(private.directory)} - {"lock", "moving.new"}
+    if names == {PRIVATE}:  # a copy that was killed before it wrote its state
+        names = {entry.name for entry in os.scandir(private.directory)}
+        names -= {private.lock.name, temporary_of(private.moving).name}
     if names and not private.moving.exists() and not private.moved.exists():
-        raise Refusal(f"{target} is not empty", cure="choose an empty directory, or one that is absent", code=UNSAFE)
+        raise Refusal(f"{target} is not empty", hint="choose an empty or absent directory", code=ExitCode.REFUSED)
 
 
 def _check_space(source: Path, target: Path) -> None:
@@ -103,15 +93,15 @@ def _check_space(source: Path, target: Path) -> None:
     free = shutil.disk_usage(target).free
     if wanted > free:
         raise Refusal(
-            f"{wanted >> 20} MiB are to be copied to {target}, and {free >> 20} MiB are free there",
-            cure="free some space, or choose another place",
-            code=UNSAFE,
+            f"no space for the copy in {target}: {wanted >> 20} MiB needed, {free >> 20} MiB free",
+            hint="free some space, or choose another place",
+            code=ExitCode.REFUSED,
         )
 
 
 def _clear(target: Path) -> None:
-    """Remove what an earlier copy has left."""
-    for directory, kept in ((target, _LITTER | {PRIVATE}), (target / PRIVATE, _OF_THE_PLACE)):
+    """Remove the files of an earlier copy."""
+    for directory, kept in ((target, _LITTER | {PRIVATE}), (target / PRIVATE, _NOT_COPIED)):
         for entry in os.scandir(directory):
             if entry.name in kept:
                 continue
@@ -122,7 +112,7 @@ def _clear(target: Path) -> None:
 
 
 def _copy_tree(source: Path, target: Path) -> Iterator[str]:
-    """Make every directory; the regular files, by their path below ``source``. Sockets belong to who made them."""
+    """Make all directories; yield the regular files, by their path below ``source``. Sockets are not copied."""
     for directory, names, files in os.walk(source):
         here = Path(directory)
         below = here.relative_to(source)
@@ -132,14 +122,14 @@ def _copy_tree(source: Path, target: Path) -> Iterator[str]:
         shutil.copystat(here, made)
         _give(here, made)
         for name in files:
-            if str(below) == PRIVATE and name in _OF_THE_PLACE:
+            if str(below) == PRIVATE and name in _NOT_COPIED:
                 continue
             if stat.S_ISREG((here / name).lstat().st_mode):
                 yield str(below / name)
 
 
 def _copy_file(source: Path, target: Path) -> tuple[str, int]:
-    """Digest and bytes of what was read; times, mode and (for root) owner go along."""
+    """Copy one file with times, mode and (as root) owner; the digest and the number of bytes that were read."""
     digest, size = hashlib.sha256(), 0
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with source.open("rb") as reader, os.fdopen(descriptor, "wb") as writer:
@@ -164,7 +154,7 @@ def _verify(target: Path, digests: dict[str, tuple[str, int]]) -> None:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
         if found != expected:
             raise Refusal(
-                f"{target / name} is not what was written to it",
-                cure="check the disk; what was there before is untouched",
-                code=DAMAGED,
+                f"checksum mismatch: {target / name}",
+                hint="check the disk; the source is unchanged",
+                code=ExitCode.VERIFICATION,
             )

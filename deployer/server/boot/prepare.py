@@ -1,6 +1,6 @@
-"""What is done to a server directory before devpi-server may touch it. Standard library only.
+"""Checks and repairs of a server directory before devpi-server opens it. Standard library only.
 
-Every step can be cut short by a kill at any moment and is done again, or finished, by the next start.
+A kill may interrupt any step; the next start repeats or finishes it.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from deployer.protocol import PRIVATE, ExitCode, Refusal
 from deployer.server.devpi.installed import KNOWN, installed
-from deployer.server.refusal import DAMAGED, TAKEN, UNSAFE, Refusal
-from deployer.server.secret_files import PRIVATE, Private, remove, write_private
+from deployer.server.secret_files import Private, remove, write_private
 
 NODEINFO = ".nodeinfo"
 LAYOUTFILE = ".serverversion"
 _DATABASES = tuple(known.database for known in KNOWN)
 
-_OF_ADDRESSES = "#?"
-"""What ends the path in an address, which is how devpi names its database to SQLite (sqlite.org/uri.html)."""
+_END_OF_PATH = "#?"
+"""Characters that end the path of a URI; devpi gives SQLite its database as one (sqlite.org/uri.html)."""
 
 LOCK_PATIENCE = 2.0
-"""Seconds that a server which is just being stopped has to let go of the directory."""
+"""Seconds that a stopping server has to release the directory."""
 CLEAN_CHECK, UNCLEAN_CHECK = 1.0, 20.0
-"""Seconds that the check of the database may delay a start. Most databases need a few milliseconds; one of several
-gigabytes is looked at for so long, and ``check`` reads it to the end."""
+"""Seconds that the check of the database may delay a start. Most databases take a few milliseconds; for one of several
+gigabytes the check is cut off. ``check`` has no limit."""
 
 # The rollback journal of a transaction that was cut short (sqlite.org/fileformat.html, section 3).
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
@@ -38,17 +38,16 @@ _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 
 @contextlib.contextmanager
 def locked(serverdir: Path) -> Iterator[Private]:
-    """Hold the server directory for the life of this process: devpi itself lets two servers run on one.
+    """Lock the server directory: devpi itself would let two servers run on one.
 
-    The lock is the kernel's, so it dies with its holder and counts across the containers of one host.
-    Raises Refusal.
+    The kernel's lock ends with its process, and holds across the containers of one host. Raises Refusal.
     """
     private = Private.of(serverdir)
-    if any(sign in str(serverdir) for sign in _OF_ADDRESSES):
+    if any(sign in str(serverdir) for sign in _END_OF_PATH):
         raise Refusal(
-            f"devpi can't keep its database in {serverdir}: it would make another file for it",
-            cure="use a data directory without # and ? in its path",
-            code=UNSAFE,
+            f"devpi can't use {serverdir}: with # or ? in the path it would open another database",
+            hint="choose a data directory without # and ? in its path",
+            code=ExitCode.REFUSED,
         )
     try:
         serverdir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -62,14 +61,16 @@ def locked(serverdir: Path) -> Iterator[Private]:
         descriptor = os.open(private.lock, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise Refusal(
-            f"{error.filename or serverdir} can't be used: {error.strerror}",
-            cure=f"give the data directory to uid {os.getuid()}, and free some space if it is full",
-            code=UNSAFE,
+            f"can't use {error.filename or serverdir}: {error.strerror}",
+            hint=f"make uid {os.getuid()} the owner of the data directory, and free some space if the disk is full",
+            code=ExitCode.REFUSED,
         ) from None
     try:
         if not _lock(descriptor):
             raise Refusal(
-                f"another server runs on {serverdir}", cure="stop it, or use another data directory", code=TAKEN
+                f"another server runs on {serverdir}",
+                hint="stop it, or choose another data directory",
+                code=ExitCode.CONFLICT,
             )
         yield private
     finally:
@@ -92,15 +93,17 @@ def _check_ours(serverdir: Path) -> None:
     names = {entry.name for entry in os.scandir(serverdir)} - {"lost+found"}
     if names and not names & {PRIVATE, NODEINFO, LAYOUTFILE, *_DATABASES}:
         raise Refusal(
-            f"{serverdir} holds files that are not devpi's", cure="use an empty directory for the data", code=UNSAFE
+            f"{serverdir} holds files that are not devpi's",
+            hint="choose an empty directory for the data",
+            code=ExitCode.REFUSED,
         )
 
 
 def repair(serverdir: Path, private: Private, *, seconds: float | None = None) -> None:
-    """Make the directory fit for a start: remove litter, roll an interrupted transaction back, check what is there.
+    """Remove leftover temporary files, roll back an interrupted transaction, and check the database.
 
-    ``seconds`` caps the check of the database; by default the cap depends on how the last run ended.
-    Raises Refusal when data is damaged, or of a layout that this server can't run. Nothing is ever made anew.
+    ``seconds``: limit of the check; the default depends on how the last run ended. Raises Refusal when data is damaged
+    or missing. Nothing is ever created.
     """
     _remove_litter(serverdir)
     if private.unfinished.exists():
@@ -116,7 +119,7 @@ def repair(serverdir: Path, private: Private, *, seconds: float | None = None) -
 
 
 def _remove_litter(serverdir: Path) -> None:
-    """devpi writes ``.nodeinfo`` at each start, by way of a temporary file: on a full disk every try leaves one."""
+    """devpi writes ``.nodeinfo`` by a temporary file at each start; on a full disk each attempt leaves one."""
     whole = (serverdir / NODEINFO).exists()
     for litter in serverdir.glob(f"-{NODEINFO}*"):
         if whole or litter.stat().st_size == 0:
@@ -124,18 +127,18 @@ def _remove_litter(serverdir: Path) -> None:
 
 
 def _check_layout(serverdir: Path) -> None:
-    """Raise Refusal for data of another major version than the one that is installed: devpi would not convert it."""
+    """Raise Refusal for data of another major version than the installed one: devpi would not convert it."""
     layout, here = layout_of(serverdir), installed()
     number = (layout or "").partition(".")[0]
     if layout is None or number == here.layout:
         return
     maker = next((known.major for known in KNOWN if known.layout == number), None)
     what = f"data of devpi-server {maker}" if maker else f"data of the layout {layout or 'nothing'}"
-    stay = f'stay with version {maker} (server.version: "{maker}"), or ' if maker else ""
+    stay = f'keep version {maker} (server.version: "{maker}"), or ' if maker else ""
     raise Refusal(
-        f"{serverdir} holds {what}, and this server is devpi-server {here.major}; nothing was touched",
-        cure=f"{stay}export it with the devpi-server that made it, and import it into a new directory",
-        code=UNSAFE,
+        f"{serverdir} holds {what}, and this server is devpi-server {here.major}; nothing was changed",
+        hint=f"{stay}export the data with the devpi-server that wrote it, and import it into a new directory",
+        code=ExitCode.REFUSED,
     )
 
 
@@ -148,7 +151,7 @@ def layout_of(serverdir: Path) -> str | None:
 
 
 def uuid_of(serverdir: Path) -> str | None:
-    """The identity of the data; None when ``.nodeinfo`` is absent or damaged."""
+    """The uuid of the data; None when ``.nodeinfo`` is absent or damaged."""
     try:
         return str(json.loads((serverdir / NODEINFO).read_bytes())["uuid"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
@@ -156,16 +159,16 @@ def uuid_of(serverdir: Path) -> str | None:
 
 
 def _check_database(database: Path, private: Private, seconds: float | None) -> None:
-    """One read-write open: devpi opens the database read-only first, and then can't roll a journal back (devpi#952).
+    """Open the database read-write once: devpi opens it read-only first, and then can't roll back (devpi#952).
 
-    After a clean stop only the structure of the pages is looked at, after any other also what indexes say of tables.
+    After a clean stop SQLite's quick check runs, else its integrity check, which compares tables with indexes, too.
     """
     unclean = _is_hot(database.with_name(f"{database.name}-journal")) or private.running.exists()
     thorough = unclean or seconds is not None
     limit = seconds if seconds is not None else UNCLEAN_CHECK if unclean else CLEAN_CHECK
     try:
         with contextlib.closing(sqlite3.connect(database, timeout=10, isolation_level=None)) as connection:
-            # Reading is what rolls the journal back. An empty file is a sound database, without a single table.
+            # Reading rolls the journal back. An empty file is a valid database without tables.
             found = {row[0] for row in connection.execute("select name from sqlite_master where type = 'table'")}
             problem = _problem(connection, "integrity_check" if thorough else "quick_check", limit)
     except sqlite3.DatabaseError as error:
@@ -173,12 +176,14 @@ def _check_database(database: Path, private: Private, seconds: float | None) -> 
         if base in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise _damaged(database, private, f"is damaged: {error}") from None
         raise Refusal(
-            f"{database} can't be used: {error}", cure="free some space, and give it to this user", code=UNSAFE
+            f"can't use {database}: {error}",
+            hint="free some space, and make this user its owner",
+            code=ExitCode.REFUSED,
         ) from None
     if problem:
         raise _damaged(database, private, f"is damaged: {problem}")
     if not found.issuperset(installed().tables):
-        raise _damaged(database, private, "has no data of devpi in it")
+        raise _damaged(database, private, "holds no data of devpi")
 
 
 def _is_hot(journal: Path) -> bool:
@@ -190,7 +195,7 @@ def _is_hot(journal: Path) -> bool:
 
 
 def _problem(connection: sqlite3.Connection, pragma: str, seconds: float) -> str:
-    """What SQLite finds wrong, in one line; empty when it finds nothing, or nothing in so many seconds."""
+    """The first problem that SQLite finds; empty when it finds none within ``seconds``."""
     timer = threading.Timer(seconds, connection.interrupt)
     timer.daemon = True
     timer.start()
@@ -203,31 +208,31 @@ def _problem(connection: sqlite3.Connection, pragma: str, seconds: float) -> str
     finally:
         timer.cancel()
     lines = [line for answer in answers for line in answer.splitlines() if not line.startswith("***")]
-    # Cut short, some versions of SQLite tell that as a finding of its own.
+    # Some versions of SQLite report an interrupted check as a problem.
     return "" if not lines or lines == ["ok"] or lines == ["interrupted"] else lines[0]
 
 
 def _damaged(path: Path, private: Private, what: str) -> Refusal:
     backups = sorted(p for p in private.backups.glob("*") if p.is_dir() and p.suffix != ".partial")
     if backups:
-        cure = f"the last good backup is {backups[-1]}; nothing was changed"
+        hint = f"restore the last good backup, {backups[-1]}; nothing was changed"
     else:
-        cure = f"there is no backup in {private.backups}: restore one of your own; nothing was changed"
-    return Refusal(f"{path} {what}", cure=cure, code=DAMAGED)
+        hint = f"restore a backup of your own: there is none in {private.backups}; nothing was changed"
+    return Refusal(f"{path} {what}", hint=hint, code=ExitCode.VERIFICATION)
 
 
 def needs_first_boot(serverdir: Path, private: Private) -> bool:
-    """Whether there is nothing yet, or only what an interrupted first boot left behind."""
+    """Whether there is no data yet, or only the files of an interrupted first boot."""
     return private.unfinished.exists() or not (serverdir / NODEINFO).exists()
 
 
 def start_over(serverdir: Path, private: Private) -> None:
-    """Clear what an interrupted first boot left: nobody was ever answered from it."""
+    """Remove the files of an interrupted first boot: no client ever got a response from them."""
     write_private(private.unfinished, "")
     databases = (f"{name}{end}" for name in _DATABASES for end in ("", "-journal"))
     for name in (*databases, NODEINFO, LAYOUTFILE, ".event_serial"):
         (serverdir / name).unlink(missing_ok=True)
-    # devpi-init leaves this file out when the directory is not empty, and ours is in it.
+    # devpi-init does not write this file when the directory is not empty, and it holds deployer's.
     write_private(serverdir / LAYOUTFILE, installed().layout)
 
 
@@ -236,12 +241,12 @@ def finish_first_boot(private: Private) -> None:
 
 
 def check(serverdir: Path) -> dict[str, object]:
-    """What can be told of a server directory that no server runs on; an interrupted transaction is rolled back.
+    """Check a server directory on which no server runs; an interrupted transaction is rolled back.
 
-    The database is read to its end. Raises Refusal as a start would.
+    The whole database is read. Raises Refusal as a start would.
     """
     if not serverdir.is_dir():
-        raise Refusal(f"{serverdir} is not a directory", cure="name the server directory", code=UNSAFE)
+        raise Refusal(f"{serverdir} is not a directory", hint="name the server directory", code=ExitCode.REFUSED)
     with locked(serverdir) as private:
         clean = not private.running.exists()
         repair(serverdir, private, seconds=threading.TIMEOUT_MAX)

@@ -1,4 +1,4 @@
-"""devpi-server, in this process: the first boot, the adoption of older data, and serving."""
+"""Run devpi-server in this process: the first boot, the adoption of foreign data, and serving."""
 
 from __future__ import annotations
 
@@ -17,35 +17,42 @@ import tempfile
 import time
 from collections.abc import Sequence
 from importlib.metadata import entry_points
-from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from deployer.protocol import ExitCode, Refusal
 from deployer.server import secret_files
-from deployer.server.boot import copying, passwords, prepare
+from deployer.server.boot import copying, prepare
 from deployer.server.boot.supervisor import size
+from deployer.server.devpi import passwords, relied_on
 from deployer.server.devpi.installed import installed
 from deployer.server.nginx import metrics, statistics
-from deployer.server.nginx.reverse_proxy import LARGEST_BODY, Front, Nginx, Unusable, end_orphans, tell
+from deployer.server.nginx.reverse_proxy import (
+    LARGEST_BODY,
+    Nginx,
+    NginxUnusable,
+    ReverseProxy,
+    end_orphans,
+    log_line,
+)
 from deployer.server.nginx.statistics import Statistics
-from deployer.server.refusal import TAKEN, Refusal
 from deployer.server.secret_files import Private
+from deployer.server.upstream.credentials import Credentials
 
 if TYPE_CHECKING:
     from pluggy import PluginManager
 
-FAILED = 1
-# What devpi-server spends on deriving its signing key from the secret. Stretching protects a weak secret; ours is 384
-# random bits, for which it only costs half a gigabyte and ten seconds at every start (see SECURITY.md).
+# The cost of deriving devpi's signing key from the secret. A high cost protects a weak secret. Ours has 384 random
+# bits, and the default would take half a gigabyte and ten seconds at every start (see SECURITY.md).
 _CHEAP = ("--argon2-memory-cost", "8", "--argon2-time-cost", "1", "--argon2-parallelism", "1")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Prepare the server directory, then serve until a signal says stop; the exit code."""
+    """Prepare the server directory, then serve until a stop signal; the exit code."""
     os.umask(0o077)
-    gc.disable()  # what is loaded now stays, and looking for what may go would take a tenth of the start
+    gc.disable()  # what is loaded now stays; collecting would take a tenth of the start
     stop = _Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
@@ -58,52 +65,53 @@ def serve(options: argparse.Namespace) -> int:
             prepare.repair(serverdir, private)
             code = _serve_on(options, serverdir, private, listeners, stop)
     except Refusal as refusal:
-        return _tell(refusal.cause, refusal.cure, refusal.code)
+        return _fail(refusal)
     except KeyboardInterrupt:
         return 0
-    if stop.front is not None and stop.front.failed and not stop.front.stopping:
-        tell(f"{stop.front.failed}: devpi serves alone from now on")
+    if stop.proxy is not None and stop.proxy.failed and not stop.proxy.stopping:
+        log_line(f"{stop.proxy.failed}: devpi serves without nginx from now on")
         again = (sys.executable, "-m", "deployer.server", *sys.argv[1:], "--front", "python")
         os.execv(sys.executable, again)  # noqa: S606 - the same program, in the same process
     return code
 
 
 class _Stop:
-    """What a signal does: nginx first, so that it can answer what it was asked, and then devpi.
+    """The signal handler: stop nginx first, so that it finishes the requests under way, and then devpi.
 
-    The first process of a container has no default handlers: without this one SIGTERM would be ignored. One signal is
-    enough; another must not cut the orderly stop short. It is heard and not ignored: of a signal that came before it
-    was to be ignored, Python prints that it lost a race.
+    The first process of a container has no default handlers: without this one SIGTERM would be ignored. A second signal
+    must not interrupt the orderly stop. It is handled rather than ignored: Python prints an error for a signal that
+    arrived just before SIG_IGN was set.
     """
 
     def __init__(self) -> None:
-        self.front: Front | None = None
+        self.proxy: ReverseProxy | None = None
         self._done = False
 
     def __call__(self, _number: int, _frame: FrameType | None) -> None:
-        if self.front is not None and not self.front.gone.is_set():
-            self.front.quit()
+        if self.proxy is not None and not self.proxy.gone.is_set():
+            self.proxy.quit()
         elif not self._done:
             self._done = True
             raise KeyboardInterrupt
 
 
-def _tell(cause: str, cure: str, code: int) -> int:
-    # These two lines are looked for by whoever waits for this server (deployer.readiness.last_words).
-    sys.stderr.write(f"deployer: exit code {code}: {cause}\ndeployer: {cure}\n")
+def _fail(refusal: Refusal) -> int:
+    sys.stderr.write(refusal.text)
     sys.stderr.flush()
-    return code
+    return refusal.code
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
-    """Take the port before anything else is done, and hold it: devpi would tell by a traceback, a second later.
+    """Bind the port before anything else, without listening: devpi would fail with a traceback a second later.
 
-    Nobody can connect to it yet. Raises Refusal.
+    Raises Refusal.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
-        raise Refusal(f"{host} is no address: {error.strerror}", cure="choose another", code=TAKEN) from None
+        raise Refusal(
+            f"invalid address {host}: {error.strerror}", hint="choose another address", code=ExitCode.CONFLICT
+        ) from None
     taken: list[socket.socket] = []
     for family, kind, protocol, _, address in found:
         listener = socket.socket(family, kind, protocol)
@@ -114,13 +122,15 @@ def bind(host: str, port: int) -> list[socket.socket]:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
             _bind(listener, address)
-            # It is wanted for our own turn only: two that allow it may both have a port that nobody listens on yet.
+            # Needed for bind only: two sockets that allow it can both hold a port on which nobody listens yet.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         except OSError as error:
             for other in taken:
                 other.close()
             why = "is taken" if error.errno == errno.EADDRINUSE else f"can't be used: {error.strerror}"
-            raise Refusal(f"port {port} of {host} {why}", cure="free it, or choose another", code=TAKEN) from None
+            raise Refusal(
+                f"port {port} of {host} {why}", hint="free the port, or choose another one", code=ExitCode.CONFLICT
+            ) from None
     return taken
 
 
@@ -130,7 +140,7 @@ def _bind(listener: socket.socket, address: Any) -> None:
         try:
             return listener.bind(address)
         except OSError as error:
-            # The nginx of a server that was killed is on its way out.
+            # The nginx of a killed server may still be stopping.
             if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
@@ -143,106 +153,114 @@ def _serve_on(
     try:
         secret_files.ensure_keys(private)
         first = prepare.needs_first_boot(serverdir, private)
-        # Before devpi is loaded: hashing may need 64 MiB for a moment.
+        # Before devpi is imported: a hash may take 64 MiB for a moment.
         pwhash = _first_password(serverdir, private) if first else ""
+        credentials = Credentials(private.credentials)
         from devpi_server.main import Fatal
 
-        plugins = _plugins(web=options.web)
+        from deployer.server.devpi import replacements
+
+        replacements.install(credentials.header)
+        plugins = _plugins(credentials, web=options.web)
         if first:
             _first_boot(serverdir, private, plugins, pwhash)
-        stop.front = _front(options, serverdir, private, plugins, listeners)
+        stop.proxy = _proxy(options, serverdir, private, plugins, listeners)
         secret_files.write_private(private.running, f"{options.host} {options.port}\n")
         try:
-            _devpi(options, serverdir, private, plugins, listeners, stop.front)
+            _devpi(options, serverdir, private, plugins, listeners, stop.proxy)
         except Fatal as error:
-            return _tell(str(error), "see the lines above", FAILED)
+            return _fail(Refusal(str(error), hint="read the log lines above", code=ExitCode.INTERNAL))
         finally:
-            if stop.front is not None:
-                stop.front.clean()
+            if stop.proxy is not None:
+                stop.proxy.clean()
         secret_files.remove(private.running)
     except OSError as error:
         if error.errno in _FULL:
-            return _tell(f"{serverdir} can't be written: {error.strerror}", "free some space", FAILED)
+            why = f"can't write {serverdir}: {error.strerror}"
+            return _fail(Refusal(why, hint="free some space", code=ExitCode.INTERNAL))
         raise
     return 0
 
 
 def _keep_temporary_files(private: Private) -> None:
-    """Beside the data: an upload is written to one, and a container's ``/tmp`` is a small part of its memory."""
-    with contextlib.suppress(OSError):  # a full disk, on which what is there can still be read
+    """Have temporary files beside the data: uploads are large, and a container's ``/tmp`` is in memory and small."""
+    with contextlib.suppress(OSError):  # on a full disk the server can still be read
         shutil.rmtree(private.temporary, ignore_errors=True)
         private.temporary.mkdir(mode=0o700)
         tempfile.tempdir = str(private.temporary)
 
 
-def _front(
+def _proxy(
     options: argparse.Namespace,
     serverdir: Path,
     private: Private,
     plugins: PluginManager,
     listeners: Sequence[socket.socket],
-) -> Front | None:
-    """nginx, where there is one that will do; else the reason is logged and kept. Raises Refusal where it must be."""
-    front: Front | None = None
+) -> ReverseProxy | None:
+    """nginx, if it is usable; otherwise the reason is logged and stored. Raises Refusal when nginx is required."""
+    proxy: ReverseProxy | None = None
     why_not = "it is switched off (server.front)"
-    # A plugin that decides who reads packages must be asked each time.
+    # A plugin that decides who may read packages has to be called for each file.
     files = not plugins.hook.devpiserver_stage_get_principals_for_pkg_read.get_hookimpls()
     try:
         if options.front != "python":
-            front = Front(Nginx.find(), serverdir, listeners, request_timeout=options.request_timeout, files=files)
-    except Unusable as problem:
+            proxy = ReverseProxy(
+                Nginx.find(), serverdir, listeners, request_timeout=options.request_timeout, files=files
+            )
+    except NginxUnusable as problem:
         if options.front == "nginx":
-            raise Refusal(str(problem), cure="install nginx, or set server.front to auto", code=TAKEN) from None
+            raise Refusal(
+                str(problem), hint="install nginx, or set server.front: auto", code=ExitCode.CONFLICT
+            ) from None
         why_not = str(problem)
-        tell(f"devpi serves alone, and slower: {why_not}")
+        log_line(f"devpi serves without nginx, and slower: {why_not}")
     secret_files.write_private(
-        private.front, (f"nginx {front.nginx.version}" if front else f"python: {why_not}") + "\n"
+        private.front, (f"nginx {proxy.nginx.version}" if proxy else f"python: {why_not}") + "\n"
     )
-    return front
+    return proxy
 
 
-def _plugins(*, web: bool) -> PluginManager:
+def _plugins(credentials: Credentials, *, web: bool) -> PluginManager:
     from devpi_server.config import get_pluginmanager
 
-    from deployer.server import plugin
+    from deployer.server.plugin import NAME, Plugin
 
     manager = get_pluginmanager(load_entrypoints=False)
     if not web:
-        # Blocked before entry points are loaded, so that it is not even imported: it costs time and memory, and makes
-        # the server fetch the list of all names of each mirror.
+        # Blocked before entry points are loaded, so that it is not imported: it costs time and memory, and has the
+        # server fetch the list of all names of each mirror.
         for entry in entry_points(group="devpi_server"):
             if entry.dist is not None and entry.dist.name == "devpi-web":
                 manager.set_blocked(entry.name)
     manager.load_setuptools_entrypoints("devpi_server")
-    manager.register(plugin, name="deployer")
-    if find_spec("devpi_tokens") is not None:
+    manager.register(Plugin(credentials), name=NAME)
+    if relied_on.has_tokens():
         from deployer.server.devpi import tokens
 
-        tokens.serialise()
         manager.register(tokens, name="deployer-tokens")
     manager.check_pending()
     return manager
 
 
 def _first_password(serverdir: Path, private: Private) -> str:
-    """Clear what an earlier first boot may have begun, and choose root's password; its hash."""
+    """Remove the files of an interrupted first boot, and choose root's password; its hash."""
     prepare.start_over(serverdir, private)
     known = secret_files.read_text(private.root_password)
     if known is None:
         return passwords.hash_random(secret_files.new_password(private.root_password))
     from devpi_server.auth import hash_password
 
-    return str(hash_password(known))  # somebody may have chosen it
+    return str(hash_password(known))  # chosen by the operator
 
 
 def _first_boot(serverdir: Path, private: Private, plugins: PluginManager, pwhash: str) -> None:
-    """Initialise, with a root password that is neither empty nor on any command line. Raises Refusal."""
+    """Initialise devpi with a root password that is neither empty nor on a command line. Raises Refusal."""
     from devpi_server.init import init
 
-    # A list in this process, not its command line.
+    # A list in this process: other processes can't see it.
     words = ["devpi-init", "--serverdir", str(serverdir), "--no-root-pypi", "--root-passwd-hash", pwhash]
     if init(pluginmanager=plugins, argv=words):
-        raise Refusal(f"{serverdir} can't be initialised", cure="see the lines above", code=FAILED)
+        raise Refusal(f"can't initialise {serverdir}", hint="read the log lines above", code=ExitCode.INTERNAL)
     prepare.finish_first_boot(private)
 
 
@@ -252,32 +270,31 @@ def _devpi(
     private: Private,
     plugins: PluginManager,
     listeners: Sequence[socket.socket],
-    front: Front | None,
+    proxy: ReverseProxy | None,
 ) -> None:
     from devpi_server.config import parseoptions
     from devpi_server.log import configure_logging
     from devpi_server.main import xom_from_config
 
-    from deployer.server.upstream import outbound
+    from deployer.server.devpi import push
 
-    passwords.serialise()
-    plugins.register(outbound.Outbound.to(options.push_to), name=outbound.NAME)
-    config = parseoptions(plugins, _words(options, serverdir, private, front))
+    plugins.register(push.PushTargets.of(options.push_to), name=push.NAME)
+    config = parseoptions(plugins, _arguments(options, serverdir, private, proxy))
     configure_logging(config.args)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_Masking(handler.formatter))
     xom = xom_from_config(config)
     if secret_files.read_text(private.root_password) is None:
         _adopt(xom, private)
-    if front is not None:
-        # What devpi says it is serving at.
+    if proxy is not None:
+        # devpi logs the addresses that it serves.
         config.waitress_info["addresses"].append(
-            f"http://{options.host}:{options.port}, by nginx {front.nginx.version}"
+            f"http://{options.host}:{options.port}, by nginx {proxy.nginx.version}"
         )
-        # nginx needs as long to start as devpi needs to go on from here, and what it asks meanwhile waits.
+        # nginx starts while devpi does the rest; its first requests wait in the socket's backlog.
         config.waitress_info["kwargs"].pop("unix_socket")
-        config.waitress_info["kwargs"]["sockets"] = [front.inner]
-        front.start()
+        config.waitress_info["kwargs"]["sockets"] = [proxy.inner]
+        proxy.start()
     else:
         for listener in listeners:
             listener.close()
@@ -293,7 +310,7 @@ def _devpi(
 
 
 class _Masking(logging.Formatter):
-    """Another formatter's line, without the user and password of any address in it: devpi logs whole indexes."""
+    """Removes user and password of all URLs from another formatter's lines: devpi logs whole indexes."""
 
     _CREDENTIALS = re.compile(r"://[^/\s@'\"]+@")
 
@@ -305,15 +322,14 @@ class _Masking(logging.Formatter):
         return self._CREDENTIALS.sub("://****@", self._inner.format(record))
 
 
-def _words(options: argparse.Namespace, serverdir: Path, private: Private, front: Front | None) -> list[str]:
-    # Those who read slowly, and those who say nothing for a while, must not keep a crowd out.
+def _arguments(options: argparse.Namespace, serverdir: Path, private: Private, proxy: ReverseProxy | None) -> list[str]:
+    # Slow and idle clients must not use up the connections.
     words = ["devpi-server", "--serverdir", str(serverdir), "--connection-limit", "500"]
-    if front is None:
+    if proxy is None:
         words += ["--host", options.host, "--port", str(options.port)]
     else:
-        # This host and port, which are devpi's defaults, mean none where there is a socket. That is ours alone, so
-        # whoever speaks there is nginx.
-        words += ["--host", "localhost", "--port", "3141", "--unix-socket", str(front.socket)]
+        # devpi's default host and port: it ignores them when there is a socket. Only nginx can connect to the socket.
+        words += ["--host", "localhost", "--port", "3141", "--unix-socket", str(proxy.socket)]
         words += ["--trusted-proxy", "*", "--trusted-proxy-headers", "x-forwarded-for x-forwarded-proto"]
     words += ["--secretfile", str(private.secret), *_CHEAP, "--restrict-modify", "root"]
     words += ["--max-request-body-size", str(LARGEST_BODY)]
@@ -327,9 +343,9 @@ def _words(options: argparse.Namespace, serverdir: Path, private: Private, front
 
 
 def _adopt(xom: Any, private: Private) -> None:
-    """Data that was made without us: an empty root password is replaced before the port opens, another one is kept.
+    """Adopt foreign data: replace an empty root password before the port opens; keep any other one.
 
-    The new password waits under another name until it is valid, so that a kill in between loses nothing.
+    The new password has another file name until devpi has stored its hash, so a kill in between loses nothing.
     """
     candidate = secret_files.read_text(private.next_root_password)
     with xom.keyfs.read_transaction():

@@ -1,4 +1,4 @@
-"""The parent of a server that runs without a container engine: keeps its log, restarts it, and takes it along.
+"""The supervisor of a server without a container engine: it writes the log, restarts the server, and ends with it.
 
 Standard library only, one thread, and little memory: this process stays for as long as the server runs.
 """
@@ -17,24 +17,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
-from deployer.server.refusal import REFUSALS
+from deployer.protocol import FINAL, SUPERVISOR, ExitCode
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds before a restart: doubled each time, forgotten once the server ran for STEADY seconds."""
+"""Seconds before a restart: doubled each time, reset once the server has run for STEADY seconds."""
 STEADY = 60.0
 MOST_FAILURES = 5
-"""Quick ends in a row after which it is given up, where the policy names no number of its own."""
+"""Quick exits in a row after which the supervisor gives up, unless the policy names another number."""
 KILL_AFTER = 8.0
-"""Seconds that the server has to stop after a signal."""
+"""Seconds between SIGTERM and SIGKILL."""
 LONGEST_LINE = 1 << 16
-USAGE = 2
 _UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_PDEATHSIG = 1
 
 
 def size(text: str) -> int:
-    """Bytes of ``10m``. Raises ValueError."""
+    """Parse a size like ``10m`` into bytes. Raises ValueError."""
     unit = text[-1:].lower()
     number = int(text[:-1]) * _UNITS[unit] if unit in _UNITS else int(text)
     if number < 1:
@@ -43,7 +42,7 @@ def size(text: str) -> int:
 
 
 class Log:
-    """A file of lines, each after its time (RFC 3339, UTC), rotated by size: ``server.log``, ``server.log.1``, …"""
+    """A log file, rotated by size (``server.log``, ``server.log.1``, …). Lines begin with a time (RFC 3339, UTC)."""
 
     def __init__(self, path: Path, *, max_bytes: int, max_files: int) -> None:
         self._path = path
@@ -65,7 +64,7 @@ class Log:
                 self._rotate()
             self._size += self._stream.write(data)
         except OSError:
-            return  # a full disk must not end the server that it belongs to
+            return  # a full disk must not end the server
 
     def _rotate(self) -> None:
         for number in range(self._max_files - 1, 0, -1):
@@ -86,7 +85,7 @@ class Policy:
 
     name: str
     restarts: int = MOST_FAILURES - 1
-    """Restarts in a row, unless the server ran for STEADY seconds in between."""
+    """Most restarts in a row; a run of STEADY seconds resets the count."""
 
     @classmethod
     def parse(cls, text: str) -> Policy:
@@ -97,14 +96,14 @@ class Policy:
         return cls(name, int(count)) if count else cls(name)
 
     def again(self, code: int, *, ends: int) -> bool:
-        """Whether to start again after exit ``code``, which was the ``ends``-th quick end in a row."""
-        if self.name == "no" or code in REFUSALS or ends > self.restarts:
+        """Whether to restart after exit ``code``. ``ends``: quick exits in a row, this one included."""
+        if self.name == "no" or code in FINAL or ends > self.restarts:
             return False
         return code != 0 or self.name in {"always", "unless-stopped"}
 
 
 def _tied_to(parent: int) -> Callable[[], None]:
-    """For the child, between fork and exec: be killed when the supervisor is, however it dies (prctl(2))."""
+    """For the child, between fork and exec: be killed when the supervisor dies, however it dies (prctl(2))."""
     if sys.platform != "linux":
         return lambda: None
     from ctypes import CDLL
@@ -113,14 +112,14 @@ def _tied_to(parent: int) -> Callable[[], None]:
 
     def tie() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before we were tied
+        if os.getppid() != parent:  # the supervisor died before the call
             os._exit(1)
 
     return tie
 
 
 class Supervisor:
-    """Runs ``command`` again and again, as ``policy`` says, until a signal comes."""
+    """Runs ``command``, and restarts it by ``policy``, until a signal comes."""
 
     def __init__(self, command: Sequence[str], log: Log, policy: Policy) -> None:
         self._command = tuple(command)
@@ -131,7 +130,7 @@ class Supervisor:
         self._stopping = False
 
     def listen(self) -> None:
-        """Take the signals of this process."""
+        """Install the signal handlers."""
         for number in _STOPS:
             signal.signal(number, self._stop)
         signal.signal(signal.SIGALRM, self._kill)
@@ -151,28 +150,31 @@ class Supervisor:
             self._child.send_signal(number)
 
     def run(self) -> int:
-        """The exit code of the last run; 0 when it was stopped."""
+        """Run until the end; the exit code of the last run, 0 after a stop."""
         ends, pause = 0, FIRST_PAUSE
         while True:
             started = time.monotonic()
             code = self._once()
             if self._stopping:
-                self._log.write(f"supervisor: stopped, exit code {code}")
+                self._say(f"stopped, exit code {code}")
                 return 0
             if time.monotonic() - started > STEADY:
                 ends, pause = 0, FIRST_PAUSE
             ends += 1
             if not self._policy.again(code, ends=ends):
-                self._log.write(f"supervisor: exit code {code}, not started again")
+                self._say(f"exit code {code}, not restarted")
                 return code
-            self._log.write(f"supervisor: exit code {code}, starting again in {pause:.1f} s")
+            self._say(f"exit code {code}, restarting in {pause:.1f} s")
             if self._stopped_within(pause):
-                self._log.write("supervisor: stopped")
+                self._say("stopped")
                 return 0
             pause = min(pause * 2, LONGEST_PAUSE)
 
+    def _say(self, text: str) -> None:
+        self._log.write(f"{SUPERVISOR}{text}")
+
     def _stopped_within(self, seconds: float) -> bool:
-        """Wait, and say whether a signal ended that; blocked, it can't slip in before the wait begins."""
+        """Wait; whether a signal ended the wait. Signals are blocked, so none is lost before the wait begins."""
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
         try:
             return self._stopping or signal.sigtimedwait(_STOPS, seconds) is not None
@@ -187,8 +189,8 @@ class Supervisor:
             stderr=subprocess.STDOUT,
             preexec_fn=self._tie,
         )
-        self._log.write(f"supervisor: started process {self._child.pid}")
-        if self._stopping:  # the signal came while there was no child to pass it on to
+        self._say(f"started process {self._child.pid}")
+        if self._stopping:  # the signal came before there was a child
             self._send(signal.SIGTERM)
         assert self._child.stdout is not None  # noqa: S101 - it is a pipe
         with self._child.stdout as output:
@@ -199,16 +201,16 @@ class Supervisor:
 
 
 def supervise(options: argparse.Namespace) -> int:
-    """Supervise ``deployer.server serve …`` until it is stopped; the exit code."""
+    """Supervise ``python -m deployer.server serve …`` until a stop; the exit code."""
     os.umask(0o077)
     if options.when_told and not sys.stdin.readline():
-        return 0  # whoever started this was killed before it was known to anybody
+        return 0  # the parent was killed before it recorded this process
     try:
         policy, limit = Policy.parse(options.restart), size(options.log_max_size)
         log = Log(Path(options.log), max_bytes=limit, max_files=options.log_max_files)
     except (ValueError, OSError) as error:
-        sys.stderr.write(f"deployer: the server can't be supervised: {error}\n")
-        return USAGE
+        sys.stderr.write(f"deployer: can't supervise the server: {error}\n")
+        return ExitCode.USAGE
     supervisor = Supervisor((sys.executable, "-m", "deployer.server", *options.command), log, policy)
     supervisor.listen()
     return supervisor.run()

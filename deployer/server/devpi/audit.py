@@ -1,7 +1,7 @@
-"""Which projects more than one index below an index has, as far as this server knows, and who serves them.
+"""``GET /+deployer/names``: projects that several indexes have, and the index that serves each one.
 
-Nothing is listed at any upstream: a mirror is known to have what it served before. Of each project the page is made as
-for everybody, so what is told is what an installer gets.
+No upstream is asked for its list of names: a mirror is known to have the projects that it has served before. The page
+of each project is made as for any client, so the answer is what an installer gets.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any
 from devpi_server.normalized import normalize_name
 from pyramid.httpexceptions import HTTPBadRequest, HTTPNotFound
 
+from deployer.protocol import NamesAnswer, ProjectNames
 from deployer.server.devpi.installed import inside, installed
 from deployer.server.devpi.ordered import TYPE, Priority
 
-ROUTE = "/+deployer/names"
 LIMIT = 1000
-"""Projects that are looked at in one request."""
+"""Projects in one answer."""
 
 
-def names(request: Any) -> dict[str, Any]:
-    """The view: ``index`` is looked at, and below it each ``name``; all that are there twice when none is given."""
+def names(request: Any) -> NamesAnswer:
+    """The view. Parameters: ``index``, and any number of ``name``; without one, all projects that are there twice."""
     user, _, index = request.params.get("index", "").partition("/")
     if not user or not index:
         raise HTTPBadRequest("index=USER/NAME is needed")
@@ -34,14 +34,16 @@ def names(request: Any) -> dict[str, Any]:
         for project in _known(one):
             holders.setdefault(str(normalize_name(project)), []).append(one.name)
     asked = [str(normalize_name(name)) for name in request.params.getall("name")]
-    chosen = asked or sorted(name for name, found in holders.items() if len(found) > 1)
-    told = [_told(stage, below, name, holders.get(name, [])) for name in chosen[:LIMIT]]
-    return {"index": stage.name, "projects": told, "left_out": max(0, len(chosen) - LIMIT)}
+    chosen = asked or sorted(name for name, where in holders.items() if len(where) > 1)
+    found = [_holders(stage, below, name, holders.get(name, [])) for name in chosen[:LIMIT]]
+    return {"index": stage.name, "projects": found, "left_out": max(0, len(chosen) - LIMIT)}
 
 
 def _below(stage: Any) -> Iterator[Any]:
-    """The index and all that it inherits from, in the order in which profiles name them: devpi's own walk puts mirrors
-    last, in an order that depends on its version."""
+    """The index and all that it inherits from, in the order of the profile.
+
+    devpi's own walk puts mirrors last, in an order that depends on its version.
+    """
     todo, seen = [stage], set()
     while todo:
         one = todo.pop(0)
@@ -58,11 +60,11 @@ def _known(stage: Any) -> Iterable[str]:
     return found
 
 
-def _told(stage: Any, below: list[Any], name: str, holders: list[str]) -> dict[str, Any]:
+def _holders(stage: Any, below: list[Any], name: str, known_in: list[str]) -> ProjectNames:
     owners = (Priority.of(one).owner(name) for one in below if one.ixconfig["type"] == TYPE)
     try:
         links = stage.get_simplelinks(name)
     except stage.UpstreamError:
         links = ()
     served = sorted({inside().origin(link) for link in links})
-    return {"name": name, "known_in": holders, "owner": next(filter(None, owners), None), "served_by": served}
+    return {"name": name, "known_in": known_in, "owner": next(filter(None, owners), None), "served_by": served}

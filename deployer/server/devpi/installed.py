@@ -1,6 +1,7 @@
-"""Which devpi-server is installed, and what of a version is no more than data. Standard library only.
+"""The installed devpi-server: its major version, and the names and settings that differ between versions.
 
-What differs in its code is in :mod:`devpi6` and :mod:`devpi7`, which have the same names in them.
+Standard library only until :func:`inside` or :func:`default_mirror_url` is called. Code that differs between versions
+is in :mod:`version6` and :mod:`version7`, which define the same names.
 """
 
 from __future__ import annotations
@@ -11,14 +12,17 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
-from deployer.server.refusal import UNSAFE, Refusal
+from deployer.protocol import ExitCode, Refusal
 
 
 @dataclass(frozen=True, kw_only=True)
 class Devpi:
-    """One major version. ``layout``: of its server directory, the first number of ``.serverversion``; ``tables``: what
-    its database has at least; ``expiry_option``: of the seconds that a mirror's page holds. The others are its words
-    for the type and the fields of a mirror."""
+    """One major version of devpi-server.
+
+    ``layout``: first number of ``.serverversion`` in its server directory. ``tables``: tables that its database always
+    has. ``mirror``: its type of a mirror index; ``url`` and ``expiry``: the fields of a mirror for its upstream and for
+    the seconds that a page stays fresh; ``expiry_option``: the option for the default of the latter.
+    """
 
     major: str
     layout: str
@@ -54,20 +58,39 @@ KNOWN = (DEVPI_6, DEVPI_7)
 
 
 @cache
+def server_version() -> str:
+    """The version of devpi-server, as its distribution states it."""
+    return version("devpi-server")
+
+
+@cache
 def installed() -> Devpi:
-    """The one that is here. Raises Refusal for one that nothing is known of."""
-    found = version("devpi-server")
+    """The installed major version. Raises Refusal for an unknown one."""
+    found = server_version()
     for known in KNOWN:
         if known.major == found.partition(".")[0]:
             return known
-    raise Refusal(
-        f"devpi-server {found} is not one that this server is made for",
-        cure="install devpi-server 6.20.2 or newer, or 7",
-        code=UNSAFE,
-    )
+    raise unsupported("this major version is unknown")
 
 
 @cache
 def inside() -> Any:
-    """The module with what is used of its code. Imports devpi-server."""
+    """The module with devpi's code for the installed version. Imports devpi-server."""
     return import_module(f"deployer.server.devpi.version{installed().major}")
+
+
+def default_mirror_url() -> str | None:
+    """The upstream of ``root/pypi`` that devpi-server ships; None when it names none. Imports devpi-server."""
+    from devpi_server import main
+
+    url = getattr(main, "_pypi_ixconfig_default", {}).get(installed().url)
+    return url if isinstance(url, str) else None
+
+
+def unsupported(why: str) -> Refusal:
+    """The refusal of a devpi-server on which deployer's protections would not hold."""
+    return Refusal(
+        f"unsupported devpi-server {server_version()}: {why}",
+        hint="install devpi-server 6.20.2 or newer of 6.20, or 7.0",
+        code=ExitCode.REFUSED,
+    )

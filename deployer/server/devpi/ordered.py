@@ -1,16 +1,15 @@
-"""The index type ``ordered``: the order of its bases is a priority, and nothing fills in for a base that can't say.
+"""The index type ``ordered``: the order of its bases is a priority, and it fails closed.
 
-devpi merges what the bases of an index have, and an installer takes the highest version wherever it comes from. Below
-an ordered index a project is served by one base only:
+devpi merges the files of all bases of an index, and an installer takes the highest version, wherever it comes from.
+Below an ordered index one base alone serves a project:
 
-1. by the index itself, if it was uploaded there;
-2. else by the base that owns the name by a pattern of ``owns``: no upstream is asked who that is;
-3. else by the first base that has the project. A base of ``only_owned`` is not asked. One that can't be asked (its
-   upstream is down, and nothing of the project is known here) ends the search, and then nobody serves it.
+1. the index itself, if the project was uploaded there;
+2. else the base that owns the name by a pattern of ``owns``; no upstream is asked;
+3. else the first base that has the project. A base of ``only_owned`` is skipped. A base whose answer is unknown (its
+   upstream is down, and no page of the project is stored) ends the search: then nobody serves the project.
 
-What an ordered index refuses is refused also to the indexes that inherit from it. devpi itself asks an index only for
-filters of its own, after every base was asked: so this narrows the walk over the bases that all of devpi's views of a
-project are made of (``narrow`` in devpi6.py and devpi7.py).
+An index that inherits from an ordered index obeys it, too. devpi calls the filters of an index type only after it has
+asked every base, so deployer narrows the walk over the bases itself (``narrow`` in version6.py and version7.py).
 """
 
 from __future__ import annotations
@@ -30,8 +29,10 @@ _ENTRY = re.compile(r"(?P<base>[^:/]+/[^:/]+):(?P<pattern>[a-z0-9*]([a-z0-9*-]*[
 
 
 class Ordered:
-    """devpi's view of the type, to which it adds a base class: its fields. ``owns``: ``user/index:pattern``;
-    ``only_owned``: ``user/index``."""
+    """The fields of the type, in the form that devpi expects of a customizer.
+
+    ``owns``: ``user/index:pattern``. ``only_owned``: ``user/index``.
+    """
 
     stage: Any
 
@@ -64,7 +65,7 @@ def _checked(entry: str) -> str:
 
 @dataclass(frozen=True)
 class Priority:
-    """What one ordered index says, in an order. Names of projects are normalised."""
+    """The order of one ordered index. Names of projects are normalised."""
 
     bases: tuple[str, ...]
     owners: tuple[tuple[str, re.Pattern[str]], ...]
@@ -96,16 +97,16 @@ def _priority(name: str, bases: tuple[str, ...], owns: tuple[str, ...], only_own
 
 @dataclass(frozen=True)
 class Verdict:
-    """Who may serve one project below an index. ``open``: a base could not be asked, so nobody knows."""
+    """Who serves one project below an index. ``open``: the answer of a base is unknown."""
 
     refused: frozenset[str] = frozenset()
     open: bool = False
     winners: Mapping[str, str | None] = field(default_factory=dict)
-    """Of each ordered index: the base that serves the project, None for nobody."""
+    """For each ordered index the base that serves the project; None for nobody."""
 
 
 def verdict(stages: Iterable[Any], project: str) -> Verdict:
-    """What the ordered indexes among ``stages`` (an index and all that it inherits from) say of ``project``."""
+    """Apply the ordered indexes among ``stages``, an index and all that it inherits from, to ``project``."""
     refused: set[str] = set()
     winners: dict[str, str | None] = {}
     is_open = False
@@ -120,7 +121,7 @@ def verdict(stages: Iterable[Any], project: str) -> Verdict:
 
 
 def _groups(stage: Any) -> dict[str, dict[str, Any]]:
-    """Each base that is there, and the index itself first, with all that is served through it."""
+    """The index itself, then each existing base, with all indexes that are served through it."""
     groups: dict[str, dict[str, Any]] = {stage.name: {stage.name: stage}}
     for base in Priority.of(stage).bases:
         found = stage.model.getstage(base)
@@ -130,7 +131,7 @@ def _groups(stage: Any) -> dict[str, dict[str, Any]]:
 
 
 def _winner(stage: Any, groups: Mapping[str, Mapping[str, Any]], project: str) -> tuple[str | None, bool]:
-    """Which base serves the project, and whether that can't be known."""
+    """The base that serves the project, and whether that is unknown."""
     if stage.has_project_perstage(project):
         return stage.name, False
     priority = Priority.of(stage)
@@ -139,7 +140,7 @@ def _winner(stage: Any, groups: Mapping[str, Mapping[str, Any]], project: str) -
         return owner, False
     asked = [base for base in groups if base != stage.name and base not in priority.only_owned]
     for base in asked:
-        # Whether the last one has it, is told when it serves it.
+        # The last base is not asked in advance: it answers when it serves the project.
         has = True if base == asked[-1] else _has(groups[base].values(), project)
         if has is not False:
             return (base, False) if has else (None, True)
@@ -147,7 +148,7 @@ def _winner(stage: Any, groups: Mapping[str, Mapping[str, Any]], project: str) -
 
 
 def _has(stages: Iterable[Any], project: str) -> bool | None:
-    """Whether an index, given with all that it inherits from, has the project; None when that can't be known."""
+    """Whether an index, given with all that it inherits from, has the project; None when that is unknown."""
     stages = list(stages)
     inner = verdict(stages, project)
     answers = [_has_itself(stage, project) for stage in stages if stage.name not in inner.refused]
@@ -162,7 +163,7 @@ def _has_itself(stage: Any, project: str) -> bool | None:
     if inside().has_served(stage, project):
         return True
     if not stage.no_project_list:
-        # Without an answer devpi takes a project as not existing, and remembers that.
+        # Without an answer devpi takes the project for absent, and remembers that.
         known = stage.has_project_perstage(project)
         if known is not True and known is not False:
             return None
@@ -178,15 +179,15 @@ def _has_itself(stage: Any, project: str) -> bool | None:
 
 
 def _refused(stage: Any, project: str) -> frozenset[str]:
-    """The indexes, of ``stage`` and all that it inherits from, that do not serve ``project`` through it.
+    """The indexes, of ``stage`` and all that it inherits from, that must not serve ``project`` through it.
 
-    One request asks several times, and gets one answer.
+    One request asks several times and gets the same answer, kept in its transaction.
     """
     if stage.ixconfig["type"] == installed().mirror:
         return frozenset()
     name = str(normalize_name(project))
     transaction = stage.keyfs.tx
-    if getattr(transaction, "write", False):  # in which what was decided can change
+    if getattr(transaction, "write", False):  # the data may change during it
         return _decided(stage, name)
     known: dict[tuple[str, str], frozenset[str]] = vars(transaction).setdefault("deployer_refused", {})
     if (stage.name, name) not in known:
@@ -195,7 +196,7 @@ def _refused(stage: Any, project: str) -> frozenset[str]:
 
 
 def serving(stage: Any, project: str) -> tuple[Any, ...]:
-    """The index, and all that it inherits from, as far as they may serve the project."""
+    """The index and all that it inherits from, without those that must not serve the project."""
     refused = _refused(stage, project)
     return tuple(one for one in stage.sro() if one.name not in refused)
 
@@ -208,7 +209,7 @@ def _decided(stage: Any, project: str) -> frozenset[str]:
 
 
 def _listed(stage: Any, found: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
-    """The names that each base would be asked for, as far as that is known without asking."""
+    """The names that each base may serve, as far as the configuration says."""
     orders = [(Priority.of(one), _groups(one)) for one in stage.sro() if one.ixconfig["type"] == TYPE]
     for base, names in found:
         for priority, groups in orders:
@@ -234,5 +235,5 @@ def _asked(priority: Priority, groups: Mapping[str, Mapping[str, Any]], base: st
 
 
 def install() -> None:
-    """Have devpi walk over bases in the order that ordered indexes give. Raises Refusal when it can't be had."""
+    """Replace devpi's walks over bases."""
     inside().narrow(_refused, _listed)

@@ -1,7 +1,7 @@
-"""Upload tokens (the plugin devpi-tokens), held to what they are for. Registered only where that plugin is installed.
+"""Upload tokens (the plugin devpi-tokens) with tighter limits. Registered only where that plugin is installed.
 
-What a token may do is decided there. Added here: the user name that upload programs send with any token, a push that
-can't get around the token's index and project, and one derivation of a key at a time.
+devpi-tokens decides what a token may do. Added here: the user name ``__token__`` that upload programs send, a refusal
+of pushes that would bypass a token's index or project, and one key derivation at a time.
 """
 
 from __future__ import annotations
@@ -13,45 +13,40 @@ from devpi_tokens import server as tokens
 from pluggy import HookimplMarker
 from pyramid.authorization import Everyone
 
-from deployer.server.refusal import unfit
-
 if TYPE_CHECKING:
     from pyramid.request import Request
 
 server_hookimpl = HookimplMarker("devpiserver")
 
-ANYBODY = "__token__"
-"""What `uv publish --token` and others send as the user of a token, which tells whose it is."""
-_one = Lock()
+ANY_USER = "__token__"
+"""User name that ``uv publish --token`` and others send with a token; the token itself names its user."""
+_lock = Lock()
 
 
-def serialise() -> None:
-    """Let one key be derived at a time: each takes 100 MiB for a moment, and the server lives within a limit.
+def install() -> None:
+    """Derive one key at a time: each takes 100 MiB for a moment, and the server has a memory limit."""
+    derive = tokens.TokenUtility._derive_key
 
-    Raises Refusal when keys are derived in another way.
-    """
-    derive = getattr(tokens.TokenUtility, "_derive_key", None)
-    if derive is None:
-        raise unfit("derives the keys of upload tokens in another way")
-
-    def one_at_a_time(utility: Any, key: str) -> Any:
-        with _one:
+    def derive_key(utility: Any, key: str) -> Any:
+        with _lock:
             return derive(utility, key)
 
-    tokens.TokenUtility._derive_key = one_at_a_time
+    tokens.TokenUtility._derive_key = derive_key
 
 
 @server_hookimpl(tryfirst=True)
 def devpiserver_get_identity(request: Request, credentials: tuple[str, str] | None) -> Any:
-    if credentials is not None and credentials[0] == ANYBODY:
+    if credentials is not None and credentials[0] == ANY_USER:
         return tokens.devpiserver_get_identity(request, (None, credentials[1]))
     return None
 
 
 @server_hookimpl
 def devpiserver_auth_denials(request: Request, acl: Any, user: Any, stage: Any) -> set[tuple[str, str]] | None:
-    """A token that is limited to indexes or projects can't push: there its limits are checked against the index that a
-    push comes from, and against no project at all."""
+    """Refuse pushes with a token that is limited to indexes or projects.
+
+    For a push, devpi-tokens compares these limits with the source index only, and with no project.
+    """
     identity = request.identity
     if not isinstance(identity, tokens.TokenIdentity):
         return None

@@ -1,4 +1,4 @@
-"""devpi-server 6 from inside: what is used of its code, and what is replaced in it. As :mod:`devpi7` has it."""
+"""devpi-server 6: the code that deployer uses, and the code that it replaces. :mod:`version7` has the same names."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from devpi_server.mirror import MirrorStage, ProjectNamesCache, ProjectUpdateCac
 from devpi_server.model import BaseStage, InvalidIndexconfig, ensure_list
 from devpi_server.normalized import normalize_name
 
-from deployer.server.refusal import unfit
-
 __all__ = ["InvalidIndexconfig", "MirrorStage", "ProjectNamesCache", "ProjectUpdateCache", "ensure_list"]
 
 AUTHORIZATION = "mirror_url_authorization_header"
-"""The property of a mirror that says what it sends."""
+"""The property of a mirror with the Authorization header that it sends."""
 OF_PAGES = ("USER", "PROJSIMPLELINKS", "PROJVERSION", "PROJNAMES")
-"""Kinds of keys on which pages depend."""
+"""Kinds of keys whose changes are reported while no request runs, because pages depend on them."""
 FILE = "STAGEFILE"
-"""The kind of key of a file that has a hash."""
-_OF_ONE_PROJECT = ("PROJSIMPLELINKS", "PROJVERSIONS", "PROJVERSION")
+"""Kind of key of a file with a hash."""
+_OF_ONE_PROJECT = frozenset({"PROJSIMPLELINKS", "PROJVERSIONS", "PROJVERSION"})
+_FILES = frozenset({FILE, "PYPIFILE_NOMD5"})
+_OF_NO_PAGE = frozenset({"MIRRORNAMESINIT", "USERLIST"})
 _WALKS = ("op_sro", "op_sro_check_mirror_whitelist", "get_mirror_whitelist_info")
-"""devpi's methods that go over the bases of an index, each by :meth:`BaseStage.sro`."""
+"""devpi's methods that walk over the bases of an index; each calls :meth:`BaseStage.sro`."""
 
 Refused = Callable[[Any, str], frozenset[str]]
 Listed = Callable[[Any, Iterable[tuple[Any, Any]]], Iterable[tuple[Any, Any]]]
 
 
 def address(mirror: Any) -> str:
-    """A mirror's upstream, without credentials."""
+    """The URL of a mirror's upstream, without credentials."""
     return str(mirror.mirror_url_without_auth.url)
 
 
 def served(mirror: Any) -> Iterable[str]:
-    """Projects of which a mirror has served something."""
+    """Projects of which a mirror has served a page."""
     found: Iterable[str] = mirror.key_projects.get()
     return found
 
@@ -43,7 +43,7 @@ def has_served(mirror: Any, project: str) -> bool:
 
 
 def origin(link: Any) -> str:
-    """The index that a link of a page is from: the path of a file begins with it."""
+    """The index (``user/name``) that holds the file of a link: the file's path begins with it."""
     return "/".join(str(link.path).split("/")[:2])
 
 
@@ -56,11 +56,11 @@ def is_mirror(stage: Any) -> bool:
     return bool(stage.ixconfig["type"] == "mirror")
 
 
-# What a commit has changed
+# The changelog
 
 
 def key_of(event: Any) -> Any:
-    """The key that the notifier tells of."""
+    """The key of a change event."""
     return event.typedkey
 
 
@@ -70,19 +70,23 @@ def raw(connection: Any, serial: int) -> bytes:
 
 
 def touched(keyfs: Any, connection: Any, serial: int, *, offline: bool) -> Iterator[str | None]:
-    """The projects (normalised) whose pages a commit may have changed; None stands for all pages."""
+    """The projects (normalised names) whose pages a commit may have changed; None stands for all pages.
+
+    A kind of key that is not known here may belong to any page.
+    """
     for relpath, (keyname, back_serial, value) in connection.get_changes(serial).items():
-        if keyname == "USER":
-            yield None
-        elif keyname in _OF_ONE_PROJECT:
+        if keyname in _OF_ONE_PROJECT:
             yield normalize_name(_parameters(keyfs, keyname, relpath)["project"])
-        elif keyname == "PROJNAMES" and not _is_mirror(keyfs, connection, relpath):
-            before = _value(connection, relpath, back_serial)
-            yield from (normalize_name(name) for name in set(value or ()) ^ set(before or ()))
-        elif keyname in ("STAGEFILE", "PYPIFILE_NOMD5") and offline:
-            # Only offline does a mirror's page depend on which of its files are here.
-            entry = value or _value(connection, relpath, back_serial) or {}
-            yield normalize_name(entry["project"]) if entry.get("project") else None
+        elif keyname == "PROJNAMES":
+            if not _is_mirror(keyfs, connection, relpath):
+                before = _value(connection, relpath, back_serial)
+                yield from (normalize_name(name) for name in set(value or ()) ^ set(before or ()))
+        elif keyname in _FILES:
+            if offline:  # only then does a mirror's page depend on which of its files are here
+                entry = value or _value(connection, relpath, back_serial) or {}
+                yield normalize_name(entry["project"]) if entry.get("project") else None
+        elif keyname not in _OF_NO_PAGE:
+            yield None
 
 
 def _parameters(keyfs: Any, keyname: str, relpath: str) -> dict[str, str]:
@@ -99,7 +103,7 @@ def _value(connection: Any, relpath: str, serial: int) -> Any:
 
 
 def _is_mirror(keyfs: Any, connection: Any, relpath: str) -> bool:
-    """A mirror's list of names grows with each page that is fetched, and the page's own key tells that."""
+    """Whether a list of names is a mirror's. It grows with each fetched page, which has a key of its own."""
     of = _parameters(keyfs, "PROJNAMES", relpath)
     user = keyfs.USER(user=of["user"])
     try:
@@ -114,7 +118,7 @@ def _is_mirror(keyfs: Any, connection: Any, relpath: str) -> bool:
 
 
 class _Narrowed:
-    """An index as devpi's own methods see it, with those of its bases that may serve what they ask for."""
+    """An index as devpi's own methods see it, with those of its bases that may serve the project."""
 
     def __init__(self, stage: Any, stages: list[Any]) -> None:
         self._stage = stage
@@ -128,13 +132,12 @@ class _Narrowed:
 
 
 def narrow(refused: Refused, listed: Listed) -> None:
-    """Have devpi leave out those of an index and all that it inherits from that ``refused`` names for a project; and of
-    the names of all projects those that ``listed`` leaves out. Raises Refusal when that can't be had."""
-    if not all(callable(getattr(BaseStage, name, None)) for name in (*_WALKS, "sro")):
-        raise unfit("goes over bases in another way than ordered indexes are made for")
-    if BaseStage.op_sro.__module__ == __name__:
-        return
-    walk, checked, told = (getattr(BaseStage, name) for name in _WALKS)
+    """Replace devpi's walks over the bases of an index.
+
+    ``refused``: the indexes that must not serve a project through an index. ``listed``: the names that remain of the
+    names of all bases.
+    """
+    walk, checked, whitelist = (getattr(BaseStage, name) for name in _WALKS)
 
     def narrowed(stage: Any, project: str) -> Any:
         out = refused(stage, project)
@@ -150,7 +153,7 @@ def narrow(refused: Refused, listed: Listed) -> None:
         return iter(checked(narrowed(self, kw["project"]), opname, **kw))
 
     def get_mirror_whitelist_info(self: Any, project: str) -> Any:
-        return told(narrowed(self, project), project)
+        return whitelist(narrowed(self, project), project)
 
     for replacement in (op_sro, op_sro_check_mirror_whitelist, get_mirror_whitelist_info):
         setattr(BaseStage, replacement.__name__, replacement)

@@ -1,4 +1,4 @@
-"""devpi-server 7 from inside: what is used of its code, and what is replaced in it. As :mod:`devpi6` has it."""
+"""devpi-server 7: the code that deployer uses, and the code that it replaces. :mod:`version6` has the same names."""
 
 from __future__ import annotations
 
@@ -14,15 +14,20 @@ from devpi_server.model.remote import ProjectNamesCache, ProjectUpdateCache, url
 from devpi_server.model.remote import RemoteIndex as MirrorStage
 from devpi_server.normalized import normalize_name
 
-from deployer.server.refusal import unfit
-
 __all__ = ["InvalidIndexconfig", "MirrorStage", "ProjectNamesCache", "ProjectUpdateCache", "ensure_list"]
 
 AUTHORIZATION = "remote_url_authorization_header"
 OF_PAGES = ("USER", "INDEX", "PROJECT", "SIMPLEDATA", "VERSION")
 FILE = "FILE"
 _MARK = "deployer_narrowed"
-_FILES = (FILE, "FILE_NOHASH")
+_FILES = frozenset({FILE, "FILE_NOHASH"})
+_OF_ONE_PROJECT = frozenset(
+    {
+        *("PROJECT", "REMOTEPROJECTINFO", "REMOTEFILE", "SIMPLEDATA", "VERSION", "VERSIONMETADATA"),
+        *("DOCZIP", "TOXRESULT", "VERSIONFILE"),
+    }
+)
+_OF_NO_PAGE = frozenset({"DIGESTULIDS", "REMOTENAMESINIT"})
 
 Refused = Callable[[Any, str], frozenset[str]]
 Listed = Callable[[Any, Iterable[tuple[Any, Any]]], Iterable[tuple[Any, Any]]]
@@ -53,7 +58,7 @@ def is_mirror(stage: Any) -> bool:
     return bool(stage.index_type == "remote")
 
 
-# What a commit has changed
+# The changelog
 
 
 def key_of(event: Any) -> Any:
@@ -61,7 +66,7 @@ def key_of(event: Any) -> Any:
 
 
 def raw(connection: Any, serial: int) -> bytes:
-    # The identifiers of keys are random, so they are of this history alone.
+    # The identifiers of keys are random, so no other history has the same.
     changes = (change.key for change in _at(connection, serial))
     return "\n".join(sorted(f"{key.key_name} {key.ulid}" for key in changes)).encode()
 
@@ -73,13 +78,14 @@ def _at(connection: Any, serial: int) -> Iterable[Any]:
 def touched(keyfs: Any, connection: Any, serial: int, *, offline: bool) -> Iterator[str | None]:
     for change in _at(connection, serial):
         key = change.key
-        if key.key_name in ("USER", "INDEX"):
-            yield None
-        elif "project" in key.params:
+        if key.key_name in _OF_ONE_PROJECT:
             yield str(normalize_name(key.params["project"]))
-        elif key.key_name in _FILES and offline:
-            entry = _entry(connection, change)
-            yield str(normalize_name(entry["project"])) if entry.get("project") else None
+        elif key.key_name in _FILES:
+            if offline:
+                entry = _entry(connection, change)
+                yield str(normalize_name(entry["project"])) if entry.get("project") else None
+        elif key.key_name not in _OF_NO_PAGE:
+            yield None
 
 
 def _entry(connection: Any, change: Any) -> Mapping[str, Any]:
@@ -96,18 +102,7 @@ def _entry(connection: Any, change: Any) -> Mapping[str, Any]:
 
 
 def narrow(refused: Refused, listed: Listed) -> None:
-    """One method decides over a project of all of devpi's views but two, which are replaced beside it."""
-    if not all(
-        callable(getattr(owner, name, None))
-        for owner, names in (
-            (IndexBases, ("_get_project_inheritance_info", "get_project_inheritance_info", "iter_indexes")),
-            (BaseIndex, ("has_project", "list_projects", "sro")),
-        )
-        for name in names
-    ):
-        raise unfit("goes over bases in another way than ordered indexes are made for")
-    if BaseIndex.has_project.__module__ == __name__:
-        return
+    """Replace devpi's walks over the bases of an index: one method for all of its views but two, and those two."""
     decide, has, list_all = IndexBases._get_project_inheritance_info, BaseIndex.has_project, BaseIndex.list_projects
 
     def narrowed(bases: Any, project: Any) -> Any:

@@ -1,4 +1,4 @@
-"""No upstream may take all of the server's threads: who may wait for one, and who is told to come back later."""
+"""A bulkhead: no upstream can occupy all threads of the server, however many clients wait for it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 
 from deployer.server.upstream.health import Upstream
 
-UNKNOWN = 0.5
-"""Seconds after its last sign of life for which an upstream is taken to be well."""
+HEALTHY = 0.5
+"""Seconds after its last byte for which an upstream counts as healthy."""
 
 MOST = 4
-"""Times its threads that a server may have while so many wait."""
+"""Limit of the thread pool, as a multiple of its usual size."""
 
 
-class Place:
-    """The place of one request among those that wait."""
+class Permit:
+    """The permission of one request to wait for some upstreams."""
 
     def __init__(self, bulkhead: Bulkhead, upstreams: Sequence[Upstream]) -> None:
         self._bulkhead = bulkhead
@@ -25,24 +25,24 @@ class Place:
         self.held = True
 
     @property
-    def may_stay(self) -> bool:
-        """Whether to go on waiting. False means that the place is gone."""
-        return self._bulkhead.keeps(self)
+    def valid(self) -> bool:
+        """Whether the request may go on waiting. Once False, the permit is released."""
+        return self._bulkhead.check(self)
 
 
 class Bulkhead:
-    """Over the ``threads`` that the server has.
+    """Limits on the ``threads`` of the server that may wait for one upstream.
 
-    Half of them may wait for an upstream that gives no sign of life, and so many may ask it at once. Most of them may
-    wait for one of which nothing is known yet: when many begin at once, before its first answer. A slow one that goes
-    on sending may keep all of them, for as long as a large file takes: where more than half wait, ``grow`` is told how
-    many threads there have to be for the others, at most MOST times as many.
+    - Half of the threads for a quiet upstream; as many requests may be sent to it at once.
+    - Four fifths for an upstream that has not answered yet, when many clients begin at the same time.
+    - All threads for a slow upstream that keeps sending, as for a large file. When more than half of the threads wait,
+      ``grow`` is called with the number of threads that leaves enough for others, at most MOST times ``threads``.
     """
 
     def __init__(self, threads: int, grow: Callable[[int], None] = lambda threads: None) -> None:
         self._threads = threads
         self._grow = grow
-        self._in = 0
+        self._permits = 0
         self._share = max(1, threads // 2)
         self._most = max(1, threads * 4 // 5)
         self._lock = threading.Lock()
@@ -50,42 +50,42 @@ class Bulkhead:
         self._asking: dict[str, threading.BoundedSemaphore] = {}
 
     @contextlib.contextmanager
-    def waiting(self, upstreams: Sequence[Upstream]) -> Iterator[Place]:
-        """Wait for some upstreams, as long as the place says so."""
-        place = Place(self, upstreams)
+    def waiting(self, upstreams: Sequence[Upstream]) -> Iterator[Permit]:
+        """A permit to wait for some upstreams, for as long as it is valid."""
+        permit = Permit(self, upstreams)
         with self._lock:
-            self._waiting.update(place.upstreams.keys())
-            self._in += 1
-            if self._in > self._share:
-                self._grow(min(self._threads + self._in - self._share, MOST * self._threads))
+            self._waiting.update(permit.upstreams.keys())
+            self._permits += 1
+            if self._permits > self._share:
+                self._grow(min(self._threads + self._permits - self._share, MOST * self._threads))
         try:
-            yield place
+            yield permit
         finally:
             with self._lock:
-                self._in -= 1
-                self._leave(place)
+                self._permits -= 1
+                self._release(permit)
 
-    def keeps(self, place: Place) -> bool:
-        """Whether ``place`` is kept: while an upstream is quiet, only a share of those who wait for it may stay."""
+    def check(self, permit: Permit) -> bool:
+        """Whether ``permit`` is still valid; it is released when too many wait for one of its upstreams."""
         with self._lock:
-            if any(self._is_full(origin, upstream) for origin, upstream in place.upstreams.items()):
-                self._leave(place)
-            return place.held
+            if any(self._is_full(origin, upstream) for origin, upstream in permit.upstreams.items()):
+                self._release(permit)
+            return permit.held
 
     def _is_full(self, origin: str, upstream: Upstream) -> bool:
         waiting = self._waiting[origin]
         if waiting > self._most:
-            return upstream.since_sign > UNKNOWN
+            return upstream.since_last_byte > HEALTHY
         return waiting > self._share and upstream.quiet
 
-    def _leave(self, place: Place) -> None:
-        if place.held:
-            place.held = False
-            self._waiting.subtract(place.upstreams.keys())
+    def _release(self, permit: Permit) -> None:
+        if permit.held:
+            permit.held = False
+            self._waiting.subtract(permit.upstreams.keys())
 
     @contextlib.contextmanager
     def asking(self, upstreams: Sequence[Upstream]) -> Iterator[None]:
-        """Have devpi ask these upstreams; waits for a turn."""
+        """Send requests to these upstreams; blocks while too many others do."""
         with self._lock:
             turns = [
                 self._asking.setdefault(origin, threading.BoundedSemaphore(self._share))

@@ -1,8 +1,8 @@
-"""Files that are not here yet: downloaded once, sent to everybody who asks while they come.
+"""Files that are not stored yet: downloaded once, and sent to every client that asks meanwhile.
 
-One thread per file has devpi answer and reads that answer to its end, whoever hangs up, so that devpi stores the file.
-What it reads goes to a spool without a name, from which each client is sent what is there already, at its own pace:
-memory does not grow with the size of the file, and nothing is left behind by a kill.
+One thread per file reads devpi's response to its end, even if clients disconnect, so that devpi stores the file. It
+writes to a spool file without a name, from which each client reads at its own speed: memory does not grow with the size
+of the file, and a kill leaves no file behind.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import IO, Any
 
 from devpi_server.log import threadlog
 
-PIECE = 64 * 1024
-LOOK = 1.0
-"""Seconds without a byte after which a client's place is looked at."""
+CHUNK = 64 * 1024
+CHECK_EVERY = 1.0
+"""Seconds without a byte after which a client's permit is checked."""
 _CREDENTIALS = ("Authorization", "X-Devpi-Auth", "Cookie")
 
 
 class Download:
-    """One answer of devpi that is being read into a spool. ``spool``: where such files may be made."""
+    """One response of devpi that is read into a spool file. ``spool``: the directory for such files."""
 
     def __init__(self, spool: Path) -> None:
         self._directory = spool
@@ -36,7 +36,7 @@ class Download:
         self.headers: tuple[tuple[str, str], ...] = ()
 
     def read(self, answer: Callable[[], Any]) -> None:
-        """Have devpi answer, and read that to its end; in a thread of its own."""
+        """Get devpi's response and read it to its end; runs in a thread of its own."""
         try:
             response = answer()
             self._file = tempfile.TemporaryFile(dir=self._directory, buffering=0)  # noqa: SIM115 - clients read on
@@ -46,64 +46,64 @@ class Download:
                 self._begun = True
                 self._changed.notify_all()
             self._spool(response.app_iter)
-        except BaseException as error:  # whatever it was, nobody may wait for ever
-            threadlog.warn("a download broke off: %s", error)
+        except BaseException as error:  # any error must wake the clients that wait
+            threadlog.warn("a download failed: %s", error)
             self._broken = True
         finally:
             with self._changed:
                 self._over = True
                 self._changed.notify_all()
 
-    def _spool(self, pieces: Any) -> None:
-        assert self._file is not None  # noqa: S101 - made before
+    def _spool(self, chunks: Any) -> None:
+        assert self._file is not None  # noqa: S101 - opened before
         try:
-            for piece in pieces:
-                self._file.write(piece)
+            for chunk in chunks:
+                self._file.write(chunk)
                 with self._changed:
-                    self._size += len(piece)
+                    self._size += len(chunk)
                     self._changed.notify_all()
         finally:
-            if hasattr(pieces, "close"):
-                pieces.close()
+            if hasattr(chunks, "close"):
+                chunks.close()
 
     @property
     def failed(self) -> bool:
-        """Whether devpi gave no answer at all."""
+        """Whether devpi gave no response at all."""
         return self._over and not self._begun
 
     def wait_for_headers(self, seconds: float) -> bool:
-        """Whether the answer has begun, or never will, within so many seconds."""
+        """Whether the response has begun, or has failed, within ``seconds``."""
         with self._changed:
             return self._changed.wait_for(lambda: self._begun or self._over, seconds)
 
-    def body(self, stay: Callable[[], bool]) -> Iterator[bytes]:
-        """What has come and what still comes; it ends short where the download breaks off, or ``stay`` says no."""
+    def body(self, may_wait: Callable[[], bool]) -> Iterator[bytes]:
+        """The body, while it arrives; it ends early when the download fails, or when ``may_wait`` returns False."""
         position = 0
         while True:
             with self._changed:
-                came = self._changed.wait_for(lambda at=position: self._size > at or self._over, LOOK)  # type: ignore[misc]
+                came = self._changed.wait_for(lambda at=position: self._size > at or self._over, CHECK_EVERY)  # type: ignore[misc]
                 there, over = self._size, self._over
             if not came:
-                if stay():
+                if may_wait():
                     continue
                 return
             if position == there and over:
                 self._end()
                 return
-            assert self._file is not None  # noqa: S101 - there is something in it
-            # Not the file's own position: that is the writer's.
-            piece = os.pread(self._file.fileno(), min(PIECE, there - position), position)
-            position += len(piece)
-            yield piece
+            assert self._file is not None  # noqa: S101 - it has content
+            # pread: the file's position belongs to the writer.
+            chunk = os.pread(self._file.fileno(), min(CHUNK, there - position), position)
+            position += len(chunk)
+            yield chunk
 
     def _end(self) -> None:
         if self._broken and not any(name.lower() == "content-length" for name, _ in self.headers):
-            # Without a promised length a short body looks like a whole one, unless the connection breaks.
-            raise ConnectionAbortedError("the download broke off")
+            # Without a Content-Length only a broken connection tells the client that the body is incomplete.
+            raise ConnectionAbortedError("the download failed")
 
 
 class Downloads:
-    """All that is being downloaded."""
+    """All downloads under way. ``spool``: the directory for spool files."""
 
     def __init__(self, spool: Path) -> None:
         self._spool = spool
@@ -111,9 +111,10 @@ class Downloads:
         self._under_way: dict[tuple[str, ...], Download] = {}
 
     def join(self, request: Any, answer: Callable[[Any], Any]) -> Download:
-        """The download that answers ``request``; where there is none, ``answer`` begins one. Raises RuntimeError.
+        """The download for ``request``; ``answer`` begins one when there is none.
 
-        Who gives other credentials gets a download of his own: devpi looks at them.
+        Requests with other credentials get another download, because devpi checks credentials. Raises RuntimeError when
+        no thread can be started.
         """
         key = (request.path_info, *(_digest(request.headers.get(name, "")) for name in _CREDENTIALS))
         with self._lock:

@@ -1,4 +1,4 @@
-"""What a request asks for, before devpi looks at it: which project's page, and in which of devpi's forms."""
+"""Which project's page a request asks for, and in which format; decided before devpi sees the request."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _PAGE = re.compile(r"/([^+/]+)/([^+/]+)/(?:\+simple/)?([^+/]+)/?")
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A project's page that somebody asks for. ``name``: of its file; None when there is no file of this answer."""
+class PageRequest:
+    """A request for a project's page. ``name``: the stored file (``json``, ``html``) that answers it; None for none."""
 
     user: str
     index: str
@@ -35,7 +35,7 @@ class Wanted:
 
 
 def negotiate(request: Any) -> str | None:
-    """``json`` or ``html`` as devpi would choose; None for what people's browsers get."""
+    """``json`` or ``html``, as devpi would choose; None for the page of browsers."""
     if request.method not in ("GET", "HEAD") or request.query_string or request.script_name:
         return None
     if "HTTP_X_DEVPI_ABSOLUTE_URLS" in request.environ:
@@ -49,7 +49,7 @@ def negotiate(request: Any) -> str | None:
 
 
 def is_text(request: Any) -> bool:
-    """Whether path and query can be read: devpi logs a traceback where they can't."""
+    """Whether path and query are UTF-8. devpi logs a traceback if they are not."""
     try:
         request.path_info.encode()
         unquote_to_bytes(request.query_string).decode()
@@ -58,8 +58,8 @@ def is_text(request: Any) -> bool:
     return True
 
 
-def wanted_page(request: Any) -> Wanted | None:
-    """The page that is asked for; None for any other request."""
+def page_request(request: Any) -> PageRequest | None:
+    """The request for a project's page; None for any other request."""
     path = request.path_info
     found = _PAGE.fullmatch(path)
     if found is None or request.method not in ("GET", "HEAD"):
@@ -68,4 +68,4 @@ def wanted_page(request: Any) -> Wanted | None:
     is_simple = "/+simple/" in path
     normal = str(normalize_name(project))
     exact = is_simple and path.endswith("/") and project == normal
-    return Wanted(user, index, normal, negotiate(request) if exact else None)
+    return PageRequest(user, index, normal, negotiate(request) if exact else None)

@@ -1,4 +1,4 @@
-"""Answers of the gate: whole ones that several get, and bodies that are sent piece by piece."""
+"""Responses of the middleware: complete ones that several clients get, and streamed bodies."""
 
 from __future__ import annotations
 
@@ -9,50 +9,49 @@ from typing import Any
 
 from pyramid.response import FileIter, Response
 
-from deployer.server.middleware.requests import Wanted
+from deployer.server.middleware.requests import PageRequest
 
 BLOCK = 256 * 1024
-"""Bytes of a file that are read at a time."""
+"""Bytes of a file that are read at once."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A whole answer that may be given to several."""
+class SharedResponse:
+    """A complete response that several clients may get."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
 
     @classmethod
-    def of_text(cls, status: int, text: str) -> Answer:
+    def of_text(cls, status: int, text: str) -> SharedResponse:
         return cls(status, (("Content-Type", "text/plain; charset=utf-8"),), f"{text}\n".encode())
 
     @property
     def shows_nothing(self) -> bool:
-        """Whether it says that there is no such project, or lists no file of it."""
+        """Whether it is a 404, or a page without a file."""
         empty = b"<a " not in self.body and b'"filename"' not in self.body
         return self.status == 404 or (self.status == 200 and empty)
 
-    def for_others(self, wanted: Wanted) -> Answer:
-        """What those are told who waited: a page says nothing of who asked for it, devpi's words for an error do."""
+    def for_others(self, page: PageRequest) -> SharedResponse:
+        """The response for clients that waited: an error text of devpi may name the client that asked."""
         if self.status == 200:
             return self
-        return Answer.of_text(self.status, f"{wanted.stage} does not give {wanted.project}: see the server's log")
+        return SharedResponse.of_text(self.status, f"{page.stage} can't serve {page.project}: see the server's log")
 
-    def response(self) -> Any:
+    def to_pyramid(self) -> Any:
         return Response(status=self.status, headerlist=list(self.headers), body=self.body)
 
 
 def busy() -> Any:
-    """What is told to whoever can't be served now and may come back."""
-    answer = Answer.of_text(503, "the upstream does not answer at present")
-    response = answer.response()
+    """503: the client should try again in a second."""
+    response = SharedResponse.of_text(503, "the upstream does not answer at present").to_pyramid()
     response.headers["Retry-After"] = "1"
     return response
 
 
-def by_file(request: Any, response: Any) -> Any:
-    """The same answer, sent from the open file by the web server itself: by no thread, and with no copy in memory."""
+def send_file(request: Any, response: Any) -> Any:
+    """Have waitress send an open file itself: without a thread, and without a copy in memory."""
     wrapper = request.environ.get("wsgi.file_wrapper")
     if wrapper is not None and isinstance(response.app_iter, FileIter):
         length = response.content_length
@@ -62,9 +61,9 @@ def by_file(request: Any, response: Any) -> Any:
 
 
 class _Bounded:
-    """A file of which a block is read at a time, whatever is asked for.
+    """A file of which at most one block is read at once.
 
-    The web server asks for as much as the socket's buffer may have: on loopback four megabytes, for each client.
+    waitress reads as much as the socket's buffer may hold: on loopback 4 MB for each client.
     """
 
     def __init__(self, file: Any) -> None:
@@ -78,14 +77,14 @@ class _Bounded:
         return getattr(self._file, name)
 
 
-class Body:
-    """The pieces of a body, and what is to be let go of when no more of it is wanted."""
+class StreamedBody:
+    """The chunks of a body, and the resources to release when the client has it all or disconnects."""
 
-    def __init__(self, pieces: Iterator[bytes], held: contextlib.ExitStack) -> None:
-        self._pieces, self._held = pieces, held
+    def __init__(self, chunks: Iterator[bytes], held: contextlib.ExitStack) -> None:
+        self._chunks, self._held = chunks, held
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._pieces
+        return self._chunks
 
     def close(self) -> None:
         self._held.close()

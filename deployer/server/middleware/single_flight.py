@@ -1,4 +1,4 @@
-"""One at a time for each key: who asks for what somebody already fetches waits for that instead."""
+"""Single flight: one job per key at a time; a caller that wants what is under way waits for it and gets its result."""
 
 from __future__ import annotations
 
@@ -6,54 +6,54 @@ import threading
 from collections.abc import Callable, Collection
 from typing import Generic, TypeVar
 
-Outcome = TypeVar("Outcome")
+Result = TypeVar("Result")
 
 
-class Flight(Generic[Outcome]):
-    """A job under way, in a thread of its own, so that nobody who waits for it can take it down."""
+class Flight(Generic[Result]):
+    """A job under way. It runs in a thread of its own, so a client that disconnects does not end it for the others."""
 
-    def __init__(self, job: Callable[[], Outcome]) -> None:
+    def __init__(self, job: Callable[[], Result]) -> None:
         self._job = job
         self._done = threading.Event()
-        self._outcome: Outcome | None = None
+        self._result: Result | None = None
         self._error: BaseException | None = None
 
     def run(self) -> None:
-        """Do the job; nobody is told yet."""
+        """Do the job. Callers go on waiting until :meth:`finish`."""
         try:
-            self._outcome = self._job()
-        except BaseException as error:  # told to whoever waits
+            self._result = self._job()
+        except BaseException as error:  # raised again for each caller
             self._error = error
 
-    def land(self) -> None:
-        """Let everybody who waits go on."""
+    def finish(self) -> None:
+        """Wake all callers."""
         self._done.set()
 
     def wait(self, seconds: float) -> bool:
-        """Whether it is over within so many seconds."""
+        """Whether the job is finished within ``seconds``."""
         return self._done.wait(seconds)
 
     @property
-    def outcome(self) -> Outcome:
-        """What came of it, once it is over. Raises what the job raised."""
+    def result(self) -> Result:
+        """The result of a finished job. Raises what the job raised."""
         if self._error is not None:
             raise self._error
-        assert self._outcome is not None  # noqa: S101 - only asked for when it is over
-        return self._outcome
+        assert self._result is not None  # noqa: S101 - only read after it is finished
+        return self._result
 
 
-class Flights(Generic[Outcome]):
-    """All jobs under way, by each of their keys."""
+class SingleFlight(Generic[Result]):
+    """All jobs under way, by each of their keys. ``name``: start of their threads' names."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._lock = threading.Lock()
-        self._under_way: dict[str, Flight[Outcome]] = {}
+        self._under_way: dict[str, Flight[Result]] = {}
 
-    def join(self, keys: Collection[str], job: Callable[[], Outcome]) -> tuple[Flight[Outcome], bool]:
-        """A flight for one of ``keys`` at least, and whether this call started it, for all of them, with this ``job``.
+    def join(self, keys: Collection[str], job: Callable[[], Result]) -> tuple[Flight[Result], bool]:
+        """The flight for any of ``keys``, and whether this call started it: for all ``keys``, with ``job``.
 
-        Raises RuntimeError.
+        Raises RuntimeError when no thread can be started.
         """
         with self._lock:
             for key in keys:
@@ -66,9 +66,9 @@ class Flights(Generic[Outcome]):
             self._under_way.update(started)
             return flight, True
 
-    def _fly(self, keys: Collection[str], flight: Flight[Outcome]) -> None:
+    def _fly(self, keys: Collection[str], flight: Flight[Result]) -> None:
         flight.run()
         with self._lock:
             for key in keys:
                 del self._under_way[key]
-        flight.land()
+        flight.finish()

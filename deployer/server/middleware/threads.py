@@ -1,4 +1,4 @@
-"""waitress's threads, of which there can be more than it was told while many of them wait."""
+"""waitress's thread pool, which can grow while many of its threads wait for an upstream."""
 
 from __future__ import annotations
 
@@ -10,34 +10,33 @@ from typing import Any
 from waitress.server import create_server
 from waitress.task import ThreadedTaskDispatcher
 
-_OURS = "_dispatcher"
-"""By this waitress's own tests give it another one."""
+_POOL = "_dispatcher"
+"""The argument by which waitress's own tests replace its thread pool."""
 
 
-class _Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
+class _Pool(ThreadedTaskDispatcher):  # type: ignore[misc]
     def start_new_thread(self, target: Callable[[int], None], thread_no: int) -> None:
         try:
             super().start_new_thread(target, thread_no)
         except RuntimeError:
-            self.threads.discard(thread_no)  # it was counted before it was started
+            self.threads.discard(thread_no)  # waitress counts a thread before it starts it
             raise
 
 
-def growing(count: int, words: dict[str, Any]) -> Callable[[int], None]:
-    """Put ``count`` threads into ``words``, what waitress is to be told; what is given back has there be more of them.
+def growing(count: int, settings: dict[str, Any]) -> Callable[[int], None]:
+    """Put a pool of ``count`` threads into waitress's ``settings``; call the result to have more threads.
 
-    Those that were started stay; there are no more than the system gives. Where waitress takes no threads but its own,
-    there are never more.
+    Started threads stay. The system's limit is obeyed. A waitress that takes no other pool never has more threads.
     """
-    if _OURS not in signature(create_server).parameters:
+    if _POOL not in signature(create_server).parameters:
         return lambda threads: None
-    ours = _Dispatcher()
-    ours.set_thread_count(count)
-    words[_OURS] = ours
+    pool = _Pool()
+    pool.set_thread_count(count)
+    settings[_POOL] = pool
 
     def grow(threads: int) -> None:
-        if threads > len(ours.threads):
-            with contextlib.suppress(RuntimeError):  # so many threads this container or user may not have
-                ours.set_thread_count(threads)
+        if threads > len(pool.threads):
+            with contextlib.suppress(RuntimeError):  # the limit of this container or user
+                pool.set_thread_count(threads)
 
     return grow

@@ -1,7 +1,7 @@
-"""nginx in front of devpi: a child of this process, which holds the public sockets and lends them.
+"""nginx as a reverse proxy before devpi: a child of this process, which inherits the public sockets.
 
-The sockets are bound here and inherited by nginx, so the port is ours from before the start to after the stop. While
-nginx is started again, clients wait instead of being refused, and nobody else can take the port.
+The sockets are bound in this process, so the port is held from before the start until after the stop. While nginx
+restarts, connections wait in the backlog instead of being refused, and no other program can take the port.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployer.server.secret_files import PRIVATE, Private, write_private
+from deployer.protocol import PrivateFile
+from deployer.server.secret_files import Private, write_private
 
 BACKLOG = 511
 FIRST_PAUSE, LONGEST_PAUSE, STEADY = 0.1, 5.0, 10.0
-"""Seconds before nginx is started again: doubled each time, forgotten once it ran for STEADY seconds."""
+"""Seconds before nginx is restarted: doubled each time, reset once it has run for STEADY seconds."""
 MOST_FAILURES = 5
-"""Quick ends in a row after which devpi serves alone."""
+"""Quick exits in a row after which devpi serves without nginx."""
 LARGEST_BODY = 2**30
-"""Bytes of the largest upload, devpi's own default. Where nginx knows it too, no more than that is taken in."""
+"""Bytes of the largest upload, devpi's default. nginx has the same limit, and refuses a larger one at once."""
 FEWEST = 16
-"""Connections below which nginx is of no use."""
+"""Fewest connections with which nginx is useful."""
 DRAINED = 4.0
-"""Seconds that nginx has to end after it was asked to; by its configuration it lets go of every client sooner."""
+"""Seconds between SIGQUIT and SIGKILL; by its configuration nginx closes every connection sooner."""
 _SOCKET_PATH = 100
-"""Bytes that the path of a socket may have, with room (unix(7): 108)."""
+"""Most bytes of a socket's path, with a margin (unix(7): 108)."""
 _SUFFIXES = {"whl": "x.whl", "zip": "x.zip", "gz": "x.tar.gz", "tgz": "x.tgz", "bz2": "x.tar.bz2", "egg": "x.egg"}
-# A master that is killed leaves its workers behind, one that is asked to end takes them along: so SIGTERM (prctl(2)).
+# SIGTERM to the master when its parent dies (prctl(2)): it stops its workers; SIGKILL would leave them running.
 _TIED = """\
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)
@@ -69,17 +70,17 @@ _PROXY = """\
 """
 
 
-class Unusable(Exception):
-    """There is no front here; the message is why."""
+class NginxUnusable(Exception):
+    """nginx can't be used here; the message says why."""
 
 
 class _Template(string.Template):
-    delimiter = "%"  # a dollar is nginx's own
+    delimiter = "%"  # nginx uses the dollar sign itself
 
 
 @dataclass(frozen=True, kw_only=True)
 class Nginx:
-    """The program: where it is, and what it says of itself."""
+    """The program: its path, its version, and the output of ``nginx -V``."""
 
     path: str
     version: str
@@ -87,55 +88,55 @@ class Nginx:
 
     @classmethod
     def find(cls) -> Nginx:
-        """The one that is installed. Raises Unusable."""
+        """The installed nginx. Raises NginxUnusable."""
         if sys.platform != "linux":
-            raise Unusable(f"on {sys.platform} nginx could outlive the server")
+            raise NginxUnusable(f"on {sys.platform} nginx could outlive the server")
         path = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
         if path is None:
-            raise Unusable("nginx is not installed")
+            raise NginxUnusable("nginx is not installed")
         try:
-            told = subprocess.run([path, "-V"], capture_output=True, text=True, timeout=10, check=True).stderr
+            printed = subprocess.run([path, "-V"], capture_output=True, text=True, timeout=10, check=True).stderr
         except (OSError, subprocess.SubprocessError) as error:
-            raise Unusable(f"{path} does not run: {error}") from None
-        version = re.search(r"nginx version: \S+?/([\d.]+)", told)
+            raise NginxUnusable(f"can't run {path}: {error}") from None
+        version = re.search(r"nginx version: \S+?/([\d.]+)", printed)
         if version is None:
-            raise Unusable(f"{path} tells no version")
-        return cls(path=path, version=version[1], modules=told)
+            raise NginxUnusable(f"{path} -V prints no version")
+        return cls(path=path, version=version[1], modules=printed)
 
     @property
     def options(self) -> tuple[str, ...]:
-        # Older ones open the log that they were built with before they read any configuration, and complain.
+        # Older versions open their built-in error log before they read the configuration, and print a warning.
         numbers = tuple(int(number) for number in self.version.split("."))
         return ("-e", "stderr") if numbers >= (1, 19, 5) else ()
 
 
-class Front:
-    """One nginx at a time, for as long as this process lives, or until it is given up."""
+class ReverseProxy:
+    """Runs nginx, and restarts it, until this process ends or nginx failed too often."""
 
     def __init__(
         self, nginx: Nginx, serverdir: Path, listeners: Sequence[socket.socket], *, request_timeout: int, files: bool
     ) -> None:
-        """``request_timeout``: seconds that an upstream has; ``files``: whether everybody may read every file.
+        """``request_timeout``: seconds that an upstream has. ``files``: whether anybody may read every file.
 
-        Raises Unusable when nginx refuses the configuration.
+        Raises NginxUnusable when nginx rejects the configuration.
         """
         self.nginx = nginx
         self.failed = ""
-        """Why it was given up; empty while it was not."""
+        """Why nginx was given up; empty while it was not."""
         self.gone = threading.Event()
-        """Set once nginx has ended for good."""
+        """Set once nginx has ended and will not be restarted."""
         self._serverdir = serverdir
         self._listeners = tuple(listeners)
-        self._lock = threading.RLock()  # a second signal may come while the first one's is held
+        self._lock = threading.RLock()  # a second signal may arrive while the first one holds it
         self._child: subprocess.Popen[bytes] | None = None
         self._stopping = False
-        self._run = Private.of(serverdir).directory / "run"
+        self._run = Private.of(serverdir).nginx
         shutil.rmtree(self._run, ignore_errors=True)
         self._run.mkdir(mode=0o700)
         Private.of(serverdir).access_log.parent.mkdir(mode=0o700, exist_ok=True)
         self.socket = _socket_path(self._run)
         self.inner = socket.socket(socket.AF_UNIX)
-        """Where devpi is to listen, and what nginx asks meanwhile waits."""
+        """The socket on which devpi listens; requests of nginx wait in its backlog until then."""
         self.inner.bind(str(self.socket))
         self.inner.listen(BACKLOG)
         self._config = self._run / "nginx.conf"
@@ -144,11 +145,13 @@ class Front:
 
     def _render(self, *, request_timeout: int, files: bool) -> str:
         for path in (str(self._serverdir), str(self.socket)):
-            if not re.fullmatch(r"[^\x00-\x1f\x7f$\"\\\ud800-\udfff]+", path):  # the last are bytes that are no text
-                raise Unusable(f"nginx can't be given the path {path!r}")
+            if not re.fullmatch(
+                r"[^\x00-\x1f\x7f$\"\\\ud800-\udfff]+", path
+            ):  # the last range stands for bytes that are not UTF-8
+                raise NginxUnusable(f"nginx can't use the path {path!r}")
         connections = _open_files() // 2 - 32
         if connections < FEWEST:
-            raise Unusable(f"too few files may be open at once (ulimit -n): {_open_files()}")
+            raise NginxUnusable(f"the limit of open files is too low (ulimit -n): {_open_files()}")
         workers = min(os.cpu_count() or 1, 2)
         template = Path(__file__).with_name("nginx.conf.template").read_text(encoding="utf-8")
         return _Template(template).substitute(
@@ -159,28 +162,28 @@ class Front:
             largest=LARGEST_BODY,
             listen="".join(f"    listen {_address(listener)};\n" for listener in self._listeners),
             proxy=_Template(_PROXY).substitute(wait=300 + 4 * request_timeout),
-            pages=f"{PRIVATE}/pages",
-            files="+files" if files else f"{PRIVATE}/run/nothing",
+            pages=PrivateFile.PAGES.relative,
+            files="+files" if files else f"{PrivateFile.NGINX.relative}/nothing",
             gzip_static="on" if "http_gzip_static_module" in self.nginx.modules else "off",
             types=" ".join(f"{_content_type(example)} {suffix};" for suffix, example in _SUFFIXES.items()),
         )
 
-    def _words(self) -> tuple[str, ...]:
+    def _command(self) -> tuple[str, ...]:
         return (self.nginx.path, *self.nginx.options, "-p", str(self._serverdir), "-c", str(self._config))
 
     def _test(self) -> None:
-        told = subprocess.run(
-            [*self._words(), "-t", "-q"], capture_output=True, text=True, timeout=30, check=False, env=_environment()
+        done = subprocess.run(
+            [*self._command(), "-t", "-q"], capture_output=True, text=True, timeout=30, check=False, env=_environment()
         )
-        if told.returncode:
-            raise Unusable(f"nginx refuses its configuration: {' '.join(told.stderr.split())[-500:]}")
+        if done.returncode:
+            raise NginxUnusable(f"nginx rejects its configuration: {' '.join(done.stderr.split())[-500:]}")
 
     def start(self) -> None:
-        """Start nginx, in a thread that stays: the kernel ties a child to its thread."""
-        threading.Thread(target=self._keep, name="front", daemon=True).start()
+        """Start nginx in a thread that lives on: prctl(2) ties a child to the thread that started it."""
+        threading.Thread(target=self._supervise, name="front", daemon=True).start()
 
     def quit(self) -> None:
-        """Ask nginx to answer what it was asked, and to end. Returns at once; ``gone`` is set when it has."""
+        """Have nginx finish the requests under way and exit. Returns at once; ``gone`` is set at the end."""
         with self._lock:
             if self._stopping:
                 return
@@ -192,16 +195,16 @@ class Front:
 
     @property
     def stopping(self) -> bool:
-        """Whether it was asked to end."""
+        """Whether :meth:`quit` was called."""
         return self._stopping
 
     def clean(self) -> None:
-        """Remove what is only of use while it runs."""
+        """Remove the files that are only needed while nginx runs."""
         if self.socket.parent != self._run:
             shutil.rmtree(self.socket.parent, ignore_errors=True)
         shutil.rmtree(self._run, ignore_errors=True)
 
-    def _keep(self) -> None:
+    def _supervise(self) -> None:
         failures, pause = 0, FIRST_PAUSE
         while not self._stopping:
             started = time.monotonic()
@@ -214,32 +217,32 @@ class Front:
             if failures == MOST_FAILURES:
                 self.failed = f"nginx {how}, {failures} times in a row"
                 break
-            tell(f"nginx {how} and is started again")
+            log_line(f"nginx {how}: restarting")
             time.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
         self.gone.set()
-        os.kill(os.getpid(), signal.SIGTERM)  # the main thread waits for nothing but signals
+        os.kill(os.getpid(), signal.SIGTERM)  # the main thread waits for signals only
 
     def _once(self) -> str:
-        """Run nginx until it ends; how it ended."""
+        """Run nginx until it exits; how it exited."""
         try:
             child = self._spawn()
         except OSError as error:
-            return f"can't be started: {error.strerror}"
-        return "was to end" if child is None else f"ended with exit code {self._wait(child)}"
+            return f"could not start ({error.strerror})"
+        return "was stopped" if child is None else f"ended with exit code {self._wait(child)}"
 
     def _spawn(self) -> subprocess.Popen[bytes] | None:
-        """A new nginx; None once it is to stop."""
+        """Start nginx; None after :meth:`quit`."""
         with self._lock:
             if self._stopping:
                 return None
             numbers = [listener.fileno() for listener in self._listeners]
             for listener in self._listeners:
-                # Connections have it from here. Without it those that linger would keep the port from the next start.
+                # Connections inherit the option. Without it, lingering ones would block the port for the next start.
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 listener.listen(BACKLOG)
             self._child = subprocess.Popen(
-                (sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *self._words()),
+                (sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *self._command()),
                 stdin=subprocess.DEVNULL,
                 env=_environment() | {"NGINX": "".join(f"{number};" for number in numbers)},
                 pass_fds=numbers,
@@ -248,7 +251,7 @@ class Front:
             return self._child
 
     def _wait(self, child: subprocess.Popen[bytes]) -> int:
-        """The exit code of nginx, once all its processes are gone."""
+        """Wait for the end of nginx; its exit code."""
         while True:
             try:
                 code = child.wait(DRAINED if self._stopping else 1.0)
@@ -258,15 +261,15 @@ class Front:
                     os.killpg(child.pid, signal.SIGKILL)
         with self._lock:
             self._child = None
-        with contextlib.suppress(ProcessLookupError):  # workers of a master that was killed finish what they began
+        with contextlib.suppress(ProcessLookupError):  # workers of a killed master finish their requests
             os.killpg(child.pid, signal.SIGQUIT)
         return code
 
 
 def end_orphans(private: Private) -> None:
-    """Kill what is left of an nginx whose master and whose server were killed in the same moment.
+    """Kill the nginx workers that remain when master and server were killed at the same moment.
 
-    To be called by whoever holds the server directory: only an nginx of its own has that access log open.
+    The caller holds the lock of the server directory: only an nginx of this directory has its access log open.
     """
     log = str(private.access_log)
     for process in Path("/proc").glob("[0-9]*"):
@@ -277,19 +280,19 @@ def end_orphans(private: Private) -> None:
                 os.kill(int(process.name), signal.SIGKILL)
 
 
-def tell(line: str) -> None:
-    """One line for the log."""
+def log_line(line: str) -> None:
+    """Write one line to the log."""
     sys.stderr.write(f"deployer: {line}\n")
     sys.stderr.flush()
 
 
 def _environment() -> dict[str, str]:
-    # Nothing of ours: what is in it stays readable in /proc for as long as nginx runs.
+    # Nothing else: an environment can be read in /proc for as long as nginx runs.
     return {"PATH": os.defpath} | {name: os.environ[name] for name in ("TZ",) if name in os.environ}
 
 
 def _open_files() -> int:
-    """How many files a process may have open, after asking for as many as are of use."""
+    """The limit of open files, raised as far as it is useful and allowed."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -312,11 +315,11 @@ def _address(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     if listener.family == socket.AF_INET6:
         if "%" in host or listener.getsockname()[3]:
-            raise Unusable(f"nginx can't listen on {host}, an address of one link")
+            raise NginxUnusable(f"nginx can't listen on the link-local address {host}")
         return f"[{host}]:{port} ipv6only=on"
     return f"{host}:{port}"
 
 
 def _content_type(name: str) -> str:
-    """As devpi tells it of a file."""
+    """The content type that devpi sends for a file."""
     return mimetypes.guess_type(name)[0] or "application/octet-stream"

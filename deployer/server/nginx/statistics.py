@@ -1,7 +1,7 @@
-"""What the access log amounts to, per index, and what upstreams were asked: counted here, kept over restarts.
+"""Counts per index (from nginx's access log) and per upstream, kept over restarts.
 
-nginx writes the log, this reads what is new in it every second, and moves it away when it is large. How far it was read
-is kept in the same file as the counts, so no line counts twice, however the server ended.
+Every second the new lines of the log are counted, and a large log is rotated. The position in the log is stored in the
+same file as the counts, so no line counts twice, however the server ended.
 """
 
 from __future__ import annotations
@@ -11,36 +11,47 @@ import json
 import os
 import signal
 import threading
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from pluggy import HookimplMarker
 
-from deployer.server.secret_files import Private
+from deployer.protocol import Counted, IndexCounts, UpstreamCounts
+from deployer.server.secret_files import Private, write_private
 
 hookimpl = HookimplMarker("devpiserver")
 
 EVERY = 1.0
-"""Seconds between two looks at the log."""
+"""Seconds between two reads of the log."""
 NAME = "deployer-statistics"
 UPSTREAMS = "deployer.upstreams"
-"""Where Pyramid's registry has them."""
+"""Key of the upstreams in Pyramid's registry."""
 _SENT = ("200", "206", "304")
 _MOST_INDEXES = 1000
-"""Anybody can ask for an index that does not exist; only what was answered counts, and no more than these."""
+"""Limit of counted indexes: anybody can ask for one that does not exist. A new index counts from its first answer."""
 
 
 @dataclass
 class Counts:
-    """Of one index. A hit was here already; a miss had to be fetched, or its page to be made. Bytes of bodies."""
+    """Counts of one index. Hit: the page or file was stored. Miss: it was fetched or made. Bytes of bodies."""
 
     requests: int = 0
     hits: int = 0
     misses: int = 0
     bytes_served: int = 0
     bytes_saved: int = 0
+
+    @property
+    def json(self) -> IndexCounts:
+        return IndexCounts(
+            requests=self.requests,
+            hits=self.hits,
+            misses=self.misses,
+            bytes_served=self.bytes_served,
+            bytes_saved=self.bytes_saved,
+        )
 
     def add(self, line: dict[str, Any]) -> None:
         self.requests += 1
@@ -56,7 +67,7 @@ class Counts:
 
 
 def is_hit(line: dict[str, Any]) -> bool | None:
-    """Whether a page or a file was here already; None for a request of anything else, or that got nothing."""
+    """Whether a page or file was stored; None for other requests, and for failed ones."""
     path = str(line["path"])
     is_file = "/+f/" in path or "/+e/" in path
     if line["method"] not in ("GET", "HEAD") or str(line["status"]) not in _SENT:
@@ -69,10 +80,10 @@ def is_hit(line: dict[str, Any]) -> bool | None:
 
 
 class Statistics:
-    """Counts for as long as the process lives; a plugin of devpi's, to learn of its upstreams."""
+    """The counter, until the process ends. It is a devpi plugin, to get Pyramid's registry with the upstreams."""
 
     def __init__(self, private: Private, *, max_bytes: int, max_files: int) -> None:
-        """``max_bytes``, ``max_files``: when the access log is moved away, and how many of it are kept."""
+        """``max_bytes``: size at which the access log is rotated. ``max_files``: number of logs that are kept."""
         self._private = private
         self._log = private.access_log
         self._max_bytes, self._max_files = max_bytes, max_files
@@ -87,10 +98,10 @@ class Statistics:
             name: Counts(**{key: value for key, value in counts.items() if key in names})
             for name, counts in known.get("indexes", {}).items()
         }
-        self._earlier: dict[str, dict[str, float]] = known.get("upstreams", {})
-        self.latest = self.told()
-        """What was known a moment ago, for any thread."""
-        self._written: dict[str, Any] = {}
+        self._earlier: dict[str, UpstreamCounts] = known.get("upstreams", {})
+        self.latest = self.counted()
+        """The counts a moment ago; any thread may read them."""
+        self._written: Counted | None = None
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -104,12 +115,12 @@ class Statistics:
         self._registry = pyramid_config.registry
 
     def start(self) -> None:
-        """Tell at once, so that whoever asks a server that is ready finds an answer; then go on counting."""
+        """Write the file at once, so that it exists when the server is ready; then count in a thread."""
         self._once()
         threading.Thread(target=self._follow, name="statistics", daemon=True).start()
 
     def finish(self) -> None:
-        """Count what was written last."""
+        """Count the last lines."""
         self._over.set()
         self._once()
 
@@ -118,8 +129,8 @@ class Statistics:
             self._once()
 
     def _once(self) -> None:
-        went_over = len(self._read_to) > 1  # at the last look, nginx wrote to a new file already
-        with contextlib.suppress(OSError):  # a full disk: what is not written now is written later
+        went_over = len(self._read_to) > 1  # nginx already wrote to a new file at the last read
+        with contextlib.suppress(OSError):  # a full disk: written later
             self._catch_up()
             self._write()
             if self._log.stat().st_size > self._max_bytes:
@@ -128,13 +139,13 @@ class Statistics:
                 self._numbered(1).unlink(missing_ok=True)
 
     def _catch_up(self) -> None:
-        """Read on in both files: nginx's workers go over to a new one each in its own time."""
+        """Read on in both files: each of nginx's workers switches to a new file in its own time."""
         seen = []
-        for path in (self._log, self._numbered(1)):  # in this order on disk too, where an older release looks
+        for path in (self._log, self._numbered(1)):  # stored in this order, which an older release expects
             with contextlib.suppress(FileNotFoundError), path.open("rb") as stream:
                 number = os.fstat(stream.fileno()).st_ino
                 if path != self._log and number not in self._read_to:
-                    continue  # of before there was anything to count
+                    continue  # older than the first count
                 stream.seek(self._read_to.get(number, 0))
                 self._count(stream)
                 self._read_to[number] = stream.tell()
@@ -142,7 +153,7 @@ class Statistics:
         self._read_to = {number: self._read_to[number] for number in seen}
 
     def _count(self, stream: BinaryIO) -> None:
-        """Add all whole lines, and stand before the one that is not."""
+        """Count all complete lines, and stay before an incomplete one."""
         while line := stream.readline():
             if not line.endswith(b"\n"):
                 stream.seek(-len(line), os.SEEK_CUR)
@@ -161,7 +172,7 @@ class Statistics:
         for number in range(max(self._max_files - 1, 1), 0, -1):
             with contextlib.suppress(FileNotFoundError):
                 self._numbered(number - 1).replace(self._numbered(number))
-        # A file that is gone now may leave its number to the one that nginx makes next, which was not read at all.
+        # The next log may get the inode number of a removed one; it must be read from its beginning.
         self._read_to = {number: place for number, place in self._read_to.items() if number == newest}
         with contextlib.suppress(OSError, ValueError):
             os.kill(int(self._private.nginx_pid.read_text(encoding="ascii")), signal.SIGUSR1)
@@ -169,21 +180,21 @@ class Statistics:
     def _numbered(self, number: int) -> Path:
         return self._log.with_name(f"{self._log.name}.{number}") if number else self._log
 
-    def told(self) -> dict[str, Any]:
-        """All that is known, for whoever may read the data directory."""
+    def counted(self) -> Counted:
+        """All counts."""
         return {
             "since": self._since,
             "read": [number for place in self._read_to.items() for number in place],
-            "indexes": {name: asdict(counts) for name, counts in sorted(self._indexes.items())},
+            "indexes": {name: counts.json for name, counts in sorted(self._indexes.items())},
             "upstreams": self._upstreams(),
         }
 
-    def _upstreams(self) -> dict[str, dict[str, float]]:
-        """Requests, failures, bytes and the slowest answer (seconds) of each, of this run and of those before it."""
-        total = {origin: dict(counts) for origin, counts in self._earlier.items()}
+    def _upstreams(self) -> dict[str, UpstreamCounts]:
+        """The counts of each upstream, of this run and of earlier ones."""
+        total = {origin: counts.copy() for origin, counts in self._earlier.items()}
         upstreams = self._registry.get(UPSTREAMS)
         for upstream in upstreams.known if upstreams is not None else ():
-            counts = total.setdefault(upstream.origin, {"requests": 0, "failures": 0, "bytes": 0, "slowest": 0.0})
+            counts = total.setdefault(upstream.origin, UpstreamCounts(requests=0, failures=0, bytes=0, slowest=0.0))
             counts["requests"] += upstream.requests
             counts["failures"] += upstream.failures
             counts["bytes"] += upstream.bytes_received
@@ -191,11 +202,7 @@ class Statistics:
         return dict(sorted(total.items()))
 
     def _write(self) -> None:
-        self.latest = self.told()
+        self.latest = self.counted()
         if self.latest != self._written:
-            temporary = self._private.statistics.with_suffix(".new")
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                json.dump(self.latest, stream)
-            temporary.replace(self._private.statistics)
+            write_private(self._private.statistics, json.dumps(self.latest), durable=False)
             self._written = self.latest

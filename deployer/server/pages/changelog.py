@@ -1,4 +1,4 @@
-"""What devpi's changelog says of pages: each committed serial names the keys that it changed."""
+"""devpi's changelog, read for the pages that a commit may have changed: each serial names the keys that it changed."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 from deployer.server.devpi.installed import inside
 
 FAR = 2000
-"""Serials behind which it is cheaper to take everything as changed than to read what did."""
+"""Number of serials beyond which everything counts as changed: reading them would take longer."""
 
 
 @dataclass(frozen=True)
 class Everything:
-    """Users or indexes changed: any page may differ."""
+    """Any page may have changed: a commit touched users, indexes, or a kind of key that is unknown."""
 
 
 EVERYTHING = Everything()
 Touched = Everything | str
-"""All pages, or those of a project (normalised name) on every index, since indexes inherit."""
+"""All pages, or the pages of a project (normalised name) on every index, because indexes inherit."""
 
 
 class Changelog:
-    """devpi's own record of what was committed."""
+    """devpi's record of its commits. ``offline``: pages then depend on which files are stored, too."""
 
     def __init__(self, keyfs: Any, *, offline: bool = False) -> None:
         self._keyfs = keyfs
@@ -31,17 +31,17 @@ class Changelog:
 
     @property
     def serial(self) -> int:
-        """The serial of the last commit. Outside a transaction, so that it is not an older one's view."""
+        """The serial of the last commit, read outside any transaction, which could see an older state."""
         with self._keyfs.get_connection() as connection:
             return int(connection.db_read_last_changelog_serial())
 
     def raw(self, serial: int) -> bytes:
-        """One entry: what tells this history from another one; empty when there is none."""
+        """One entry, which distinguishes this history from others; empty when there is none."""
         with self._keyfs.get_connection() as connection:
             return bytes(inside().raw(connection, serial))
 
     def since(self, seen: int, current: int) -> Iterator[tuple[int, set[Touched]]]:
-        """For each serial after ``seen``, up to ``current``, what it touched."""
+        """Yield each serial after ``seen``, up to ``current``, with what it touched."""
         if current - seen > FAR or current < seen:
             yield current, {EVERYTHING}
             return

@@ -1,4 +1,4 @@
-"""Which mirrors an index takes pages from, and until when what devpi knows of a project there holds."""
+"""The mirrors that an index reads, and until when a page of a mirror is fresh."""
 
 from __future__ import annotations
 
@@ -11,36 +11,38 @@ from typing import Any
 from devpi_common.url import URL
 from pyramid.authentication import b64encode
 
+from deployer.server.devpi import page_fetch
 from deployer.server.devpi.installed import inside, installed
-from deployer.server.upstream import fetching
 from deployer.server.upstream.health import Upstream, Upstreams, origin_of
 
 RETRY = 5.0
-"""Seconds for which a page is kept whose upstream did not give a new one."""
+"""Seconds for which a page stays in use when its upstream did not send a new one."""
 
 
 @dataclass(frozen=True)
 class Mirror:
-    """A mirror index as configured. ``expiry``: seconds that a page of it holds."""
+    """A mirror index as configured. ``expiry``: seconds for which its pages are fresh."""
 
     name: str
     url: str
     expiry: float
-    credentials: str | None  # the Authorization header that the address itself gives
+    credentials: str | None  # the Authorization header from the URL itself
 
     def page(self, project: str) -> str:
-        """The address that devpi asks for a project's page."""
+        """The URL from which devpi gets a project's page."""
         return f"{self.url}{project}/"
 
 
 class Indexes:
-    """A view of users and indexes that is read anew when ``configured`` has moved on."""
+    """Users' indexes as configured, read again after a change."""
 
-    def __init__(self, xom: Any, upstreams: Upstreams, known: Callable[[str], str | None] = lambda url: None) -> None:
-        """``known``: the Authorization header for the mirror of an address, where it is kept apart from it."""
+    def __init__(
+        self, xom: Any, upstreams: Upstreams, header_of: Callable[[str], str | None] = lambda url: None
+    ) -> None:
+        """``header_of``: the Authorization header for a mirror's URL, from the credentials file."""
         self._xom = xom
         self._upstreams = upstreams
-        self._known = known
+        self._header_of = header_of
         self._lock = threading.Lock()
         self._at = -1
         self._mirrors: dict[str, Mirror] = {}
@@ -49,20 +51,20 @@ class Indexes:
     def mirrors(self, index: str, *, configured: int) -> tuple[Mirror, ...] | None:
         """The mirrors that ``user/index`` reads, itself included; None when there is no such index.
 
-        ``configured``: a serial that is not older than the last change of any index. Not within a transaction.
+        ``configured``: the serial of the last change of any index, or a later one. Call it outside a transaction.
         """
         with self._lock:
-            self._follow(configured)
+            self._refresh(configured)
             if index not in self._bases:
                 return None
             return tuple(self._mirrors[name] for name in self._reach(index) if name in self._mirrors)
 
-    def follow(self, configured: int) -> None:
-        """Be as new as the serial ``configured``. Not within a transaction."""
+    def refresh(self, configured: int) -> None:
+        """Read the indexes again if they are older than serial ``configured``. Call it outside a transaction."""
         with self._lock:
-            self._follow(configured)
+            self._refresh(configured)
 
-    def _follow(self, configured: int) -> None:
+    def _refresh(self, configured: int) -> None:
         if self._at < configured:
             self._load()
 
@@ -81,23 +83,23 @@ class Indexes:
         with keyfs.read_transaction() as transaction:
             self._at = transaction.at_serial
             for user in self._xom.model.get_userlist():
-                for index, told in inside().configured(user).items():
-                    self._add(f"{user.name}/{index}", told)
+                for index, config in inside().configured(user).items():
+                    self._add(f"{user.name}/{index}", config)
 
-    def _add(self, name: str, told: Mapping[str, Any]) -> None:
-        self._bases[name] = tuple(told.get("bases") or ())
+    def _add(self, name: str, config: Mapping[str, Any]) -> None:
+        self._bases[name] = tuple(config.get("bases") or ())
         here = installed()
-        if told.get("type") == here.mirror and told.get(here.url):
-            url: Any = URL(told[here.url])
+        if config.get("type") == here.mirror and config.get(here.url):
+            url: Any = URL(config[here.url])
             url = url.asdir()
-            expiry = float(told.get(here.expiry, getattr(self._xom.config, here.expiry)))
+            expiry = float(config.get(here.expiry, getattr(self._xom.config, here.expiry)))
             credentials = None
             if url.username or url.password:
                 pair = f"{url.username or ''}:{url.password or ''}".encode()
                 credentials = f"Basic {b64encode(pair).decode()}"
             self._mirrors[name] = Mirror(name, url.replace(username=None, password=None).url, expiry, credentials)
 
-    # What devpi remembers of a project's page, in memory only
+    # When devpi fetched a project's page last: it keeps that in memory only
 
     def _retrieved(self, mirror: Mirror, project: str) -> float:
         return float(self._times(mirror).get_timestamp(project))
@@ -112,28 +114,28 @@ class Indexes:
         return time.time() - self._retrieved(mirror, project) < mirror.expiry
 
     def due(self, mirrors: tuple[Mirror, ...], project: str, *, began: float) -> float:
-        """When a page that was asked of devpi at ``began`` (monotonic) becomes due: seconds since the epoch."""
+        """When a page becomes stale (seconds since the epoch). ``began``: when devpi was asked for it (monotonic)."""
         now = time.time()
         dues = [float("inf")]
         for mirror in mirrors:
             if self.is_fresh(mirror, project):
                 dues.append(self._retrieved(mirror, project) + mirror.expiry)
             elif self.was_asked(mirror, project, began=began):
-                dues.append(now + RETRY)  # it gave nothing new, so this is what was known before
+                dues.append(now + RETRY)  # no new page came: this is the previous one
             else:
-                dues.append(now + mirror.expiry)  # nothing of it is shown, for now
+                dues.append(now + mirror.expiry)  # nothing of this mirror is in the page
         return min(dues)
 
     def was_asked(self, mirror: Mirror, project: str, *, began: float) -> bool:
-        """Whether the mirror's page of ``project`` was asked for since ``began`` (monotonic), or waited for in vain."""
+        """Whether the page of ``project`` was asked for, or waited for in vain, since ``began`` (monotonic)."""
         asked = self._upstreams.asked_since(mirror.page(project), began)
-        return asked or fetching.missed(self._times(mirror), project) >= began
+        return asked or page_fetch.missed(self._times(mirror), project) >= began
 
     def gave_nothing(self, mirror: Mirror, project: str, *, began: float) -> bool:
-        """Whether the mirror's upstream was asked about ``project`` since ``began`` (monotonic) and did not say.
+        """Whether the upstream was asked about ``project`` since ``began`` (monotonic) and did not answer.
 
-        Where devpi was refused the list of all names, it takes the project as not existing until the mirror's expiry:
-        that is put right.
+        When devpi does not get the list of all names, it takes the project for absent until the mirror's expiry. That
+        is corrected here.
         """
         if self._upstreams.asked_since(mirror.url, began) and not self._has_names(mirror):
             self._times(mirror).expire(project)
@@ -145,21 +147,21 @@ class Indexes:
         return not names.is_expired(mirror.expiry)
 
     def upstream(self, mirror: Mirror) -> Upstream:
-        """The origin that serves the mirror's pages."""
+        """The upstream that serves the mirror's pages."""
         return self._upstreams.of(mirror.url)
 
-    # Whose credentials
+    # Credentials
 
     def may_get(self, url: str, authorization: str) -> bool:
-        """Whether credentials may be sent to ``url``: only to the origin of the mirror that they belong to."""
+        """Whether ``url`` may receive this header: only the origin of the mirror that it belongs to may."""
         with self._lock:
             mirrors = list(self._mirrors.values())
         return any(
             origin_of(mirror.url) == origin_of(url) and authorization in self._credentials(mirror) for mirror in mirrors
         )
 
-    def ask_again(self, urls: frozenset[str]) -> None:
-        """Ask the mirrors of these addresses for every page again: other credentials may give other answers."""
+    def expire(self, urls: frozenset[str]) -> None:
+        """Expire every page of the mirrors at ``urls``: other credentials may give other answers."""
         with self._lock:
             mirrors = [mirror for mirror in self._mirrors.values() if mirror.url.rstrip("/") in urls]
         for mirror in mirrors:
@@ -172,4 +174,4 @@ class Indexes:
             candidates = set(self._xom.get_singleton(mirror.name, "auth_candidates"))
         except KeyError:
             candidates = set()
-        return candidates | {header for header in (mirror.credentials, self._known(mirror.url)) if header}
+        return candidates | {header for header in (mirror.credentials, self._header_of(mirror.url)) if header}

@@ -1,22 +1,23 @@
-"""Project pages as files: what a web server in front, or the gate without one, answers with instead of asking devpi.
+"""The page store: project pages as files, which nginx (or the middleware, without nginx) sends instead of devpi.
 
-What a front may rely on::
+What a reverse proxy may rely on::
 
     <serverdir>/.deployer/pages/<user>/<index>/<project>/json      application/vnd.pypi.simple.v1+json
     <serverdir>/.deployer/pages/<user>/<index>/<project>/json.gz   the same, compressed
     <serverdir>/.deployer/pages/<user>/<index>/<project>/html      text/html
     <serverdir>/.deployer/pages/<user>/<index>/<project>/html.gz   the same, compressed
 
-- They answer ``GET`` and ``HEAD /<user>/<index>/+simple/<project>/`` without a query, ``project`` in its normal form.
-- A file is there exactly while it may be sent; where there is none the request goes to the server, which answers it and
-  makes the file where it can. Files appear by rename and go by rename or removal: send what you could open.
-- ``asked.negotiate`` tells which of them answers a request: ``json`` for everybody who prefers it, ``html`` only for
-  installers (devpi's ``INSTALLER_USER_AGENT``): people's browsers get another page, with a form in it. devpi knows two
-  kinds of answer, so who accepts ``application/vnd.pypi.simple.v1+html`` and nothing else is no case for a file.
+- The files answer ``GET`` and ``HEAD /<user>/<index>/+simple/<project>/`` without a query, with a normalised name.
+- A file exists exactly while it may be sent. Without a file the request goes to the server, which answers it and
+  writes the file if possible. Files appear by rename, and disappear by rename or removal: send any file that opens.
+- ``requests.negotiate`` chooses the file: ``json`` for a client that prefers it, ``html`` only for installers (devpi's
+  ``INSTALLER_USER_AGENT``), because browsers get another page, with a form. devpi has two kinds of answer, so a client
+  that accepts only ``application/vnd.pypi.simple.v1+html`` gets no file.
 - A request with the header ``X-Devpi-Absolute-Urls``, or with a path in ``X-Outside-Url``, goes to the server.
-- Directories whose names begin with a dot, and the sibling ``stale``, are not for a front. 0600 in 0700 directories.
+- Directories whose names begin with a dot, and the sibling ``stale``, must not be sent. Files are 0600, in
+  directories that are 0700.
 
-``forget(project)`` and ``forget_all()`` are for whoever changes what pages say by another way than devpi's database.
+Call ``forget(project)`` or ``forget_all()`` after a change of pages that is not in devpi's database.
 """
 
 from __future__ import annotations
@@ -36,29 +37,30 @@ from pathlib import Path
 from typing import Any
 
 from deployer.server.pages.changelog import Changelog, Everything
-from deployer.server.pages.stamp import Stamp
+from deployer.server.pages.checkpoint import Checkpoint
+from deployer.server.secret_files import write_private
 
 PAGES, STALE = "pages", "stale"
 LIMIT_BYTES = 512 * 2**20
 LARGEST = 64 * 2**20
-"""Bytes of the largest page that is kept."""
+"""Bytes of the largest page that is stored."""
 NEVER = float("inf")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _GZIP_LEVEL = 5
 _CHANGES_KEPT = 20_000
 _SWEEP = 60.0  # seconds
-_STAMP_EVERY = 1.0
-"""Seconds between two stamps: a start looks at what was committed since the last one again."""
+_CHECKPOINT_EVERY = 1.0
+"""Seconds between two checkpoints. A start reads the commits since the last one again."""
 
 Key = tuple[str, str, str]  # user, index, project
 
 
 @dataclass(frozen=True)
 class View:
-    """Which state of devpi an answer shows.
+    """The state of devpi's database that a response shows.
 
-    ``first`` is the serial that its transaction began with. ``own`` is the serial that the request itself committed,
-    None when it committed nothing. ``mark`` counts what was forgotten by hand before it began.
+    ``first``: the serial at which its transaction began. ``own``: the serial that the request committed itself, None
+    when it committed nothing. ``mark``: the number of calls of ``forget`` and ``forget_all`` before it began.
     """
 
     first: int
@@ -68,7 +70,7 @@ class View:
 
 @dataclass
 class _Entry:
-    due: float  # seconds since the epoch
+    due: float  # becomes stale then: seconds since the epoch
     sizes: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -77,18 +79,18 @@ class _Entry:
 
 
 class PageStore:
-    """The files, and all that is known of them. Every method may be called from any thread."""
+    """The stored pages. Every method may be called from any thread."""
 
     def __init__(
         self,
         directory: Path,
         changelog: Changelog,
         *,
-        words: dict[str, Any],
+        settings: dict[str, Any],
         limit: int = LIMIT_BYTES,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """``directory``: our own corner of the server directory. ``words``: what answers depend on besides the data."""
+        """``directory``: deployer's own directory. ``settings``: what pages depend on besides the data."""
         self._pages, self._stale = directory / PAGES, directory / STALE
         self._trash = directory / ".trash"
         self._changelog = changelog
@@ -97,17 +99,17 @@ class PageStore:
         self._lock = threading.RLock()
         self._fresh: OrderedDict[Key, _Entry] = OrderedDict()
         self._old: OrderedDict[Key, _Entry] = OrderedDict()
-        self._changed: dict[str, tuple[int, int]] = {}  # project: the last serial but one that touched it, and the last
-        self._floor = -1  # every serial up to this one may have touched anything
+        self._changed: dict[str, tuple[int, int]] = {}  # by project: the last two serials that touched it
+        self._floor = -1  # any serial up to this one may have touched any page
         self._mark = 0
         self._marked: dict[str, int] = {}
         self._all_marked = 0
         self._bytes = self._thrown = 0
         self._dues: list[tuple[float, Key]] = []
         self._wake = threading.Condition(self._lock)
-        self._stamp = Stamp(directory / "pages.stamp", changelog, words)
+        self._checkpoint = Checkpoint(directory / "pages.stamp", changelog, settings)
         self.seen = changelog.serial
-        """The serial up to which everything that was committed is taken into account."""
+        """The serial up to which commits are taken into account."""
         self._begin()
 
     # At the start
@@ -115,7 +117,7 @@ class PageStore:
     def _begin(self) -> None:
         shutil.rmtree(self._trash, ignore_errors=True)
         self._trash.mkdir(mode=0o700)
-        known = self._stamp.read()
+        known = self._checkpoint.read()
         for directory in (self._pages, self._stale):
             if known is None:
                 self._throw_away(directory)
@@ -125,17 +127,17 @@ class PageStore:
         if known is not None:
             self._apply(known, self.seen)
         self._floor = self.seen
-        self._write_stamp(self.seen)
+        self._write_checkpoint(self.seen)
 
-    def _write_stamp(self, serial: int) -> None:
-        self._stamp.write(serial)
-        self._stamped = serial
-        self._stamped_at = time.monotonic()
+    def _write_checkpoint(self, serial: int) -> None:
+        self._checkpoint.write(serial)
+        self._checkpoint_serial = serial
+        self._checkpoint_at = time.monotonic()
 
     def _take_stock(self, root: Path, into: OrderedDict[Key, _Entry]) -> None:
         for directory in sorted(root.glob("*/*/*"), key=lambda path: path.stat().st_mtime):
             key = (directory.parts[-3], directory.parts[-2], directory.name)
-            # The time at which it is due is kept as the directory's own; none is kept as the epoch itself.
+            # The time at which a page becomes stale is the directory's mtime; 0 means never.
             due = directory.stat().st_mtime or NEVER
             sizes = {entry.name: entry.stat().st_size for entry in os.scandir(directory)}
             for name in [name for name in sizes if name.startswith(".")]:
@@ -149,7 +151,7 @@ class PageStore:
     # Reading
 
     def read(self, key: Key, name: str) -> bytes | None:
-        """The file ``name`` of a page that is right and not due; None when there is none."""
+        """The file ``name`` of a fresh page; None when there is none."""
         with self._lock:
             entry = self._fresh.get(key)
             if entry is None or name not in entry.sizes or entry.due <= self._clock():
@@ -157,7 +159,7 @@ class PageStore:
         return _read(self._path(self._pages, key) / name)
 
     def read_stale(self, key: Key, name: str) -> bytes | None:
-        """The same of a page that was right when it became due; None when there is none."""
+        """The file ``name`` of a stale page; None when there is none."""
         with self._lock:
             self._expire()
             entry = self._old.get(key)
@@ -165,21 +167,21 @@ class PageStore:
                 return None
         return _read(self._path(self._stale, key) / name)
 
-    # What is right
+    # Validity
 
     @property
     def configured(self) -> int:
-        """A serial that is not older than the last change of a user or an index that is known of."""
+        """The serial of the last known change of a user or an index, or a later one."""
         return self._floor
 
     @property
     def mark(self) -> int:
-        """What :class:`View` wants to know before a request begins."""
+        """The ``mark`` of a :class:`View`, to be read before a request begins."""
         with self._lock:
             return self._mark
 
     def catch_up(self, serial: int | None = None) -> None:
-        """Remove what commits have made wrong; at once when everything up to ``serial`` is known already."""
+        """Remove the pages that commits have changed; return at once if ``serial`` was taken into account before."""
         if serial is not None and serial <= self.seen:
             return
         with self._lock:
@@ -205,8 +207,8 @@ class PageStore:
             self._floor = max(self._floor, current)
             self._changed.clear()
 
-    def holds(self, project: str, view: View) -> bool:
-        """Whether what a request saw of ``project`` is still true."""
+    def is_current(self, project: str, view: View) -> bool:
+        """Whether ``project`` has not changed since a request saw ``view`` (docs/server.md: what a view may show)."""
         with self._lock:
             self.catch_up()
             before, last = self._changed.get(project, (self._floor, self._floor))
@@ -216,14 +218,14 @@ class PageStore:
             return last <= view.first and marked <= view.mark
 
     def forget(self, project: str) -> None:
-        """Drop every page of a project (normalised name), also those that are being made."""
+        """Drop every page of a project (normalised name), and refuse those of requests that run now."""
         with self._lock:
             self._mark += 1
             self._marked[project] = self._mark
             self._drop(project)
 
     def forget_all(self) -> None:
-        """Drop every page, also those that are being made."""
+        """Drop every page, and refuse those of requests that run now."""
         with self._lock:
             self._mark += 1
             self._all_marked = self._mark
@@ -233,33 +235,33 @@ class PageStore:
     # Writing
 
     def put(self, key: Key, name: str, body: bytes, *, due: float, view: View) -> bool:
-        """Keep a page until ``due``, unless something has happened to it since it was made; whether it was kept."""
+        """Store a page that becomes stale at ``due``; False when its project changed since ``view``, or on an error."""
         if len(body) > LARGEST or not all(_PLAIN.fullmatch(part) for part in key):
             return False
         packed = gzip.compress(body, _GZIP_LEVEL, mtime=0)
         with self._lock:
-            if not self.holds(key[2], view):
+            if not self.is_current(key[2], view):
                 return False
             directory = self._path(self._pages, key)
             entry = self._fresh.pop(key, None) or _Entry(due)
             try:
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 for file, content in ((f"{name}.gz", packed), (name, body)):
-                    _write(directory, file, content)
+                    write_private(directory / file, content, durable=False)
                     self._bytes += len(content) - entry.sizes.get(file, 0)
                     entry.sizes[file] = len(content)
                 self._fresh[key] = entry
                 self._drop_key(self._stale, self._old, key)
                 self._set_due(key, entry, due)
                 self._make_room()
-            except OSError:  # a full disk: the page is answered all the same
+            except OSError:  # a full disk: the client gets the page anyway
                 self._fresh.setdefault(key, entry)
                 self._drop_key(self._pages, self._fresh, key)
                 return False
             return True
 
-    def hold(self, key: Key, seconds: float) -> None:
-        """Put a stale page back for a while: there is nothing better."""
+    def extend(self, key: Key, seconds: float) -> None:
+        """Make a stale page fresh again for ``seconds``, because the upstream sent no new one."""
         with self._lock:
             entry = self._old.pop(key, None)
             if entry is None:
@@ -285,31 +287,31 @@ class PageStore:
             root, known = (self._stale, self._old) if self._old else (self._pages, self._fresh)
             self._drop_key(root, known, next(iter(known)))
 
-    # Going
+    # Removal
 
     def watch(self) -> None:
-        """Move pages out when they become due, and remove what was dropped, for as long as the process lives."""
+        """Make pages stale when they are due, and delete dropped pages; runs until the process ends."""
         while True:
             for thrown in self._trash.iterdir():
                 shutil.rmtree(thrown, ignore_errors=True)
             with self._lock:
                 self._expire()
                 wait = self._dues[0][0] - self._clock() if self._dues else _SWEEP
-                if self._stamped < self.seen:
-                    wait = min(wait, _STAMP_EVERY)
+                if self._checkpoint_serial < self.seen:
+                    wait = min(wait, _CHECKPOINT_EVERY)
                 self._wake.wait(min(max(wait, 0.01), _SWEEP))
-            self._keep_stamp()
+            self._checkpoint_if_due()
 
     def finish(self) -> None:
-        """Say how far the pages are right, before an orderly end: the next start then throws none of them away."""
+        """Write the checkpoint before an orderly stop, so that the next start keeps every page."""
         with self._lock:
-            if self._stamped < self.seen:
-                self._write_stamp(self.seen)
+            if self._checkpoint_serial < self.seen:
+                self._write_checkpoint(self.seen)
 
-    def _keep_stamp(self) -> None:
+    def _checkpoint_if_due(self) -> None:
         with self._lock:
-            if self._stamped < self.seen and time.monotonic() - self._stamped_at >= _STAMP_EVERY:
-                self._write_stamp(self.seen)
+            if self._checkpoint_serial < self.seen and time.monotonic() - self._checkpoint_at >= _CHECKPOINT_EVERY:
+                self._write_checkpoint(self.seen)
 
     def _expire(self) -> None:
         now = self._clock()
@@ -317,7 +319,7 @@ class PageStore:
             _, key = heapq.heappop(self._dues)
             entry = self._fresh.get(key)
             if entry is None or entry.due > now:
-                continue  # told again since
+                continue  # extended or replaced since
             self._drop_key(self._stale, self._old, key)
             target = self._path(self._stale, key)
             try:
@@ -353,13 +355,13 @@ class PageStore:
         yield self._stale, self._old
 
     def _throw_away(self, path: Path) -> None:
-        """Out of sight by one rename, whatever there is. Raises OSError when it stays in sight."""
+        """Hide a directory by one rename; ``watch`` deletes it. Raises OSError when it stays visible."""
         if not path.exists():
             return
         self._thrown += 1
         try:
             path.rename(self._trash / str(self._thrown))
-        except OSError:  # no room for another name
+        except OSError:  # a full disk has no room for another name
             shutil.rmtree(path)
 
     def _path(self, root: Path, key: Key) -> Path:
@@ -371,11 +373,3 @@ def _read(path: Path) -> bytes | None:
         return path.read_bytes()
     except FileNotFoundError:
         return None
-
-
-def _write(directory: Path, name: str, content: bytes) -> None:
-    temporary = directory / f".{name}"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
-    temporary.replace(directory / name)

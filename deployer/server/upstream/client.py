@@ -1,4 +1,4 @@
-"""devpi's HTTP client with connections that are kept, an eye on each upstream, and no question to one that is gone."""
+"""devpi's HTTP client with keep-alive, a record of each upstream's health, and a circuit breaker."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from deployer.server.upstream.health import Upstream, Upstreams
 
 KEPT_CONNECTIONS, KEPT_SECONDS = 20, 60.0
 FIRST_BYTE = 0.6
-"""The part of ``--request-timeout`` in which an answer must begin: devpi gives up a page when the whole time is over,
-and then keeps its lock of the project until the answer comes, which it never does when the upstream hangs."""
+"""Share of ``--request-timeout`` within which an answer must begin. devpi stops waiting for a page after the whole
+time, but keeps the project's lock until an answer comes, which never happens when the upstream hangs."""
 CONNECT = 0.3
-"""The part of it in which a connection must be made."""
+"""Share of it within which a connection must be made."""
 WHOLE = 10.0
-"""How many times as long a whole page may take: devpi stores it in the background, and serves what is known."""
+"""Multiple of it that a whole page may take: devpi stores it in the background, and serves the known page."""
 _JSON = "application/vnd.pypi.simple.v1+json"
 _PAGES = (_JSON, "application/vnd.pypi.simple.v1+html", "text/html")
-"""Media types of pages (PEP 691), of which pip takes no others either."""
+"""Media types of pages (PEP 691); pip accepts the same."""
 
 
 class Client(HTTPClient):
-    """What devpi asks upstreams with: given to it as its ``http``, as its own tests do.
+    """The HTTP client of devpi (its ``http``, which its own tests replace in the same way).
 
-    ``offline`` tells whether nothing may be asked; ``may_get`` whether a host may be sent these credentials;
-    ``may_push`` whether anything may be sent to an address.
+    ``offline``: whether requests are forbidden. ``may_get``: whether a URL may receive an Authorization header.
+    ``may_push``: whether a release may be pushed to a URL.
     """
 
     def __init__(
@@ -50,10 +50,12 @@ class Client(HTTPClient):
         self._may_get = may_get
         self._may_push = may_push
         self.client.close()
-        self.client = httpx.Client(**self._kept(), event_hooks={"request": [self._ask], "response": [self._note]})
+        self.client = httpx.Client(
+            **self._settings(), event_hooks={"request": [self._before], "response": [self._after]}
+        )
         self._shared: httpx.AsyncClient | None = None
 
-    def _kept(self) -> dict[str, Any]:
+    def _settings(self) -> dict[str, Any]:
         limits = httpx.Limits(
             max_connections=None, max_keepalive_connections=KEPT_CONNECTIONS, keepalive_expiry=KEPT_SECONDS
         )
@@ -62,10 +64,10 @@ class Client(HTTPClient):
         return {"headers": self.headers, "verify": self._ssl_context, "limits": limits, "cookies": cookies}
 
     def _async(self) -> httpx.AsyncClient:
-        """One client for all pages; devpi's own makes one for each, and with it a connection. Runs in devpi's loop."""
+        """One client for all pages, in devpi's event loop; devpi itself makes a client and a connection for each page."""
         if self._shared is None:
-            hooks: Any = {"request": [self._ask_async], "response": [self._note_async]}
-            self._shared = httpx.AsyncClient(**self._kept(), event_hooks=hooks)
+            hooks: Any = {"request": [self._before_async], "response": [self._after_async]}
+            self._shared = httpx.AsyncClient(**self._settings(), event_hooks=hooks)
         return self._shared
 
     async def async_get(
@@ -76,9 +78,9 @@ class Client(HTTPClient):
         timeout: float | None = None,
         extra_headers: dict[str, str] | None = None,
     ) -> tuple[Any, str | None]:
-        """A page and its text; a ``FatalResponse`` when there is none."""
+        """Get a page and its text; a ``FatalResponse`` when that fails."""
         address = getattr(url, "url", url)
-        self._upstreams.ask(address)
+        self._upstreams.note_asked(address)
         seconds = timeout or self.timeout or 30.0
         wait = httpx.Timeout(seconds, connect=CONNECT * seconds, read=FIRST_BYTE * seconds)
         for again in (True, False):
@@ -88,10 +90,10 @@ class Client(HTTPClient):
                         address, follow_redirects=allow_redirects, headers=extra_headers, timeout=wait
                     )
             except TimeoutError:
-                endless = httpx.ReadTimeout("it does not come to an end", request=httpx.Request("GET", address))
+                endless = httpx.ReadTimeout("the answer does not end", request=httpx.Request("GET", address))
                 return self._failed(address, endless), None
             except (httpx.RemoteProtocolError, httpx.ReadError) as error:
-                # A kept connection that the upstream closed at this very moment.
+                # The upstream may have closed a keep-alive connection at this moment.
                 if again and not self._is_down(error):
                     continue
                 return self._failed(address, error), None
@@ -105,18 +107,18 @@ class Client(HTTPClient):
             return response, None
         kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if kind not in _PAGES:
-            threadlog.warn("%s is no page, but %r", address, kind)
-            return FatalResponse(address, f"no page: {kind}"), None
-        if kind == _JSON:  # devpi knows it by the bare word only, and finds no links in it otherwise
+            threadlog.warn("invalid page: %s has the content type %r", address, kind)
+            return FatalResponse(address, f"invalid page: content type {kind!r}"), None
+        if kind == _JSON:  # devpi finds no links in it if the type has parameters
             response.headers["Content-Type"] = _JSON
         return response, response.text
 
     @staticmethod
     def load() -> None:
-        """Have httpx import what it else imports while somebody waits for the first page. Takes a while."""
+        """Import what httpx imports with its first request, so that no client waits for it."""
 
         async def begin() -> None:
-            anyio.Event()  # the first of anything of it, in whatever loop
+            anyio.Event()  # the first object of anyio loads its event loop backend
 
         asyncio.run(begin())
 
@@ -131,7 +133,7 @@ class Client(HTTPClient):
         timeout: float | None = None,
         extra_headers: dict[str, str] | None = None,
     ) -> Any:
-        """A whole answer; a ``FatalResponse`` when there is none."""
+        """Get a whole answer; a ``FatalResponse`` when that fails."""
         address = getattr(url, "url", url)
         try:
             return self.client.get(
@@ -143,7 +145,7 @@ class Client(HTTPClient):
     def stream(
         self, cstack: contextlib.ExitStack, method: str, url: Any, *, raise_on_error: bool = False, **more: Any
     ) -> Any:
-        """An answer whose body is still to come; a ``FatalResponse`` when there is none."""
+        """Get an answer whose body is not read yet; a ``FatalResponse`` when that fails."""
         try:
             return super().stream(cstack, method, url, raise_on_error=True, **more)
         except self.Errors as error:
@@ -154,55 +156,55 @@ class Client(HTTPClient):
 
     def _failed(self, address: str, error: BaseException) -> FatalResponse:
         threadlog.warn("%s while getting %s: %s", type(error).__name__, address, error)
-        if isinstance(error, httpx.TransportError) and not isinstance(error, Refused):
+        if isinstance(error, httpx.TransportError) and not isinstance(error, NotSent):
             self._upstreams.of(str(error.request.url)).failed(id(error.request))
         return FatalResponse(address, repr(error))
 
-    def _ask(self, request: httpx.Request) -> None:
+    def _before(self, request: httpx.Request) -> None:
         if self._offline():
-            raise Refused("this server is offline", request=request)
-        if request.method != "GET":  # a release that is pushed somewhere else, with credentials of its own
+            raise NotSent("this server is offline", request=request)
+        if request.method != "GET":  # a push, with credentials of its own
             if not self._may_push(request.url):
-                raise Refused("nothing is pushed to it from here", request=request)
+                raise NotSent("not a push target of this server", request=request)
             return
         authorization = request.headers.get("Authorization")
         if authorization is not None and not self._may_get(str(request.url), authorization):
-            # devpi sends a mirror's credentials to whatever host a link of its page names.
+            # devpi sends a mirror's credentials to any host that a link of its page names.
             del request.headers["Authorization"]
         if not self._upstreams.of(str(request.url)).begin(id(request)):
-            raise Refused("it failed a moment ago and is not asked yet", request=request)
+            raise NotSent("the upstream failed a moment ago and is not asked again yet", request=request)
 
-    async def _ask_async(self, request: httpx.Request) -> None:
-        self._ask(request)
+    async def _before_async(self, request: httpx.Request) -> None:
+        self._before(request)
 
-    def _note(self, response: httpx.Response) -> None:
+    def _after(self, response: httpx.Response) -> None:
         if response.request.method != "GET":
             return
         upstream = self._answered(response)
-        response.stream = _Watched(response.stream, upstream, id(response.request))
+        response.stream = _Observed(response.stream, upstream, id(response.request))
 
-    async def _note_async(self, response: httpx.Response) -> None:
+    async def _after_async(self, response: httpx.Response) -> None:
         upstream = self._answered(response)
-        response.stream = _WatchedAsync(response.stream, upstream, id(response.request))
+        response.stream = _ObservedAsync(response.stream, upstream, id(response.request))
 
     def _answered(self, response: httpx.Response) -> Upstream:
         upstream = self._upstreams.of(str(response.request.url))
-        upstream.answered(id(response.request), stay_away=_stay_away(response))
+        upstream.answered(id(response.request), retry_after=_retry_after(response))
         return upstream
 
 
-class Refused(httpx.TransportError):
-    """What is told instead of asking an upstream that is known not to answer."""
+class NotSent(httpx.TransportError):
+    """A request was not sent: offline, not allowed, or to an upstream that does not answer."""
 
 
-def _stay_away(response: httpx.Response) -> float:
+def _retry_after(response: httpx.Response) -> float:
     if response.status_code not in (429, 503):
         return 0.0
-    told = response.headers.get("Retry-After", "")
-    return float(told) if told.isdecimal() else 0.0
+    seconds = response.headers.get("Retry-After", "")
+    return float(seconds) if seconds.isdecimal() else 0.0
 
 
-class _Watched(httpx.SyncByteStream):
+class _Observed(httpx.SyncByteStream):
     def __init__(self, inner: Any, upstream: Upstream, request: int) -> None:
         self._inner, self._upstream, self._request = inner, upstream, request
 
@@ -212,11 +214,11 @@ class _Watched(httpx.SyncByteStream):
             yield piece
 
     def close(self) -> None:
-        self._upstream.left(self._request)
+        self._upstream.ended(self._request)
         self._inner.close()
 
 
-class _WatchedAsync(httpx.AsyncByteStream):
+class _ObservedAsync(httpx.AsyncByteStream):
     def __init__(self, inner: Any, upstream: Upstream, request: int) -> None:
         self._inner, self._upstream, self._request = inner, upstream, request
 
@@ -226,5 +228,5 @@ class _WatchedAsync(httpx.AsyncByteStream):
             yield piece
 
     async def aclose(self) -> None:
-        self._upstream.left(self._request)
+        self._upstream.ended(self._request)
         await self._inner.aclose()

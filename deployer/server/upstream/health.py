@@ -1,4 +1,4 @@
-"""How each upstream does: who waits for it, when it last gave a sign of life, and whether it is asked at all."""
+"""The health of each upstream: requests under way, time of the last byte, and a circuit breaker."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 HOLD = 5.0
-"""Seconds for which an upstream that failed is not asked again; then one request tries it."""
+"""Seconds for which a failed upstream is not asked; then one request tries it (half-open)."""
 LONGEST_HOLD = 60.0
-"""Seconds that an upstream may ask us to stay away (``Retry-After``)."""
+"""Most seconds of an upstream's ``Retry-After`` that are obeyed."""
 QUIET = 2.0
-"""Seconds without any sign of life, while somebody waits, after which nobody else is to wait for long."""
+"""Seconds without a byte, while a request is under way, after which an upstream counts as quiet."""
 _REMEMBERED = 10_000
 
 
@@ -27,23 +27,23 @@ def origin_of(url: str) -> str:
 
 @dataclass
 class Upstream:
-    """One origin. All times are seconds of ``clock``, which never jumps."""
+    """One origin. Times are seconds of ``clock``, which is monotonic."""
 
     origin: str
     clock: Callable[[], float] = time.monotonic
     requests: int = 0
     failures: int = 0
     bytes_received: int = 0
-    slowest: float = 0.0  # seconds to the beginning of an answer
+    slowest: float = 0.0  # seconds until an answer began
     _asking: dict[int, float] = field(default_factory=dict)
-    _sign: float = float("-inf")
+    _last_byte: float = float("-inf")
     _closed_until: float = float("-inf")
     _probe: int | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def down(self) -> bool:
-        """Whether it failed and is not to be asked now."""
+        """Whether it failed and must not be asked now."""
         with self._lock:
             return self._is_down(self.clock())
 
@@ -52,54 +52,54 @@ class Upstream:
 
     @property
     def quiet(self) -> bool:
-        """Whether somebody waits for it and nothing at all has come for a while."""
+        """Whether a request is under way and no byte has come for QUIET seconds."""
         with self._lock:
             if not self._asking:
                 return False
-            return self.clock() - max(self._sign, min(self._asking.values())) > QUIET
+            return self.clock() - max(self._last_byte, min(self._asking.values())) > QUIET
 
     @property
-    def since_sign(self) -> float:
-        """Seconds since it last gave a sign of life."""
+    def since_last_byte(self) -> float:
+        """Seconds since its last byte."""
         with self._lock:
-            return self.clock() - self._sign
+            return self.clock() - self._last_byte
 
     @property
     def answers(self) -> bool:
-        """Whether a request to it can be expected to be answered soon."""
+        """Whether a request can be expected to be answered soon."""
         return not (self.down or self.quiet)
 
     def begin(self, request: int) -> bool:
-        """Note that ``request`` is about to be sent; False when it must not be."""
+        """Record that ``request`` is about to be sent; False when it must not be sent."""
         with self._lock:
             now = self.clock()
             if self._is_down(now):
                 return False
-            if self._closed_until > float("-inf"):  # it failed before: this one tries whether it is back
+            if self._closed_until > float("-inf"):  # half-open: this request tries the upstream
                 self._probe = request
             self.requests += 1
             self._asking[request] = now
             return True
 
-    def answered(self, request: int, *, stay_away: float = 0.0) -> None:
-        """Note the beginning of an answer, and for how many seconds it asks us to stay away."""
+    def answered(self, request: int, *, retry_after: float = 0.0) -> None:
+        """Record the beginning of an answer, and the seconds of its ``Retry-After``."""
         with self._lock:
             now = self.clock()
-            self._sign = now
+            self._last_byte = now
             began = self._asking.get(request, now)
             self.slowest = max(self.slowest, now - began)
-            self._closed_until = now + min(stay_away, LONGEST_HOLD) if stay_away > 0 else float("-inf")
+            self._closed_until = now + min(retry_after, LONGEST_HOLD) if retry_after > 0 else float("-inf")
             if self._probe == request:
                 self._probe = None
 
     def received(self, count: int) -> None:
-        """Note a piece of a body."""
+        """Record ``count`` bytes of a body."""
         with self._lock:
-            self._sign = self.clock()
+            self._last_byte = self.clock()
             self.bytes_received += count
 
     def failed(self, request: int) -> None:
-        """Note that it can't be reached, or does not answer: it is not asked again for a while."""
+        """Record that it could not be reached or did not answer: it is not asked for HOLD seconds."""
         with self._lock:
             self.failures += 1
             self._asking.pop(request, None)
@@ -107,8 +107,8 @@ class Upstream:
             if self._probe == request:
                 self._probe = None
 
-    def left(self, request: int) -> None:
-        """Note that nothing more of ``request`` will come: its body is whole, or nobody wants the rest."""
+    def ended(self, request: int) -> None:
+        """Record the end of ``request``: its body is complete, or was given up."""
         with self._lock:
             self._asking.pop(request, None)
             if self._probe == request:
@@ -116,7 +116,7 @@ class Upstream:
 
 
 class Upstreams:
-    """All of them, by origin, and which pages were asked for when."""
+    """All upstreams by origin, and when each URL was last asked for."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -136,8 +136,8 @@ class Upstreams:
         with self._lock:
             return tuple(self._known.values())
 
-    def ask(self, url: str) -> None:
-        """Note that ``url`` is asked for now."""
+    def note_asked(self, url: str) -> None:
+        """Record that ``url`` is asked for now."""
         with self._lock:
             self._asked[url] = self._clock()
             self._asked.move_to_end(url)
@@ -145,6 +145,6 @@ class Upstreams:
                 _, self._forgotten = self._asked.popitem(last=False)
 
     def asked_since(self, url: str, moment: float) -> bool:
-        """Whether ``url`` was asked for since ``moment``; True also when that is not known any more."""
+        """Whether ``url`` was asked for since ``moment``; also True when that was forgotten."""
         with self._lock:
             return self._asked.get(url, self._forgotten) >= moment

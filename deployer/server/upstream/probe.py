@@ -1,7 +1,7 @@
-"""Ask indexes as the server would, and tell how far each answer came.
+"""``reach``: send requests to upstreams as the server would, and report how far each one got.
 
-What a network lets through can't be read anywhere: it is asked, with the certificates, the proxy and the resolver that
-the server has, and with a body that does not fit into one packet.
+Only a request shows what a network lets through: with the server's certificates, proxy and resolver, and with a body
+that does not fit into one packet.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     import httpx
 
 DEFAULT = "default"
-"""Stands for the address that devpi-server mirrors when it is told no other."""
+"""Stands for the upstream that devpi-server mirrors by default."""
 CONNECT = 5.0
-"""Seconds for a connection to be taken: whoever is there does so at once or, if a packet was lost, in 1 or 3 s."""
+"""Seconds for a connection. A host accepts one at once or, if a packet was lost, after 1 or 3 s."""
 ENOUGH = 64 * 1024
-"""Bytes of a body after which it is known that bodies come through."""
+"""Bytes of a body that show that large packets get through."""
 _ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.1"
 _PROXY_SAYS_NO = 407
 
 
 @dataclass
 class Answer:
-    """How far one request came. ``stage`` is what it was at when it ended: resolve, connect, tls, answer, body, done.
+    """How far one request got. ``stage``, the last one: resolve, connect, tls, answer, body, done.
 
-    ``peer`` is what was connected to (a proxy, where there is one); ``skew`` the seconds that this clock is ahead of
-    the other one.
+    ``peer``: the host and port of the connection (a proxy's, if there is one). ``skew``: seconds that this clock is
+    ahead of the upstream's.
     """
 
     url: str
@@ -55,9 +55,9 @@ class Answer:
 
 
 def reach(options: argparse.Namespace) -> int:
-    """Print the evidence as one line of JSON; exit code 0 whatever it says."""
+    """Print the report as one line of JSON. The exit code is always 0."""
     answers = [_default() if url == DEFAULT else Answer(url=url) for url in options.url]
-    # In threads of their own, since a resolver takes as long as it likes: whoever is late is left behind.
+    # In threads: a resolver has no timeout, and a late one is not waited for.
     threads = [Thread(target=_ask, args=(answer, options), daemon=True) for answer in answers if answer.url]
     started = time.monotonic()
     for thread in threads:
@@ -67,10 +67,10 @@ def reach(options: argparse.Namespace) -> int:
     for answer, thread in zip((answer for answer in answers if answer.url), threads, strict=True):
         if thread.is_alive():
             answer.error, answer.seconds = f"nothing within {options.timeout:g} s", options.timeout
-    told = [asdict(answer) for answer in answers]
-    sys.stdout.write(json.dumps({"answers": told, "resolvers": resolvers(), "mtu": mtus()}) + "\n")
+    found = [asdict(answer) for answer in answers]
+    sys.stdout.write(json.dumps({"answers": found, "resolvers": resolvers(), "mtu": mtus()}) + "\n")
     sys.stdout.flush()
-    # Nothing is left to be put in order, and a thread that waits for a resolver can't be ended otherwise.
+    # A thread that waits for a resolver can't be ended in another way, and no clean-up is needed.
     os._exit(0)
 
 
@@ -79,7 +79,7 @@ def _ask(answer: Answer, options: argparse.Namespace) -> None:
 
     started = time.monotonic()
     try:
-        # As devpi-server makes its client: proxies from the environment, one bundle of certificates.
+        # As devpi-server's client: proxies from the environment, one CA bundle.
         bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or None
         context = ssl.create_default_context(cafile=bundle) if bundle else True
         timeout = httpx.Timeout(options.timeout, connect=min(options.timeout, CONNECT))
@@ -108,12 +108,12 @@ def _page(client: httpx.Client, answer: Answer, url: str) -> None:
 
 
 def _follow(answer: Answer, event: str, info: Mapping[str, Any]) -> None:
-    """Keep up with httpcore's events (its documentation, "trace")."""
+    """Record an event of httpcore (its documentation, "trace")."""
     _, _, step = event.partition(".")
     if step == "connect_tcp.started":
         host, port = info["host"], info["port"]
         answer.stage, answer.peer = "resolve", f"{host}:{port}"
-        # Asked once more by the connection itself; here to tell a name that is unknown from a host that is silent.
+        # The connection resolves the name again; here it tells an unknown name from a silent host.
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         answer.addresses = sorted({str(address[0]) for *_, address in found})
         answer.stage = "connect"
@@ -125,16 +125,16 @@ def _follow(answer: Answer, event: str, info: Mapping[str, Any]) -> None:
 
 def _skew(date: str) -> float | None:
     try:
-        told = parsedate_to_datetime(date)
+        there = parsedate_to_datetime(date)
     except (TypeError, ValueError):
         return None
-    return round((datetime.now(UTC) - told.replace(tzinfo=told.tzinfo or UTC)).total_seconds(), 1)
+    return round((datetime.now(UTC) - there.replace(tzinfo=there.tzinfo or UTC)).total_seconds(), 1)
 
 
 def _default() -> Answer:
-    try:
-        from deployer.server.plugin import default_mirror_url
+    from deployer.server.devpi.installed import default_mirror_url
 
+    try:
         url = default_mirror_url()
         return Answer(url=url) if url else Answer(url="", error="this devpi-server names no default upstream")
     except ImportError:
@@ -142,7 +142,7 @@ def _default() -> Answer:
 
 
 def resolvers(path: Path = Path("/etc/resolv.conf")) -> list[str]:
-    """The name servers that are asked from here (resolv.conf(5))."""
+    """The configured name servers (resolv.conf(5))."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -151,7 +151,7 @@ def resolvers(path: Path = Path("/etc/resolv.conf")) -> list[str]:
 
 
 def mtus(path: Path = Path("/sys/class/net")) -> dict[str, int]:
-    """The largest packet of each interface but loopback, in bytes."""
+    """The MTU of each interface except loopback, in bytes."""
     found = {}
     for interface in sorted(path.glob("*")):
         try:

@@ -1,9 +1,9 @@
-"""What a client may have this server ask of others, beyond the pages and files that declared mirrors give.
+"""Limits on requests that a client can make this server send to other servers.
 
-devpi sends a release to whatever address a reader names, with a password of the reader's choice, and tells him what
-came back; and it asks every mirror below an index for a project again, whoever wants that and whoever owns the name.
-Here a release goes only to origins that the operator named, sent by those who may upload to where it comes from, and
-a project is asked for again by users of this server only, of the mirrors that may serve it.
+devpi pushes a release to any address that a reader names, with a password of the reader's choice, and reports the
+answer; and it refetches a project from every mirror below an index, for any reader, whoever owns the name. Here a
+release is pushed only to origins that the operator named, by users who may upload to the source index. A project is
+refetched for users of this server only, from the mirrors that may serve it.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ from pyramid.httpexceptions import HTTPFound
 
 from deployer.server.devpi.installed import installed
 from deployer.server.devpi.ordered import serving
-from deployer.server.refusal import unfit
 
-NAME = "deployer-outbound"
+NAME = "deployer-push"
 _PUSH, _REFRESH = "_push_external", "simple_refresh"
 _PORTS = {"http": 80, "https": 443}
 _PAGE = "/{user}/{index}/+simple/{project}/"
 
 
 def origin(url: object) -> tuple[str, str, int | None] | None:
-    """Scheme, host and port as the HTTP client itself reads them, so that nobody reads two things in one address."""
+    """Scheme, host and port, parsed by the HTTP client that sends the request, so that both read the same address."""
     try:
         parsed = httpx.URL(url)  # type: ignore[arg-type]
     except (httpx.InvalidURL, TypeError, ValueError):
@@ -36,33 +35,29 @@ def origin(url: object) -> tuple[str, str, int | None] | None:
 
 
 @dataclass(frozen=True)
-class Outbound:
-    """The origins that releases may be pushed to; registered as a plugin of devpi's, where its views find it."""
+class PushTargets:
+    """Origins that releases may be pushed to. Registered as a devpi plugin, so that views can find it."""
 
     origins: frozenset[tuple[str, str, int | None] | None] = frozenset()
 
     @classmethod
-    def to(cls, urls: Iterable[str]) -> Outbound:
+    def of(cls, urls: Iterable[str]) -> PushTargets:
         return cls(frozenset(map(origin, urls)))
 
     def allows(self, url: object) -> bool:
-        """Whether something may be sent to ``url``, which may be anything that a client came up with."""
+        """Whether a push to ``url`` is allowed; a client may have sent any value."""
         found = origin(url)
         return found is not None and found in self.origins
 
 
-def allowed(config: Any) -> Outbound:
-    """What this server may send to; nothing, unless it was told at its start. ``config``: devpi's."""
-    return config.pluginmanager.get_plugin(NAME) or Outbound()
+def allowed(config: Any) -> PushTargets:
+    """The push targets of this server; none unless they were given at the start. ``config``: devpi's."""
+    return config.pluginmanager.get_plugin(NAME) or PushTargets()
 
 
 def install() -> None:
-    """Have devpi's views ask first. Raises Refusal when they are made in another way."""
-    push, refresh = getattr(PyPIView, _PUSH, None), getattr(PyPIView, _REFRESH, None)
-    if not (callable(push) and callable(refresh)):
-        raise unfit("pushes releases in another way than the one that is fenced in here")
-    if push.__module__ == __name__:
-        return
+    """Replace devpi's views for pushing a release and for refetching a project."""
+    push = getattr(PyPIView, _PUSH)
 
     def push_external(self: Any, name: str, version: str, links: Any, metadata: Any, pushdata: Any) -> Any:
         refusal = _refusal(self.request, self.context.stage.name, pushdata.get("posturl"))
@@ -74,19 +69,17 @@ def install() -> None:
 
 def _refusal(request: Any, index: str, target: object) -> Any:
     if not request.has_permission("upload"):
-        return apiresult(403, f"only who may upload to {index} may push from it to other servers: log in as one")
+        return apiresult(403, f"a push from {index} needs the right to upload to {index}: log in as a user who has it")
     if not allowed(request.registry["xom"].config).allows(target):
-        return apiresult(
-            403, "this server pushes nothing to that address: name its origin in server.push_to of the profile"
-        )
+        return apiresult(403, "pushing to that address is not allowed: add its origin to server.push_to of the profile")
     return None
 
 
 def simple_refresh(self: Any) -> Any:
-    """In the place of devpi's view: the known page stays until its upstream has given another."""
+    """Replace devpi's view: the known page stays until the upstream has sent another one."""
     request, context = self.request, self.context
     if request.authenticated_userid is None:
-        return apiresult(403, "only users of this server may have an upstream asked again: log in as one")
+        return apiresult(403, "a refresh from the upstream needs a user of this server: log in")
     for stage in serving(context.stage, context.project):
         if stage.ixconfig["type"] == installed().mirror:
             stage.cache_retrieve_times.expire(context.project)

@@ -1,0 +1,281 @@
+"""What the command line and the server agree on: file names, exit codes, refusals, the identity proof, JSON.
+
+Both sides import this module, and it is copied into the image: standard library only.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import IntEnum, StrEnum
+from typing import Any, NotRequired, TypedDict
+
+# Files
+
+PRIVATE = ".deployer"
+"""The directory, below the server directory, that belongs to deployer (0700)."""
+
+
+class PrivateFile(StrEnum):
+    """Files below ``PRIVATE`` (0600)."""
+
+    ROOT_PASSWORD = "root-password"  # noqa: S105 - a file's name
+    NEXT_ROOT_PASSWORD = "root-password.next"  # noqa: S105 - a file's name
+    SECRET = "secret"  # noqa: S105 - a file's name
+    PROOF_KEY = "proof-key"
+    CREDENTIALS = "credentials"
+    FIRST_BOOT = "first-boot"
+    RUNNING = "running"
+    OFFLINE = "offline"
+    MOVING = "moving"
+    MOVED = "moved"
+    FRONT = "front"
+    ACCESS_LOG = "log/access.log"
+    TEMPORARY = "tmp"
+    NGINX = "run"
+    STATISTICS = "statistics.json"
+    PAGES = "pages"
+    BACKUPS = "backups"
+    LOCK = "lock"
+    USED_BY = "used-by"
+
+    @property
+    def relative(self) -> str:
+        """The path below the server directory."""
+        return f"{PRIVATE}/{self.value}"
+
+
+# Exit codes
+
+
+class ExitCode(IntEnum):
+    """Exit codes of ``deployer`` and of ``python -m deployer.server``."""
+
+    OK = 0
+    INTERNAL = 1
+    USAGE = 2
+    PROFILE = 3
+    ENGINE = 4
+    CONFLICT = 5
+    NOT_READY = 6
+    SERVER_REFUSED = 7
+    CLIENT_FILE = 8
+    VERIFICATION = 9
+    DRIFT = 10
+    REFUSED = 11
+    LOCKED = 75
+    INTERRUPTED = 130
+
+
+FINAL = frozenset({ExitCode.CONFLICT, ExitCode.VERIFICATION, ExitCode.REFUSED})
+"""Exit codes of a server after which a restart cannot help."""
+
+# Refusals
+
+SUPERVISOR = "supervisor: "
+"""Start of the supervisor's own lines, which follow the server's last lines in its log."""
+_ERROR = re.compile(r"deployer: exit code (\d+): (.+)")
+_HINT = re.compile(r"deployer: (.+)")
+
+
+class Refusal(Exception):
+    """The server refuses to run: ``message`` says what failed, ``hint`` what to do; one line each."""
+
+    def __init__(self, message: str, *, hint: str, code: int) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.code = code
+
+    @property
+    def text(self) -> str:
+        """The two lines that end the server's output."""
+        return f"deployer: exit code {int(self.code)}: {self.message}\ndeployer: {self.hint}\n"
+
+    @classmethod
+    def parse(cls, lines: Sequence[str]) -> Refusal | None:
+        """The refusal that ends ``lines``; None when they end otherwise."""
+        said = [line for line in lines if not line.startswith(SUPERVISOR)][-2:]
+        if len(said) < 2:
+            return None
+        error, hint = _ERROR.fullmatch(said[0]), _HINT.fullmatch(said[1])
+        if error is None or hint is None:
+            return None
+        return cls(error[2], hint=hint[1], code=int(error[1]))
+
+
+# Identity: each side proves that it can read the key in the server directory, and does not send the key
+
+NONCE_HEADER = "X-Deployer-Nonce"
+_NONCE = re.compile(r"[0-9a-f]{16,128}")
+
+
+def is_nonce(text: str) -> bool:
+    """Whether the server answers this nonce: 16 to 128 hexadecimal digits."""
+    return _NONCE.fullmatch(text) is not None
+
+
+def server_proof(key: str, *, nonce: str, uuid: str) -> str:
+    """The server's proof to a client that sent ``nonce``. ``key``: hex. Raises ValueError for an invalid key."""
+    return _hmac(key, nonce, uuid)
+
+
+def client_proof(key: str, *, challenge: str, uuid: str, offline: bool) -> str:
+    """The client's proof for switching the server offline or online; a challenge is valid once. ``key``: hex.
+
+    Raises ValueError for an invalid key.
+    """
+    return _hmac(key, challenge, uuid, f"offline {'on' if offline else 'off'}")
+
+
+def same_proof(expected: str, given: str) -> bool:
+    """Compare two proofs in constant time."""
+    return hmac.compare_digest(expected.encode(), given.encode("utf-8", "surrogatepass"))
+
+
+def _hmac(key: str, *words: str) -> str:
+    return hmac.new(_key(key), ":".join(words).encode(), "sha256").hexdigest()
+
+
+def _key(text: str) -> bytes:
+    key = bytes.fromhex(text)
+    if not key:
+        raise ValueError("an empty key")
+    return key
+
+
+# JSON
+
+IDENTITY_ROUTE = "/+deployer"
+OFFLINE_ROUTE = "/+deployer/offline"
+NAMES_ROUTE = "/+deployer/names"
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """``GET /+deployer``: what a server says about itself. ``proof``: present when a nonce was sent."""
+
+    uuid: str = ""
+    version: str = ""
+    server_version: str = ""
+    default_mirror_url: str | None = None
+    web: bool | None = None
+    offline: bool | None = None
+    challenge: str = ""
+    writable: bool = True
+    free_bytes: int | None = None
+    front: str | None = None
+    proof: str | None = None
+
+    @property
+    def json(self) -> dict[str, Any]:
+        found = asdict(self)
+        if self.proof is None:
+            del found["proof"]
+        return found
+
+    @classmethod
+    def parse(cls, answer: Mapping[str, object]) -> About:
+        """Read the answer of a server that is not trusted: a value of an unexpected type becomes the default."""
+        return cls(
+            uuid=_text(answer.get("uuid")) or "",
+            version=_text(answer.get("version")) or "",
+            server_version=_text(answer.get("server_version")) or "",
+            default_mirror_url=_text(answer.get("default_mirror_url")),
+            web=_flag(answer.get("web")),
+            offline=_flag(answer.get("offline")),
+            challenge=_text(answer.get("challenge")) or "",
+            writable=_flag(answer.get("writable")) is not False,
+            free_bytes=_number(answer.get("free_bytes")),
+            front=_text(answer.get("front")),
+            proof=_text(answer.get("proof")),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfflineRequest:
+    """``POST /+deployer/offline``: whether the server should be offline, and the client's proof."""
+
+    offline: bool
+    proof: str
+
+    @property
+    def json(self) -> dict[str, object]:
+        return asdict(self)
+
+    @classmethod
+    def parse(cls, body: object) -> OfflineRequest | None:
+        """Read a request that is not trusted; None when it is invalid."""
+        if not isinstance(body, dict):
+            return None
+        offline, proof = _flag(body.get("offline")), _text(body.get("proof"))
+        if offline is None or proof is None or not proof.isascii():
+            return None
+        return cls(offline=offline, proof=proof)
+
+
+class ProjectNames(TypedDict):
+    """A project, the indexes that have it, the index that owns its name, and the indexes that serve it."""
+
+    name: str
+    known_in: list[str]
+    owner: str | None
+    served_by: list[str]
+
+
+class NamesAnswer(TypedDict):
+    """``GET /+deployer/names``. ``left_out``: projects beyond the limit of one answer."""
+
+    index: str
+    projects: list[ProjectNames]
+    left_out: int
+
+
+class IndexCounts(TypedDict):
+    """Requests for one index; bytes are those of bodies."""
+
+    requests: int
+    hits: int
+    misses: int
+    bytes_served: int
+    bytes_saved: int
+
+
+class UpstreamCounts(TypedDict):
+    """Requests to one upstream. ``slowest``: seconds until an answer began."""
+
+    requests: float
+    failures: float
+    bytes: float
+    slowest: float
+
+
+class Counted(TypedDict):
+    """The statistics file. ``read``: pairs of inode and offset up to which the access logs are counted."""
+
+    since: str
+    indexes: dict[str, IndexCounts]
+    upstreams: dict[str, UpstreamCounts]
+    read: NotRequired[list[int]]
+
+
+class Copied(TypedDict):
+    """Output of ``copy``: files, their bytes, and one digest over the path and the digest of each file."""
+
+    files: int
+    bytes: int
+    sha256: str
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _flag(value: object) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _number(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

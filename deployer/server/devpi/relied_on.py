@@ -1,0 +1,287 @@
+"""Everything inside devpi-server that deployer relies on: one table, checked at each start, before any data is touched.
+
+A devpi-server that lacks one of these is refused: it could serve stale pages, or without a protection, and nobody would
+notice. What deployer replaces is part of the table, too (:mod:`replacements`).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from importlib.util import find_spec
+from types import CodeType
+from typing import Any
+
+from deployer.server.devpi.installed import installed, unsupported
+
+
+@dataclass(frozen=True)
+class Reliance:
+    """One name of devpi's code. ``path``: attributes, by dots, in ``module``.
+
+    ``words``: names and strings that the code of this function or property has to contain: attributes that it sets, or
+    the name of a singleton.
+    """
+
+    module: str
+    path: str
+    words: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> str:
+        """The first name that is not found; empty when all are."""
+        try:
+            found: Any = import_module(self.module)
+        except ImportError:
+            return self.module
+        for name in self.path.split("."):
+            if name in getattr(found, "__annotations__", {}):  # set for each instance
+                return ""
+            try:
+                found = inspect.getattr_static(found, name)
+            except AttributeError:
+                return self.path
+        known = set(_words(_code(found)))
+        return next((f"{self.path}: {word}" for word in self.words if word not in known), "")
+
+
+def _code(found: Any) -> CodeType | None:
+    match found:
+        case property():
+            found = found.fget
+        case cached_property():
+            found = found.func
+    return getattr(inspect.unwrap(found), "__code__", None) if callable(found) else None
+
+
+def _words(code: CodeType | None) -> Iterator[str]:
+    if code is None:
+        return
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, str):
+            yield constant
+        elif isinstance(constant, CodeType):
+            yield from _words(constant)
+
+
+_Table = Mapping[str, tuple[str | tuple[str, tuple[str, ...]], ...]]
+
+
+def _table(found: _Table) -> tuple[Reliance, ...]:
+    return tuple(
+        Reliance(module, name) if isinstance(name, str) else Reliance(module, *name)
+        for module, names in found.items()
+        for name in names
+    )
+
+
+_HOOKS = (
+    "devpiserver_auth_denials",
+    "devpiserver_get_identity",
+    "devpiserver_get_stage_customizer_classes",
+    "devpiserver_on_remove_file",
+    "devpiserver_on_upload",
+    "devpiserver_pyramid_configure",
+    "devpiserver_stage_get_principals_for_pkg_read",
+)
+_OF_A_MIRROR = (
+    "UpstreamError",
+    "UpstreamNotFoundError",
+    "UpstreamNotModified",
+    "_async_fetch_releaselinks",
+    "_update_simplelinks_in_future",
+    "get_simplelinks_perstage",
+    "has_project_perstage",
+    "list_projects_perstage",
+    "no_project_list",
+)
+
+
+def _mirror(name: str, *own: str) -> tuple[str | tuple[str, tuple[str, ...]], ...]:
+    """A mirror index: class ``name``, its singletons, and the two classes that they are of."""
+    return (
+        *(f"{name}.{attribute}" for attribute in (*_OF_A_MIRROR, *own)),
+        (f"{name}.cache_retrieve_times", ("project_retrieve_times",)),
+        (f"{name}.cache_projectnames", ("projectnames",)),
+        (f"{name}._update_auth_candidates", ("auth_candidates",)),
+        "ProjectNamesCache.is_expired",
+        ("ProjectUpdateCache.__init__", ("_project2time",)),
+        "ProjectUpdateCache.acquire",
+        "ProjectUpdateCache.expire",
+        "ProjectUpdateCache.get_etag",
+        "ProjectUpdateCache.get_timestamp",
+    )
+
+
+BOTH = _table(
+    {
+        "devpi_server.auth": ("hash_password", "pwd_context"),
+        "devpi_server.config": (
+            "Config.nodeinfo",
+            "Config.offline_mode",
+            "Config.request_timeout",
+            "Config.server_path",
+            "Config.waitress_info",
+            "get_pluginmanager",
+            "parseoptions",
+        ),
+        "devpi_server.hookspecs": _HOOKS,
+        "devpi_server.httpclient": (
+            "FatalResponse",
+            "HTTPClient.Errors",
+            "HTTPClient._ssl_context",
+            "HTTPClient.async_get",
+            "HTTPClient.get",
+            "HTTPClient.stream",
+        ),
+        "devpi_server.init": ("init",),
+        "devpi_server.keyfs": (
+            ("KeyFS.__init__", ("notifier",)),
+            "KeyFS.get_connection",
+            "KeyFS.read_transaction",
+            "KeyFS.tx",
+            "KeyFS.write_transaction",
+            ("Transaction.__init__", ("at_serial", "commit_serial")),
+            "TxNotificationThread.on_key_change",
+        ),
+        "devpi_server.log": ("configure_logging", "threadlog"),
+        "devpi_server.main": (
+            "Fatal",
+            "XOM.get_singleton",
+            "XOM.http",
+            "XOM.main",
+            "XOM.model",
+            "XOM.setdefault_singleton",
+            "xom_from_config",
+        ),
+        "devpi_server.normalized": ("normalize_name",),
+        "devpi_server.views": (
+            "INSTALLER_USER_AGENT_REGEXP",
+            "PyPIView._push_external",
+            "PyPIView.simple_refresh",
+            "SIMPLE_API_V1_JSON",
+            "apiresult",
+            "tween_keyfs_transaction",
+            "tween_request_logging",
+        ),
+    }
+)
+OF_6 = _table(
+    {
+        "devpi_server.keyfs": (("KeyChangeEvent.__init__", ("at_serial", "typedkey")), "KeyFS.get_key"),
+        "devpi_server.keyfs_sqlite": (
+            "Connection.db_read_last_changelog_serial",
+            "Connection.get_changes",
+            "Connection.get_raw_changelog_entry",
+            "Connection.get_relpath_at",
+        ),
+        "devpi_server.mirror": _mirror("MirrorStage", "mirror_url_authorization_header", "mirror_url_without_auth"),
+        "devpi_server.model": (
+            ("BaseStage.__init__", ("key_projects",)),
+            "BaseStage.get_mirror_whitelist_info",
+            "BaseStage.get_simplelinks",
+            "BaseStage.op_sro",
+            "BaseStage.op_sro_check_mirror_whitelist",
+            "BaseStage.sro",
+            "InvalidIndexconfig",
+            "RootModel.create_user",
+            "RootModel.get_user",
+            "RootModel.get_userlist",
+            "RootModel.getstage",
+            "User.key",
+            "User.modify",
+            "User.validate",
+            (
+                "add_keys",
+                (
+                    *("MIRRORNAMESINIT", "PROJNAMES", "PROJSIMPLELINKS", "PROJVERSION", "PROJVERSIONS"),
+                    *("PYPIFILE_NOMD5", "STAGEFILE", "USER", "USERLIST"),
+                ),
+            ),
+            "ensure_list",
+        ),
+    }
+)
+OF_7 = _table(
+    {
+        "devpi_server.keyfs": ("KeyChangeEvent.at_serial", "KeyChangeEvent.data"),
+        "devpi_server.keyfs_sqla_lite": (
+            "Connection.db_read_last_changelog_serial",
+            "Connection.get_key_at_serial",
+            "Connection.iter_changes_at",
+        ),
+        "devpi_server.markers": ("Deleted",),
+        "devpi_server.model.base": (
+            ("BaseIndex.__init__", ("key_project",)),
+            "BaseIndex.get_simplelinks",
+            "BaseIndex.has_project",
+            "BaseIndex.index_bases",
+            "BaseIndex.list_projects",
+            "BaseIndex.sro",
+        ),
+        "devpi_server.model.config": ("ensure_list",),
+        "devpi_server.model.exceptions": ("InvalidIndexconfig",),
+        "devpi_server.model.inheritance": (
+            "IndexBases._get_project_inheritance_info",
+            "IndexBases.get_project_inheritance_info",
+            "IndexBases.iter_indexes",
+            "IndexBases.traversal_infos",
+            "TraversalInfos.paths",
+            "TraversalInfos.steps",
+            "TraversedIndex.index",
+        ),
+        "devpi_server.model.remote": (
+            *_mirror("RemoteIndex", "remote_url", "remote_url_authorization_header"),
+            "url_without_auth",
+        ),
+        "devpi_server.model.root": (
+            "RootModel.create_user",
+            "RootModel.get_user",
+            "RootModel.get_userlist",
+            "RootModel.getstage",
+        ),
+        "devpi_server.model.schema": tuple(
+            f"Schema.{kind}"
+            for kind in (
+                *("DIGESTULIDS", "DOCZIP", "FILE", "FILE_NOHASH", "INDEX", "PROJECT", "REMOTEFILE", "REMOTENAMESINIT"),
+                *("REMOTEPROJECTINFO", "SIMPLEDATA", "TOXRESULT", "USER", "VERSION", "VERSIONFILE", "VERSIONMETADATA"),
+            )
+        ),
+        "devpi_server.model.user": ("User.get_indexes", "User.modify", "User.validate"),
+    }
+)
+OF_TOKENS = _table(
+    {
+        "devpi_tokens.server": (
+            "TokenIdentity.restrictions",
+            "TokenUtility._derive_key",
+            "devpiserver_get_identity",
+        )
+    }
+)
+
+
+def table() -> tuple[Reliance, ...]:
+    """Everything that is relied on in what is installed."""
+    own = {"6": OF_6, "7": OF_7}[installed().major]
+    return (*BOTH, *own, *(OF_TOKENS if has_tokens() else ()))
+
+
+def has_tokens() -> bool:
+    """Whether the plugin devpi-tokens is installed."""
+    return find_spec("devpi_tokens") is not None
+
+
+def missing(reliances: Iterable[Reliance]) -> Iterator[str]:
+    """The names that are not found."""
+    return (reliance.missing for reliance in reliances if reliance.missing)
+
+
+def check() -> None:
+    """Raise Refusal, with the name of what is missing, for a devpi-server that lacks anything of the table."""
+    for name in missing(table()):
+        raise unsupported(f"{name} not found")
