@@ -1,4 +1,4 @@
-"""What is replaced of devpi's code and what is relied on: no more than is documented, and a devpi without it is refused."""
+"""What is replaced and relied on in devpi's code: all of it is documented, and a devpi that lacks it is refused."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Client(HTTPClient):
         return {"headers": self.headers, "verify": self._ssl_context, "limits": limits, "cookies": cookies}
 
     def _async(self) -> httpx.AsyncClient:
-        """One client for all pages, in devpi's event loop; devpi itself makes a client and a connection for each page."""
+        """One client for all pages, in devpi's event loop; devpi itself makes a client and connection for each page."""
         if self._shared is None:
             hooks: Any = {"request": [self._before_async], "response": [self._after_async]}
             self._shared = httpx.AsyncClient(**self._settings(), event_hooks=hooks)
