@@ -261,12 +261,22 @@ class Counted(TypedDict):
     read: NotRequired[list[int]]
 
 
-class Copied(TypedDict):
+@dataclass(frozen=True, kw_only=True)
+class Copied:
     """Output of ``copy``: files, their bytes, and one digest over the path and the digest of each file."""
 
-    files: int
-    bytes: int
-    sha256: str
+    files: int = 0
+    bytes: int = 0
+    sha256: str = ""
+
+    @property
+    def json(self) -> dict[str, object]:
+        return asdict(self)
+
+    @classmethod
+    def parse(cls, output: Mapping[str, Any]) -> Copied:
+        """Read the output of ``copy``. Raises KeyError."""
+        return cls(files=output["files"], bytes=output["bytes"], sha256=output["sha256"])
 
 
 def _text(value: object) -> str | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from deployer.deployment.find import Deployment, require
 from deployer.diagnosis import size
-from deployer.errors import ConflictError, DeployerError, EngineError, Refused, VerificationError
+from deployer.errors import ConflictError, DeployerError, EngineError, of_refusal
 from deployer.operations.apply import make_data, undo
 from deployer.operations.images import have_image
 from deployer.operations.once import on_stopped_data
@@ -21,6 +21,7 @@ from deployer.operations.recorded import as_deployed
 from deployer.operations.start import back
 from deployer.operations.up import Outcome, bring_up
 from deployer.plan import own_image
+from deployer.protocol import FINAL, Copied, Refusal
 from deployer.spec import ContainerSpec, EngineName, ExecResult, Mount, State
 
 if TYPE_CHECKING:
@@ -29,15 +30,6 @@ if TYPE_CHECKING:
 
 TIMEOUT = timedelta(days=1)
 """How long a copy may take: large data is on slow disks."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Copied:
-    """What was copied and compared: number of files, bytes, and the digest over all of them."""
-
-    files: int = 0
-    bytes: int = 0
-    sha256: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,23 +97,22 @@ def _copy(deployment: Deployment, source: Mount, prepared: Prepared, ui: UI) -> 
         done = deployment.engine.once(spec, timeout=TIMEOUT)
     if done.returncode:
         raise _failure(done)
-    told = json.loads(done.stdout)
-    copied = Copied(files=told["files"], bytes=told["bytes"], sha256=told["sha256"])
+    copied = Copied.parse(json.loads(done.stdout))
     ui.step("data", f"{prepared.plan.data.source}: {copied.files} files, {size(copied.bytes)}, all compared")
     return copied
 
 
 def _failure(done: ExecResult) -> DeployerError:
-    """What the copy said of its end: a line of cause and one of cure, each after our name."""
-    said = [line.removeprefix("deployer: ") for line in done.stderr.splitlines() if line.startswith("deployer: ")]
-    kind = {5: ConflictError, 9: VerificationError, 11: Refused}.get(done.returncode)
-    if kind is None or len(said) != 2:
-        return EngineError(
-            f"the copy ended with exit code {done.returncode}",
-            hint="the server goes on where it was",
-            details=tuple(done.stderr.splitlines()[-5:]),
-        )
-    return kind(said[0], hint=said[1])
+    """The error for a copy that failed: its own refusal, if that is how its output ends."""
+    lines = done.stderr.splitlines()
+    refusal = Refusal.parse(lines)
+    if refusal is not None and refusal.code in FINAL:
+        return of_refusal(refusal)
+    return EngineError(
+        f"the copy ended with exit code {done.returncode}",
+        hint="the server goes on where it was",
+        details=tuple(lines[-5:]),
+    )
 
 
 def copying(spec: ContainerSpec, source: Mount, *, engine: EngineName, image: str) -> ContainerSpec:

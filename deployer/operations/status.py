@@ -71,12 +71,14 @@ def ask(url: str) -> dict[str, Any]:
     from http.client import HTTPConnection, HTTPException
     from urllib.parse import urlsplit
 
+    from deployer.protocol import IDENTITY_ROUTE
+
     parts = urlsplit(url)
     answer: dict[str, Any] = {}
     connection = HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT)
     try:
         # A devpi without deployer's plugin answers 404 to the first, and tells its uuid in its status.
-        for path, key in (("/+deployer", "identity"), ("/+status", "status"), ("/", "users")):
+        for path, key in ((IDENTITY_ROUTE, "identity"), ("/+status", "status"), ("/", "users")):
             if key == "status" and "identity" in answer:
                 continue
             connection.request("GET", path, headers={"Accept": "application/json"})

@@ -145,7 +145,7 @@ def _copy(options: argparse.Namespace) -> int:
     from deployer.server.boot.copying import copy
 
     os.umask(0o077)
-    return _report(lambda: copy(Path(options.source), Path(options.target)))
+    return _report(lambda: copy(Path(options.source), Path(options.target)).json)
 
 
 def _report(work: Callable[[], Mapping[str, object]]) -> int:
