@@ -74,7 +74,7 @@ def _ask(deployment: Deployment, index: str, names: list[str]) -> dict[str, Any]
     from urllib.parse import urlencode, urlsplit
 
     from deployer.errors import NotReadyError, ServerRefused
-    from deployer.protocol import NAMES_ROUTE
+    from deployer.protocol import NAMES_ROUTE, NamesAnswer
 
     parts = urlsplit(deployment.url)
     connection = HTTPConnection(parts.hostname or "", parts.port, timeout=300)
@@ -88,7 +88,7 @@ def _ask(deployment: Deployment, index: str, names: list[str]) -> dict[str, Any]
                 f"the server can't tell the names of {index} ({response.status})",
                 hint="name an index that exists; an image that is not ours has no audit",
             )
-        found = json.loads(body)
+        found: NamesAnswer = json.loads(body)
     except (OSError, HTTPException, ValueError):
         raise NotReadyError(f"{deployment.name} does not answer at {deployment.url}", hint="deployer status") from None
     finally:

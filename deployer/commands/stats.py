@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from deployer.commands import Located
+from deployer.protocol import Counted
 from deployer.ui.output import UI, Result
 
 
@@ -27,8 +27,8 @@ def run(options: Options, ui: UI) -> Result:
     deployment = require(options.name, engine=options.engine)
     kept = deployment.server_dir.statistics() if deployment.server_dir else None
     try:
-        told = json.loads(kept or "")
-        data = {key: told[key] for key in ("since", "indexes", "upstreams")}
+        told: Counted = json.loads(kept or "")
+        data = Counted(since=told["since"], indexes=told["indexes"], upstreams=told["upstreams"])
         text = _text(data)
     except (ValueError, KeyError, TypeError):
         raise ConflictError(
@@ -40,7 +40,7 @@ def run(options: Options, ui: UI) -> Result:
     return Result(data={"name": deployment.name, **data}, text=text)
 
 
-def _text(data: Mapping[str, Any]) -> str:
+def _text(data: Counted) -> str:
     from deployer.diagnosis import size
 
     indexes = [

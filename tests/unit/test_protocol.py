@@ -1,0 +1,102 @@
+"""What the command line and the server agree on: each side reads what the other writes, and nothing else."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+from deployer import protocol
+from deployer.errors import ConflictError, NotReadyError, Refused, VerificationError, of_refusal
+from deployer.protocol import FINAL, About, ExitCode, OfflineRequest, PrivateFile, Refusal, client_proof, same_proof
+
+KEY, UUID = "5a" * 32, "ab" * 16
+
+
+def test_it_imports_only_the_standard_library() -> None:
+    """The image has nothing else of deployer but the server."""
+    tree = ast.parse(Path(protocol.__file__).read_text(encoding="utf-8"))
+    found = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+    found |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name.partition(".")[0] for name in found} <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("code", [*FINAL, ExitCode.INTERNAL])
+def test_a_refusal_comes_back_from_its_lines(code: ExitCode) -> None:
+    refusal = Refusal("port 1 of ::1: is taken", hint="free the port", code=code)
+    log = ["Serving on …", *refusal.text.splitlines(), f"{protocol.SUPERVISOR}exit code 5, not restarted"]
+    found = Refusal.parse(log)
+    assert found is not None
+    assert (found.message, found.hint, found.code) == (refusal.message, refusal.hint, code)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (),
+        ("deployer: exit code 5: taken",),
+        ("deployer: taken", "deployer: free it"),
+        ("deployer: exit code 5: taken", "deployer: free it", "Traceback"),
+        ("deployer: exit code five: taken", "deployer: free it"),
+    ],
+)
+def test_other_lines_are_no_refusal(lines: tuple[str, ...]) -> None:
+    assert Refusal.parse(lines) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(5, ConflictError), (9, VerificationError), (11, Refused), (1, NotReadyError), (3, NotReadyError)],
+)
+def test_a_final_exit_code_is_kept(code: int, kind: type[Exception]) -> None:
+    error = of_refusal(Refusal("no", hint="yes", code=code), prefix="devpi: ")
+    assert (type(error), error.message, error.hint) == (kind, "devpi: no", "yes")
+
+
+def test_what_a_server_says_of_itself_comes_back() -> None:
+    about = About(uuid=UUID, version="1", server_version="6", web=True, offline=False, challenge="c", free_bytes=1)
+    assert About.parse(about.json) == about
+    assert "proof" not in about.json
+    assert About.parse(About(proof="p").json).proof == "p"
+
+
+def test_values_of_unexpected_types_are_defaults() -> None:
+    for junk in (None, 1, [], {}, "text", True):
+        about = About.parse(dict.fromkeys(About.__dataclass_fields__, junk))
+        assert isinstance(about.uuid, str) and isinstance(about.writable, bool)
+        assert about.web in (None, True) and about.free_bytes in (None, 1)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [None, [], {}, {"offline": 1, "proof": "x"}, {"offline": True}, {"offline": True, "proof": "é"}, {"proof": "x"}],
+)
+def test_invalid_requests_are_none(body: object) -> None:
+    assert OfflineRequest.parse(body) is None
+
+
+def test_a_request_comes_back() -> None:
+    wanted = OfflineRequest(offline=True, proof="abc")
+    assert OfflineRequest.parse(wanted.json) == wanted
+
+
+def test_a_proof_is_for_one_challenge_server_and_wish() -> None:
+    proof = client_proof(KEY, challenge="c", uuid=UUID, offline=True)
+    others = [
+        client_proof(KEY, challenge="d", uuid=UUID, offline=True),
+        client_proof(KEY, challenge="c", uuid="cd" * 16, offline=True),
+        client_proof(KEY, challenge="c", uuid=UUID, offline=False),
+        client_proof("5b" * 32, challenge="c", uuid=UUID, offline=True),
+    ]
+    assert same_proof(proof, proof)
+    assert not any(same_proof(proof, other) for other in (*others, "", "é", "\ud800"))
+    for key in ("", "not hex"):
+        with pytest.raises(ValueError):
+            client_proof(key, challenge="c", uuid=UUID, offline=True)
+
+
+def test_private_files_are_below_one_directory() -> None:
+    assert PrivateFile.ROOT_PASSWORD.relative == ".deployer/root-password"
+    assert len({name.value for name in PrivateFile}) == len(PrivateFile)
