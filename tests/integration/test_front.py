@@ -352,7 +352,7 @@ def test_without_nginx_devpi_serves_and_says_why(lone: Server, monkeypatch: pyte
     broken.chmod(0o755)
     monkeypatch.setenv("PATH", f"{broken.parent}:{os.environ['PATH']}")
     lone.start()
-    assert "devpi serves alone" in lone.output
+    assert "devpi serves without nginx" in lone.output
     assert str(request(lone.port, "GET", "/+deployer")[1]["front"]).startswith("python: ")
     assert lone.send(signal.SIGTERM) == 0
     code, output = lone.refuses("--front", "nginx")
@@ -370,7 +370,7 @@ def test_an_nginx_that_keeps_dying_is_given_up(lone: Server, monkeypatch: pytest
     dying.chmod(0o755)
     monkeypatch.setenv("PATH", f"{dying.parent}:{os.environ['PATH']}")
     lone.start()
-    assert "devpi serves alone from now on" in lone.output
+    assert "devpi serves without nginx from now on" in lone.output
     assert str(request(lone.port, "GET", "/+deployer")[1]["front"]).startswith("python: ")
     assert lone.send(signal.SIGTERM) == 0
 
@@ -386,7 +386,7 @@ def test_any_path_will_do(tmp_path: Path) -> None:
         for other in others:
             other.serverdir.parent.mkdir()
             other.start()
-            assert "devpi serves alone" in other.output
+            assert "devpi serves without nginx" in other.output
             assert other.send(signal.SIGTERM) == 0
     finally:
         for server in (long, *others):
@@ -400,6 +400,6 @@ def test_a_limit_of_open_files_that_is_too_low_is_told(tmp_path: Path) -> None:
     try:
         lone.launch(command=words)
         lone.wait()
-        assert "too few files may be open" in str(request(lone.port, "GET", "/+deployer")[1]["front"])
+        assert "the limit of open files is too low" in str(request(lone.port, "GET", "/+deployer")[1]["front"])
     finally:
         lone.end()

@@ -294,7 +294,7 @@ def test_a_damaged_database_is_left_as_it_is(used: Server, damage: object) -> No
     code, output = used.refuses()
     assert code == 9, output
     assert "Traceback" not in output
-    assert "no backup" in output
+    assert "restore a backup" in output
     assert contents(used.serverdir) == before
 
 
