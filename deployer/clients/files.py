@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deployer.errors import ClientFileError, Locked
-from deployer.files import sync
+from deployer.files import PRIVATE, PUBLIC, replacing, sync
 
 MAX_BYTES = 1 << 22
 """What is larger is neither a client file nor a record of one."""
@@ -139,14 +139,16 @@ def replace(
     with _told(path):
         for folder in missing_parents(real):
             folder.mkdir(mode=0o700 if home is not None and folder.is_relative_to(home.resolve()) else 0o755)
-        temporary = _write_beside(real, new, mode, exposes=_secret(new) and not _secret(expected or b""))
-        try:
+        former = real.stat() if real.exists() else None
+        kept = former is not None or mode is not None
+        if mode is None:
+            exposes = _secret(new) and not _secret(expected or b"")
+            mode = PRIVATE if exposes else stat.S_IMODE(former.st_mode) if former else PUBLIC
+        owner = (-1, former.st_gid) if former else None
+        with replacing(real, mode=mode, exact=kept, owner=owner) as stream:
+            stream.write(new)
+            stream.flush()
             _expect(real, expected, path)
-            temporary.replace(real)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync(real.parent)
 
 
 def remove(path: Path, *, expected: bytes, home: Path | None = None) -> None:
@@ -170,37 +172,6 @@ def _expect(real: Path, expected: bytes | None, path: Path) -> None:
 
 def _secret(content: bytes) -> bool:
     return bool(_CREDENTIALS.search(content))
-
-
-def _write_beside(real: Path, new: bytes, mode: int | None, *, exposes: bool) -> Path:
-    # One name, not a random one: what a killed run leaves behind is replaced by the next, which holds the lock.
-    temporary = real.with_name(f".{real.name}.deployer")
-    temporary.unlink(missing_ok=True)
-    former = real.stat() if real.exists() else None
-    if former and mode is None:
-        mode = stat.S_IMODE(former.st_mode) & (0o600 if exposes else 0o7777)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(temporary, flags, 0o600 if exposes or mode is not None else 0o644)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(new)
-            stream.flush()
-            if mode is not None:
-                _set_access(descriptor, former, mode)
-            os.fsync(descriptor)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary
-
-
-def _set_access(descriptor: int, former: os.stat_result | None, mode: int) -> None:
-    if former is not None and former.st_gid != os.fstat(descriptor).st_gid:
-        try:
-            os.fchown(descriptor, -1, former.st_gid)
-        except PermissionError:
-            mode &= ~stat.S_IRWXG  # what was for that group is not for another one
-    os.fchmod(descriptor, mode)
 
 
 def digest(path: Path) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.errors import ConflictError, EngineError, EngineUnreachable
+from deployer.files import replacing
 from deployer.host.runner import Runner
 
 MARK = "# Written by deployer for the deployment "
@@ -38,9 +39,7 @@ class Service:
             return False
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.path.with_name(f".{self.path.name}.new")
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(self.path)
+            self._write(text)
         except OSError as error:
             raise ConflictError(
                 f"{self.path} can't be written: {error.strerror}", hint="see the unit: deployer install-service --print"
@@ -52,7 +51,7 @@ class Service:
             if before is None:
                 self.path.unlink()
             else:
-                self.path.write_text(before, encoding="utf-8")
+                self._write(before)
             raise
         return True
 
@@ -67,6 +66,10 @@ class Service:
         self.path.unlink()
         self._systemctl("daemon-reload")
         return True
+
+    def _write(self, text: str) -> None:
+        with replacing(self.path) as stream:
+            stream.write(text.encode())
 
     def _read(self) -> str | None:
         try:

@@ -11,9 +11,11 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from deployer.files import PRIVATE, replacing
 
 LIMIT = 1 << 20
 """Bytes that a small file of a server directory may have."""
@@ -58,22 +60,10 @@ def replace(directory: Path, relative: str, content: bytes) -> None:
     """
     *parents, name = Path(relative).parts
     with _descended(directory, parents) as parent:
-        status, temporary = os.fstat(parent), f".{name}.new"
-        _unlink(temporary, parent)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(temporary, flags, 0o600, dir_fd=parent)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                if os.geteuid() != status.st_uid:
-                    os.fchown(descriptor, status.st_uid, status.st_gid)
-                stream.write(content)
-                stream.flush()
-                os.fsync(descriptor)
-            os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
-        except BaseException:
-            _unlink(temporary, parent)
-            raise
-        os.fsync(parent)
+        status = os.fstat(parent)
+        owner = (status.st_uid, status.st_gid)
+        with replacing(Path(name), mode=PRIVATE, owner=owner, directory=parent) as stream:
+            stream.write(content)
 
 
 def make_directory(directory: Path, name: str) -> None:
@@ -164,8 +154,3 @@ def _content(descriptor: int, path: Path, limit: int) -> bytes:
         if size > limit:  # it grows while it is read
             raise Untrusted(path, f"is larger than {limit} bytes")
     return b"".join(parts)
-
-
-def _unlink(name: str, parent: int) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(name, dir_fd=parent)

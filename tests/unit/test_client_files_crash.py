@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.clients import backups, files, pip
+from deployer.clients import files, pip
 from deployer.clients.pip import merging
 from deployer.errors import ClientFileError, Locked
 from tests.client_place import MINE, OTHER, SETTINGS, Place, in_child, refused
@@ -144,22 +144,14 @@ def test_a_system_that_refuses(place: Place, monkeypatch: pytest.MonkeyPatch, na
 
 def test_a_change_by_another_program_is_not_overwritten(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.write(MINE)
-    real = files._write_beside
 
-    def meanwhile(*args: object, **kwargs: object) -> Path:
-        temporary = real(*args, **kwargs)  # type: ignore[arg-type]
-        place.conf.write_bytes(b"[global]\n# by pip config set\n")
-        return temporary
+    def expect(real_path: Path, expected: bytes | None, path: Path) -> None:
+        if path == place.conf and (place.conf.parent / ".pip.conf.deployer").exists():
+            place.conf.write_bytes(b"[global]\n# by pip config set\n")
+        real_expect(real_path, expected, path)
 
-    monkeypatch.setattr(files, "_write_beside", meanwhile)
-    real_save = backups.save
-
-    def save(*args: object, **kwargs: object) -> Path:
-        with monkeypatch.context() as patched:
-            patched.setattr(files, "_write_beside", real)
-            return real_save(*args, **kwargs)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(backups, "save", save)
+    real_expect = files._expect
+    monkeypatch.setattr(files, "_expect", expect)
     assert "meanwhile" in refused(place.configure).message
     assert place.conf.read_bytes() == b"[global]\n# by pip config set\n"
     assert [path.name for path in place.conf.parent.iterdir()] == ["pip.conf"]

@@ -77,7 +77,7 @@ def test_what_was_written_outlasts_a_loss_of_power(root: Path, monkeypatch: pyte
 
     monkeypatch.setattr(os, "fsync", watch)
     write_private(root / "password", "secret")
-    assert synced == [str(root / ".password.new"), str(root)]  # the content before its name
+    assert synced == [str(root / ".password.deployer"), str(root)]  # the content before its name
 
 
 # Who may read it
@@ -124,7 +124,7 @@ def test_a_write_that_fails_leaves_the_former_text(fails: str, tmp_path: Path, m
     def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(*((files.os, "fsync") if fails == "fsync" else (Path, "replace")), refuse)
+    monkeypatch.setattr(files.os, fails, refuse)
     with pytest.raises(ConflictError, match="No space left") as caught:
         write_private(path, "latter")
     assert str(path) in caught.value.message
@@ -133,7 +133,7 @@ def test_a_write_that_fails_leaves_the_former_text(fails: str, tmp_path: Path, m
 
 
 def test_what_a_killed_run_left_is_replaced(tmp_path: Path) -> None:
-    (tmp_path / ".file.new").write_text("half")
+    (tmp_path / ".file.deployer").write_text("half")
     write_private(tmp_path / "file", "whole")
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 

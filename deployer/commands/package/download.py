@@ -54,25 +54,22 @@ def fetch(api: PackageApi, file: ListedFile, target: Path) -> bool:
     from hashlib import file_digest
 
     from deployer.errors import ConflictError, VerificationError
+    from deployer.files import replacing
 
     if target.exists():
         with target.open("rb") as stream:
             if file.sha256 and file_digest(stream, "sha256").hexdigest() == file.sha256:
                 return False
         raise ConflictError(f"{target} exists and is another file", hint="choose another directory with --dest")
-    part = target.with_name(f".{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as stream:
+        with replacing(target, durable=False) as stream:
             digest = api.download(file, stream)
-        if file.sha256 and digest != file.sha256:
-            raise VerificationError(
-                f"{file.filename} is not what the index lists: SHA-256 {digest}, not {file.sha256}",
-                hint="nothing was kept; look at its upstream",
-            )
-        part.replace(target)
+            if file.sha256 and digest != file.sha256:
+                raise VerificationError(
+                    f"checksum mismatch of {file.filename}: SHA-256 {digest}, the index lists {file.sha256}",
+                    hint="nothing was written; compare with the file on the upstream of the index",
+                )
     except OSError as error:
         raise ConflictError(f"{target} can't be written: {error.strerror}", hint="choose another --dest") from None
-    finally:
-        part.unlink(missing_ok=True)
     return True
