@@ -21,7 +21,7 @@ def run(options: Options, ui: UI) -> Result:
     """Stop and remove the server; keep its data unless told."""
     from deployer.deployment.find import find
     from deployer.deployment.lock import hold
-    from deployer.deployment.passwords import forget_passwords
+    from deployer.deployment.passwords import Passwords
     from deployer.deployment.record import forget
     from deployer.operations import upstream_probe
     from deployer.operations.purge import (
@@ -51,7 +51,7 @@ def run(options: Options, ui: UI) -> Result:
         if options.purge:
             forget(options.name)
             upstream_probe.forget(options.name)
-            forget_passwords(options.name)
+            Passwords(name=options.name).forget_all()
     if not removed and not purged:
         ui.step("server", f"{options.name}: nothing to do")
     return Result(

@@ -33,7 +33,7 @@ def run(options: Options, ui: UI) -> Result:
     except re.error as error:
         raise UsageError(f"--grep: {error}") from None
     deployment = require(options.name, engine=options.engine)
-    deployment.password("root")  # from now on known to mask()
+    deployment.passwords.known("root")  # from now on known to mask()
     # With a filter, the last N are the last N that match.
     tail = None if options.grep else options.lines
     found = (

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from deployer.deployment.passwords import stored_password
+from deployer.deployment.passwords import Passwords
 from deployer.deployment.record import Applied, read_applied
 from deployer.deployment.server_dir import ServerDir
 from deployer.engines.base import Engine
 from deployer.errors import ConflictError, EngineError
 from deployer.ownership import user_name
-from deployer.secrets import Secret
 from deployer.spec import LABEL_PROFILE, LABEL_URL, LABEL_USER, PREVIOUS, Container, EngineName
 
 
@@ -43,17 +42,8 @@ class Deployment:
         return ServerDir.of(self.engine, self.container)
 
     @property
-    def in_doubt(self) -> bool:
-        """Whether two passwords of root are known, of which the server has one."""
-        given, own = stored_password(self.name, "root"), self.server_dir.root_password() if self.server_dir else None
-        return given is not None and own is not None and given != own
-
-    def password(self, user: str) -> Secret | None:
-        """A user's password as this host knows it: given by hand or made by us, else the one that the server made."""
-        known = stored_password(self.name, user)
-        if known is None and user == "root" and self.server_dir is not None:
-            return self.server_dir.root_password()
-        return known
+    def passwords(self) -> Passwords:
+        return Passwords(name=self.name, server_dir=self.server_dir)
 
 
 def candidates(wanted: str, applied: Applied | None) -> tuple[EngineName, ...]:

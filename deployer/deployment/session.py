@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from deployer.deployment.find import Deployment, require
-from deployer.deployment.passwords import forget_password, store_password, stored_password
-from deployer.deployment.server_dir import ServerDir
 from deployer.devpi.identity import Identity
 from deployer.devpi.packages import PackageApi
-from deployer.devpi.topology import ROOT
 from deployer.errors import ConflictError, NotReadyError, ServerRefused
 from deployer.readiness import check_ours
 from deployer.secrets import Secret, generate
@@ -48,10 +45,7 @@ class Session:
         """The stored password of the user; of a devpi that is not ours it is asked for."""
         if self.deployment is None:
             return read_password(self.user)
-        if self.user == ROOT:
-            password = root_password(self.deployment.name, self.deployment.server_dir, self.api.url)
-        else:
-            password = stored_password(self.deployment.name, self.user)
+        password = self.deployment.passwords.valid(self.user, self.api.url)
         if password is None:
             raise ConflictError(
                 f"the password of {self.user} is not known here",
@@ -59,56 +53,18 @@ class Session:
             )
         return password
 
-    def remember(self, user: str, password: Secret) -> None:
-        """Keep a password that the server has or is about to get."""
-        if self.deployment is not None:
-            store_password(self.deployment.name, user, password)
-
-    def settle(self, user: str, password: Secret) -> None:
-        """Keep for good, in the one place where it belongs, a password that the server has."""
-        if self.deployment is not None and user == ROOT:
-            settle_root(self.deployment.name, self.deployment.server_dir, password)
+    def changing(self, user: str, password: Secret) -> AbstractContextManager[None]:
+        """As :meth:`Passwords.changing`; nothing is kept of a devpi that is not ours."""
+        return nullcontext() if self.deployment is None else self.deployment.passwords.changing(user, password)
 
     def forget(self, user: str) -> None:
+        """Remove the password of a user who was deleted."""
         if self.deployment is not None:
-            forget_password(self.deployment.name, user)
+            self.deployment.passwords.forget(user)
 
     def new_password(self, user: str) -> Secret:
         """A generated password, stored before anybody has it."""
-        password = generate()
-        self.remember(user, password)
-        return password
-
-
-def root_password(name: str, place: ServerDir | None, url: str) -> Secret | None:
-    """Root's password, which the server directory keeps, where it is one of our own server's.
-
-    One that this host keeps beside it was given by hand, or belongs to a change that was cut short: then the server at
-    ``url``, which must have shown who it is, says which of them is right, and that one is kept.
-    """
-    given, own = stored_password(name, ROOT), place.root_password() if place else None
-    if given is None or own is None:
-        return given or own
-    if given == own:
-        forget_password(name, ROOT)
-        return own
-    with PackageApi(url) as api:
-        for password in (given, own):
-            with suppress(ServerRefused):
-                api.login(ROOT, password)
-                settle_root(name, place, password)
-                return password
-    return given
-
-
-def settle_root(name: str, place: ServerDir | None, password: Secret) -> None:
-    """Have the server directory keep root's password, and this host no other beside it; one without a file for it
-    belongs to a server that is not ours."""
-    if place is None or (known := place.root_password()) is None:
-        return
-    if known != password:
-        place.set_root_password(password)
-    forget_password(name, ROOT)
+        return generate() if self.deployment is None else self.deployment.passwords.generate(user)
 
 
 @contextmanager

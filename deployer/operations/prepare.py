@@ -11,6 +11,7 @@ from pathlib import Path
 
 from deployer import __version__
 from deployer.addresses import is_loopback, split
+from deployer.deployment.passwords import Passwords
 from deployer.deployment.record import read_applied
 from deployer.deployment.server_dir import ServerDir
 from deployer.engines import Detection, detect, open_engine
@@ -54,6 +55,10 @@ class Prepared:
     def server_dir(self) -> ServerDir:
         """Where the planned container keeps its data."""
         return ServerDir(engine=self.engine, container=self.plan.name, mount=self.plan.spec.mounts[0])
+
+    @property
+    def passwords(self) -> Passwords:
+        return Passwords(name=self.plan.name, server_dir=self.server_dir)
 
     @property
     def current(self) -> Container | None:

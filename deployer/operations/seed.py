@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deployer.deployment.passwords import forget_password, store_password, stored_password
+from deployer.deployment.passwords import ROOT
 from deployer.devpi.converge import converge, steps
 from deployer.devpi.declared import wanted
 from deployer.errors import NotReadyError, ServerRefused
 from deployer.operations.prepare import Prepared
 from deployer.readiness import Ready
 from deployer.readiness.watch import lost
-from deployer.secrets import Secret, generate
+from deployer.secrets import Secret
 
 if TYPE_CHECKING:
     from deployer.devpi.api import DevpiApi
@@ -38,8 +38,8 @@ def _converge(prepared: Prepared, ready: Ready, *, removing: bool) -> tuple[Chan
         api,
         found,
         password=lambda: required_password(prepared),
-        new_password=lambda user: _new_password(plan.name, user),
-        forget=lambda user: forget_password(plan.name, user),
+        new_password=prepared.passwords.generate,
+        forget=prepared.passwords.forget,
     )
     return found
 
@@ -49,36 +49,26 @@ def _login_foreign(prepared: Prepared, api: DevpiApi) -> None:
 
     Raises ServerRefused.
     """
-    known = stored_password(prepared.plan.name, "root")
+    known = prepared.passwords.stored(ROOT)
     if known is not None:
-        api.login("root", known)
+        api.login(ROOT, known)
         return
     try:
-        api.login("root", Secret(""))
+        api.login(ROOT, Secret(""))
     except ServerRefused:
         raise ServerRefused(
             f"root's password in {prepared.plan.spec.image} is not known",
             hint="give it once: deployer secret set root",
         ) from None
-    password = generate()
-    store_password(prepared.plan.name, "root", password)
-    api.set_password("root", password)
+    api.set_password(ROOT, prepared.passwords.generate(ROOT))
 
 
 def required_password(prepared: Prepared) -> Secret:
     """Root's. Raises ServerRefused when nobody here knows it."""
-    from deployer.deployment.session import root_password
-
-    password = root_password(prepared.plan.name, prepared.server_dir, prepared.plan.url)
+    password = prepared.passwords.valid(ROOT, prepared.plan.url)
     if password is None:
         raise ServerRefused(
             "root's password is not known: this data directory was made by another program",
             hint="give it once: deployer secret set root",
         )
-    return password
-
-
-def _new_password(name: str, user: str) -> Secret:
-    password = generate()
-    store_password(name, user, password)
     return password

@@ -22,11 +22,11 @@ def run(options: Options, ui: UI) -> Result:
     It is read from the terminal or from standard input, never from the command line.
     """
     from deployer.deployment.lock import hold
-    from deployer.deployment.passwords import store_password
+    from deployer.deployment.passwords import Passwords
     from deployer.ui.prompts import read_password
 
     password = read_password(options.user)
     with hold(options.name, wait=options.wait):
-        store_password(options.name, options.user, password)
+        Passwords(name=options.name).store(options.user, password)
     ui.step("secret", f"the password of {options.user} is kept, 0600")
     return Result(data={"user": options.user})

@@ -23,8 +23,8 @@ def run(options: Options, ui: UI) -> Result:
     from deployer.errors import ConflictError
 
     deployment = require(options.name, engine=options.engine)
-    password = deployment.password(options.user)
-    if options.user == "root" and deployment.in_doubt:
+    password = deployment.passwords.known(options.user)
+    if options.user == "root" and deployment.passwords.in_doubt:
         with connect(options.name, engine=options.engine) as session:
             password = session.password()
     if password is None:

@@ -28,6 +28,7 @@ def run(options: Options, ui: UI) -> Result:
     """
     from deployer.deployment.lock import hold
     from deployer.errors import ConflictError
+    from deployer.secrets import generate
     from deployer.ui.prompts import read_password
 
     given = read_password(options.user) if options.password_stdin else None
@@ -36,9 +37,9 @@ def run(options: Options, ui: UI) -> Result:
         if options.user in session.api.topology().users:
             raise ConflictError(f"the user {options.user} exists", hint=f"deployer user modify {options.user}")
         api = session.login()
-        if given is not None:
-            session.remember(options.user, given)
+        password = given or generate()
         fields = {key: value for key, value in (("email", options.email), ("title", options.title)) if value}
-        api.put_user(options.user, fields, password=given or session.new_password(options.user))
+        with session.changing(options.user, password):
+            api.put_user(options.user, fields, password=password)
     ui.step("user", f"{options.user} created (password: deployer secret show {options.user})")
     return Result(data={"user": options.user})

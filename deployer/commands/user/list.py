@@ -18,8 +18,6 @@ def run(options: Options, ui: UI) -> Result:
 
     Each with its indexes, and whether this host knows the password.
     """
-    from deployer.deployment.passwords import stored_password
-
     with connect(options) as session:
         topology = session.api.topology()
         rows = [
@@ -28,8 +26,7 @@ def run(options: Options, ui: UI) -> Result:
                 **node.fields,
                 "indexes": sorted(name for name in topology.indexes if name.partition("/")[0] == user),
                 "password_known": session.deployment is not None
-                and (session.deployment.password(user) if user == "root" else stored_password(options.name, user))
-                is not None,
+                and session.deployment.passwords.known(user) is not None,
             }
             for user, node in sorted(topology.users.items())
         ]

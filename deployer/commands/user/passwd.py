@@ -25,7 +25,6 @@ def run(options: Options, ui: UI) -> Result:
     Logins that others hold stay valid for their ten hours: devpi only checks their signature.
     """
     from deployer.deployment.lock import hold
-    from deployer.deployment.passwords import stored_password
     from deployer.errors import ServerRefused
     from deployer.secrets import generate
     from deployer.ui.prompts import read_password
@@ -36,18 +35,7 @@ def run(options: Options, ui: UI) -> Result:
             raise ServerRefused(f"there is no user {options.user}", hint="deployer user list")
         api = session.login()
         password = given or generate()
-        before = stored_password(session.deployment.name, options.user) if session.deployment else None
-        # Kept first: a run that is killed in between leaves a password here that is not valid yet, never one on the
-        # server that nobody knows. The other order could.
-        session.remember(options.user, password)
-        try:
+        with session.changing(options.user, password):
             api.set_password(options.user, password)
-        except ServerRefused:
-            if before is None:
-                session.forget(options.user)
-            else:
-                session.remember(options.user, before)
-            raise
-        session.settle(options.user, password)
     ui.step("user", f"{options.user} has a new password (deployer secret show {options.user})")
     return Result(data={"user": options.user})
