@@ -11,11 +11,13 @@ from pathlib import Path
 import filelock  # noqa: F401 - here, so that no forked child has to import it
 import pytest
 
-from deployer.clients import pip
+from deployer.clients.client import Account, ClientFile, ClientSettings
+from deployer.clients.configure import ClientChange, configure, preview, undo
+from deployer.clients.pip import Pip
 from deployer.errors import ClientFileError
 
-SETTINGS = pip.PipSettings(index_url="http://127.0.0.1:3141/root/dev/+simple/", timeout=60)
-OTHER = pip.PipSettings(index_url="http://127.0.0.1:4000/root/other/+simple/", timeout=7)
+SETTINGS = ClientSettings(index_url="http://127.0.0.1:3141/root/dev/+simple/", timeout=60)
+OTHER = ClientSettings(index_url="http://127.0.0.1:4000/root/other/+simple/", timeout=7)
 MINE = b"# mine\r\n[global]\r\ntimeout = 3\r\n"
 NOBODY = 65534
 CANARY = "canary-secret"
@@ -24,14 +26,19 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become ano
 
 
 class Place:
-    """A home, its pip.conf, and the calls of a user who lives there."""
+    """A home, the client file of its user, and the calls of who lives there."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, client: ClientFile | None = None) -> None:
         self.home = root / "home"
         self.home.mkdir()
         self.state = root / "state" / "clients"
-        self.conf = self.home / ".config" / "pip" / "pip.conf"
         self.env = {"HOME": str(self.home), "PATH": os.defpath}
+        self.client = client or Pip()
+        self.conf = self.client.detect("user", self.account)
+
+    @property
+    def account(self) -> Account:
+        return Account(env=self.env, home=self.home, state=self.state)
 
     def write(self, content: bytes, mode: int = 0o644) -> Path:
         self.conf.parent.mkdir(parents=True, exist_ok=True)
@@ -39,17 +46,17 @@ class Place:
         self.conf.chmod(mode)
         return self.conf
 
-    def configure(self, settings: pip.PipSettings = SETTINGS) -> pip.ClientChange:
-        return pip.configure(settings, env=self.env, state=self.state)
+    def configure(self, settings: ClientSettings = SETTINGS, *, scope: str = "user") -> ClientChange:
+        return configure(self.client, settings, scope=scope, account=self.account)
 
-    def preview(self) -> pip.ClientChange:
-        return pip.preview(SETTINGS, env=self.env, state=self.state)
+    def preview(self) -> ClientChange:
+        return preview(self.client, SETTINGS, account=self.account)
 
-    def undo(self) -> pip.ClientChange:
-        return pip.undo(env=self.env, state=self.state)
+    def undo(self) -> ClientChange:
+        return undo(self.client, account=self.account)
 
     def url(self) -> str:
-        return pip.read_config(self.env, state=self.state).value("index-url")
+        return self.client.read(self.account).effective(self.client.index_key).value
 
     def tree(self) -> dict[str, tuple[int, bytes]]:
         """All of the home: mode and content by path."""

@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 
 from deployer.clients import pip
+from deployer.clients.client import Account, ClientSettings
+from deployer.clients.configure import ClientChange, configure
 from deployer.clients.pip.places import user_file
 
 URL = "http://127.0.0.1:3141/root/dev/+simple/"
 CORP = "https://pip.corp.example.com/simple"
-SETTINGS = pip.PipSettings(index_url=URL, timeout=60)
+SETTINGS = ClientSettings(index_url=URL, timeout=60)
 
 # What the installing command's own parser makes of files and variables: exactly what pip would use.
 ASK = """
@@ -39,11 +41,15 @@ class Host:
             folder.mkdir(parents=True)
         self.env = {"HOME": str(self.home), "PATH": os.defpath, "XDG_CONFIG_DIRS": str(self.xdg)}
 
+    @property
+    def account(self) -> Account:
+        return Account(env=self.env, home=self.home, state=self.state)
+
     def write(self, place: str, text: str) -> Path:
         path = {
             "global": self.xdg / "pip" / "pip.conf",
             "legacy": self.home / ".pip" / "pip.conf",
-            "user": user_file(self.env, home=self.home),
+            "user": user_file(self.account),
             "venv": self.venv / "pip.conf",
             "chosen": self.home / "chosen.conf",
         }[place]
@@ -59,7 +65,7 @@ class Host:
 
     def read(self) -> pip.PipConfig:
         prefix = self.venv if "VIRTUAL_ENV" in self.env else Path(sys.prefix)
-        return pip.read_config(self.env, prefix=prefix, state=self.state)
+        return pip.read_config(self.account, prefix=prefix)
 
     def ask(self) -> subprocess.CompletedProcess[str]:
         python = self.venv / "bin" / "python" if "VIRTUAL_ENV" in self.env else sys.executable
@@ -72,5 +78,5 @@ class Host:
             text=True,
         )
 
-    def configure(self, scope: str = "user") -> pip.ClientChange:
-        return pip.configure(SETTINGS, scope=scope, env=self.env, state=self.state)
+    def configure(self, settings: ClientSettings = SETTINGS, *, scope: str = "user") -> ClientChange:
+        return configure(pip.Pip(), settings, scope=scope, account=self.account)

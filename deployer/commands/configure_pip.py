@@ -12,9 +12,7 @@ from deployer.commands import Common, address, index_name
 from deployer.ui.output import UI, Result
 
 if TYPE_CHECKING:
-    from deployer.clients.pip import ClientChange
-
-SCOPES = ("user", "global", "site", "venv")
+    from deployer.clients.configure import ClientChange
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,25 +33,28 @@ def run(options: Options, ui: UI) -> Result:
 
     Writes the index address and the time-out; `--undo` puts back exactly what was there.
     """
-    from deployer.clients import pip
+    from deployer.clients.client import Account
+    from deployer.clients.configure import configure, preview, undo
+    from deployer.clients.registry import CLIENT_FILES
     from deployer.errors import UsageError
     from deployer.operations.client_files import scope_of, settings_for
 
+    pip, account = CLIENT_FILES["pip"], Account.of(os.environ)
     scope = options.scope or scope_of(options.name)
-    if scope not in SCOPES:
-        raise UsageError(f"--scope is one of {', '.join(SCOPES)}")
+    if scope not in pip.scopes:
+        raise UsageError(f"--scope is one of {', '.join(pip.scopes)}")
     if options.undo:
-        change = pip.undo(scope=scope, env=os.environ)
+        change = undo(pip, scope=scope, account=account)
         ui.step("pip", f"{change.path}: {'restored' if change.changed else 'nothing to undo'}")
         return Result(data=_data(change), warnings=change.warnings)
     settings = settings_for(options.name, index=options.index, url=options.url, timeout=options.timeout)
     if options.print:
-        change = pip.preview(settings, scope=scope, env=os.environ)
+        change = preview(pip, settings, scope=scope, account=account)
         return Result(data=_data(change), text=change.text, warnings=change.warnings)
-    change = pip.configure(settings, scope=scope, env=os.environ)
-    ui.step("pip", f"{change.path}: {'index-url, timeout written' if change.changed else 'unchanged'}")
-    value, source = pip.read_config(os.environ).effective("index-url")
-    ui.note(f"index-url is now {value} ({source})")
+    change = configure(pip, settings, scope=scope, account=account)
+    ui.step("pip", f"{change.path}: {', '.join(change.keys) + ' written' if change.changed else 'unchanged'}")
+    value, source = pip.read(account).effective(pip.index_key)
+    ui.note(f"{pip.index_key} is now {value} ({source})")
     return Result(data=_data(change), warnings=(*change.masks, *change.warnings))
 
 

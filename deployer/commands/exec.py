@@ -28,7 +28,8 @@ def run(options: Options, ui: UI) -> Result:
 
     No client file is touched: the command gets the index in its environment.
     """
-    from deployer.clients import pip
+    from deployer.clients.client import Account
+    from deployer.clients.variables import past_the_proxy, risks, variables
     from deployer.errors import ClientFileError, UsageError
     from deployer.host.gather import proxies
     from deployer.operations.client_files import settings_for
@@ -37,10 +38,10 @@ def run(options: Options, ui: UI) -> Result:
         raise UsageError("no command is named", hint="deployer exec -- pip install NAME")
     env = dict(os.environ)
     settings = settings_for(options.name, index=options.index)
-    env.update(pip.environment(settings))
+    env.update(variables(settings))
     if proxies(env):
-        env.update(pip.past_the_proxy(settings, env))
-    for line in pip.overridden(env):
+        env.update(past_the_proxy(settings, env))
+    for line in risks(Account.of(env)):
         ui.warn(line)
     try:
         os.execvpe(options.command[0], options.command, env)  # noqa: S606 - the user's own command, no shell

@@ -12,31 +12,40 @@ from deployer.secrets import mask_url
 
 
 @dataclass(frozen=True, kw_only=True)
-class PipFacts:
-    """What pip installs from, as all of its files and variables have it together; ``risks``: one sentence each."""
+class ClientFacts:
+    """The index that a client installs from, by all of its files and variables; empty for its own default.
 
+    ``key``: what the index is called there; ``source``: the file or variable that it is from; ``command``: what points
+    the client at our index; ``risks``: one sentence each.
+    """
+
+    name: str
+    key: str
     index: str
     source: str
+    variable: bool
+    command: str
     risks: tuple[str, ...] = ()
 
 
-def pip(facts: PipFacts, *, simple_url: str, configured: bool) -> Check:
-    """``simple_url``: what clients were given, empty when nothing is deployed; ``configured``: pip is one of them."""
-    where = f"{mask_url(facts.index)} ({facts.source})" if facts.index else "pip's own default index"
+def client(facts: ClientFacts, *, simple_url: str, configured: bool) -> Check:
+    """``simple_url``: the index that clients were given, empty when nothing is deployed; ``configured``: this client is
+    one that the profile names."""
+    name = facts.name
+    where = f"{mask_url(facts.index)} ({facts.source})" if facts.index else f"{name}'s own default index"
     if facts.risks:
         return warning(
-            "pip",
-            f"index-url {where}; {'; '.join(facts.risks)}",
+            name,
+            f"{facts.key} {where}; {'; '.join(facts.risks)}",
             cure="remove that, and give the index more bases instead",
         )
     if simple_url and configured and facts.index.rstrip("/") != simple_url.rstrip("/"):
-        variable = facts.source.startswith("PIP_")
         return warning(
-            "pip",
-            f"pip installs from {where}, not from this server",
-            cure=f"unset {facts.source}, or deployer exec -- pip …" if variable else "deployer configure-pip",
+            name,
+            f"{name} installs from {where}, not from this server",
+            cure=f"unset {facts.source}, or deployer exec -- {name} …" if facts.variable else facts.command,
         )
-    return ok("pip", f"index-url {where}" if facts.index else where)
+    return ok(name, f"{facts.key} {where}" if facts.index else where)
 
 
 def server(data: Mapping[str, Any], error: DeployerError | None, identity: Mapping[str, Any]) -> Check:

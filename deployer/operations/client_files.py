@@ -5,49 +5,52 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from deployer.clients import pip
-from deployer.clients.pip import ClientChange, PipSettings
+from deployer.clients.client import Account, ClientSettings
+from deployer.clients.configure import ClientChange
+from deployer.clients.configure import configure as configure_client
+from deployer.clients.configure import preview as preview_client
+from deployer.clients.registry import CLIENT_FILES
 from deployer.deployment.record import read_applied
 from deployer.errors import ConflictError
 
 if TYPE_CHECKING:
     from deployer.plan import Plan
+    from deployer.profile.types import ClientName
     from deployer.ui.output import UI
 
 
-def pip_settings(plan: Plan) -> PipSettings:
-    """Return what pip is to be told of a planned deployment."""
-    return PipSettings(index_url=plan.simple_url, timeout=plan.clients.timeout)
+def _settings(plan: Plan) -> ClientSettings:
+    return ClientSettings(index_url=plan.simple_url, timeout=plan.clients.timeout)
 
 
-def preview(plan: Plan) -> ClientChange | None:
-    """Return the change of pip's file that ``up`` would make; None where the profile leaves pip alone.
+def preview(plan: Plan) -> dict[ClientName, ClientChange]:
+    """Return the changes of client files that ``up`` would make, for the clients that the profile names.
 
-    Raises ClientFileError when the file can't be written.
+    Raises ClientFileError when a file can't be written.
     """
-    if "pip" not in plan.clients.configure:
-        return None
-    return pip.preview(pip_settings(plan), scope=plan.clients.scope, env=os.environ)
+    account, scope = Account.of(os.environ), plan.clients.scope
+    return {
+        name: preview_client(CLIENT_FILES[name], _settings(plan), scope=scope, account=account)
+        for name in plan.clients.configure
+    }
 
 
 def configure(plan: Plan, ui: UI) -> list[ClientChange]:
-    """Write the client files that the profile names. Raises ClientFileError."""
-    made = []
-    for client in plan.clients.configure:
-        change = pip.configure(pip_settings(plan), scope=plan.clients.scope, env=os.environ)
-        ui.step(
-            client,
-            f"{change.path}: "
-            + ("index-url, timeout (undo: deployer configure-pip --undo)" if change.changed else "unchanged"),
-        )
+    """Write the client files that the profile names. Raises ClientFileError, Locked."""
+    account, made = Account.of(os.environ), []
+    for name in plan.clients.configure:
+        client = CLIENT_FILES[name]
+        change = configure_client(client, _settings(plan), scope=plan.clients.scope, account=account)
+        written = f"{', '.join(change.keys)} (undo: {client.command} --undo)"
+        ui.step(name, f"{change.path}: {written if change.changed else 'unchanged'}")
         for warning in (*change.masks, *change.warnings):
             ui.warn(warning)
         made.append(change)
     return made
 
 
-def settings_for(name: str, *, index: str = "", url: str = "", timeout: int | None = None) -> PipSettings:
-    """Return what pip is to be told of the deployment ``name``, or of ``url``; ``timeout`` in seconds.
+def settings_for(name: str, *, index: str = "", url: str = "", timeout: int | None = None) -> ClientSettings:
+    """Return the settings of clients of the deployment ``name``, or of ``url``; ``timeout`` in seconds.
 
     Raises ConflictError when there is no such deployment and no ``url`` either.
     """
@@ -59,7 +62,7 @@ def settings_for(name: str, *, index: str = "", url: str = "", timeout: int | No
         base = chosen.rsplit("/", 4)[0]
         chosen = f"{base}/{index}/+simple/"
     clients = applied.profile.get("clients", {}) if applied else {}
-    return PipSettings(index_url=chosen, timeout=timeout or int(clients.get("timeout", 60)))
+    return ClientSettings(index_url=chosen, timeout=timeout or int(clients.get("timeout", 60)))
 
 
 def scope_of(name: str) -> str:

@@ -9,7 +9,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from deployer.clients import pip
+from deployer.clients.client import Account
+from deployer.clients.registry import CLIENT_FILES
 from deployer.deployment.find import require
 from deployer.deployment.record import read_applied
 from deployer.diagnosis import Check, Fix, Level, failure, host, network, ok, service, warning
@@ -52,7 +53,7 @@ def checks(asked: Asked, state: StateFacts) -> Iterator[Check]:
     if (yield from _engine(profile)):
         answer = yield from _server(asked)
         yield from _plan(asked, answer)
-    yield _pip(asked, profile)
+    yield from _clients(asked, profile)
 
 
 def _failed(name: str, error: DeployerError) -> Check:
@@ -109,18 +110,28 @@ def _plan(asked: Asked, answer: Mapping[str, Any]) -> Iterator[Check]:
     yield from network.checks(diagnosis_facts.view(prepared, found, told))
 
 
-def _pip(asked: Asked, profile: Profile) -> Check:
-    config = pip.read_config(os.environ)
-    index, source = config.effective("index-url")
+def _clients(asked: Asked, profile: Profile) -> Iterator[Check]:
+    """Check what each known client installs from."""
     try:
         applied = read_applied(asked.name)
     except DeployerError as error:
-        return _failed("pip", error)
-    return service.pip(
-        service.PipFacts(index=index, source=source, risks=config.warnings),
-        simple_url=applied.simple_url if applied else "",
-        configured="pip" in profile.clients.configure,
-    )
+        yield _failed("clients", error)
+        return
+    account = Account.of(os.environ)
+    for name, client in CLIENT_FILES.items():
+        config = client.read(account)
+        index, source = config.effective(client.index_key)
+        facts = service.ClientFacts(
+            name=name,
+            key=client.index_key,
+            index=index,
+            source=source,
+            variable=source in account.env,
+            command=client.command,
+            risks=config.warnings,
+        )
+        simple_url = applied.simple_url if applied else ""
+        yield service.client(facts, simple_url=simple_url, configured=name in profile.clients.configure)
 
 
 def fixed(check: Check, asked: Asked) -> Check:

@@ -88,10 +88,11 @@ def build_own(
     Raises ImageUnavailable, Refused.
     """
     from deployer.clients import pip
+    from deployer.clients.client import Account
     from deployer.image import DEFAULT_BASE, PipSettings, prepare
     from deployer.operations.prepare import is_ours
 
-    settings = PipSettings(**pip.build_settings(pip.read_config(env), ours=is_ours))
+    settings = PipSettings(**pip.build_settings(pip.read_config(Account.of(env)), ours=is_ours))
     with TemporaryDirectory(prefix="deployer-build-") as directory:
         request = prepare(
             Path(directory),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TypeAlias
 
+from deployer.clients.registry import CLIENT_FILES
 from deployer.devpi.api import DevpiApi
 from deployer.devpi.change import Kind
 from deployer.devpi.converge import steps as converging
@@ -32,7 +33,7 @@ def decided(prepared: Prepared) -> Prepared:
 
 def due(prepared: Prepared) -> list[str]:
     """The names of the steps that would change something of the deployment itself (client files aside)."""
-    return [name for name, (_, changes) in steps(prepared).items() if changes and name != "pip"]
+    return [name for name, (_, changes) in steps(prepared).items() if changes and name not in CLIENT_FILES]
 
 
 def argv(prepared: Prepared) -> tuple[str, ...]:
@@ -62,8 +63,7 @@ def steps(prepared: Prepared) -> dict[str, Step]:
         why = [] if current is None else list(differences(prepared))
         found["server"] = ([*why, shlex.join(argv(prepared))], True)
     found["indexes"] = _indexes(prepared)
-    found["pip"] = _pip(prepared)
-    return found
+    return {**found, **_clients(prepared)}
 
 
 def image_step(prepared: Prepared) -> Step:
@@ -90,8 +90,10 @@ def _indexes(prepared: Prepared) -> Step:
     return told or ["unchanged"], any(change.due for change in found)
 
 
-def _pip(prepared: Prepared) -> Step:
-    change = client_files.preview(prepared.plan)
-    if change is None:
-        return ["left alone"], False
-    return [f"{change.path}: {'index-url, timeout' if change.changed else 'unchanged'}"], change.changed
+def _clients(prepared: Prepared) -> dict[str, Step]:
+    """Return what ``up`` would do with the file of each known client."""
+    found: dict[str, Step] = {name: (["left alone"], False) for name in CLIENT_FILES}
+    for name, change in client_files.preview(prepared.plan).items():
+        keys = ", ".join(change.keys)
+        found[name] = ([f"{change.path}: {keys if change.changed else 'unchanged'}"], change.changed)
+    return found

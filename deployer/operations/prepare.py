@@ -200,6 +200,7 @@ def gather(
     ``any_port``: who holds the port now does not matter, since nothing is to be started now.
     """
     from deployer.clients import pip
+    from deployer.clients.client import Account
     from deployer.image import build_digest, reference
 
     home = Path.home()
@@ -207,7 +208,7 @@ def gather(
     known = _port_of(current)
     wanted = profile.network.port or known or 0
     running = current is not None and current.state in (State.RUNNING, State.RESTARTING, State.PAUSED)
-    config = pip.read_config(os.environ)
+    config = pip.read_config(Account.of(os.environ))
     upstream = pip.upstream(config, ours=is_ours)
     facts = Facts(
         engine=info,

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deployer.clients import pip
+from deployer.clients.client import Account
+from deployer.clients.registry import CLIENT_FILES
 from deployer.deployment.find import Deployment
 from deployer.deployment.record import Applied, read_applied
 from deployer.deployment.service import Service
@@ -253,12 +254,15 @@ def _aside(path: Path) -> Path:
 
 
 def dangling_client(deployment: Deployment | None) -> tuple[str, ...]:
-    """Warn of a client that still points at the server that was just removed."""
-    url = deployment.url if deployment else ""
-    value = pip.read_config(os.environ).value("index-url")
-    if url and value.startswith(url + "/"):
-        return ("pip still installs from this server: deployer configure-pip --undo",)
-    return ()
+    """Return a warning for each client that still points at the removed server."""
+    if deployment is None or not deployment.url:
+        return ()
+    account = Account.of(os.environ)
+    return tuple(
+        f"{name} still installs from this server: {client.command} --undo"
+        for name, client in CLIENT_FILES.items()
+        if client.read(account).effective(client.index_key).value.startswith(deployment.url + "/")
+    )
 
 
 def left_service(name: str) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ from deployer.readiness import Ready, wait
 from deployer.spec import PREVIOUS, Container, State
 
 if TYPE_CHECKING:
-    from deployer.clients.pip import ClientChange
+    from deployer.clients.configure import ClientChange
     from deployer.profile.load.overrides import Override
     from deployer.ui.output import UI
 

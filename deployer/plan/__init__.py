@@ -17,6 +17,7 @@ from deployer.plan.network import Network, choose
 from deployer.plan.safety import check_safe, warnings
 from deployer.plan.versions import check_layout, check_server
 from deployer.profile.models import Index, Profile, User
+from deployer.profile.types import ClientName
 from deployer.spec import ContainerSpec, EngineInfo
 
 
@@ -38,7 +39,7 @@ class ClientPlan:
 
     index: str
     timeout: int
-    configure: tuple[str, ...]
+    configure: tuple[ClientName, ...]
     scope: str
 
 

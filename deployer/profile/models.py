@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from deployer.profile.types import (
     MAX_SECONDS,
     Address,
+    ClientName,
     Digest,
     EnvName,
     Ids,
@@ -182,7 +183,7 @@ class Index(Model):
 class Clients(Model):
     index: IndexName = "root/dev"
     timeout: Whole = Field(60, ge=1, le=3600)
-    configure: tuple[Literal["pip"], ...] = ("pip",)
+    configure: tuple[ClientName, ...] = ("pip",)
     scope: Literal["user", "global", "site", "venv"] = "user"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints
 
@@ -93,6 +93,9 @@ def _decimal(value: object) -> object:
 
 
 Whole = Annotated[int, BeforeValidator(_decimal)]
+
+ClientName = Literal["pip"]
+"""The clients with a file that ``up`` can write: those of ``clients/registry.py``."""
 
 MAX_SECONDS = 2**31 - 1
 """What a number of seconds may be at most: a C int, as operating systems take it."""

@@ -17,6 +17,7 @@ from urllib.parse import urljoin
 import pytest
 
 from deployer.clients import pip
+from deployer.clients.client import Account
 from deployer.engines import open_engine
 from deployer.image import PipSettings, build_digest, prepare
 from deployer.operations.prepare import is_ours
@@ -54,7 +55,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> str:
     remove = "find / -xdev -type d -name __pycache__ -prune -exec rm -rf {} +"
     (base / "Dockerfile").write_text(f"FROM {BASE}\nRUN {remove}\n")
     docker("build", f"--tag={BARE}", str(base))
-    settings = PipSettings(**pip.build_settings(pip.read_config(os.environ), ours=is_ours))
+    settings = PipSettings(**pip.build_settings(pip.read_config(Account.of(os.environ)), ours=is_ours))
     made = prepare(tmp_path_factory.mktemp("build"), base=BARE, pip=settings, secrets_ok=images.builds_with_secrets())
     lines: list[str] = []
     built = images.build(replace(made, tag=TAG), lines.append)

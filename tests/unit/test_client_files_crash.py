@@ -4,110 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from deployer.clients import files, pip
+from deployer.clients import files
+from deployer.clients.client import ClientSettings
 from deployer.clients.pip import merging
 from deployer.errors import ClientFileError, Locked
-from tests.client_place import MINE, OTHER, SETTINGS, Place, in_child, refused
-
-# Between two of these nothing on the disk changes (`write`, `flush` and `close` are the stream's, too).
-STEPS = frozenset(
-    [
-        "open",
-        "write",
-        "flush",
-        "close",
-        "fsync",
-        "replace",
-        "rename",
-        "unlink",
-        "mkdir",
-        "rmdir",
-        "chmod",
-        "fchmod",
-        "fchown",
-        "flock",
-        "link",
-        "truncate",
-    ]
-)
-
-
-def calls_until_death(action: Callable[[], object], limit: int) -> int:
-    """Do ``action`` in a child that dies just before its ``limit``-th call that may change the disk."""
-    count = 0
-
-    def tick(frame: object, event: str, argument: object) -> None:
-        nonlocal count
-        if event == "c_call" and getattr(argument, "__name__", "") in STEPS:
-            count += 1
-            if count == limit:
-                os._exit(77)
-
-    def run() -> None:
-        sys.setprofile(tick)
-        try:
-            action()
-        finally:
-            sys.setprofile(None)
-
-    return in_child(run)
-
-
-def sweep(place: Place, action: Callable[[], object], check: Callable[[], None], reset: Callable[[], None]) -> int:
-    """Let ``action`` die at every step; ``check`` what is left each time. How often it died."""
-    limit = 0
-    while True:
-        limit += 1
-        reset()
-        code = calls_until_death(action, limit)
-        check()
-        if code == 0:
-            return limit - 1
-        assert code == 77
-
-
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("former", [None, MINE], ids=["new", "existing"])
-def test_configure_may_die_anywhere(place: Place, former: bytes | None) -> None:
-    if former is not None:
-        place.write(former, 0o640)
-    original = place.tree()
-    place.configure()
-    written = place.conf.read_bytes()
-    place.undo()
-
-    def check() -> None:
-        now = place.conf.read_bytes() if place.conf.exists() else None
-        assert now in (former, written)
-        place.configure()
-        assert place.conf.read_bytes() == written
-        place.undo()
-        assert place.tree() == original and place.records() == []
-
-    assert sweep(place, place.configure, check, lambda: None) > 25
-
-
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("former", [None, MINE], ids=["new", "existing"])
-def test_undo_may_die_anywhere(place: Place, former: bytes | None) -> None:
-    if former is not None:
-        place.write(former, 0o640)
-    original = place.tree()
-
-    def check() -> None:
-        assert (place.conf.read_bytes() if place.conf.exists() else None) in (former, written)
-        place.undo()
-        assert place.tree() == original and place.records() == []
-
-    place.configure()
-    written = place.conf.read_bytes()
-    assert sweep(place, place.undo, check, place.configure) > 10
+from tests.client_place import MINE, OTHER, SETTINGS, Place, refused
 
 
 @pytest.mark.parametrize("name", ["fsync", "replace", "fchmod", "open", "fdopen", "unlink"])
@@ -134,7 +39,7 @@ def test_a_system_that_refuses(place: Place, monkeypatch: pytest.MonkeyPatch, na
                 assert "No space left" in error.message
                 failures += 1
         now = place.conf.read_bytes()
-        assert now in (MINE, merging.merge(MINE.decode(), SETTINGS.values()).encode())
+        assert now in (MINE, merging.merge(MINE.decode(), place.client.values(SETTINGS)).encode())
         assert [path.name for path in place.conf.parent.iterdir()] == ["pip.conf"]
         place.undo()
         assert place.conf.read_bytes() == MINE
@@ -184,7 +89,7 @@ def test_many_at_once(place: Place) -> None:
             try:
                 for port in range(5):
                     url = f"http://127.0.0.1:{3000 + number * 10 + port}/root/dev/+simple/"
-                    place.configure(pip.PipSettings(index_url=url, timeout=60))
+                    place.configure(ClientSettings(index_url=url, timeout=60))
                 code = 0
             finally:
                 os._exit(code)

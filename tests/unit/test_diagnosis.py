@@ -244,8 +244,16 @@ def test_pip() -> None:
     simple = "http://127.0.0.1:3141/root/dev/+simple/"
 
     def told(index: str, source: str, **changes: object) -> Check:
-        facts = service.PipFacts(index=index, source=source, risks=changes.pop("risks", ()))  # type: ignore[arg-type]
-        return service.pip(facts, simple_url=simple, configured=True)
+        facts = service.ClientFacts(
+            name="pip",
+            key="index-url",
+            index=index,
+            source=source,
+            variable=source.startswith("PIP_"),
+            command="deployer configure-pip",
+            risks=changes.pop("risks", ()),  # type: ignore[arg-type]
+        )
+        return service.client(facts, simple_url=simple, configured=True)
 
     assert told(simple, "/home/a/.config/pip/pip.conf").level is Level.OK
     assert told("https://x.example.com/simple", "PIP_INDEX_URL").cure.startswith("unset PIP_INDEX_URL")

@@ -19,6 +19,9 @@ from pathlib import Path
 import pytest
 
 from deployer.clients import pip
+from deployer.clients.client import ClientSettings
+from deployer.clients.configure import undo
+from deployer.clients.variables import variables
 from tests.pip_host import Host
 
 
@@ -102,8 +105,8 @@ PIP = (
 
 def test_pip_installs_through_the_file(host: Host, index: tuple[str, list[str]]) -> None:
     url, seen = index
-    settings = pip.PipSettings(index_url=url, timeout=33)
-    change = pip.configure(settings, env=host.env, state=host.state)
+    settings = ClientSettings(index_url=url, timeout=33)
+    change = host.configure(settings)
     assert "trusted" not in change.text
     done = download(host, *PIP, env=host.env)
     assert done.returncode == 0, done.stderr
@@ -112,7 +115,7 @@ def test_pip_installs_through_the_file(host: Host, index: tuple[str, list[str]])
     assert seen == ["/root/dev/+simple/tiny-thing/", "/f/tiny_thing-1.0-py3-none-any.whl"]
     _, found, timeout, _, _ = ast.literal_eval(host.ask().stdout)
     assert (found, timeout) == (url, 33.0)
-    pip.undo(env=host.env, state=host.state)
+    undo(pip.Pip(), account=host.account)
     assert ast.literal_eval(host.ask().stdout)[1] != url
 
 
@@ -127,7 +130,7 @@ def test_one_command_with_the_index_and_no_file_touched(host: Host, index: tuple
         "PIP_INDEX_URL": "http://127.0.0.1:9/",
         "UV_INDEX_URL": "http://127.0.0.1:9/",
     }
-    env |= pip.environment(pip.PipSettings(index_url=url, timeout=33)) | {"UV_NO_CACHE": "1"}
+    env |= variables(ClientSettings(index_url=url, timeout=33)) | {"UV_NO_CACHE": "1"}
     if tool == "pip":
         done = download(host, *PIP, "--dest", str(host.xdg), env=env)
         host.env = env
@@ -158,12 +161,12 @@ def test_a_plain_http_host_needs_to_be_trusted(host: Host, index: tuple[str, lis
     url, seen = index
     proxy = url.split("/root")[0]
     far = "http://devpi.example.com:3141/root/dev/+simple/"
-    env = host.env | {"HTTP_PROXY": proxy, "http_proxy": proxy}
+    env = host.env = host.env | {"HTTP_PROXY": proxy, "http_proxy": proxy}
     host.write("user", f"[global]\nindex-url = {far}\n")
     done = download(host, *PIP, env=env)
     assert done.returncode != 0 and "not a trusted or secure host" in done.stderr + done.stdout
     assert seen == []
-    change = pip.configure(pip.PipSettings(index_url=far, timeout=5), env=env, state=host.state)
+    change = host.configure(ClientSettings(index_url=far, timeout=5))
     assert "trusted-host = devpi.example.com:3141" in change.text and "https" in change.warnings[0]
     download(host, *PIP, env=env)
     assert seen == [f"{far}tiny-thing/"]

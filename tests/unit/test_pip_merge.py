@@ -9,21 +9,22 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from deployer.clients.pip import PipSettings, merging, unmerging
+from deployer.clients.client import ClientSettings
+from deployer.clients.pip import Pip, merging, unmerging
 from deployer.clients.pip.grammar import normalize
 from deployer.errors import ClientFileError
 
 URL = "http://127.0.0.1:3141/root/dev/+simple/"
-OURS = PipSettings(index_url=URL, timeout=60)
-REMOTE = PipSettings(index_url="http://devpi.example.com:3141/root/dev/+simple/", timeout=5)
+OURS = ClientSettings(index_url=URL, timeout=60)
+REMOTE = ClientSettings(index_url="http://devpi.example.com:3141/root/dev/+simple/", timeout=5)
 
 
-def merge(text: str, settings: PipSettings) -> str:
-    return merging.merge(text, settings.values())
+def merge(text: str, settings: ClientSettings) -> str:
+    return merging.merge(text, Pip().values(settings))
 
 
-def unmerge(text: str, *, original: str, settings: PipSettings) -> str:
-    return unmerging.unmerge(text, original=original, written=[settings.values()])[0]
+def unmerge(text: str, *, original: str, settings: ClientSettings) -> str:
+    return unmerging.unmerge(text, original=original, written=[Pip().values(settings)])[0]
 
 
 def parsed(text: str) -> dict[str, dict[str, str]]:
@@ -114,7 +115,7 @@ def test_others_edits_stay_when_ours_go(text: str) -> None:
 def test_a_value_that_somebody_chose_since_is_theirs() -> None:
     mine = "[global]\nindex-url = https://corp.example.com/simple\n"
     changed = merge(mine, OURS).replace(URL, "https://new.example.com/simple")
-    text, kept = unmerging.unmerge(changed, original=mine, written=[OURS.values()])
+    text, kept = unmerging.unmerge(changed, original=mine, written=[Pip().values(OURS)])
     assert parsed(text) == {"global": {"index-url": "https://new.example.com/simple"}}
     assert kept == ("index-url",)
 
@@ -122,7 +123,7 @@ def test_a_value_that_somebody_chose_since_is_theirs() -> None:
 def test_undo_knows_every_value_that_was_ever_written() -> None:
     mine = "[global]\nindex-url = https://corp.example.com/simple\n"
     text = merge(merge(mine, OURS), REMOTE) + "# theirs\n"
-    back, kept = unmerging.unmerge(text, original=mine, written=[OURS.values(), REMOTE.values()])
+    back, kept = unmerging.unmerge(text, original=mine, written=[Pip().values(OURS), Pip().values(REMOTE)])
     assert back == mine + "# theirs\n"
     assert kept == ()
 
@@ -158,7 +159,7 @@ def test_a_refusal_never_quotes_the_line() -> None:
 )
 def test_a_value_can_not_start_another_setting(url: str) -> None:
     with pytest.raises(ClientFileError):
-        merge("[global]\n", PipSettings(index_url=url, timeout=60))
+        merge("[global]\n", ClientSettings(index_url=url, timeout=60))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +178,7 @@ def test_a_value_can_not_start_another_setting(url: str) -> None:
     ],
 )
 def test_a_host_is_trusted_only_where_pip_needs_it(url: str, host: str | None) -> None:
-    assert parsed(merge("", PipSettings(index_url=url, timeout=60)))["global"].get("trusted-host") == host
+    assert parsed(merge("", ClientSettings(index_url=url, timeout=60)))["global"].get("trusted-host") == host
 
 
 @pytest.mark.parametrize(
@@ -253,7 +254,7 @@ def own_words(text: str) -> dict[str, list[str]]:
 @example("[global]\n index-url = a\n# c\n b", OURS)
 @example("[global]\ntrusted-host: \n a\r\n\r b", REMOTE)
 @example("[global]\nindex-url=\n\n [global]", OURS)
-def test_merge_of_any_text(text: str, wanted: PipSettings) -> None:
+def test_merge_of_any_text(text: str, wanted: ClientSettings) -> None:
     if not readable(text):
         with pytest.raises(ClientFileError):
             merge(text, wanted)
@@ -276,7 +277,7 @@ def test_merge_of_any_text(text: str, wanted: PipSettings) -> None:
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow], deadline=None)
 @given(texts, targets, st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8))
-def test_every_line_of_others_is_kept(text: str, wanted: PipSettings, comment: str) -> None:
+def test_every_line_of_others_is_kept(text: str, wanted: ClientSettings, comment: str) -> None:
     assume(readable(text) and "DEFAULT" not in text and "trusted" not in text)
     kept = [raw for raw in io.StringIO(text, newline="") if raw.strip()[:1] in ("#", ";")]
     merged = merge(text, wanted)

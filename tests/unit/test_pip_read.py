@@ -5,12 +5,15 @@ from __future__ import annotations
 import ast
 import os
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from deployer.clients import pip
 from deployer.clients.pip.places import user_file
+from deployer.clients.variables import risks, variables
 from deployer.errors import ClientFileError
 from tests.pip_host import CORP, SETTINGS, URL, Host
 
@@ -132,7 +135,7 @@ def test_pip_stops_where_we_say(host: Host, content: bytes) -> None:
 
 
 def test_what_pip_cant_open_it_passes_over(host: Host) -> None:
-    user_file(host.env, home=host.home).mkdir(parents=True)
+    user_file(host.account).mkdir(parents=True)
     done = host.ask()
     assert done.returncode == 0 and ast.literal_eval(done.stdout)[0] == host.read().items()
 
@@ -191,7 +194,7 @@ def test_the_venv_hides_it(host: Host) -> None:
     path = host.write("venv", f"[global]\nindex-url = https://me:canary@{CORP[8:]}\n")
     (mask,) = host.configure().masks
     assert str(path) in mask and "canary" not in mask
-    assert host.configure("venv").masks == () and host.read().value("index-url") == URL
+    assert host.configure(scope="venv").masks == () and host.read().value("index-url") == URL
 
 
 def test_a_commands_section_hides_it(host: Host) -> None:
@@ -212,46 +215,48 @@ def test_what_else_pip_installs_from_is_told(host: Host, key: str) -> None:
     change = host.configure()
     assert [key in warning for warning in change.warnings] == [True]
     host.env[f"PIP_{key.upper().replace('-', '_')}"] = "1"
-    assert len(pip.overridden(host.env)) >= 1
+    assert len(risks(host.account)) >= 1
 
 
 def test_never_an_extra_index(host: Host) -> None:
     change = host.configure()
     assert (
-        "extra" not in change.text
-        and "trusted" not in change.text
-        and "extra" not in str(pip.environment(SETTINGS)).lower()
+        "extra" not in change.text and "trusted" not in change.text and "extra" not in str(variables(SETTINGS)).lower()
     )
 
 
 # Which file
 
 
+def target(host: Host, scope: str, env: Mapping[str, str] | None = None, platform: str = "linux") -> Path:
+    return pip.Pip().detect(scope, replace(host.account, env=host.env if env is None else env, platform=platform))
+
+
 def test_targets(host: Host) -> None:
     home = host.home
-    assert pip.target("user", env=host.env) == home / ".config/pip/pip.conf"
-    assert pip.target("user", env=host.env | {"XDG_CONFIG_HOME": "/x"}) == Path("/x/pip/pip.conf")
-    assert pip.target("global", env=host.env) == Path("/etc/pip.conf")
+    assert target(host, "user") == home / ".config/pip/pip.conf"
+    assert target(host, "user", host.env | {"XDG_CONFIG_HOME": "/x"}) == Path("/x/pip/pip.conf")
+    assert target(host, "global") == Path("/etc/pip.conf")
     host.activate()
-    assert pip.target("venv", env=host.env) == pip.target("site", env=host.env) == host.venv / "pip.conf"
+    assert target(host, "venv") == target(host, "site") == host.venv / "pip.conf"
 
 
 def test_targets_of_macos(host: Host) -> None:
-    env = {"HOME": str(host.home), "XDG_CONFIG_HOME": "/x"}
-    assert pip.target("user", env=env, platform="darwin") == host.home / ".config/pip/pip.conf"
+    env = {"XDG_CONFIG_HOME": "/x"}
+    assert target(host, "user", env, "darwin") == host.home / ".config/pip/pip.conf"
     (host.home / "Library/Application Support/pip").mkdir(parents=True)
-    assert pip.target("user", env=env, platform="darwin") == host.home / "Library/Application Support/pip/pip.conf"
-    assert pip.target("global", env=env, platform="darwin") == Path("/Library/Application Support/pip/pip.conf")
+    assert target(host, "user", env, "darwin") == host.home / "Library/Application Support/pip/pip.conf"
+    assert target(host, "global", env, "darwin") == Path("/Library/Application Support/pip/pip.conf")
 
 
 def test_no_venv(host: Host) -> None:
     for env in (host.env, host.env | {"VIRTUAL_ENV": str(host.home)}):
         with pytest.raises(ClientFileError, match="no venv"):
-            pip.target("venv", env=env)
-    with pytest.raises(ClientFileError, match="can't be told"):
-        pip.target("site", env={"HOME": str(host.home), "PATH": str(host.home)})
-    with pytest.raises(ClientFileError, match="no scope"):
-        pip.target("nowhere", env=host.env)
+            target(host, "venv", env)
+    with pytest.raises(ClientFileError, match="is unknown"):
+        target(host, "site", {"PATH": str(host.home)})
+    with pytest.raises(ClientFileError, match="pip has no scope 'nowhere'"):
+        host.configure(scope="nowhere")
 
 
 def test_the_site_of_the_pip_on_path(host: Host) -> None:
@@ -259,4 +264,4 @@ def test_the_site_of_the_pip_on_path(host: Host) -> None:
     (host.venv / "bin" / "pip").write_text("#!/bin/sh\n")
     (host.venv / "bin" / "pip").chmod(0o755)
     env = {name: value for name, value in host.env.items() if name != "VIRTUAL_ENV"}
-    assert pip.target("site", env=env) == host.venv / "pip.conf"
+    assert target(host, "site", env) == host.venv / "pip.conf"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from deployer.clients import pip
+from deployer.clients.client import ClientSettings
+from deployer.clients.variables import variables
 from tests.pip_host import CORP, SETTINGS, URL, Host
 
 
@@ -42,15 +44,15 @@ def test_a_weaker_source_is_found_behind_ourselves(host: Host) -> None:
 def test_an_address_that_we_wrote_is_never_an_upstream(host: Host) -> None:
     """Not on loopback, so that nobody can see from the address whose it is."""
     path = host.write("user", f"[global]\nindex-url = {CORP}\n")
-    far = pip.PipSettings(index_url="http://devpi.example.com:3141/root/dev/+simple/", timeout=60)
-    pip.configure(far, env=host.env, state=host.state)
+    far = ClientSettings(index_url="http://devpi.example.com:3141/root/dev/+simple/", timeout=60)
+    host.configure(far)
     assert upstream(host) == (CORP, f"{path} before deployer")
 
 
 def test_ourselves_in_the_environment(host: Host) -> None:
     """As inside ``deployer exec``."""
     path = host.write("user", f"[global]\nindex-url = {CORP}\n")
-    host.env |= pip.environment(SETTINGS)
+    host.env |= variables(SETTINGS)
     assert upstream(host) == (CORP, str(path))
 
 

@@ -10,10 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from deployer.clients.client import Effective
 from deployer.clients.pip import grammar
 from deployer.secrets import mask_url
 
 ENVIRONMENT = ":env:"
+_SECTIONS = (grammar.SECTION, "install", ENVIRONMENT)
 _TRUE = frozenset({"y", "yes", "t", "true", "on", "1"})
 
 
@@ -53,9 +55,9 @@ class PipConfig:
     def entries(self) -> tuple[Entry, ...]:
         return tuple(entry for layer in self.layers for entry in layer.entries)
 
-    def with_file(self, path: Path, text: str) -> PipConfig:
-        """The configuration as it will be with ``text`` in the file ``path``."""
-        entries = entries_of(text, path, source=str(path))
+    def with_file(self, path: Path, content: bytes) -> PipConfig:
+        """The configuration as it will be with ``content`` in the file ``path``."""
+        entries = entries_of(grammar.decode(content), path, source=str(path))
         layers = (replace(e, entries=entries, problem="") if same_file(e.path, path) else e for e in self.layers)
         return replace(self, layers=tuple(layers))
 
@@ -63,38 +65,35 @@ class PipConfig:
         """``section.name`` to value, as ``pip config list`` has it."""
         return {f"{entry.section}.{entry.name}": entry.value for entry in self.entries}
 
-    def effective(self, key: str, *, command: str = "install") -> tuple[str, str]:
-        """The value that ``pip <command>`` takes for ``key``, and where it is from; two empty strings for none."""
-        winner = resolve(self.entries, key, command)
-        return (winner.value, winner.source) if winner else ("", "")
+    def effective(self, key: str) -> Effective:
+        """The value that ``pip install`` uses for ``key``, and its source."""
+        winner = resolve(self.entries, key)
+        return Effective(winner.value, winner.source) if winner else Effective()
 
     def value(self, key: str) -> str:
-        return self.effective(key)[0]
+        return self.effective(key).value
 
-    def masks(self, key: str, path: Path) -> list[str]:
-        """What keeps pip from using the value of ``key`` in the file ``path``, one sentence each; none: it is used.
-
-        Another source with the same value hides nothing.
-        """
+    def masks(self, key: str, path: Path) -> tuple[str, ...]:
+        """What overrides ``key`` of the file ``path``, one sentence each; a source of the same value does not."""
         if path in self.ignored:
-            return [f"pip does not read {path}: {self.ignored[path]}"]
+            return (f"pip does not read {path}: {self.ignored[path]}",)
         ours = [entry for entry in self.entries if same_file(entry.path, path) and _sets(entry, key, grammar.SECTION)]
-        others = [e for e in self.entries if e not in ours and any(_sets(e, key, s) for s in _sections("install"))]
+        others = [e for e in self.entries if e not in ours and any(_sets(e, key, s) for s in _SECTIONS)]
         if not ours:
-            return []
+            return ()
         hiding = [e for e in others if e.value != ours[-1].value and self._hides(e, ours, key)]
-        return [f"{entry.source} {_shown(entry)} wins over {key} in {path}" for entry in hiding]
+        return tuple(f"{entry.source} {_shown(entry)} overrides {key} in {path}" for entry in hiding)
 
     def _hides(self, other: Entry, ours: list[Entry], key: str) -> bool:
         pair = [entry for entry in self.entries if entry is other or entry in ours]
-        return resolve(pair, key, "install") not in ours
+        return resolve(pair, key) not in ours
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What makes pip install from elsewhere than the one index, or not work at all."""
         found = [layer.problem for layer in self.layers if layer.problem]
         for key, means in _RISKS.items():
-            winner = resolve(self.entries, key, "install")
+            winner = resolve(self.entries, key)
             if winner and (key != "no-index" or winner.value.lower() in _TRUE):
                 found.append(f"{winner.source} {_shown(winner)}: {means}")
         return tuple(found)
@@ -120,24 +119,20 @@ def same_file(one: Path | None, other: Path) -> bool:
         return False
 
 
-def _sections(command: str) -> tuple[str, ...]:
-    return (grammar.SECTION, command, ENVIRONMENT)
-
-
 def _sets(entry: Entry, key: str, section: str) -> bool:
     return entry.section == section and entry.name in grammar.OPTIONS.get(key, frozenset({key}))
 
 
-def resolve(entries: Iterable[Entry], key: str, command: str) -> Entry | None:
-    """The setting of ``key`` that wins, of ``entries`` with the weakest first (pip's ``_update_defaults``).
+def resolve(entries: Iterable[Entry], key: str) -> Entry | None:
+    """The setting of ``key`` that ``pip install`` uses, of ``entries`` in rising precedence (``_update_defaults``).
 
-    An empty value hides a weaker one of the same section and name, and is then ignored itself.
+    An empty value overrides a weaker one of the same section and name, and is then ignored itself.
     """
     merged: dict[tuple[str, str], Entry] = {}
     for entry in entries:
         merged[entry.section, entry.name] = entry  # a key keeps its first place, as in pip's dict
     winner = None
-    for section in _sections(command):
+    for section in _SECTIONS:
         for entry in merged.values():
             if entry.value and _sets(entry, key, section):
                 winner = entry

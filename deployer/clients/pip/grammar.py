@@ -15,7 +15,6 @@ from enum import Enum
 from deployer.errors import ClientFileError
 
 SECTION = "global"
-Values = Mapping[str, str]
 
 OPTIONS: Mapping[str, frozenset[str]] = {
     "index-url": frozenset({"index-url", "pypi-url"}),

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from deployer.clients.client import Values
 from deployer.clients.pip.grammar import (
     OPTIONS,
     SECTION,
     SETTING,
     Kind,
     Line,
-    Values,
     cut,
     first_end,
     indent,

@@ -24,7 +24,7 @@ def upstream(config: PipConfig, *, ours: Callable[[str], bool]) -> Entry | None:
             else:
                 found.extend(e for e in layer.former if (e.section, e.name) == (entry.section, entry.name))
     usable = [e for e in found if split(e.value) and not ours(e.value)]
-    return resolve(usable, "index-url", "install")
+    return resolve(usable, "index-url")
 
 
 def build_settings(config: PipConfig, *, ours: Callable[[str], bool]) -> dict[str, Any]:

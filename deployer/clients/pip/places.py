@@ -1,52 +1,40 @@
-"""Where pip's configuration files are on this host, and where what we keep about them is."""
+"""Where pip's configuration files are on this host."""
 
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from deployer.clients.client import Account
 from deployer.errors import ClientFileError
-from deployer.host.state_dir import state_root
 
-SCOPES = ("user", "global", "site", "venv")
 _MACOS = Path("Library/Application Support/pip")
 
 
-def client_state() -> Path:
-    """The private folder of backups and locks of client files."""
-    return state_root() / "clients"
+def legacy_file(account: Account) -> Path:
+    """The user's pip.conf of old, which is weaker than :func:`user_file`."""
+    return account.home / ".pip" / "pip.conf"
 
 
-def home_of(env: Mapping[str, str]) -> Path:
-    """The home directory as ``os.path.expanduser`` has it."""
-    if "HOME" in env:
-        return Path(env["HOME"] or "/")
-    try:
-        return Path(pwd.getpwuid(os.getuid()).pw_dir)
-    except KeyError:
-        return Path("/")
+def user_file(account: Account) -> Path:
+    """The user's pip.conf."""
+    default = account.home / ".config"
+    if account.platform == "darwin":
+        folder = account.home / _MACOS
+        return (folder if folder.is_dir() else default / "pip") / "pip.conf"
+    base = account.env.get("XDG_CONFIG_HOME", "")
+    return (Path(base) if base.strip() else default) / "pip" / "pip.conf"
 
 
-def user_file(env: Mapping[str, str], *, home: Path, platform: str = sys.platform) -> Path:
-    """The user's pip.conf (the stronger of the two that pip knows)."""
-    if platform == "darwin":
-        folder = home / _MACOS
-        return (folder if folder.is_dir() else home / ".config" / "pip") / "pip.conf"
-    base = env.get("XDG_CONFIG_HOME", "")
-    return (Path(base) if base.strip() else home / ".config") / "pip" / "pip.conf"
-
-
-def global_files(env: Mapping[str, str], *, home: Path, platform: str = sys.platform) -> tuple[Path, ...]:
+def global_files(account: Account) -> tuple[Path, ...]:
     """The files of the whole system, the weakest first; the last is the one to write."""
-    if platform == "darwin":
+    if account.platform == "darwin":
         return (Path("/") / _MACOS / "pip.conf",)
-    base = env.get("XDG_CONFIG_DIRS", "")
+    base = account.env.get("XDG_CONFIG_DIRS", "")
     folders = (base if base.strip() else "/etc/xdg").split(os.pathsep)
-    return (*(_expanded(folder, home) / "pip" / "pip.conf" for folder in folders), Path("/etc/pip.conf"))
+    return (*(_expanded(folder, account.home) / "pip" / "pip.conf" for folder in folders), Path("/etc/pip.conf"))
 
 
 def _expanded(folder: str, home: Path) -> Path:
@@ -56,7 +44,7 @@ def _expanded(folder: str, home: Path) -> Path:
 def active_prefix(env: Mapping[str, str]) -> Path | None:
     """``sys.prefix`` of the pip that ``env`` leads to: the active venv, else of the ``pip`` (or python3) on PATH.
 
-    ``None`` when that can't be told without running it (a wrapper script such as a shim).
+    ``None`` when only running it could tell (a wrapper script such as a shim).
     """
     if env.get("VIRTUAL_ENV"):
         return Path(env["VIRTUAL_ENV"])
@@ -73,25 +61,23 @@ def active_prefix(env: Mapping[str, str]) -> Path | None:
     return None
 
 
-def target(scope: str, *, env: Mapping[str, str], home: Path | None = None, platform: str = sys.platform) -> Path:
-    """The file that ``scope`` means: ``user``, ``global`` (this system), ``venv`` (the active one), or ``site``
-    (the python that ``pip`` runs with: the active venv, else the one on PATH).
+def target(scope: str, account: Account) -> Path:
+    """The file of ``scope``: ``user``, ``global`` (this system), ``venv`` (the active one), or ``site`` (the python
+    that ``pip`` runs with: the active venv, else the one on PATH).
 
-    Raises ClientFileError when there is no active venv, or it can't be told which python that is.
+    Raises ClientFileError when no venv is active, or that python is unknown.
     """
     match scope:
         case "user":
-            return user_file(env, home=home or home_of(env), platform=platform)
+            return user_file(account)
         case "global":
-            return global_files(env, home=home or home_of(env), platform=platform)[-1]
+            return global_files(account)[-1]
         case "venv":
-            folder = env.get("VIRTUAL_ENV", "")
+            folder = account.env.get("VIRTUAL_ENV", "")
             if not folder or not (Path(folder) / "pyvenv.cfg").is_file():
                 raise ClientFileError("no venv is active", hint="activate one, or choose --scope user")
             return Path(folder) / "pip.conf"
-        case "site":
-            prefix = active_prefix(env)
-            if prefix is None:
-                raise ClientFileError("it can't be told which python pip runs with", hint="choose --scope user")
-            return prefix / "pip.conf"
-    raise ClientFileError(f"there is no scope {scope!r}", hint=f"one of {', '.join(SCOPES)}")
+    prefix = active_prefix(account.env)
+    if prefix is None:
+        raise ClientFileError("the python that pip runs with is unknown", hint="choose --scope user")
+    return prefix / "pip.conf"

@@ -7,45 +7,36 @@ environment, then ``PIP_CONFIG_FILE``, then ``PIP_*`` variables.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from deployer.clients import backups, files
+from deployer.clients.client import Account
 from deployer.clients.pip import grammar
 from deployer.clients.pip.config import ENVIRONMENT, Entry, Layer, PipConfig, entries_of, same_file
-from deployer.clients.pip.places import active_prefix, client_state, global_files, home_of, user_file
+from deployer.clients.pip.places import active_prefix, global_files, legacy_file, user_file
 from deployer.errors import ClientFileError
 
 _NOT_OPTIONS = frozenset({"version", "help"})
 
 
-def read_config(
-    env: Mapping[str, str],
-    *,
-    home: Path | None = None,
-    prefix: Path | None = None,
-    state: Path | None = None,
-    platform: str = sys.platform,
-) -> PipConfig:
-    """What the pip that a user gets under ``env`` is configured to do. Nothing is run, nothing raised.
+def read_config(account: Account, *, prefix: Path | None = None) -> PipConfig:
+    """What the pip of ``account`` is configured to do. Nothing is run, nothing raised.
 
-    ``home`` and ``prefix`` (that pip's ``sys.prefix``) are found from ``env`` unless given; ``state``: where the
-    backups of client files are.
+    ``prefix``: that pip's ``sys.prefix``, found from the variables unless given.
     """
-    home, prefix = home or home_of(env), prefix or active_prefix(env)
-    state = state or client_state()
+    env, prefix = account.env, prefix or active_prefix(account.env)
     chosen = env.get("PIP_CONFIG_FILE")
-    users = (home / ".pip" / "pip.conf", user_file(env, home=home, platform=platform))
+    users = (legacy_file(account), user_file(account))
     sites = (prefix / "pip.conf",) if prefix else ()
-    read = (*global_files(env, home=home, platform=platform), *users, *sites)
+    read = (*global_files(account), *users, *sites)
     ignored: dict[Path, str] = {}
     if chosen == os.devnull:
         ignored = dict.fromkeys(read, f"PIP_CONFIG_FILE is {os.devnull}")
     elif chosen and _is_there(Path(chosen)):
         ignored = {path: f"PIP_CONFIG_FILE is {chosen}" for path in users if not same_file(path, Path(chosen))}
         read = (*(path for path in read if path not in users), Path(chosen))
-    layers = [_file_layer(path, state) for path in read if path not in ignored]
+    layers = [_file_layer(path, account.state) for path in read if path not in ignored]
     return PipConfig(layers=(*layers, _environment_layer(env)), ignored=ignored)
 
 
@@ -77,7 +68,7 @@ def _backup(path: Path, state: Path) -> backups.Backup | None:
     try:
         return backups.load(path.resolve(), state=state)
     except (ClientFileError, OSError, RuntimeError):
-        return None  # whoever undoes it is told; reading goes on without it
+        return None  # undoing reports it; reading goes on without it
 
 
 def _environment_layer(env: Mapping[str, str]) -> Layer:

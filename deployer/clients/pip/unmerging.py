@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 
+from deployer.clients.client import Values
 from deployer.clients.pip.grammar import (
     OPTIONS,
     SECTION,
     Kind,
     Line,
-    Values,
     cut,
     join,
     normalize,

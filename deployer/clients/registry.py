@@ -1,0 +1,21 @@
+"""The clients that deployer knows, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from deployer.clients.client import Client, ClientFile
+from deployer.clients.pip import Pip
+from deployer.clients.uv import Uv
+
+if TYPE_CHECKING:
+    from deployer.profile.types import ClientName
+
+CLIENT_FILES: Mapping[ClientName, ClientFile] = {
+    "pip": Pip(),
+}
+"""Those with a file: what ``clients.configure`` of a profile may name."""
+
+CLIENTS: tuple[Client, ...] = (*CLIENT_FILES.values(), Uv())
+"""All of them: what one command is pointed at the index for."""
