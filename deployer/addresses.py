@@ -1,4 +1,4 @@
-"""Addresses of the web as people write them, and whether one is of this host. Pure."""
+"""Parse web addresses, and recognise those of this host. Pure."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from urllib.parse import SplitResult, urlsplit
 
 
 def split(url: str) -> SplitResult | None:
-    """The parts of an ``http://`` or ``https://`` address; ``None`` for what is none: brackets that do not match, no
-    host, a port that no host has."""
+    """Split an ``http://`` or ``https://`` address; ``None`` when it is invalid (brackets, host or port)."""
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
@@ -18,7 +17,7 @@ def split(url: str) -> SplitResult | None:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether ``url``, of any scheme, is of this very host: ``localhost``, 127.0.0.0/8 or ::1."""
+    """Whether ``url``, of any scheme, is on this host: ``localhost``, 127.0.0.0/8 or ::1."""
     try:
         host = urlsplit(url).hostname or ""
     except ValueError:

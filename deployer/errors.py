@@ -1,14 +1,14 @@
-"""Every way in which deployer can fail, as one tree.
+"""The errors of deployer, with their codes and exit codes.
 
 ::
 
     DeployerError            1   internal              a defect of ours
-    ├── UsageError           2   usage                 the command line contradicts itself
+    ├── UsageError           2   usage                 the command line is invalid
     ├── ProfileError         3   profile-invalid       the profile is wrong (all problems at once)
     ├── EngineError          4   engine-failed         the engine refused or failed
     │   ├── EngineUnreachable    engine-unreachable    no engine answers
-    │   └── ImageUnavailable     image-unavailable     the image can't be had
-    ├── ConflictError        5   conflict              port, name or data directory is taken or not usable
+    │   └── ImageUnavailable     image-unavailable     the image can't be built or pulled
+    ├── ConflictError        5   conflict              port, name or data directory is in use or unusable
     ├── NotReadyError        6   not-ready             not ready before the deadline, or the server died
     ├── ServerRefused        7   server-refused        credentials, API or index definition refused
     ├── ClientFileError      8   client-file           a client file can't be read or written
@@ -27,10 +27,10 @@ from deployer.protocol import ExitCode, Refusal
 
 
 class DeployerError(Exception):
-    """A failure that is told to the user as one line of cause and one of cure.
+    """A failure, shown to the user as one line of cause and one of cure.
 
-    Arguments: ``message``, the cause, one line (problem lists may have more); ``hint``, the cure, one line
-    or empty; ``details``, further lines that help to diagnose (log lines), shown below.
+    ``message``: the cause, one line (lists of problems have more). ``hint``: the cure, one command or one imperative
+    sentence; may be empty. ``details``: lines for diagnosis, such as log lines, shown below.
     """
 
     code: ClassVar[str] = "internal"

@@ -1,7 +1,6 @@
-"""Secrets as values that don't show themselves, and the masking of everything that is printed.
+"""Secrets that are never printed by accident, and the masking of all output.
 
-What is made of a :class:`Secret` is known to :func:`mask` for the life of this process, so a log line or an
-error text that happens to hold it is blanked on its way out, whoever wrote it.
+:func:`mask` knows every :class:`Secret` of this process, and blanks it in log lines and error messages.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ class Secret:
 
     def __init__(self, value: str) -> None:
         self._value = value
-        # Masking very short or empty values would blank unrelated text without protecting anything.
+        # Masking a very short value would blank unrelated text and protect nothing.
         if len(value) >= 6:
             _known.add(value)
 
@@ -46,7 +45,7 @@ class Secret:
 
 
 def generate() -> Secret:
-    """A fresh random secret of 256 bits, URL-safe, that no program takes for an option when it stands alone."""
+    """A random URL-safe secret of 256 bits that does not start with a dash, so no program reads it as an option."""
     from secrets import token_urlsafe
 
     while (text := token_urlsafe(32)).startswith("-"):
@@ -61,7 +60,7 @@ def mask_url(text: str) -> str:
 
 def mask(text: str) -> str:
     """``text`` with every secret known to this process, and the credentials of every URL, blanked."""
-    # The longest first, so that a secret that contains another leaves no rest behind.
+    # The longest first: a secret may contain another.
     for value in sorted(_known, key=len, reverse=True):
         text = text.replace(value, BLANK)
     return mask_url(text)

@@ -1,6 +1,6 @@
-"""What a client file was before deployer, kept until it is put back: its exact bytes, its mode, and what we wrote.
+"""Backups of client files, kept until they are restored: the original bytes and mode, and what deployer wrote.
 
-Records are private (0700 folder, 0600 files): a client file may hold a password.
+They are private (a 0700 directory, 0600 files), because a client file may hold a password.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ KEPT_WRITES = 50
 
 @dataclass(frozen=True, kw_only=True)
 class Write:
-    """One content that deployer gave to the file, by its digest, and the values that it set there."""
+    """One write of deployer: the digest of the content, and the values that were set."""
 
     sha256: str
     values: Mapping[str, str]
@@ -29,9 +29,9 @@ class Write:
 
 @dataclass(frozen=True, kw_only=True)
 class Backup:
-    """The file at ``path`` (symlinks resolved) as it would be without deployer; ``original=None``: there was none.
+    """The file ``path`` (symlinks resolved) as it would be without deployer; ``original=None``: no file.
 
-    ``made``: the folders that deployer had to make for it, the outermost first.
+    ``made``: the directories that deployer created for it, the outermost first.
     """
 
     path: Path
@@ -41,16 +41,16 @@ class Backup:
     writes: tuple[Write, ...] = ()
 
     def wrote(self, content: bytes | None) -> bool:
-        """Whether ``content`` is, byte for byte, something that deployer wrote here."""
+        """Whether deployer wrote exactly this ``content``."""
         return content is not None and sha256(content) in {write.sha256 for write in self.writes}
 
     @property
     def values(self) -> tuple[Mapping[str, str], ...]:
-        """All that deployer ever set here."""
+        """The values of every write."""
         return tuple(write.values for write in self.writes)
 
     def with_write(self, content: bytes, values: Mapping[str, str]) -> Backup:
-        """This record, of a file that is about to get ``content``."""
+        """The record with one more write."""
         write = Write(sha256=sha256(content), values=dict(values))
         others = tuple(known for known in self.writes if known != write)
         return replace(self, writes=(*others, write)[-KEPT_WRITES:])
@@ -65,7 +65,7 @@ def _file(path: Path, state: Path) -> Path:
 
 
 def load(path: Path, *, state: Path) -> Backup | None:
-    """The record of the file at ``path``; ``None`` when deployer has not written it.
+    """Load the record of the file ``path``; ``None`` when deployer has not written it.
 
     Raises ClientFileError when the record is damaged or was written by a newer deployer.
     """
@@ -87,12 +87,12 @@ def load(path: Path, *, state: Path) -> Backup | None:
         )
     except (ValueError, KeyError, TypeError):
         raise ClientFileError(
-            f"{file}, the backup of {path}, is damaged", hint=f"correct {path} by hand and remove the backup"
+            f"{file}, the backup of {path}, is damaged", hint=f"correct {path} by hand, then: rm {file}"
         ) from None
 
 
 def save(backup: Backup, *, state: Path) -> Path:
-    """Keep ``backup``; the file of the record. Raises ClientFileError."""
+    """Store ``backup`` and return the path of its record. Raises ClientFileError."""
     record = {
         "schema": SCHEMA,
         "path": str(backup.path),
@@ -108,5 +108,5 @@ def save(backup: Backup, *, state: Path) -> Path:
 
 
 def drop(backup: Backup, *, state: Path) -> None:
-    """Forget a record whose file is back as it was."""
+    """Remove the record of a restored file."""
     _file(backup.path, state).unlink(missing_ok=True)

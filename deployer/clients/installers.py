@@ -1,4 +1,4 @@
-"""What an installer really gets from an index: the installers themselves are asked, and nothing is installed."""
+"""What installers resolve from an index: they are run, and install nothing."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ PATIENCE = 120.0  # seconds for one installer
 
 
 def probe(simple_url: str, project: str) -> dict[str, str]:
-    """Of each installer on this host: the ``user/index`` whose file it would install, empty for none.
+    """For each installer on this host, return the ``user/index`` whose file it would install; empty for none.
 
-    Only wheels count: to look into a source distribution, an installer runs what is in it.
+    Only wheels count: for the metadata of a source distribution, an installer runs its code.
     """
     with TemporaryDirectory(prefix="deployer-audit-") as directory:
         env = {
@@ -71,7 +71,7 @@ def _uv_lock(uv: str, simple_url: str, project: str, env: Mapping[str, str], dir
 
 
 def _origin(url: str, simple_url: str) -> str:
-    """``user/index`` of a file of our server; a file of another host is told by that host."""
+    """``user/index`` of a file of our server; the host of any other file."""
     parts, ours = urlsplit(url), urlsplit(simple_url)
     if not url or parts.netloc != ours.netloc:
         return parts.netloc

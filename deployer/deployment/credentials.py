@@ -1,4 +1,4 @@
-"""Handing the credentials of mirrors to the server: a file of its own, 0600, never a word or variable of a process."""
+"""Hand the credentials of mirrors to the server in a 0600 file, never as an argument or variable of a process."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _FILE = PrivateFile.CREDENTIALS.relative
 
 
 def hand_over(server_dir: ServerDir, headers: Mapping[str, Secret], *, keep: bool = False) -> bool:
-    """Have the server know exactly these headers by the addresses of their mirrors; whether that changed anything.
+    """Give the server exactly these Authorization headers, by mirror address; return whether that changed anything.
 
-    ``keep``: what it knows of other addresses stays. Raises EngineError, VerificationError.
+    ``keep``: headers of other addresses stay. Raises EngineError, VerificationError.
     """
     known = _known(server_dir)
     wanted = {url.rstrip("/"): header.reveal() for url, header in headers.items()}
@@ -26,12 +26,12 @@ def hand_over(server_dir: ServerDir, headers: Mapping[str, Secret], *, keep: boo
         return False
     server_dir.write(_FILE, json.dumps(wanted, indent=1, sort_keys=True) + "\n", verb=("credentials",))
     if _known(server_dir) != wanted:
-        raise VerificationError("the server did not take the credentials of its mirrors", hint="deployer logs")
+        raise VerificationError("the server did not store the credentials of its mirrors", hint="deployer logs")
     return True
 
 
 def mirrors(server_dir: ServerDir) -> frozenset[str]:
-    """The addresses, without a slash at the end, that the server knows credentials for. Raises EngineError."""
+    """The mirror addresses, without a trailing slash, that the server has credentials for. Raises EngineError."""
     return frozenset(_known(server_dir))
 
 
@@ -42,5 +42,5 @@ def _known(server_dir: ServerDir) -> dict[str, str]:
         return {}
     known = {str(url): str(header) for url, header in found.items()} if isinstance(found, dict) else {}
     for header in known.values():
-        Secret(header)  # so that it is blanked in whatever is printed
+        Secret(header)  # registers it for masking
     return known

@@ -1,4 +1,4 @@
-"""Finding a deployment that exists: on which engine it is, and what it is, from what the world says."""
+"""Find an existing deployment and its engine, by asking the engines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deployer.spec import LABEL_PROFILE, LABEL_URL, LABEL_USER, PREVIOUS, Contai
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
-    """A container (or process) of ours that exists, in whatever state."""
+    """An existing container (or process) of ours, in any state."""
 
     name: str
     engine: Engine
@@ -25,12 +25,12 @@ class Deployment:
 
     @property
     def url(self) -> str:
-        """Where the server answers on this host; empty when its label is gone."""
+        """The address of the server on this host; empty when its label is gone."""
         return self.container.labels.get(LABEL_URL, "")
 
     @property
     def simple_url(self) -> str:
-        """What clients were given by the last ``up``; empty when that is not known any more."""
+        """The index address that the last ``up`` gave to clients; empty when unknown."""
         return self.applied.simple_url if self.applied else ""
 
     @property
@@ -47,7 +47,7 @@ class Deployment:
 
 
 def candidates(wanted: str, applied: Applied | None) -> tuple[EngineName, ...]:
-    """The engines to look on, the one that the deployment was last seen on first."""
+    """The engines to ask, the last known one of the deployment first."""
     if wanted:
         return (EngineName(wanted),)
     first = (EngineName(applied.engine),) if applied and applied.engine in set(EngineName) else ()
@@ -55,8 +55,10 @@ def candidates(wanted: str, applied: Applied | None) -> tuple[EngineName, ...]:
 
 
 def find(name: str, *, engine: str = "") -> Deployment | None:
-    """The deployment ``name``, or ``None``. An engine that does not answer is passed over unless it is named, or is
-    the one that the deployment was last seen on: then not knowing is a failure, never 'absent'.
+    """Find the deployment ``name``; ``None`` when there is none.
+
+    An engine that does not answer is skipped, unless it is named or is the last known one of the deployment: then the
+    deployment is not 'absent' but unknown, which is an error.
 
     Raises EngineUnreachable; ConflictError when the name belongs to a container that is not ours.
     """
@@ -85,7 +87,7 @@ def find(name: str, *, engine: str = "") -> Deployment | None:
             return Deployment(name=name, engine=opened, container=container, applied=applied)
         raise ConflictError(
             f"a container named {name!r} exists on {engine_name} and is not deployer's",
-            hint="name the deployment that you mean with --name",
+            hint="name another deployment with --name",
         )
     return None
 
@@ -95,7 +97,7 @@ def _user(label: str) -> str:
 
 
 def _set_aside(engine: Engine, name: str) -> Container | None:
-    """What an interrupted run has set aside; whatever else is called so is nothing to us."""
+    """The previous container that an interrupted run renamed; another container of that name is not ours."""
     found = engine.inspect(name + PREVIOUS)
     return found if found is not None and found.ours else None
 

@@ -12,7 +12,7 @@ from deployer.host.state_dir import state_dir
 
 @contextmanager
 def hold(name: str, *, wait: float = 0.0) -> Iterator[None]:
-    """Hold the lock of the deployment ``name``; it is the kernel's (flock) and dies with this process.
+    """Hold the lock of the deployment ``name`` (flock: the kernel releases it when this process dies).
 
     ``wait``: seconds to wait for another run. Raises Locked, ConflictError.
     """
@@ -26,7 +26,7 @@ def hold(name: str, *, wait: float = 0.0) -> Iterator[None]:
         except Timeout:
             raise Locked(
                 f"another run holds the lock of the deployment {name!r}",
-                hint="wait for it, or let this run wait with --wait SECONDS",
+                hint="wait for it with --wait SECONDS",
             ) from None
     try:
         yield

@@ -1,7 +1,7 @@
 """The record of the last ``up`` of a deployment on this host, 0600.
 
-The truth about what runs is asked of the engine and of the server. The record only remembers what was meant, so that a
-difference can be shown; without it everything still works.
+What really runs is asked of the engine and of the server. The record only says what was wanted, to show differences;
+everything works without it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _OVERRIDE = {"key", "value", "source"}
 
 @dataclass(frozen=True, kw_only=True)
 class Applied:
-    """The last ``up`` that succeeded: what was meant, never a secret.
+    """The last successful ``up``: what was wanted, without secrets.
 
-    ``overrides``: what options put over the profile, as the fields of ``loader.Override``. ``data_source``: directory
-    or name of the volume that held the data, ``data_uuid``: its identity; empty in the record of an older deployer.
+    ``overrides``: profile keys that options set, as the fields of ``profile.load.overrides.Override``. ``data_source``:
+    the directory or volume of the data, ``data_uuid``: its uuid; both empty in the record of an older deployer.
     """
 
     profile_name: str
@@ -44,7 +44,7 @@ def read_applied(name: str) -> Applied | None:
     Raises ProfileError when it is damaged or from a newer deployer, ConflictError when it can't be read.
     """
     path = state_dir(name) / "applied.json"
-    cure = f"remove {path}: it is written anew by the next 'deployer up'"
+    cure = f"rm {path}; the next 'deployer up' writes it again"
     try:
         record = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -69,7 +69,7 @@ def read_applied(name: str) -> Applied | None:
 
 
 def write_applied(name: str, applied: Applied) -> None:
-    """Remember a successful ``up``. What is on record already is not written again. Raises ConflictError."""
+    """Store the record of a successful ``up``; an unchanged one is not written again. Raises ConflictError."""
     record = {"schema": SCHEMA} | {key: getattr(applied, key) for key in Applied.__dataclass_fields__}
     text = json.dumps(record, indent=1, sort_keys=True) + "\n"
     path = state_dir(name) / "applied.json"
@@ -82,5 +82,5 @@ def write_applied(name: str, applied: Applied) -> None:
 
 
 def forget(name: str) -> None:
-    """Remove the record (the lock file stays: removing a lock that others may wait for is a race)."""
+    """Remove the record. The lock file stays, because removing one that others wait for is a race."""
     (state_dir(name) / "applied.json").unlink(missing_ok=True)

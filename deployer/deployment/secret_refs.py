@@ -1,4 +1,4 @@
-"""Where a secret really is: references in a profile, resolved at the moment of need, on this host, by this user."""
+"""References to secrets in a profile, resolved when needed, on this host, by this user."""
 
 from __future__ import annotations
 
@@ -30,16 +30,19 @@ def authorizations(indexes: Mapping[str, Index], *, env: Mapping[str, str], home
 
 
 def authorization(credentials: Credentials, *, where: str, env: Mapping[str, str], home: Path) -> Secret:
-    """The header's value: Basic for a user and its password, Bearer for a token, Basic for a token as a user.
+    """The value of the Authorization header: Basic for user and password, Bearer or (as a user) Basic for a token.
 
-    Raises ProfileError, which names ``where`` and the reference, never what was found.
+    Raises ProfileError, which names ``where`` and the reference, never the secret.
     """
     reference = credentials.password or credentials.token or ""
     secret = resolve(reference, where=where, env=env, home=home)
     if credentials.token is not None and credentials.token_as == "bearer":  # noqa: S105 - a form, not a password
         header = f"Bearer {secret.reveal()}"
         if not _HEADER.fullmatch(header):
-            raise ProfileError(f"{where}: what {reference} gives is no token", hint="a token is one word of ASCII")
+            raise ProfileError(
+                f"{where}: {reference} is not a valid token",
+                hint="give a token of ASCII characters without line breaks",
+            )
         return Secret(header)
     pair = f"{credentials.username}:{secret.reveal()}" if credentials.password else f"{secret.reveal()}:"
     return Secret(f"Basic {Secret(b64encode(pair.encode()).decode()).reveal()}")
@@ -53,13 +56,13 @@ def resolve(reference: str, *, where: str, env: Mapping[str, str], home: Path) -
     found = {"env": _variable, "file": _file, "command": _command, "keyring": _keyring}[kind](rest, where, env, home)
     line = found.split("\n", 1)[0].strip()
     if not line or not line.isprintable():
-        raise ProfileError(f"{where}: {reference} gives nothing", hint="it must give the secret as its first line")
+        raise ProfileError(f"{where}: {reference} is empty", hint="put the secret into its first line")
     return Secret(line)
 
 
 def _variable(name: str, where: str, env: Mapping[str, str], home: Path) -> str:
     if name not in env:
-        raise ProfileError(f"{where}: the variable {name} is not set", hint=f"export {name}, then run this again")
+        raise ProfileError(f"{where}: the variable {name} is not set", hint=f"export {name}=...")
     return env[name]
 
 
@@ -69,7 +72,7 @@ def _file(path: str, where: str, env: Mapping[str, str], home: Path) -> str:
         with file.open(encoding="utf-8") as stream:
             return stream.read(LIMIT)
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "not a text"
+        why = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ProfileError(
             f"{where}: {file} can't be read: {why}", hint="name a file that this user may read"
         ) from None
@@ -80,16 +83,16 @@ def _command(words: str, where: str, env: Mapping[str, str], home: Path) -> str:
         argv = shlex.split(words)
     except ValueError as error:
         raise ProfileError(
-            f"{where}: command: {error}", hint="it is split as a shell would, and no shell runs it"
+            f"{where}: command: {error}", hint="quote its words as for a shell; no shell runs it"
         ) from None
     try:
         done = Runner().run(argv, timeout=PATIENCE, env=env)
     except EngineUnreachable as error:
-        raise ProfileError(f"{where}: {error.message}", hint=f"try it by hand: {words}") from None
+        raise ProfileError(f"{where}: {error.message}", hint=f"run it by hand: {words}") from None
     if done.returncode:
-        # What it said is not shown: a program that fails may say what it was given.
+        # Its output is not shown: a failing program may print the secret.
         raise ProfileError(
-            f"{where}: {argv[0]} ended with exit code {done.returncode}", hint=f"try it by hand: {words}"
+            f"{where}: {argv[0]} ended with exit code {done.returncode}", hint=f"run it by hand: {words}"
         )
     return done.stdout[:LIMIT]
 
@@ -103,7 +106,9 @@ def _keyring(entry: str, where: str, env: Mapping[str, str], home: Path) -> str:
     try:
         found = keyring.get_password(service, user)
     except keyring.errors.KeyringError as error:
-        raise ProfileError(f"{where}: the keyring can't be used: {type(error).__name__}", hint="unlock it") from None
+        raise ProfileError(
+            f"{where}: the keyring can't be used: {type(error).__name__}", hint="unlock the keyring"
+        ) from None
     if found is None:
         raise ProfileError(f"{where}: the keyring has no {entry}", hint=f"keyring set {service} {user}")
     return str(found)

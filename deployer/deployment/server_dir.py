@@ -1,7 +1,7 @@
-"""The few small files of a server directory that deployer reads, wherever the directory is.
+"""The few small files of a server directory that deployer reads and writes.
 
-Of a bind (or a process) they are read from this host when it may; of a volume, or of a directory that belongs to
-somebody else, through the engine.
+Files of a bind mount (or a process) are read on this host where permitted; files of a volume, or of another user's
+directory, through the engine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NODEINFO = ".nodeinfo"
 
 @dataclass(frozen=True, kw_only=True)
 class ServerDir:
-    """Where the server directory of one container is: ``mount`` leads to it."""
+    """The server directory of one container, by its ``mount``."""
 
     engine: Engine
     container: str
@@ -30,7 +30,7 @@ class ServerDir:
 
     @classmethod
     def of(cls, engine: Engine, container: Container) -> ServerDir | None:
-        """The server directory of ``container``: the one mount that it may write to."""
+        """The server directory of ``container``: its one writable mount."""
         mount = next((mount for mount in container.mounts if not mount.read_only), None)
         return cls(engine=engine, container=container.name, mount=mount) if mount else None
 
@@ -40,7 +40,7 @@ class ServerDir:
         return Path(self.mount.source) if self.mount.kind == "bind" else None
 
     def read(self, relative: str) -> str | None:
-        """Return the text of a file, stripped; None when it is absent.
+        """Read a file, stripped; None when it is absent.
 
         The server's user may write there, so a link is never followed. Raises Refused, ConflictError, EngineError.
         """
@@ -59,8 +59,9 @@ class ServerDir:
         return result.stdout.strip() if result.returncode == 0 else None
 
     def write(self, relative: str, text: str, *, verb: tuple[str, ...]) -> None:
-        """Replace a private file (0600, its directory's owner's), where we may; else the server's own ``verb`` does it
-        inside, from standard input. Raises EngineError.
+        """Replace a private file (0600, with the owner of its directory).
+
+        Where this user may not, the server's own ``verb`` writes it inside the container. Raises EngineError.
         """
         if self.path is not None:
             try:
@@ -96,7 +97,7 @@ class ServerDir:
             )
 
     def uuid(self) -> str | None:
-        """The identity of the data: what a server that runs on it must answer with."""
+        """The uuid of the data, which its server must answer with; ``None`` when unknown."""
         text = self.read(NODEINFO)
         try:
             uuid = json.loads(text)["uuid"] if text else None
@@ -108,7 +109,7 @@ class ServerDir:
         return self.read(PrivateFile.PROOF_KEY.relative)
 
     def statistics(self) -> str | None:
-        """What the server has counted, as JSON."""
+        """The statistics of the server, as JSON."""
         return self.read(PrivateFile.STATISTICS.relative)
 
     def root_password(self) -> Secret | None:
@@ -116,7 +117,7 @@ class ServerDir:
         return Secret(text) if text else None
 
     def set_root_password(self, password: Secret) -> None:
-        """Keep what the server has already. Raises EngineError."""
+        """Store the password that the server already has. Raises EngineError."""
         self.write(PrivateFile.ROOT_PASSWORD.relative, password.reveal() + "\n", verb=("secret", "set", "root"))
 
 

@@ -1,4 +1,4 @@
-"""A systemd unit of a deployment: written, enabled, and taken away again; never one that is not deployer's."""
+"""The systemd unit of a deployment: write, enable and remove it; units of others are not touched."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Service:
         return cls(path=directory / f"deployer-{name}.service", scope=scope, runner=Runner())
 
     def install(self, text: str) -> bool:
-        """Write and enable it; whether there was anything to do. A unit that can't be enabled is taken away again.
+        """Write and enable the unit; return whether anything changed. A unit that can't be enabled is rolled back.
 
         Raises ConflictError when a file of that name is not ours, EngineError when systemd refuses.
         """
@@ -42,7 +42,8 @@ class Service:
             self._write(text)
         except OSError as error:
             raise ConflictError(
-                f"{self.path} can't be written: {error.strerror}", hint="see the unit: deployer install-service --print"
+                f"{self.path} can't be written: {error.strerror}",
+                hint="print the unit: deployer install-service --print",
             ) from None
         try:
             self._systemctl("daemon-reload")
@@ -56,7 +57,7 @@ class Service:
         return True
 
     def remove(self) -> bool:
-        """Disable and remove it; whether there was one. What it started goes on.
+        """Disable and remove the unit; return whether there was one. What it started keeps running.
 
         Raises ConflictError when it is not ours, EngineError when systemd refuses.
         """
@@ -77,9 +78,11 @@ class Service:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise ConflictError(f"{self.path} can't be read: {error}", hint="look at it yourself") from None
+            raise ConflictError(
+                f"{self.path} can't be read: {error}", hint=f"check its permissions: ls -l {self.path}"
+            ) from None
         if not text.startswith(MARK):
-            raise ConflictError(f"{self.path} is not deployer's; it is left alone", hint="remove it yourself")
+            raise ConflictError(f"{self.path} was not written by deployer", hint=f"rm {self.path}, if nothing needs it")
         return text
 
     def _systemctl(self, *words: str) -> None:

@@ -1,4 +1,4 @@
-"""A conversation with the server of a deployment in somebody's name, for the commands of daily work."""
+"""A session with the server of a deployment, as one of its users."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from deployer.ui.prompts import read_password
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """``user`` is in whose name things are changed; ``deployment`` is None for a devpi that is not ours."""
+    """``user`` is logged in for writes; ``deployment`` is None for a devpi that is not ours."""
 
     api: PackageApi
     identity: Identity
@@ -34,22 +34,22 @@ class Session:
         except ServerRefused:
             if self.deployment is not None:
                 raise
-            # No password of this host was tried, so none is to be corrected here.
+            # The password was typed in, so the hint must not name a stored one.
             raise ServerRefused(
-                f"{self.api.url} does not let {self.user} in with that password",
-                hint="give the right one, or name another user with --as",
+                f"{self.api.url} rejected the password of {self.user}",
+                hint="give the right password, or name another user with --as",
             ) from None
         return self.api
 
     def password(self) -> Secret:
-        """The stored password of the user; of a devpi that is not ours it is asked for."""
+        """The stored password of the user; for a devpi that is not ours, ask for it. Raises ConflictError."""
         if self.deployment is None:
             return read_password(self.user)
         password = self.deployment.passwords.valid(self.user, self.api.url)
         if password is None:
             raise ConflictError(
-                f"the password of {self.user} is not known here",
-                hint=f"give it once: deployer secret set {self.user}; or act as another user with --as",
+                f"the password of {self.user} is not stored on this host",
+                hint=f"store it: deployer secret set {self.user}; or name another user with --as",
             )
         return password
 
@@ -63,19 +63,19 @@ class Session:
             self.deployment.passwords.forget(user)
 
     def new_password(self, user: str) -> Secret:
-        """A generated password, stored before anybody has it."""
+        """Generate a password and store it before the server gets it."""
         return generate() if self.deployment is None else self.deployment.passwords.generate(user)
 
 
 @contextmanager
 def connect(name: str, *, engine: str = "", url: str = "", user: str = "root") -> Iterator[Session]:
-    """Talk to the deployment ``name``, once it has proved that it is that; or to any devpi at ``url``.
+    """Open a session with the deployment ``name``, after its proof of identity; or with any devpi at ``url``.
 
     Raises ConflictError when there is none or another server answers, NotReadyError when it does not run.
     """
     deployment = None if url else require(name, engine=engine)
     if deployment is not None and deployment.container.state is not State.RUNNING:
-        raise NotReadyError(f"{name} does not run ({deployment.container.state})", hint="deployer up")
+        raise NotReadyError(f"{name} is not running ({deployment.container.state})", hint="deployer up")
     if deployment is not None and (place := deployment.server_dir) is not None:
         place.require_data()
     with PackageApi(url or (deployment.url if deployment else "")) as api:

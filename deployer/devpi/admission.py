@@ -1,6 +1,6 @@
-"""Whether an index may be made, changed or deleted, given all that a server has. Pure.
+"""Checks before an index is created, changed or deleted. Pure.
 
-The server itself takes bases that come to nothing, mixes mirrors, and deletes what others build on.
+The server itself accepts missing bases, merges mirrors, and deletes the bases of other indexes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from deployer.secrets import mask_url
 
 
 def admit(name: str, fields: Mapping[str, Value], current: Topology) -> None:
-    """Raise ServerRefused for bases that are absent or form a circle, Refused for what would not be safe."""
+    """Raise ServerRefused for missing or circular bases, Refused for merged mirrors and credentials in a url."""
     known = current.indexes.get(name, Node())
     node = replace(known, fields={**known.fields, **fields})
     after = replace(current, indexes={**current.indexes, name: node})
@@ -44,28 +44,28 @@ def _check_bases(name: str, after: Topology) -> None:
             near = get_close_matches(base, after.indexes, n=1)
             raise ServerRefused(
                 f"{name}: the base {base} does not exist",
-                hint=f"did you mean '{near[0]}'?" if near else "deployer index list shows what there is",
+                hint=f"did you mean '{near[0]}'?" if near else "list the indexes: deployer index list",
             )
         if name in below(after.indexes, base):
             raise ServerRefused(f"{name}: its base {base} would build on {name} itself", hint="take it out of bases")
 
 
 def require_index(name: str, current: Topology, *, kind: str = "") -> Node:
-    """What the server has of ``name``. Raises ServerRefused when there is none, or none of the type ``kind``."""
+    """Return the index ``name``. Raises ServerRefused when it does not exist or is not of the type ``kind``."""
     node = current.indexes.get(name)
     if node is None:
         near = get_close_matches(name, current.indexes, n=1)
         raise ServerRefused(
             f"there is no index {name}",
-            hint=f"did you mean '{near[0]}'?" if near else "deployer index list shows what there is",
+            hint=f"did you mean '{near[0]}'?" if near else "list the indexes: deployer index list",
         )
     if kind and node.type != kind:
-        raise ServerRefused(f"{name} is no {kind}, but a {node.type}", hint="deployer index --help")
+        raise ServerRefused(f"{name} is a {node.type} index, not a {kind}", hint="deployer index --help")
     return node
 
 
 def admit_removal(name: str, current: Topology, *, kind: str = "") -> None:
-    """Raise ServerRefused when there is no such index, ConflictError when others build on it."""
+    """Raise ServerRefused when the index does not exist, ConflictError when it is a base of others."""
     require_index(name, current, kind=kind)
     if heirs := current.heirs(name):
         raise ConflictError(

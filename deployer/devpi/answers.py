@@ -1,4 +1,4 @@
-"""A stranger's words: nothing about them is taken on trust, and none reaches a terminal as it came. Pure."""
+"""Answers of an untrusted server: checked, and cleaned before they are printed. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ JsonObject = dict[str, object]
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """A whole answer, whatever it says."""
+    """A whole answer."""
 
     status: int
     body: bytes
@@ -28,12 +28,12 @@ class Reply:
 
     @property
     def start(self) -> str:
-        """The first words of the body."""
+        """The start of the body, for messages."""
         return line(self.body[:200].decode("utf-8", "replace"))
 
 
 def text(value: object) -> str:
-    """``value`` where it is a text, else an empty one."""
+    """``value`` if it is a string, else an empty one."""
     return value if isinstance(value, str) else ""
 
 

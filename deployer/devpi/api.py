@@ -1,4 +1,4 @@
-"""A thin client of devpi's HTTP API that trusts nothing about the program that answers.
+"""A thin client of devpi's HTTP API that does not trust the answers.
 
 Importing this costs as much as httpx does. API: https://devpi.net/docs/ and the server's own views.
 """
@@ -26,7 +26,7 @@ from deployer.secrets import Secret
 
 @dataclass(frozen=True, kw_only=True)
 class IndexStatus:
-    """An index that answers, and its type on the server."""
+    """An index that is served, and its type on the server."""
 
     name: str
     type: str
@@ -48,7 +48,7 @@ class DevpiApi:
     """devpi's API at ``base_url``. Proxies of the environment are never used, redirects never followed.
 
     ``timeout``: seconds for one request as a whole. Methods raise NotReadyError when nothing answers
-    (NotDevpiError when something else does), ServerRefused with the server's own words for a 4xx or 5xx.
+    (NotDevpiError when something else does), ServerRefused with the server's own message for a 4xx or 5xx.
     """
 
     def __init__(
@@ -89,10 +89,10 @@ class DevpiApi:
     def close(self) -> None:
         self._http.close()
 
-    # Who it is
+    # Identity
 
     def identity(self, nonce: str | None = None) -> Identity:
-        """Who answers; with ``nonce`` (hex) also the proof that it is the server of our data directory.
+        """Ask the server for its identity; with ``nonce`` (hex), with the proof that it runs on our data directory.
 
         One request to a server with deployer's plugin, two to any other devpi.
         """
@@ -110,15 +110,15 @@ class DevpiApi:
         return identity
 
     def switch_offline(self, *, offline: bool, proof_key: str) -> None:
-        """Have the server ask no upstream any more, or ask them again. ``proof_key``: hex, of its data directory.
+        """Switch the requests to upstreams off or on. ``proof_key``: hex, of the data directory.
 
         Raises ServerRefused also for a server without deployer's plugin.
         """
         identity = self.identity()
         if not identity.challenge:
             raise ServerRefused(
-                f"{self.url} can't be switched while it runs",
-                hint="set server.offline in the profile, then deployer up",
+                f"{self.url} can't be switched at run time",
+                hint="set server.offline in the profile, then: deployer up",
             )
         proof = client_proof(proof_key, challenge=identity.challenge, uuid=identity.uuid, offline=offline)
         wanted = OfflineRequest(offline=offline, proof=proof)
@@ -127,7 +127,7 @@ class DevpiApi:
 
     @property
     def codec(self) -> IndexCodec:
-        """How this server spells what it is told: by its version, which is asked for once."""
+        """The spelling of index fields of this server, by its version."""
         if self._codec is None:
             if self._server_version is None:
                 self.identity()
@@ -135,7 +135,7 @@ class DevpiApi:
         if self._codec is None:
             raise ServerRefused(
                 f"{self.url} is devpi-server {self._server_version or 'of an unknown version'}: its users and indexes "
-                "can be read but not made",
+                "can be read but not changed",
                 hint="run devpi-server 6.20 or newer",
             )
         return self._codec
@@ -143,7 +143,7 @@ class DevpiApi:
     def login(self, user: str, password: Secret) -> None:
         """Log in for the calls that follow; the token stays in memory, and is renewed once when it has expired.
 
-        Ask :meth:`identity` first: a password must not be sent to a stranger.
+        Call :meth:`identity` first: a password must not be sent to another server.
         """
         body: JsonObject = {"user": user_name(user), "password": password.reveal()}
         reply = self._http.request("POST", "/+login", body=body)
@@ -156,9 +156,9 @@ class DevpiApi:
         self._remember(_Login(user=user, password=password, token=self._token(result)))
 
     def use(self, user: str, password: Secret) -> None:
-        """Send the password with each write that follows instead of logging in, for one that comes alone.
+        """Send the password with each write instead of logging in, which is cheaper for a single write.
 
-        A write that is refused logs in after all, which tells a wrong password from a missing right.
+        After a refused write, a login tells a wrong password from a missing permission.
         """
         self._remember(_Login(user=user_name(user), password=password, token=password))
 
@@ -168,10 +168,10 @@ class DevpiApi:
 
     @property
     def authenticated(self) -> bool:
-        """Whether writes are sent in somebody's name."""
+        """Whether writes are authenticated."""
         return self._login is not None
 
-    # What it has
+    # Reading
 
     def topology(self) -> Topology:
         """All users and the configuration of all indexes, in one request that never lists projects."""
@@ -207,22 +207,22 @@ class DevpiApi:
         return tuple(names)
 
     def is_empty(self, index: str, node: Node) -> bool:
-        """Whether it is certain that nothing is on ``index``, of which ``node`` is known."""
+        """Whether ``index`` (its configuration is ``node``) is known to be empty."""
         listed = node.type == "mirror" and node.fields.get("mirror_no_project_list") is not True
         return not listed and not self.projects(index)
 
-    # What it shall have
+    # Writing
 
     def put_user(self, name: str, fields: Mapping[str, Value], *, password: Secret) -> None:
         """Create a user."""
         self._write("PUT", f"/{user_name(name)}", {**fields, "password": password.reveal()}, f"create user {name}")
 
     def patch_user(self, name: str, fields: Mapping[str, Value]) -> None:
-        """Change these fields of a user and no others."""
+        """Change only these fields of a user."""
         self._write("PATCH", f"/{user_name(name)}", dict(fields), f"modify user {name}")
 
     def set_password(self, name: str, password: Secret) -> None:
-        """Change a password; when it is that of the user who is logged in, go on with the new one.
+        """Change a password; if the user is logged in, use the new one from now on.
 
         Tokens that others hold stay valid: devpi only checks their signature and age.
         """
@@ -232,7 +232,7 @@ class DevpiApi:
             self._remember(_Login(user=name, password=password, token=self._token(result)))
 
     def put_index(self, name: str, fields: Mapping[str, Value]) -> None:
-        """Create an index; ``fields`` in the words of version 6, whatever the server's are."""
+        """Create an index; ``fields`` as in devpi-server 6, for any server."""
         self._write("PUT", f"/{index_name(name)}", self.codec.encode(fields), f"create index {name}")
 
     def patch_index(self, name: str, fields: Mapping[str, Value]) -> None:
@@ -247,14 +247,14 @@ class DevpiApi:
         """Delete an index and every file on it. devpi refuses when it is not volatile."""
         self._write("DELETE", f"/{index_name(name)}", None, f"delete index {name}")
 
-    # How it is asked
+    # Requests
 
     def _write(self, method: str, path: str, body: JsonObject | None, doing: str) -> JsonObject:
         reply = self._http.request(method, path, body=body, headers=self._auth())
         if reply.status in (401, 403) and self._login is not None and not self._token_is_valid():
             self._renew(self._login)
             reply = self._http.request(method, path, body=body, headers=self._auth())
-        # Some answers to a write have no result, and none of ours but a new token is of use.
+        # Some writes are answered without a result; only a new token is used.
         result = self._http.object(self._http.accepted(reply, doing)).get("result")
         return result if isinstance(result, dict) else {}
 

@@ -1,4 +1,4 @@
-"""One step from what a server has towards what is wanted, and the words for it. Pure."""
+"""One step from the actual to the wanted topology, and its description. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class FieldChange:
-    """``before`` is None where the server has no such field yet."""
+    """``before`` is None when the field is not set on the server."""
 
     name: str
     before: Value | None
@@ -37,9 +37,9 @@ class FieldChange:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """One step towards the profile, or the word that none is needed. ``target`` is a user or a ``user/name``.
+    """One step towards the profile, or that none is needed. ``target`` is a user or a ``user/name``.
 
-    ``reason``: why something that the profile does not name is kept all the same.
+    ``reason``: why a user or index that the profile does not name is kept.
     """
 
     kind: Kind
@@ -49,17 +49,17 @@ class Change:
 
     @property
     def due(self) -> bool:
-        """Whether there is anything to do."""
+        """Whether it changes the server."""
         return self.kind not in (Kind.KEPT, Kind.UNCHANGED)
 
     @property
     def values(self) -> dict[str, Value]:
-        """What is to be sent to the server."""
+        """The fields that are sent to the server."""
         return {change.name: change.after for change in self.fields}
 
     @property
     def brief(self) -> str:
-        """A few words for people: what became of it."""
+        """A short description."""
         match self.kind:
             case Kind.CREATE_USER | Kind.CREATE_INDEX:
                 return f"{self.target} created"
@@ -72,7 +72,7 @@ class Change:
 
     @property
     def text(self) -> str:
-        """One line for people; credentials inside addresses are masked."""
+        """A description of one line; credentials in addresses are masked."""
         noun = "index" if "/" in self.target else "user"
         details = ", ".join(change.text for change in self.fields)
         match self.kind:

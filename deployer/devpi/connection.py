@@ -1,4 +1,4 @@
-"""HTTP with a program that may be devpi: bounded in time and in size, past all proxies, to this one address."""
+"""HTTP to one address, without proxies and with limits of time and size; the server may not be devpi."""
 
 from __future__ import annotations
 
@@ -13,49 +13,49 @@ from deployer.devpi.transport import Deadline, DeadlineTransport
 from deployer.errors import ConflictError, NotReadyError, ServerRefused
 
 MAX_BODY = 1024 * 1024
-"""Bytes of an answer that are read at most, where what is asked for is a few kilobytes."""
+"""Largest answer in bytes where a few kilobytes are expected."""
 MAX_TOPOLOGY = 8 * MAX_BODY
-"""Bytes of the list of all users and indexes that are read at most: enough for some twenty thousand."""
+"""Largest list of all users and indexes in bytes: enough for some twenty thousand."""
 MAX_LIST = 64 * MAX_BODY
-"""Bytes of a list of projects or of files that are read at most."""
+"""Largest list of projects or files in bytes."""
 SLOW = 120.0
-"""Seconds for what may make the server ask an upstream."""
+"""Timeout in seconds of requests that may cause an upstream request."""
 LONG = 3600.0
-"""Seconds for what moves whole files."""
+"""Timeout in seconds of transfers of whole files."""
 
 
 class NotDevpiError(NotReadyError):
-    """Something answers that is not devpi, or not devpi alone: to ask again won't change that."""
+    """The server is not devpi; retrying does not help."""
 
     retryable = False
 
 
 class Connection:
-    """The program at ``url``; ``timeout``: seconds for one request as a whole, unless its method says otherwise.
+    """The server at ``url``; ``timeout``: seconds for one whole request, unless its method says otherwise.
 
     Methods raise NotReadyError when nothing answers (NotDevpiError when something else does), ServerRefused or
-    ConflictError with the server's own words for a 4xx or 5xx.
+    ConflictError with the server's own message for a 4xx or 5xx.
     """
 
     def __init__(self, url: str, *, timeout: float, transport: httpx.BaseTransport | None = None) -> None:
         self.url = url.rstrip("/")
         self.timeout = timeout
         self.who = "nobody"
-        """In whose name writes are sent, for the cure of a refusal."""
+        """The logged-in user, for hints."""
         self._deadline = Deadline()
         self._client = httpx.Client(
             base_url=self.url,
             transport=transport or DeadlineTransport(self._deadline, tls=urlsplit(url).scheme == "https"),
             trust_env=False,
             follow_redirects=False,
-            # Without this header devpi-web answers errors, and some plugins even a login, with a page for people.
+            # Without this header devpi-web answers errors, and some plugins even a login, with an HTML page.
             headers={"Accept": "application/json", "Accept-Encoding": "identity"},
         )
 
     def close(self) -> None:
         self._client.close()
 
-    # Asking
+    # Requests
 
     def request(
         self,
@@ -70,7 +70,7 @@ class Connection:
         limit: int = MAX_BODY,
         timeout: float | None = None,
     ) -> Reply:
-        """The whole answer. ``body`` is sent as JSON, ``form`` and ``files`` as a form; ``limit``: bytes at most."""
+        """The whole answer. ``body`` is sent as JSON, ``form`` and ``files`` as a form; ``limit``: bytes."""
         within = self.timeout if timeout is None else timeout
         self._deadline.start(within)
         content = {"json": body} if form is None else {"data": dict(form), "files": files}
@@ -87,15 +87,15 @@ class Connection:
         except httpx.TimeoutException:
             raise NotReadyError(
                 f"{self.url} did not answer {method} {path} within {within:g} s",
-                hint="see what it is doing: deployer logs",
+                hint="read the server's log: deployer logs",
             ) from None
         except httpx.TransportError as error:
             raise NotReadyError(
-                f"cannot talk to {self.url}: {line(str(error))}", hint="see whether it runs: deployer status"
+                f"cannot talk to {self.url}: {line(str(error))}", hint="check whether it runs: deployer status"
             ) from None
 
     def pieces(self, url: str, *, what: str) -> Iterator[bytes]:
-        """A file as it comes, however large; ``what`` it is, in messages. ``url`` is on this very server."""
+        """Stream a file of any size; ``what``: its name in messages. ``url`` must be on this server."""
         self._deadline.start(LONG)
         try:
             with self._client.stream("GET", url, headers={"Accept": "*/*"}, timeout=SLOW) as response:
@@ -112,7 +112,7 @@ class Connection:
         if 300 <= response.status_code < 400:
             self.not_devpi(f"a redirect to {line(response.headers.get('Location', 'nowhere'))}")
         if response.headers.get("Content-Encoding", "identity") != "identity":
-            self.not_devpi("a compressed answer that was not asked for")
+            self.not_devpi("an unrequested compressed answer")
         body = bytearray()
         for chunk in response.iter_raw():
             body += chunk
@@ -121,30 +121,30 @@ class Connection:
             self._deadline.left(None, httpx.ReadTimeout)
         return Reply(status=response.status_code, body=bytes(body), reason=line(response.reason_phrase))
 
-    # What the answer is
+    # Answers
 
     def accepted(self, reply: Reply, doing: str) -> Reply:
-        """``reply``, if the server has not refused to do what it was asked for."""
+        """Return ``reply`` unless the server refused the request."""
         if reply.status < 400:
             return reply
         message = text((reply.json() or {}).get("message")) or reply.reason or "no reason given"
         told = f"{self.url} refused to {doing}: {line(message)} (HTTP {reply.status})"
         if reply.status == 409:
-            raise ConflictError(told, hint="it is there already: choose another name, version or index")
+            raise ConflictError(told, hint="it exists: choose another name, version or index")
         raise ServerRefused(told, hint=self._cure(reply.status))
 
     def _cure(self, status: int) -> str:
-        """What helps against an HTTP status."""
+        """The hint for an HTTP status."""
         match status:
             case 401 | 403:
                 who = self.who
                 return f"{who} may not, or nobody may as it stands: another user with --as, or see deployer index show"
             case 404:
-                return "see what there is: deployer index list, deployer package list"
+                return "list indexes and packages: deployer index list, deployer package list"
             case 502 | 503 | 504:
-                return "an upstream of that index does not answer as it should: deployer doctor"
+                return "check the upstreams of that index: deployer doctor"
             case _:
-                return "the server's log may say more: deployer logs"
+                return "read the server's log: deployer logs"
 
     def object(self, reply: Reply) -> JsonObject:
         """The JSON object of an answer."""
@@ -154,7 +154,7 @@ class Connection:
         return found
 
     def result(self, reply: Reply, doing: str, *, kind: str) -> JsonObject:
-        """What an answer of the type ``kind`` holds."""
+        """The result of an answer of the type ``kind``."""
         answer = self.object(self.accepted(reply, doing))
         result = answer.get("result")
         if answer.get("type") != kind or not isinstance(result, dict):
@@ -162,8 +162,8 @@ class Connection:
         return result
 
     def not_devpi(self, what: str) -> NoReturn:
-        """Raise NotDevpiError, since there is ``what`` in an answer."""
+        """Raise NotDevpiError because of ``what`` in an answer."""
         raise NotDevpiError(
-            f"{self.url} answers, but not as devpi does: {what}",
-            hint="another program may hold this port: choose another with --port",
+            f"{self.url} is not a devpi: {what}",
+            hint="another program may use this port: choose another with --port",
         )

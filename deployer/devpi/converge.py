@@ -1,4 +1,4 @@
-"""From what a server has to what a profile declares, in as few requests as can be."""
+"""Bring a server to the topology that a profile declares, with few requests."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def steps(api: DevpiApi, goal: Topology, *, removing: bool = False) -> tuple[Change, ...]:
-    """What is to be done and what is left alone, asked of the server; nothing is changed.
+    """Compare the server with ``goal``; nothing is changed.
 
-    ``removing``: what ``goal`` does not name is to go, and what is of another type is to be made anew, both as far as
-    it is empty. Raises as ``compare``.
+    ``removing``: remove users and indexes that ``goal`` does not name, and replace indexes of another type, where they
+    are empty. Raises as ``compare``.
     """
     current, fitting = api.topology(), goal.fit(api.codec)
     if not removing:
@@ -44,10 +44,10 @@ def converge(
     new_password: Callable[[str], Secret],
     forget: Callable[[str], None],
 ) -> tuple[Change, ...]:
-    """Do what of ``found`` is due, as root; returns that.
+    """Apply the due changes of ``found`` as root, and return them.
 
-    ``password`` gives root's, and is asked only when there is something to do; ``new_password`` as of ``apply``;
-    ``forget`` is told of each user that is gone.
+    ``password`` returns root's password and is called only for due changes; ``new_password`` as in ``apply``;
+    ``forget`` is called with each removed user.
     """
     due = tuple(change for change in found if change.due)
     if due and not api.authenticated:
@@ -81,10 +81,10 @@ def apply(
     on_change: Callable[[Change], None],
     new_password: Callable[[str], Secret],
 ) -> None:
-    """Do the steps in their order; ``on_change`` is called after each that is done.
+    """Apply the changes in order; ``on_change`` is called after each.
 
-    ``new_password`` gives the password of a user that is about to be created, and must have stored it when it
-    returns: a run that is killed right after leaves no user whose password nobody knows.
+    ``new_password`` returns the password of a user that is about to be created, already stored: a run that is killed
+    right after leaves no user with an unknown password.
     """
     for change in changes:
         match change.kind:

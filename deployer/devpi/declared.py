@@ -1,4 +1,4 @@
-"""Between what a profile says of users and indexes and what a server has: both ways, pure."""
+"""Convert users and indexes between a profile and a server, both ways. Pure."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     "stage": _COMMON | _STAGE,
     "ordered": _COMMON | _ORDERED,
 }
-"""Of each type of index: the key of a profile and the field of the server that it owns."""
+"""For each type of index: profile key to server field."""
 _OPPOSITE = frozenset({"project_list"})
-"""Keys that say the opposite of their field."""
+"""Keys that mean the opposite of their field."""
 USER_KEYS = ("email", "title", "description", "custom_data")
 
 
 def wanted(users: Mapping[str, User], indexes: Mapping[str, Index], *, default_mirror_url: str) -> Topology:
-    """What a profile declares, as far as it owns it.
+    """The topology that a profile declares, without fields that it does not own.
 
     ``default_mirror_url`` (may be empty) is given to a mirror without ``url`` when it is created; one that
     exists keeps what it has. The owner of an index is wanted too, whether it is listed or not.
@@ -55,7 +55,7 @@ def wanted(users: Mapping[str, User], indexes: Mapping[str, Index], *, default_m
 
 
 def _user_fields(user: User) -> dict[str, Value]:
-    # devpi removes a field that is set to nothing, so an empty one can't be told from one that is not owned.
+    # devpi removes a field with an empty value, so empty and not owned look the same.
     return {name: getattr(user, name) for name in USER_KEYS if getattr(user, name)}
 
 
@@ -74,10 +74,10 @@ def _node(index_name: str, indexes: Mapping[str, Index], default_url: str) -> No
     else:
         # devpi's own default lets anonymous clients write test results into the data directory.
         fields.setdefault("acl_toxresult_upload", ())
-        # A release, once it was installed somewhere, must not become another.
+        # A release that was installed somewhere must not change.
         initial = {"volatile": False}
     if index.type == "stage":
-        # Empty is what keeps a public package from replacing an uploaded one of the same name.
+        # An empty list keeps a public package from replacing an uploaded one of the same name.
         initial["mirror_whitelist"] = ()
     if index.type == "ordered":
         fields |= _ownership(index_name, indexes)
@@ -85,9 +85,9 @@ def _node(index_name: str, indexes: Mapping[str, Index], default_url: str) -> No
 
 
 def _ownership(name: str, indexes: Mapping[str, Index]) -> dict[str, Value]:
-    """Who owns which names, for an ordered index: it knows that by itself, no upstream has to be asked.
+    """Which base owns which names of an ordered index, as ``base:pattern``; no upstream request is needed for that.
 
-    What an index below a base owns, the base owns. Entries are ``base:pattern``.
+    A base also owns the names of its own bases.
     """
     bases = [base for base in indexes[name].bases or () if base in indexes]
     owners = {name: [indexes[name]], **{base: [indexes[one] for one in below(indexes, base)] for base in bases}}
@@ -99,7 +99,7 @@ def _ownership(name: str, indexes: Mapping[str, Index]) -> dict[str, Value]:
 
 
 def told(node: Node) -> dict[str, Any] | None:
-    """An index as a profile says it, without what is said of several together; None for a type that no profile has."""
+    """An index as in a profile, without keys that concern several indexes; None for an unknown type."""
     keys = KEYS.get(str(node.fields["type"])) if "type" in node.fields else None
     if keys is None:
         return None
@@ -114,16 +114,16 @@ def told(node: Node) -> dict[str, Any] | None:
 
 
 def shown(node: Node) -> dict[str, Any]:
-    """An index as a profile says it, for people: of a type that no profile has, the fields that are known."""
+    """An index as in a profile, for output; for an unknown type, its known fields."""
     return told(node) or {
         name: list(value) if isinstance(value, tuple) else value for name, value in node.fields.items()
     }
 
 
 def parse_settings(words: Sequence[str], *, kind: str) -> Index:
-    """``KEY=VALUE`` words, by the keys of a profile, as an index of the type ``kind``; lists are written with commas.
+    """Parse ``KEY=VALUE`` words with profile keys as an index of the type ``kind``; lists have commas.
 
-    Raises UsageError with everything that is wrong.
+    Raises UsageError with all problems.
     """
     from pydantic import ValidationError
 
@@ -161,12 +161,12 @@ def _setting(word: str, known: Mapping[str, str], *, kind: str) -> tuple[str, st
 
 
 def new_index(name: str, index: Index) -> Node:
-    """What an index is made from that a command line describes."""
+    """The fields of a new index from a command line."""
     return _node(name, {name: index}, "")
 
 
 def changed_fields(index: Index, node: Node) -> dict[str, Value]:
-    """The fields that ``index`` names and that differ from what the server has."""
+    """The fields of ``index`` that differ from the server."""
     named = {KEYS[index.type][key] for key in index.model_fields_set - {"type"}}
     wanted = new_index("", index).fields
     return {name: wanted[name] for name in sorted(named & wanted.keys()) if node.fields.get(name) != wanted[name]}

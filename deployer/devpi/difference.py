@@ -1,4 +1,4 @@
-"""The steps from what a server has to what is wanted, in an order that works. Pure."""
+"""The changes from the actual to the wanted topology, in a valid order. Pure."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from deployer.devpi.topology import ROOT, Node, Topology, bases_first
 from deployer.errors import ConflictError, ProfileError
 
 _OF_BOTH = ("title", "description", "custom_data", "acl_upload", "volatile")
-"""Fields of stages and of ordered indexes that stay what they were where the profile does not own them."""
+"""Fields of stages and ordered indexes that are kept when an index is recreated and the profile does not own them."""
 
 
 def changes(current: Topology, wanted: Topology) -> tuple[Change, ...]:
-    """The steps that lead from ``current`` to ``wanted``, in an order that works; empty when all is as wanted.
+    """The changes from ``current`` to ``wanted``, in a valid order; empty when they are equal.
 
     Raises as :func:`compare`.
     """
@@ -23,10 +23,10 @@ def changes(current: Topology, wanted: Topology) -> tuple[Change, ...]:
 
 
 def compare(current: Topology, wanted: Topology) -> tuple[Change, ...]:
-    """Every user and index of either side with what is to become of it: users first, bases before what inherits.
+    """Compare every user and index: users first, bases before the indexes that inherit from them.
 
     Raises ConflictError when an index has another type on the server (devpi can't change it), ProfileError
-    when bases form a circle, and when a mirror is to be created and nobody knows of what.
+    for circular bases, and for a new mirror without an upstream.
     """
     return (
         *(_user_change(name, current.users.get(name), node) for name, node in wanted.users.items()),
@@ -37,16 +37,16 @@ def compare(current: Topology, wanted: Topology) -> tuple[Change, ...]:
 
 
 def prune(current: Topology, wanted: Topology, *, empty: Container[str]) -> tuple[Change, ...]:
-    """What becomes of all that ``wanted`` does not name: the removals in an order that works, then what is kept.
+    """The removals of users and indexes that ``wanted`` does not name, in a valid order, then those that are kept.
 
-    ``empty``: the indexes that are known to hold nothing. What holds something, is another's base or owns such an
-    index is kept, with the reason.
+    ``empty``: indexes that are known to be empty. An index that is not empty or is a base of a kept one is kept, and
+    so is its user; with the reason.
     """
     bases = {name: node.bases for name, node in current.indexes.items()}
     bases |= {name: node.bases for name, node in wanted.indexes.items() if "bases" in node.fields}
     left = sorted(current.indexes.keys() - wanted.indexes.keys())
     steps: list[Change] = []
-    # Each round takes away what nothing inherits from any more: at last only what must stay is left.
+    # Each round removes indexes without heirs, until only those that must stay are left.
     while free := [name for name in left if name in empty and not _heirs(bases, name)]:
         for name in free:
             steps.append(Change(kind=Kind.REMOVE_INDEX, target=name))
@@ -64,15 +64,15 @@ def prune(current: Topology, wanted: Topology, *, empty: Container[str]) -> tupl
 
 
 def retyped(current: Topology, wanted: Topology) -> tuple[str, ...]:
-    """The indexes that take uploads on the server and shall take them here, but are to be of another type."""
+    """The indexes that change their type between stage and ordered."""
     both = sorted(current.indexes.keys() & wanted.indexes.keys())
     types = {name: (current.indexes[name].fields.get("type"), wanted.indexes[name].fields["type"]) for name in both}
     return tuple(name for name, kinds in types.items() if set(kinds) == {"stage", "ordered"})
 
 
 def anew(current: Topology, wanted: Topology, names: Collection[str]) -> tuple[tuple[Change, ...], Topology, Topology]:
-    """Make ``names`` again: the removals, and then both sides as they are after these. What the profile does not own
-    of an index and both types have, is carried over."""
+    """Recreate ``names``: the removals, and both sides after them. Fields that both types have and the profile does not
+    own are carried over."""
     removals = tuple(Change(kind=Kind.REMOVE_INDEX, target=name) for name in names)
     rest = {name: node for name, node in current.indexes.items() if name not in names}
     carried = {

@@ -1,4 +1,4 @@
-"""Distribution files: what the name of one says, and what is in one that is to be uploaded."""
+"""Distribution files: their names, and the metadata for an upload."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from deployer.devpi.packages import ListedFile
 
 MAX_METADATA = 16 * 1024 * 1024
-"""Bytes of metadata in a distribution that are read at most."""
+"""Largest metadata of a distribution in bytes."""
 _LIST_FIELDS = {"platforms": "platform", "supported_platforms": "supported_platform", "license_files": "license_file"}
 
 
@@ -46,7 +46,7 @@ class Distribution:
 
 
 def version_of(filename: str) -> Version | None:
-    """The version that the name of a wheel or sdist tells; None for any other file."""
+    """The version in the name of a wheel or sdist; None for any other file."""
     try:
         return parse_wheel_filename(filename)[1] if filename.endswith(".whl") else parse_sdist_filename(filename)[1]
     except (InvalidWheelFilename, InvalidSdistFilename, ValueError):
@@ -54,18 +54,18 @@ def version_of(filename: str) -> Version | None:
 
 
 def parse_requirement(text: str) -> Requirement:
-    """``NAME`` or ``NAME==VERSION``. Raises UsageError."""
+    """Parse ``NAME`` or ``NAME==VERSION``. Raises UsageError."""
     try:
         return Requirement(text)
     except InvalidRequirement:
-        raise UsageError(f"{text[:80]!r} is no project", hint="NAME, or NAME==VERSION") from None
+        raise UsageError(f"{text[:80]!r} is not a project", hint="give NAME, or NAME==VERSION") from None
 
 
 def exact_version(requirement: Requirement) -> str:
     """The one version that ``NAME==VERSION`` names; empty for ``NAME``. Raises UsageError for anything else."""
     pins = [one.version for one in requirement.specifier if one.operator in ("==", "===") and "*" not in one.version]
     if len(pins) != len(requirement.specifier) or len(pins) > 1:
-        raise UsageError(f"{requirement} names no single version", hint=f"{requirement.name}==VERSION")
+        raise UsageError(f"{requirement} is not a single version", hint=f"give {requirement.name}==VERSION")
     return pins[0] if pins else ""
 
 
@@ -79,20 +79,20 @@ def newest(files: Sequence[ListedFile], requirement: Requirement) -> tuple[Liste
     if not found:
         have = ", ".join(str(version) for version in sorted(by_version)[-5:])
         raise ServerRefused(
-            f"there is no {requirement}",
-            hint=f"there is {have}" if have else "deployer package list shows what there is",
+            f"{requirement} not found",
+            hint=f"choose one of: {have}" if have else "list the packages: deployer package list",
         )
     return tuple(by_version[found[-1]])
 
 
 def read(path: Path) -> Distribution:
-    """What is in a wheel or a source archive. Raises UsageError when it is none, or its name and metadata differ."""
+    """Read a wheel or sdist. Raises UsageError when it is neither, or its name and metadata differ."""
     try:
         metadata = _metadata(path)
         with path.open("rb") as stream:
             content = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        if error.strerror is None:  # what gzip raises of content
+        if error.strerror is None:  # gzip raises this for invalid content
             raise _no_distribution(path) from None
         raise UsageError(
             f"{path} can't be read: {error.strerror}", hint="name wheels, source archives, or directories of them"
@@ -103,7 +103,7 @@ def read(path: Path) -> Distribution:
     name, version, named = raw.get("name", ""), raw.get("version", ""), version_of(path.name)
     if named is None or not name or named != _version(version) or not _starts(path.name, name):
         raise UsageError(
-            f"{path.name} is not the name of {name or 'a project'} {version}, which is in it", hint="build it again"
+            f"{path.name} holds {name or 'a project'} {version}, which has another file name", hint="build it again"
         )
     wheel = path.suffix == ".whl"
     form: dict[str, str | list[str]] = {
@@ -118,7 +118,7 @@ def read(path: Path) -> Distribution:
 
 
 def _no_distribution(path: Path) -> UsageError:
-    return UsageError(f"{path} is no wheel and no sdist", hint="build one: python -m build")
+    return UsageError(f"{path} is not a wheel or an sdist", hint="build one: python -m build")
 
 
 def _version(text: str) -> Version | None:
@@ -142,7 +142,7 @@ def _metadata(path: Path) -> bytes:
                 return _capped(stream.read(MAX_METADATA + 1))
     with tarfile.open(path) as archive:
         for member in archive:
-            # Only read, never unpacked: the name of the folder is of no matter.
+            # Only read, never unpacked: any directory name is safe.
             if member.isfile() and re.fullmatch(r"[^/]+/PKG-INFO", member.name.removeprefix("./")):
                 content = archive.extractfile(member)
                 return _capped(content.read(MAX_METADATA + 1)) if content else b""

@@ -1,4 +1,4 @@
-"""From what a server has to the profile that declares it. Pure."""
+"""Write the topology of a server as a profile. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from deployer.secrets import mask_url
 
 _BEARER = ("token_as", "bearer")
 _ALWAYS = ("root/pypi", "root/dev")
-"""What every profile has unless it says otherwise."""
+"""The indexes of every profile that declares none."""
 
 
 def exported(topology: Topology, *, meant: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""What fields users and indexes have, in one form, and how each version of devpi-server spells them: data, no effects.
+"""The fields of users and indexes, and their spelling in each version of devpi-server. Pure data.
 
-Fields are called as devpi-server 6 calls them (its model.py and mirror.py; model/local.py and model/remote.py in 7).
+Field names are those of devpi-server 6 (its model.py and mirror.py; model/local.py and model/remote.py in 7).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _projects(value: object) -> tuple[str, ...]:
 
 
 def normal(name: str) -> str:
-    """A project's name as PEP 503 compares it; a pattern's ``*`` stays."""
+    """The PEP 503 normal form of a project's name; a pattern keeps its ``*``."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -81,13 +81,13 @@ INDEX_FIELDS: Mapping[str, Callable[[object], Value]] = {
     "acl_toxresult_upload": _acl,
     "mirror_whitelist": _projects,
     "mirror_whitelist_inheritance": _text,
-    # Of the type `ordered`, which is our own plugin's.
+    # Of the type `ordered`, from our own plugin.
     "owns": _entries,
     "only_owned": _entries,
 }
 """Every field that a profile can own, with the form in which devpi stores its values."""
 LISTS = frozenset(name for name, form in INDEX_FIELDS.items() if form in (_names, _acl, _projects, _entries))
-"""Those that hold several names."""
+"""Fields with several names."""
 USER_FIELDS: Mapping[str, Callable[[object], Value]] = {
     "email": _text,
     "title": _text,
@@ -97,7 +97,7 @@ USER_FIELDS: Mapping[str, Callable[[object], Value]] = {
 
 
 def read(known: Mapping[str, Callable[[object], Value]], raw: Mapping[str, object]) -> dict[str, Value]:
-    """The fields of ``raw`` that are ``known``, normalised. Raises ValueError when a value is not of its field's kind.
+    """The ``known`` fields of ``raw``, normalised. Raises ValueError for a value of the wrong type.
 
     Other programs may keep anything in ``custom_data``; a profile can only own a text there.
     """
@@ -112,8 +112,8 @@ def read(known: Mapping[str, Callable[[object], Value]], raw: Mapping[str, objec
 class IndexCodec:
     """How one version of devpi-server spells index fields and index types; what is left out is as in version 6.
 
-    ``values``: of a field whose values are spelt otherwise, all that can be said, ours to theirs. ``missing``: fields
-    that this version has none for, each with the value that it acts by all the same.
+    ``values``: all values of a field that are spelt differently, ours to theirs. ``missing``: fields that this version
+    does not have, with the value that it behaves like.
     """
 
     major: int = 6
@@ -123,7 +123,7 @@ class IndexCodec:
     missing: frozenset[str] = frozenset()
 
     def fit(self, index: str, fields: Mapping[str, Value]) -> dict[str, Value]:
-        """``fields`` without those that this server has none for. Raises ProfileError for what it can't be told."""
+        """``fields`` without those that this server does not have. Raises ProfileError for an unsupported value."""
         for name, value in fields.items():
             if name in self.values and value not in self.values[name]:
                 known = " or ".join(_spelt(one) for one in self.values[name])
@@ -138,7 +138,7 @@ class IndexCodec:
         return {self.fields.get(name, name): _json(self._value(name, value)) for name, value in fields.items()}
 
     def decode(self, raw: Mapping[str, object]) -> dict[str, Value]:
-        """The fields that a profile can own, normalised, out of what the server tells of an index.
+        """The fields of a server's index that a profile can own, normalised.
 
         Raises ValueError when a value is not of its field's kind.
         """
@@ -185,7 +185,7 @@ DEVPI_7 = IndexCodec(
         "mirror_whitelist": "project_inheritance_rules",
         "mirror_whitelist_inheritance": "trust_inheritance_rules_from",
     },
-    # As its own import translates data of version 6. Single names became a matter of each project.
+    # As its own import translates data of version 6. Single names are now set for each project.
     values={
         "mirror_whitelist": {(): ("block type:remote if local_exists",), ("*",): ("allow all",)},
         "mirror_whitelist_inheritance": {"intersection": "none", "union": "type:not remote"},

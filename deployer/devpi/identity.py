@@ -13,7 +13,7 @@ _UUID = re.compile(r"[0-9a-fA-F-]{8,64}")
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """Who answers. ``proof`` and what follows it are only known of a server with deployer's plugin."""
+    """The identity that a server reports. ``proof`` and all after it need deployer's plugin."""
 
     uuid: str
     server_version: str = ""
@@ -43,19 +43,19 @@ class Identity:
 
     @classmethod
     def of_any(cls, status: JsonObject) -> Identity:
-        """What any devpi tells in its status."""
+        """Parse the status of any devpi."""
         versions = status.get("versioninfo")
         version = versions.get("devpi-server") if isinstance(versions, dict) else None
         return cls(uuid=text(status.get("uuid")), server_version=line(text(version)))
 
     @property
     def told(self) -> bool:
-        """Whether there is a uuid, which devpi always has."""
+        """Whether it has a uuid, as every devpi does."""
         return _UUID.fullmatch(self.uuid) is not None
 
 
 def verify(identity: Identity, *, nonce: str, proof_key: str) -> bool:
-    """Whether the server knows ``proof_key`` (hex), shown by its answer to ``nonce``."""
+    """Whether the answer to ``nonce`` proves that the server knows ``proof_key`` (hex)."""
     try:
         expected = server_proof(proof_key, nonce=nonce, uuid=identity.uuid)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The part of devpi's API that is about files and upload tokens. As careful with answers as its base."""
+"""devpi's API for files and upload tokens."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class ListedFile:
 class PackageApi(DevpiApi):
     """:class:`DevpiApi` with files and upload tokens."""
 
-    # What is on it
+    # Files
 
     def files(self, index: str, project: str) -> tuple[ListedFile, ...]:
         """The files of ``project`` (PEP 691) that ``index`` and its bases serve; empty when there is no such project.
 
-        Names that are no plain file names are left out: nothing may be written elsewhere because of one.
+        Names that are not plain file names are left out: a download must not write to another directory.
         """
         path = f"/{index_name(index)}/+simple/{project_name(project)}/"
         kind = {"Accept": "application/vnd.pypi.simple.v1+json"}
@@ -62,7 +62,7 @@ class PackageApi(DevpiApi):
         return {filename: digest or listed.get(filename, "") for filename, digest in found.items()}
 
     def upload(self, index: str, form: Mapping[str, str | list[str]], *, filename: str, content: IO[bytes]) -> None:
-        """Upload one file with its metadata (the form of the upload API that twine speaks), without a second try."""
+        """Upload one file with its metadata (the form of the upload API that twine speaks), without a retry."""
         reply = self._http.request(
             "POST",
             f"/{index_name(index)}/",
@@ -74,10 +74,11 @@ class PackageApi(DevpiApi):
         self._http.accepted(reply, f"take {filename} on {index}")
 
     def download(self, file: ListedFile, target: IO[bytes]) -> str:
-        """Write a listed file to ``target``; its SHA-256 in hexadecimal digits. Only asks this very server."""
+        """Write a listed file to ``target`` and return its SHA-256 (hex). Only this server is asked."""
         if not file.url.startswith(f"{self.url}/"):
             raise ServerRefused(
-                f"{file.filename} lies elsewhere: {line(file.url)}", hint="the index keeps no files: use pip download"
+                f"{file.filename} is on another host: {line(file.url)}",
+                hint="use pip download: this index keeps no files",
             )
         digest = hashlib.sha256()
         for piece in self._http.pieces(file.url, what=file.filename):
@@ -86,7 +87,7 @@ class PackageApi(DevpiApi):
         return digest.hexdigest()
 
     def push(self, index: str, project: str, version: str, *, target: str) -> tuple[str, ...]:
-        """Copy a release from ``index`` to the index ``target``, on the server itself; its files there."""
+        """Copy a release from ``index`` to the index ``target`` on the server, and return its files there."""
         body: JsonObject = {"name": project, "version": version, "targetindex": index_name(target)}
         doing = f"push {project} {version} from {index} to {target}"
         reply = self._http.request("POST", f"/{index_name(index)}", body=body, headers=self._auth(), timeout=LONG)
@@ -132,13 +133,13 @@ class PackageApi(DevpiApi):
         if reply.status in (404, 405):
             raise ServerRefused(
                 f"{self.url} refused to {doing}: it has no upload tokens",
-                hint="run our own image, or install deployer[server] where it runs, then: deployer restart",
+                hint="run our own image; or install deployer[server] beside it, then: deployer restart",
             )
         return self._http.result(reply, doing, kind=kind)
 
 
 def plain(filename: str) -> bool:
-    """Whether this names a file in the directory where it is written, and no other place or a hidden one."""
+    """Whether this is a plain file name: not hidden, without a directory."""
     return bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+!-]{0,254}", filename))
 
 
@@ -158,7 +159,7 @@ def _listed(item: object, page: str) -> ListedFile | None:
 
 
 def _address(page: str, url: str) -> str:
-    """Where ``url``, as ``page`` has it, leads; empty when that is no address."""
+    """Resolve a ``url`` of ``page``; empty when it is invalid."""
     try:
         address = urljoin(page, url).partition("#")[0]
     except ValueError:

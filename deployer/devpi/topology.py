@@ -1,4 +1,4 @@
-"""Users and indexes as nouns: what a server has, or what is wanted of it. Pure.
+"""Users and indexes, as a server has them or as they are wanted. Pure.
 
 Fields are called as in ``fields.py``.
 """
@@ -17,19 +17,19 @@ ROOT = "root"
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """One user or one index: the fields that are owned, and those that only a creation sets."""
+    """One user or index: the owned fields, and those that are only set at creation."""
 
     fields: Mapping[str, Value] = field(default_factory=dict)
     initial: Mapping[str, Value] = field(default_factory=dict)
 
     @property
     def type(self) -> str:
-        """Of an index; empty when it is not known."""
+        """The type of an index; empty when unknown."""
         return str(self.fields.get("type", ""))
 
     @property
     def bases(self) -> tuple[str, ...]:
-        """What an index inherits from directly."""
+        """The direct bases of an index."""
         bases = self.fields.get("bases", ())
         return bases if isinstance(bases, tuple) else ()
 
@@ -43,7 +43,7 @@ class Topology:
 
     @classmethod
     def parse(cls, raw: Mapping[str, object]) -> Topology:
-        """What ``GET /`` of any devpi tells. Raises ValueError when that is not its shape."""
+        """Parse the answer of any devpi to ``GET /``. Raises ValueError for another shape."""
         users: dict[str, Node] = {}
         indexes: dict[str, Node] = {}
         for user, config in raw.items():
@@ -72,7 +72,7 @@ class Topology:
 
 
 def _name(name: str) -> str:
-    """``name``, which messages show. Raises ValueError for one that no devpi gives, and a terminal would obey."""
+    """Return ``name``. Raises ValueError for control characters, which messages would send to a terminal."""
     if not name.isprintable():
         raise ValueError(f"expected a name, got {name!r}")
     return name
@@ -83,12 +83,10 @@ EMPTY = Topology(users={ROOT: Node()})
 
 
 def bases_first(indexes: Mapping[str, Node]) -> tuple[str, ...]:
-    """The names of indexes, each after all that it inherits from. Raises ProfileError when they form a circle."""
+    """Sort indexes by inheritance, bases first. Raises ProfileError for circular bases."""
     graph = {name: [base for base in node.bases if base in indexes] for name, node in indexes.items()}
     try:
         return tuple(TopologicalSorter(graph).static_order())
     except CycleError as error:
         circle = " -> ".join(error.args[1])
-        raise ProfileError(
-            f"the bases of these indexes form a circle: {circle}", hint="take one of them out of `bases`"
-        ) from None
+        raise ProfileError(f"circular bases: {circle}", hint="remove one of them from `bases`") from None

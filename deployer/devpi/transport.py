@@ -1,4 +1,4 @@
-"""An httpx transport whose whole request has an end, however slowly the other side drips."""
+"""An httpx transport with a deadline for the whole request, also against a slow server."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import httpx
 
 
 class Deadline:
-    """The end of the request that is under way, by the monotonic clock (a jump of the wall clock is no matter)."""
+    """The deadline of the current request, by the monotonic clock."""
 
     def __init__(self) -> None:
         self._end = inf
 
     def start(self, seconds: float) -> None:
-        """Begin a request that may take ``seconds`` as a whole."""
+        """Start a request that may take ``seconds`` in total."""
         self._end = time.monotonic() + seconds
 
     def left(self, timeout: float | None, error: type[Exception]) -> float:
-        """The time for one operation of it: ``timeout``, or less. Raises ``error`` when none is left."""
+        """The time left for one operation: at most ``timeout``. Raises ``error`` when none is left."""
         left = self._end - time.monotonic()
         if left <= 0:
-            raise error("the time for the whole request is over")
+            raise error("timeout of the whole request")
         return left if timeout is None else min(left, timeout)
 
 
@@ -83,7 +83,7 @@ class DeadlineTransport(httpx.HTTPTransport):
     """
 
     def __init__(self, deadline: Deadline, *, tls: bool) -> None:
-        # The system's certificates, not a copy of them; reading them takes 20 ms that plain HTTP need not spend.
+        # The system's certificates; loading them takes 20 ms, which plain HTTP does not need.
         context = ssl.create_default_context() if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         super().__init__(verify=context, trust_env=False)
         self._pool = httpcore.ConnectionPool(ssl_context=context, max_connections=1, network_backend=_Backend(deadline))

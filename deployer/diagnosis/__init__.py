@@ -1,6 +1,6 @@
-"""What is wrong, from what was seen. Pure: a check takes facts and says how it went, with the evidence and the cure.
+"""Checks of this host and the server. Pure: a check takes facts and returns its level, evidence and cure.
 
-A failure is what the main job would fail on: to start the server here, and to install through it.
+A failure is what breaks the main job: to start the server here, and to install through it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class Level(StrEnum):
 
 
 class Fix(StrEnum):
-    """What ``doctor --fix`` may do: nothing that could lose anything."""
+    """What ``doctor --fix`` may do: only what loses no data."""
 
     CLOSE_STATE = "close-state"
     CLOSE_DATA = "close-data"
@@ -26,9 +26,9 @@ class Fix(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One question: how it went, the evidence, and the cure as a command.
+    """The result of one check: level, evidence, and the cure as a command.
 
-    ``fix``: the cure is safe to be done, to ``target`` (a path, or a container's name).
+    ``fix``: the cure is safe to apply to ``target`` (a path, or a container's name).
     """
 
     name: str
@@ -52,7 +52,7 @@ def failure(name: str, evidence: str, *, cure: str = "", fix: Fix | None = None)
 
 
 def size(number: float) -> str:
-    """``412 MB``, in decimal units as disks are sold and df -H shows."""
+    """Format a size in decimal units, as df -H does: ``412 MB``."""
     for unit in ("B", "kB", "MB", "GB"):
         if number < 1000:
             return f"{number:.0f} {unit}"

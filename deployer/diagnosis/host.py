@@ -1,4 +1,4 @@
-"""This host: who runs this, the image, the data, the room for it, what an interrupted run has left."""
+"""Checks of this host: engine, image, data, disk space, leftovers of an interrupted run."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from deployer.plan.facts import Facts
 from deployer.spec import LABEL_BUILD, EngineInfo, EngineName, Image
 
 ROOM = 1 << 30
-"""Free bytes below which a cache fills its disk soon."""
+"""Free bytes below which the disk is soon full."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StateFacts:
-    """The state directory: its permission bits (``None``: it is not there yet), and whether it can be used."""
+    """The state directory: its permission bits (``None``: it does not exist yet), and whether it is writable."""
 
     path: Path
     mode: int | None
@@ -59,7 +59,7 @@ def state(facts: StateFacts, *, uid: int) -> Check:
 
 
 def image(plan: Plan, found: Image | None, *, base: Image | None, base_ref: str) -> Check:
-    """The server's image, or what it would be built on."""
+    """The server's image, or the base image that it would be built on."""
     wanted = plan.image
     assert wanted is not None  # noqa: S101 - asked only of engines that have images
     if found is not None and (not wanted.own or found.labels.get(LABEL_BUILD) == wanted.build):
@@ -70,7 +70,7 @@ def image(plan: Plan, found: Image | None, *, base: Image | None, base_ref: str)
         return ok("image", f"{wanted.ref} {found.id[:19]}")
     if not wanted.own:
         return warning("image", f"{wanted.ref} is not here, up pulls it", cure=f"{plan.engine.name} pull {wanted.ref}")
-    what = "is not here, up builds it" if found is None else "was built from something else, up builds it anew"
+    what = "is not here, up builds it" if found is None else "is outdated, up builds it again"
     if base is None:
         return warning(
             "image",
@@ -81,7 +81,7 @@ def image(plan: Plan, found: Image | None, *, base: Image | None, base_ref: str)
 
 
 def data(plan: Plan, facts: Facts) -> Iterator[Check]:
-    """The data directory and the room that it has; what makes it unusable was refused by the plan already."""
+    """The data directory and its free space; the plan has already refused an unusable one."""
     if facts.data is None:
         yield ok("data", f"volume {plan.data.source}")
         return
@@ -109,10 +109,10 @@ def port(plan: Plan, facts: Facts) -> Check:
 
 
 def left_over(name: str) -> Check:
-    """A throw-away container that a killed run has left."""
+    """A temporary container of a killed run."""
     return warning(
         "left over",
-        f"{name} is a throw-away container of a run that was killed",
+        f"{name} is a temporary container of a killed run",
         cure="deployer doctor --fix",
         fix=Fix.REMOVE_LEFT_OVER,
         target=name,

@@ -1,4 +1,4 @@
-"""The network: the way out, names, packets, proxies, certificates, the clock, the upstream, and what follows."""
+"""Checks of the network: route, DNS, MTU, proxies, certificates, clock, upstreams, network mode."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from deployer.secrets import mask_url
 from deployer.spec import NetworkMode, features
 
 LARGE = 4096
-"""Bytes of a body that needed more than one packet on any way."""
+"""Size in bytes of a body that needs more than one packet with any MTU."""
 CLOCK = 120.0
-"""Seconds that two clocks may differ before somebody's certificate or token is not valid yet, or any more."""
+"""Seconds that two clocks may differ before certificates and tokens become invalid."""
 HOST_NETWORK = "deployer up --network host"
 
 
 def checks(view: View) -> Iterator[Check]:
-    """All of them."""
+    """Run all network checks."""
     yield route(view)
     if view.offline:
         yield ok("upstream", "not asked: the server is to work offline (server.offline)")
@@ -37,7 +37,7 @@ def checks(view: View) -> Iterator[Check]:
 
 
 def route(view: View) -> Check:
-    """Where packets leave this host."""
+    """The route from this host to the upstream."""
     out = view.way_out
     if out is None and not view.default_route:
         told = "this host has no default route"
@@ -55,7 +55,7 @@ def route(view: View) -> Check:
 
 
 def names(view: View) -> Check:
-    """Whether the upstream's name is known, here and where containers ask."""
+    """Whether the upstream's name resolves, on this host and in containers."""
     asked = ", ".join(view.name_servers) or "nobody"
     here, there = list(stuck(view.host, "resolve")), list(stuck(view.bridge, "resolve"))
     if here:
@@ -80,7 +80,7 @@ def _engine_file(view: View) -> str:
 
 
 def packets(view: View) -> Check:
-    """Whether large bodies come through: packets that are too large for the way, where nothing says so, just vanish."""
+    """Whether large packets arrive: without path MTU discovery, those above the MTU are dropped silently."""
     out, inner = view.way_out, view.bridge_mtu
     outer = out.mtu if out else 0
     sizes = f"{out.name} takes {outer} bytes" if out else "the way out is not known"
@@ -114,7 +114,7 @@ def _is_certificate(answer: Reach) -> bool:
 
 
 def proxy(view: View) -> Check:
-    """Whether a proxy is needed, and given."""
+    """Whether a proxy is needed, and configured."""
     told = ", ".join(f"{name}={mask_url(value)}" for name, value in sorted(view.proxies.items()))
     if not told:
         return ok("proxy", "no proxy variables")
@@ -126,14 +126,14 @@ def proxy(view: View) -> Check:
     if view.proxied is not None and any(answer.ok for answer in view.proxied.answers):
         return failure(
             "proxy",
-            f"{told}: only through it an upstream answers, and it is not passed on to the server",
+            f"{told}: upstreams answer only through this proxy, and it is not passed on to the server",
             cure="deployer up --set network.proxy=true",
         )
     return ok("proxy", f"not passed on to the server (network.proxy): {told}")
 
 
 def certificates(view: View) -> Check:
-    """Whether the server trusts who answers; that it should not ask is never the cure."""
+    """Whether the server trusts the certificates of its upstreams; to switch the check off is never the cure."""
     bundle = f"{view.ca_file} is passed on to the server" if view.ca_file else "the bundle that devpi-server ships with"
     refused = [a for place in (view.server, view.host) for a in place.answers if _is_certificate(a)]
     if refused:
@@ -147,10 +147,10 @@ def certificates(view: View) -> Check:
 
 
 def clock(view: View) -> Check:
-    """This clock against those of the upstreams."""
+    """Compare the clock of this host with those of the upstreams."""
     skews = [answer.skew for answer in view.server.answers if answer.skew is not None]
     if not skews:
-        return ok("clock", "nobody answered to compare it with")
+        return ok("clock", "no upstream answered to compare it with")
     ahead = min(skews, key=abs)
     if abs(ahead) > CLOCK:
         which = "ahead of" if ahead > 0 else "behind"
@@ -163,9 +163,9 @@ def clock(view: View) -> Check:
 
 
 def upstream(view: View) -> Iterator[Check]:
-    """How each upstream answers to the server."""
+    """The answer of each upstream to the server."""
     if not view.server.answers:
-        # Not to know is no reason to call it well.
+        # Unknown is not the same as healthy.
         told = failure if view.server.failure else warning
         yield told("upstream", view.server.failure or "there is none", cure="deployer up --upstream URL")
     for answer in view.server.answers:
@@ -179,25 +179,27 @@ def _upstream(answer: Reach) -> Check:
     if answer.stage != "done":
         return failure(
             "upstream",
-            f"{place} does not answer the server: {said(answer)}",
-            cure="what is cached still installs; see the checks above, or choose another with --upstream URL",
+            f"upstream {place} did not answer the server: {said(answer)}",
+            cure="follow the checks above, or choose another upstream with --upstream URL; cached files still install",
         )
     speed = f", {size(answer.bytes)} at {size(answer.bytes / max(answer.seconds, 0.001))}/s"
     text = f"{place} answers {answer.status} in {answer.seconds:.1f} s{speed}"
     match answer.status:
         case 401 | 403:
-            return warning("upstream", f"{text}: it wants credentials", cure="give the mirror its credentials")
+            return warning("upstream", f"{text}: credentials required", cure="give the mirror its credentials")
         case 429:
-            return warning("upstream", f"{text}: it was asked too often", cure="wait, or choose another upstream")
+            return warning(
+                "upstream", f"{text}: rate limit exceeded", cure="wait, or choose another upstream with --upstream URL"
+            )
         case 200 | 404:
             return ok("upstream", text)
         case _ if answer.ok:
             return warning("upstream", text, cure="is it the address of a simple index? deployer up --upstream URL")
-    return failure("upstream", text, cure="ask whoever runs it, or choose another with --upstream URL")
+    return failure("upstream", text, cure="choose another upstream with --upstream URL")
 
 
 def network(view: View) -> Check:
-    """The network that the server has, or would get, and whether that is the one that works."""
+    """The network mode of the server, current or planned, and whether it works."""
     network = view.network
     if not features(view.engine).bridge:
         return ok("network", network.reason)
@@ -225,7 +227,7 @@ def network(view: View) -> Check:
 
 
 def _dropped(view: View) -> str:
-    """A guess at who drops what containers send, where there is good reason for it."""
+    """The likely cause when packets from containers are dropped."""
     out = view.way_out
     silent = any(answer.error.startswith("nothing within") for answer in stuck(view.bridge, "connect"))
     if silent and out is not None and out.vpn:
@@ -234,7 +236,7 @@ def _dropped(view: View) -> str:
 
 
 def stale(view: View) -> Iterator[Check]:
-    """Whether the running server still sees the network as it is now."""
+    """Whether the network changed since the server was started."""
     if view.inside is None or not view.inside.answers:
         return
     broken = [answer for answer in view.inside.answers if not answer.ok and answer.url]

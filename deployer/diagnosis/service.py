@@ -1,4 +1,4 @@
-"""What runs, and who uses it: the server's own health, and what this host's pip really does."""
+"""The health of the server, and the index that this host's clients use."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def client(facts: ClientFacts, *, simple_url: str, configured: bool) -> Check:
         return warning(
             name,
             f"{facts.key} {where}; {'; '.join(facts.risks)}",
-            cure="remove that, and give the index more bases instead",
+            cure="remove it, and add that index to the bases of ours",
         )
     if simple_url and configured and facts.index.rstrip("/") != simple_url.rstrip("/"):
         return warning(
@@ -56,11 +56,11 @@ def server(data: Mapping[str, Any], error: DeployerError | None, identity: Mappi
         stopped = data.get("state") == "stopped"
         return failure("server", error.message, cure=error.hint, fix=Fix.START if stopped else None)
     if "writable" not in identity:
-        return ok("server", f"{data['url']} is ready; another devpi than ours does not say whether it can write")
+        return ok("server", f"{data['url']} is ready; a devpi that is not ours does not report whether it can write")
     free = identity.get("free_bytes")
-    room = f", {size(free)} are free to it" if isinstance(free, int) else ""
-    offline = "; offline, no upstream is asked" if data.get("offline") else ""
-    return ok("server", f"{data['url']} is ready and has just written to its data{room}{offline}")
+    room = f", {size(free)} free" if isinstance(free, int) else ""
+    offline = "; offline: no upstream requests" if data.get("offline") else ""
+    return ok("server", f"{data['url']} is ready and can write to its data{room}{offline}")
 
 
 def front(told: str, *, in_container: bool) -> Check:
@@ -75,5 +75,5 @@ def front(told: str, *, in_container: bool) -> Check:
         cure = (
             "deployer up on a --base-image that has nginx; or, where apt works, deployer image build, then deployer up"
         )
-    lost = "several times slower, no ranges, nothing counted"
+    lost = "several times slower, no range requests, requests are not counted"
     return warning("front", f"devpi answers everything itself ({why}): {lost}", cure=cure)

@@ -1,4 +1,4 @@
-"""What was seen of the network, in one place, and the words for it."""
+"""All measurements of the network, and their wording."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deployer.spec import EngineName, NetworkMode
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """The network from every place that could be asked. ``None``: it could not, or there was no need.
+    """The network as seen from every place. ``None``: not measured.
 
     ``network`` is what ``up`` would choose; ``running`` what the running server has, and ``inside`` what it sees;
     ``proxied`` is this host's view through the proxy variables that the server is not given; ``egress`` the interface
@@ -39,7 +39,7 @@ class View:
 
     @property
     def server(self) -> Vantage:
-        """What the server sees, or would see."""
+        """The view of the server, current or planned."""
         if self.inside is not None:
             return self.inside
         if self.network.mode is NetworkMode.BRIDGE and self.bridge is not None:
@@ -48,7 +48,7 @@ class View:
 
     @property
     def fresh(self) -> Vantage:
-        """What a server that is started now would see, with the network that the running one has."""
+        """The view of a server that is started now, in the network mode of the running one."""
         return self.bridge if self.running is NetworkMode.BRIDGE and self.bridge is not None else self.host
 
     @property
@@ -62,23 +62,23 @@ class View:
 
     @property
     def lost(self) -> tuple[tuple[str, str], ...]:
-        """What this host reaches, and a bridged container does not: (address, how far that came)."""
+        """Addresses that this host reaches and a bridged container does not: (address, last stage)."""
         return missed(Measured(bridge=self.bridge, host=self.host)) if self.bridge is not None else ()
 
     @property
     def bridge_mtu(self) -> int:
-        """The largest packet of a bridged container's interface; 0 when none was seen."""
+        """The MTU of a bridged container's interface; 0 when unknown."""
         bridged = self.bridge or (self.inside if self.running is NetworkMode.BRIDGE else None)
         return max(bridged.mtu.values(), default=0) if bridged else 0
 
     @property
     def matters(self) -> bool:
-        """Whether the server is or would be bridged, so that what a bridged container meets is its own trouble."""
+        """Whether the server is or would be bridged, so that problems of a bridged container are its own."""
         return (self.running or self.network.mode) is NetworkMode.BRIDGE
 
 
 def stuck(vantage: Vantage | None, *stages: str) -> Iterator[Reach]:
-    """The requests that ended at one of ``stages``."""
+    """The requests that failed at one of ``stages``."""
     yield from (a for a in (vantage.answers if vantage else ()) if not a.ok and a.stage in stages and a.url)
 
 

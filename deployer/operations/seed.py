@@ -58,7 +58,7 @@ def _login_foreign(prepared: Prepared, api: DevpiApi) -> None:
     except ServerRefused:
         raise ServerRefused(
             f"root's password in {prepared.plan.spec.image} is not known",
-            hint="give it once: deployer secret set root",
+            hint="store it: deployer secret set root",
         ) from None
     api.set_password(ROOT, prepared.passwords.generate(ROOT))
 
@@ -69,6 +69,6 @@ def required_password(prepared: Prepared) -> Secret:
     if password is None:
         raise ServerRefused(
             "root's password is not known: this data directory was made by another program",
-            hint="give it once: deployer secret set root",
+            hint="store it: deployer secret set root",
         )
     return password

@@ -1,4 +1,4 @@
-"""What two places of a profile must agree on, told however much else is wrong with it."""
+"""Checks between keys of a profile, also made when other keys are invalid."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from deployer.profile.strictyaml import KeyPath, dotted
 from deployer.profile.types import INDEX_NAME
 
 SourceOf = Callable[[KeyPath], Source | None]
-"""Who gave what is at a path, or the nearest thing above it."""
+"""Returns the source of a path, or of the nearest one above it."""
 
 
 def crosschecks(tree: Mapping[str, object], source_of: SourceOf) -> Iterator[Problem]:
-    """All names that lead nowhere, and bases that lead back to themselves."""
+    """All unknown names, and circular bases."""
     indexes, users = _names(tree.get("indexes")), _names(tree.get("users"))
     if indexes is None or users is None:
         return
@@ -32,7 +32,7 @@ def _names(section: object) -> Mapping[str, object] | None:
 
 
 def _is_index(name: object) -> bool:
-    """Other names have been told as such already."""
+    """Invalid names have their own problem already."""
     return isinstance(name, str) and re.search(INDEX_NAME, name) is not None
 
 
@@ -64,8 +64,8 @@ def _circles(indexes: Mapping[str, object], source_of: SourceOf) -> Iterator[Pro
         circle = [str(name) for name in reversed(error.args[1])]
         path: KeyPath = ("indexes", circle[0], "bases")
         yield Problem(
-            message=f"{dotted(path)}: a circle: {' -> '.join(circle[:10])}{' -> …' * (len(circle) > 10)}",
-            hint="take one of them away",
+            message=f"{dotted(path)}: circular bases: {' -> '.join(circle[:10])}{' -> …' * (len(circle) > 10)}",
+            hint="remove one of them",
             source=source_of(path),
         )
 
@@ -97,7 +97,7 @@ def _unknown_members(groups: object, users: Mapping[str, object], source_of: Sou
 
 
 def _unknown_groups(groups: object, indexes: Mapping[str, object], source_of: SourceOf) -> Iterator[Problem]:
-    """Rights of groups that nobody declared."""
+    """Permissions of undeclared groups."""
     declared = groups if isinstance(groups, Mapping) else {}
     for name, index in indexes.items():
         for key in ("acl_upload", "acl_toxresult_upload"):
@@ -119,6 +119,6 @@ def _unknown_client_index(clients: object, indexes: Mapping[str, object], source
         yield Problem(
             message=f"clients.index: unknown index {shown(wanted)}",
             hint=did_you_mean(str(wanted), indexes) or (f"for example {either(listed)}" if listed else ""),
-            # Nobody said which: then who took the default away.
+            # Without a given index, the source is the one that removed the default.
             source=source_of(("clients", "index")) or source_of(("indexes", str(wanted))),
         )

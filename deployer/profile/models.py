@@ -1,7 +1,7 @@
-"""What the operator writes: the profile, as frozen models that accept nothing unknown.
+"""The profile, as frozen models that reject unknown keys.
 
 The defaults here are the ones that ``profiles/reference.yaml`` documents; a test holds the two together.
-Only the shape of single values is checked here. What two values mean together is decided in ``plan/``.
+Only single values are checked here; their combinations are decided in ``plan/``.
 """
 
 from __future__ import annotations
@@ -228,8 +228,8 @@ class Profile(Model):
     @classmethod
     def _data_is_known(cls, value: str) -> str:
         if value in DATA_CHOICES or value.startswith(("/", "~/")):
-            # What ".." leads to depends on what exists when it is followed: a directory that is to be made could turn
-            # out to be another one that must not be touched.
+            # ".." depends on what exists when it is resolved: a directory that is to be created could turn out to be
+            # another one, which must not be touched.
             if ".." in value.split("/") or value.startswith("//"):
                 raise ValueError("expected a path without '..' that starts with one /")
             return value

@@ -1,4 +1,4 @@
-"""What is wrong with a profile, in words: where, what, and how to mend it; all of it at once, and no secret in it."""
+"""Problems of a profile: place, cause and cure, all at once and without secrets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from deployer.errors import ProfileError
 
 MAX_TOLD = 25
-"""No more problems than this are told: whoever has that many has one cause for them."""
+"""The most problems that are shown: more have one common cause."""
 _HINT = "`deployer profiles reference` shows every key"
 _BLANK = "****"
 _SCHEME = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]{0,20}:)?//")
@@ -18,7 +18,7 @@ _SCHEME = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]{0,20}:)?//")
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Who gave a value: a line of a file, or (``line`` is 0) an option."""
+    """The source of a value: a line of a file, or (``line`` is 0) an option."""
 
     where: str
     line: int = 0
@@ -29,7 +29,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One thing that is wrong. ``message`` starts with the key that it is about, if there is one."""
+    """One problem. ``message`` starts with its key, if there is one."""
 
     message: str
     hint: str = ""
@@ -43,7 +43,7 @@ class Problem:
 
 
 def profile_error(problems: Iterable[Problem]) -> ProfileError:
-    """The error that tells ``problems`` in the order of the text: one as it is, several as a list with their cures."""
+    """The error for ``problems``, in the order of the text: a single one as it is, several as a list with cures."""
     told = sorted(dict.fromkeys(problems), key=Problem._place)
     if len(told) == 1:
         return ProfileError(str(told[0]), hint=told[0].hint or _HINT)
@@ -53,9 +53,9 @@ def profile_error(problems: Iterable[Problem]) -> ProfileError:
 
 
 def masked(text: str) -> str:
-    """``text`` without anything that could be the credentials of an address, however badly it is written.
+    """Mask anything that could be credentials, in an address of any form.
 
-    Stricter than what masks logs: a wrong value is wrong in unknown ways, so all up to the last ``@`` goes.
+    Stricter than the masking of logs: an invalid value has an unknown form, so everything up to the last ``@`` goes.
     """
     head, at, tail = text.rpartition("@")
     if not at or ":" not in head:
@@ -65,7 +65,7 @@ def masked(text: str) -> str:
 
 
 def shown(value: object) -> str:
-    """``value`` as messages show it: quoted, masked, short."""
+    """Format ``value`` for messages: quoted, masked, shortened."""
     match value:
         case str():
             text = masked(value)
@@ -79,12 +79,12 @@ def shown(value: object) -> str:
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """The cure for a word that is nearly one of ``choices`` (or the end of one, as ``dev`` of ``root/dev``), or ''."""
+    """The hint for a word similar to one of ``choices`` (or to its end, as ``dev`` of ``root/dev``), or ''."""
     if not 0 < len(word) <= 80:
         return ""
     known = list(choices)
     near = [choice for choice in known if choice.endswith("/" + word)]
-    # Each comparison costs; nobody means one of thousands of names.
+    # Each comparison costs; a suggestion among thousands of names is of no use.
     near += difflib.get_close_matches(word, known[:200], n=1, cutoff=0.6)
     return f"did you mean {near[0]!r}?" if near else ""
 

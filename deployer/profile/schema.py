@@ -24,7 +24,7 @@ _HEAD = {
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of what a profile file may say; what it leaves out comes from the profile that it extends."""
+    """The JSON Schema of a profile file; every key may be left out, as the extended profile has it."""
     made = Profile.model_json_schema()
     comments = _comments()
     definitions = made["$defs"]

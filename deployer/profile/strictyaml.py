@@ -1,8 +1,8 @@
-"""YAML without surprises: text in, a tree with line numbers out, and every doubt a problem with an address.
+"""Strict YAML: text to a tree with line numbers, and problems with their place.
 
-What is refused is what hides meaning or wastes memory: aliases, anchors, tags, merge keys, duplicate keys, several
-documents, deep nesting, large files. A scalar stays the text that was written; the field that it is for decides what
-it means, so that neither ``no`` nor ``22:30`` nor ``1.10`` becomes what nobody wrote (YAML 1.1 would).
+Refused are aliases, anchors, tags, merge keys, duplicate keys, several documents, deep nesting and large files. A
+scalar stays the text that was written, and its field decides its type: YAML 1.1 would change ``no``, ``22:30`` and
+``1.10``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CURES = {
     "could not find expected ':'": "a line needs 'key: value', and more indentation than the key that it belongs to",
     "did not find expected key": "keys of one mapping start in the same column",
 }
-"""libyaml's words for the mistakes that people make, and how to mend them."""
+"""libyaml's messages for common mistakes, and their cures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Document:
 
 
 def parse(data: bytes, *, name: str) -> Document:
-    """Parse one document whose top is a mapping. Never raises; ``name`` is what problems call the file."""
+    """Parse one document whose top is a mapping. Never raises; ``name``: the file in messages."""
     if len(data) > MAX_BYTES:
         return _refused(f"larger than {MAX_BYTES} bytes", Source(where=name))
     try:
@@ -66,7 +66,7 @@ def parse(data: bytes, *, name: str) -> Document:
 
 
 def parse_value(text: str, *, name: str) -> Tree:
-    """The value of a ``key=value``: a scalar, ``[a, b]`` or ``{a: b}``; nothing is an empty text.
+    """Parse the value of a ``key=value``: a scalar, ``[a, b]`` or ``{a: b}``; empty is an empty text.
 
     Raises ValueError with the first problem.
     """
@@ -90,7 +90,7 @@ def _source(node: yaml.Node | yaml.Event, name: str) -> Source:
 
 
 def _compose(text: str, name: str) -> tuple[yaml.Node | None, tuple[Problem, ...]]:
-    """The one node of ``text``, once its events have shown that building it is harmless."""
+    """Compose the node of ``text``, after its events were checked."""
     try:
         if problems := _harms(text, name):
             return None, problems
@@ -120,14 +120,14 @@ def _harms(text: str, name: str) -> tuple[Problem, ...]:
         if depth > MAX_DEPTH:
             return (Problem(message=f"nested deeper than {MAX_DEPTH} levels", source=source),)
         if documents > 1:
-            return (Problem(message="more than one document", source=source, hint="take the '---' away"),)
+            return (Problem(message="more than one document", source=source, hint="remove the '---'"),)
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             cure = "write the value out, or quote it if it starts with * or &"
             problems.append(Problem(message="anchors and aliases are not allowed", source=source, hint=cure))
         # A quoted scalar has no tag of its own; '!' alone means "not plain" and is as harmless as quotes.
         elif (tag := getattr(event, "tag", None)) not in (None, "!"):
             message = f"the tag {masked(str(tag))[:80]} is not allowed"
-            problems.append(Problem(message=message, source=source, hint="take it away, or quote the value"))
+            problems.append(Problem(message=message, source=source, hint="remove the tag, or quote the value"))
         if len(problems) >= _MAX_PROBLEMS:
             break
     return tuple(problems)
@@ -180,6 +180,6 @@ class _Builder:
 
 
 def dotted(path: KeyPath) -> str:
-    """``indexes.root/dev.bases[0]``: a path as messages show it."""
+    """Format a path for messages: ``indexes.root/dev.bases[0]``."""
     steps = [f"[{step}]" if isinstance(step, int) else f".{masked(step)[:160]}" for step in path]
     return "".join(steps).removeprefix(".")

@@ -1,4 +1,4 @@
-"""What form a single value of a profile has: patterns, the types that are made of them, and words for each."""
+"""Types of single profile values: patterns, and their descriptions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, StringConstraints
 
 from deployer.addresses import split
 
-# No control characters anywhere: they have no use in these values and are the stuff of injections.
+# No control characters: they are of no use in these values and allow injections.
 _PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
 # distribution/reference's grammar, loosened in its order, never starting with a dash.
 _IMAGE_REF = r"^$|^[a-zA-Z0-9][a-zA-Z0-9._/:@-]{0,254}$"
@@ -55,7 +55,7 @@ FORMS: dict[str, str] = {
     _PROJECT_PATTERN: "a project's name, in which * stands for any text, like acme-*",
     _RESTART: "no, always, unless-stopped, on-failure or on-failure:5",
 }
-"""What each pattern asks for, in words: the loader's messages are made of them."""
+"""The description of each pattern, for messages."""
 
 Text = Annotated[str, StringConstraints(pattern=_PRINTABLE, max_length=4096)]
 ImageRef = Annotated[str, StringConstraints(pattern=_IMAGE_REF)]
@@ -75,7 +75,7 @@ RestartPolicy = Annotated[str, StringConstraints(pattern=_RESTART)]
 
 
 def _address(value: str) -> str:
-    """What a pattern can't tell of an address: whether its host and its port can be. None at all may be allowed."""
+    """Check host and port of an address, which a pattern can't; an empty one is valid here."""
     if value and split(value) is None:
         raise ValueError("expected an address with a host, and with a port below 65536 if it has one")
     return value
@@ -86,7 +86,7 @@ Origin = Annotated[str, StringConstraints(pattern=_ORIGIN, max_length=300), Afte
 
 
 def _decimal(value: object) -> object:
-    """Digits only: pydantic alone would take ``1_000`` and ``' 7 '`` too, which YAML 1.2 has no numbers for."""
+    """Accept only digits: pydantic would also accept ``1_000`` and ``' 7 '``, which are not numbers in YAML 1.2."""
     if isinstance(value, str) and not re.fullmatch(r"-?[0-9]+", value):
         raise ValueError("expected a whole number")
     return value
@@ -98,4 +98,4 @@ ClientName = Literal["pip"]
 """The clients with a file that ``up`` can write: those of ``clients/registry.py``."""
 
 MAX_SECONDS = 2**31 - 1
-"""What a number of seconds may be at most: a C int, as operating systems take it."""
+"""The largest number of seconds: a C int, as operating systems take it."""

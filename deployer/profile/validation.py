@@ -1,4 +1,4 @@
-"""From a tree of texts to a checked Profile, and from what pydantic found to what the operator can act on."""
+"""Validate a tree of texts as a Profile, and turn pydantic's errors into problems with a cure."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 ENTRIES: Mapping[str, type[BaseModel]] = {"indexes": Index, "users": User}
-"""The keys whose own keys are names."""
+"""The keys with names as keys."""
 HEAD = ("extends", "description")
-"""The keys of a file that are about the file."""
+"""The keys of a file that are not part of the profile."""
 _BELOW = "expected 'key: value' lines below it"
 
 
 def validate(
     tree: Mapping[str, object], source_of: SourceOf, *, partial: bool = False
 ) -> tuple[Profile | None, list[Problem]]:
-    """The profile that ``tree`` is (``None`` if it is none), and all that is wrong with it, up to what can be told:
-    suggestions for thousands of unknown names would cost minutes and help nobody.
+    """Validate ``tree``: the profile (``None`` when invalid) and its problems, at most as many as are shown.
 
-    ``partial``: something that the profile builds on could not be read, so what is absent is no problem.
+    ``partial``: an extended profile could not be read, so missing keys are not reported.
     """
     problems: list[Problem] = []
     profile = None
@@ -40,7 +39,7 @@ def validate(
     except ValidationError as error:
         found = error.errors(include_url=False)[: 4 * MAX_TOLD]
         problems += [told(one, source_of) for one in found if not (partial and one["type"] == "missing")]
-    # What can be said without a valid profile is said all the same, so that nobody mends one line at a time.
+    # These checks need no valid profile: all problems are reported at once.
     if not partial:
         problems += islice(crosschecks(tree, source_of), MAX_TOLD + 1)
     return profile, problems
@@ -61,8 +60,8 @@ def section_model(path: KeyPath) -> type[BaseModel] | None:
 
 
 def told(details: ErrorDetails, source_of: SourceOf) -> Problem:
-    """What pydantic found, in our words."""
-    # "[key]" and the members of a union are pydantic's own steps, not the operator's.
+    """Convert an error of pydantic."""
+    # "[key]" and the members of a union are pydantic's own steps, not keys of the profile.
     loc: KeyPath = tuple(step for step in details["loc"] if step != "[key]")
     path = loc[:2] if loc[:2] == ("network", "bind") else loc
     cause, hint = _cause(details, path)
@@ -70,7 +69,7 @@ def told(details: ErrorDetails, source_of: SourceOf) -> Problem:
 
 
 def _cause(details: ErrorDetails, path: KeyPath) -> tuple[str, str]:
-    """What is wrong with the value at ``path``, and the cure or ''."""
+    """The problem of the value at ``path``, and the cure or ''."""
     given, context = details.get("input"), details.get("ctx") or {}
     kind, key = details["type"], str(path[-1]) if path else ""
     if kind == "extra_forbidden":
@@ -78,7 +77,7 @@ def _cause(details: ErrorDetails, path: KeyPath) -> tuple[str, str]:
     if kind == "missing":
         return "is missing", "type: mirror, stage or ordered" if key == "type" else ""
     if given is None:
-        return "has no value", 'give it one ("" is an empty one), or take the key away'
+        return "has no value", 'give it one ("" is an empty one), or remove the key'
     return _wanted(details, context, secret=path[:2] == ("image", "env") or "credentials" in path), _cure(
         given, context, kind, key
     )
@@ -91,7 +90,7 @@ _EXPECTED = {
     **dict.fromkeys(("tuple_type", "list_type"), "a list"),
     "string_type": "a text",
 }
-"""What was expected, by pydantic's name of what was found instead."""
+"""What was expected, by pydantic's error type."""
 
 
 def _wanted(details: ErrorDetails, context: Mapping[str, Any], *, secret: bool) -> str:
@@ -109,7 +108,7 @@ def _wanted(details: ErrorDetails, context: Mapping[str, Any], *, secret: bool) 
         case "less_than_equal":
             return f"must be at most {context['le']:.0f}{instead}"
         case "string_pattern_mismatch":
-            # What holds a control character is a paste that went wrong, of who knows what: it is not shown.
+            # A value with a control character is a failed paste, which may hold a secret: it is not shown.
             paste = isinstance(given, str) and not given.isprintable()
             return f"expected {FORMS[context['pattern']]}{'' if paste else instead}"
         case "string_too_long":
@@ -138,7 +137,7 @@ def _allowed(context: Mapping[str, Any]) -> list[str]:
 
 
 def _other_key(path: KeyPath) -> str:
-    """The key that was meant: one that is spelt alike here, or one of that name elsewhere."""
+    """Suggest a key: one of similar spelling here, or one of that name elsewhere."""
     *above, word = map(str, path)
     model = section_model(tuple(above))
     if word in HEAD:

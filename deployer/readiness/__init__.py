@@ -1,7 +1,7 @@
-"""Wait until a server is up, is ours, lets us in and serves its index; give up as soon as that can't come true.
+"""Wait until a server is up, is ours, accepts our login and serves its index; fail as soon as that is impossible.
 
-Until the server speaks, it is asked with bare sockets: httpx takes a fifth of a second to import, which happens
-meanwhile in the background, as does the engine's answer to whether the server still lives.
+The first requests use bare sockets: importing httpx takes 0.2 s and happens in the background meanwhile. The engine is
+asked in the background, too, whether the server still runs.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ def wait(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Ready:
-    """Wait for the server ``name`` of ``engine`` at ``url``; ``on_stage`` hears of each stage that is passed.
+    """Wait for the server ``name`` of ``engine`` at ``url``; ``on_stage`` is called with each stage that is passed.
 
-    ``expected_uuid`` and ``proof_key`` (hex) are asked once the server answers, as a first boot writes them;
-    None means not known. Without ``credentials`` nobody logs in, without ``index`` none is asked for (on a first
-    boot there is none yet). ``url`` is asked exactly as given, past all proxies; ``clock`` is monotonic.
+    ``expected_uuid`` and ``proof_key`` (hex) are called once the server answers, because a first boot writes them; None
+    means unknown. Without ``credentials`` there is no login; without ``index`` no index is requested (a first boot has
+    none yet). ``url`` is requested as given, without proxies; ``clock`` is monotonic.
 
     Raises NotReadyError with the last log lines when the server dies or the deadline passes; ConflictError,
-    VerificationError or Refused in the server's own words when it will not run; ConflictError when another server
-    answers (it is never sent a password); ServerRefused when root's password or the index is refused.
+    VerificationError or Refused with the server's own message when it refuses to run; ConflictError when another server
+    answers (it is sent no password); ServerRefused when root's password or the index is refused.
     """
     httpx = meanwhile(lambda: import_module("deployer.devpi.api"))
     watch = Watch(engine, name, mask=mask, clock=clock)
@@ -90,7 +90,7 @@ def _introduce(
         if credentials is not None:
             if not known:
                 raise ConflictError(
-                    f"cannot tell whether the server at {url} is this deployment's, so it gets no password",
+                    f"the identity of the server at {url} can't be verified, so no password is sent",
                     hint="run as a user who may read the data directory",
                 )
             password = credentials()
@@ -106,13 +106,13 @@ def _introduce(
 
 
 def check_ours(url: str, identity: Identity, *, nonce: str, uuid: str | None, key: str | None) -> bool:
-    """Whether anything speaks for the server being ours. Raises ConflictError when something speaks against it."""
+    """Whether the server is verified as ours. Raises ConflictError when it is another one."""
     from deployer.devpi.identity import verify
 
-    cure = "stop what holds that address, or choose another one with --port"
+    cure = "stop the other server, or choose another port with --port"
     if uuid is not None and identity.uuid != uuid:
         raise ConflictError(
-            f"another devpi answers at {url}: its uuid is {identity.uuid}, that of the data directory {uuid}",
+            f"another devpi answers at {url}: its uuid is {identity.uuid}, the data directory has {uuid}",
             hint=cure,
         )
     if key is not None and not verify(identity, nonce=nonce, proof_key=key):

@@ -1,4 +1,4 @@
-"""One wait: how long it has taken, how long it may take, how far it has come."""
+"""The state of one wait: time taken, time left, stages passed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 STAGES = ("process", "port", "api", "ours", "login", "index")
 POLL = 0.015
-"""Seconds between two looks at a port: short, for the time from the server's first answer to ours counts."""
+"""Seconds between two requests: short, because this delays ``up``."""
 _READ_FIRST, _READ_SLOWEST = 1.0, 8.0  # seconds; a frozen server must not hide its own death for long
 
 
@@ -48,7 +48,7 @@ class Run:
         return self._start + self._limit - self._clock()
 
     def passed(self, stage: str) -> None:
-        """Record a stage; one that is known to be passed already is not told again."""
+        """Record a stage and report it, once."""
         if stage not in self.timings:
             self.timings[stage] = self._clock() - self._start
             self._on_stage(stage, self.timings[stage])
@@ -56,7 +56,7 @@ class Run:
     def until_it_speaks(self) -> None:
         """The stages process, port and api. Raises NotReadyError."""
         patience = _READ_FIRST
-        seen = nothing = "nothing listens there"
+        seen = nothing = "connection refused"
         while self.left() > 0:
             given = min(patience, self.left())
             try:
@@ -72,11 +72,11 @@ class Run:
                 if answer.devpi:
                     self.passed("api")
                     return
-                seen = f"it answers, but not as devpi does ({answer.text})"
+                seen = f"the answer is not devpi's ({answer.text})"
                 if answer.status == 200:  # a devpi that is still starting never says that all is well
                     raise NotReadyError(
                         f"{self._url} is not ready: {seen}",
-                        hint="another program may hold this port: choose another with --port",
+                        hint="another program may use this port: choose another with --port",
                     )
             if self._watch.alive():
                 self.passed("process")
@@ -84,7 +84,7 @@ class Run:
         raise self._late(f"{self._url} is not ready: {seen}")
 
     def insist(self, api: DevpiApi, call: Callable[[], T]) -> T:
-        """Ask until there is an answer. Raises what speaks against another try, and NotReadyError at the deadline."""
+        """Retry ``call`` until it answers. Raises errors that are not retryable, and NotReadyError at the deadline."""
         whole = api.timeout
         while True:
             api.timeout = max(0.1, min(whole, self.left()))
@@ -110,6 +110,6 @@ class Run:
         at = STAGES[STAGES.index(after) + 1] if after else STAGES[0]
         return NotReadyError(
             f"{cause}, after {waited:.1f} s, at stage {at}{self._watch.says()}",
-            hint="see what it is doing: deployer logs; a slow host may need a longer --timeout",
+            hint="deployer logs; on a slow host, give a longer --timeout",
             details=self._watch.last_lines(),
         )

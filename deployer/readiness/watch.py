@@ -1,4 +1,4 @@
-"""Whether a server still lives, as its engine knows, and what is told of one that does not."""
+"""Whether a server still runs, by its engine; and the error for one that does not."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _INSPECT_FIRST, _INSPECT_SLOWEST = 0.3, 2.0  # seconds; asking an engine costs a
 
 
 class Watch:
-    """Asks the engine now and then, in the background, whether the server still lives."""
+    """Ask the engine periodically, in the background, whether the server still runs."""
 
     def __init__(self, engine: Engine, name: str, *, mask: Callable[[str], str], clock: Callable[[], float]) -> None:
         self._engine = engine
@@ -36,7 +36,7 @@ class Watch:
         self._starts: set[str] = set()
 
     def alive(self) -> bool:
-        """Whether the engine just said that it runs; False when it was not asked. Raises as :meth:`death` when not."""
+        """Whether the engine just reported it running; False when there is no new report. Raises as :meth:`death`."""
         if self._pending is None:
             if self._clock() >= self._next:
                 self._pending = meanwhile(lambda: self._engine.inspect(self._name))
@@ -49,45 +49,45 @@ class Watch:
         try:
             return self._judge(pending.result())
         except EngineError:
-            return False  # an engine that stumbles says nothing about the server
+            return False  # a failure of the engine says nothing about the server
 
     def _judge(self, container: Container | None) -> bool:
         if container is None:
             raise NotReadyError(
-                f"{self._name} is gone before it was ready: something else removed it",
-                hint="run 'deployer up' again",
+                f"another program removed {self._name} before it was ready",
+                hint="deployer up",
             )
         if container.state in (State.RUNNING, State.RESTARTING):
             self._starts.add(container.started_at)
         deaths = max(0, len(self._starts) - 1) + (container.state is State.RESTARTING)
-        # A restart policy may well cure the first death, a second one is a loop.
+        # A restart policy may cure the first exit; a second one is a loop.
         ended = container.state in (State.STOPPED, State.LOST)
         if ended or deaths > 1:
-            what = "stopped before it was ready" if ended else "stops again and again"
+            what = "stopped before it was ready" if ended else "restarts in a loop"
             raise self.death(container, what)
         return container.state is State.RUNNING
 
     def death(self, container: Container, what: str) -> DeployerError:
-        """What is told of a server that stopped: its own words, if it refused to run; else a NotReadyError."""
+        """The error for a server that stopped: its own refusal, else a NotReadyError."""
         code = "" if container.exit_code is None else f" (exit code {container.exit_code})"
         reason = f": {self._mask(container.error)}" if container.error else ""
         lines = self.last_lines()
         if container.oom_killed:
             return NotReadyError(
-                f"{self._name} was killed because it used more memory than it may{code}",
-                hint="allow it more: --set server.memory=512m",
+                f"{self._name} is out of memory (OOM-killed){code}",
+                hint="raise its limit: deployer up --set server.memory=512m",
                 details=lines,
             )
         if refused := refusal(self._name, lines):
             return refused
         return NotReadyError(
             f"{self._name} {what}{code}{reason}",
-            hint="its last lines say why; 'up --keep' leaves it for a look with 'deployer logs'",
+            hint="read its log below; 'deployer up --keep' keeps it for 'deployer logs'",
             details=lines,
         )
 
     def says(self) -> str:
-        """The engine's own word for the server's state, for the end of a sentence. Raises as :meth:`alive`."""
+        """The engine's state of a server that is not running, in parentheses. Raises as :meth:`alive`."""
         try:
             container = self._engine.inspect(self._name)
         except EngineError as error:
@@ -101,7 +101,7 @@ class Watch:
 
 
 def last_lines(engine: Engine, name: str, *, mask: Callable[[str], str] = mask) -> tuple[str, ...]:
-    """The end of the log of ``name``, masked; nothing where the engine has none to give."""
+    """The end of the log of ``name``, masked; empty when the engine has no log."""
     try:
         lines = deque(engine.logs(name, tail=LOG_LINES), maxlen=LOG_LINES)
     except DeployerError:

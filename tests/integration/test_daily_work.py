@@ -187,7 +187,7 @@ def test_files_go_up_down_across_and_away(cli: Cli, dist: Path, tmp_path: Path) 
 
 def test_a_wrong_password_for_an_address_is_not_blamed_on_the_stored_one(cli: Cli) -> None:
     done = cli.run("user", "create", "bob", "--url", cli.url, stdin="wrong\n")
-    assert (done.code, "does not let root in" in done.err, "secret set" in done.err) == (7, True, False)
+    assert (done.code, "rejected the password of root" in done.err, "secret set" in done.err) == (7, True, False)
     assert "bob" not in cli.run("user", "list", "--url", cli.url).out
 
 

@@ -173,7 +173,7 @@ def test_another_host_that_a_page_links_or_redirects_to_gets_no_credentials(cli:
         ({"token": "file:/nonexistent/token"}, "/nonexistent/token can't be read"),
         ({"token": "command:false"}, "false ended with exit code 1"),
         ({"token": "command:nonexistent-program"}, "nonexistent-program can't be started"),
-        ({"token": "command:true"}, "gives nothing"),
+        ({"token": "command:true"}, "is empty"),
     ],
 )
 def test_what_can_not_be_resolved_is_told_before_anything_is_made(

@@ -63,7 +63,7 @@ NOT_DEVPI: dict[str, Answer] = {
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_what_is_not_devpi_is_told(answer: Answer, call: Callable[[DevpiApi], object]) -> None:
     with HostileServer(answer) as server, DevpiApi(server.url) as api:
-        with pytest.raises(NotDevpiError, match="answers, but not as devpi does") as caught:
+        with pytest.raises(NotDevpiError, match="is not a devpi") as caught:
             call(api)
         assert caught.value.exit_code == 6
         assert caught.value.message.isprintable()

@@ -98,11 +98,11 @@ def test_all_problems_at_once_each_with_its_line_and_a_suggestion(write: Callabl
         ("indexes:\n  root/pipy:\n", 2, "is there to take away (did you mean 'root/pypi'?)"),
         ("indexes: {eve/x: {type: stage}}\n", 1, "unknown user 'eve' (users: {eve: {}})"),
         ("users: {eva: {}}\nindexes: {eve/x: {type: stage}}\n", 2, "unknown user 'eve' (did you mean 'eva'?)"),
-        ("indexes: {root/dev: {bases: [root/dev]}}\n", 1, "root/dev.bases: a circle: root/dev -> root/dev"),
+        ("indexes: {root/dev: {bases: [root/dev]}}\n", 1, "root/dev.bases: circular bases: root/dev -> root/dev"),
         (
             "indexes: {root/a: {type: stage, bases: [root/b]}, root/b: {type: stage, bases: [root/a]}}\n",
             1,
-            ".bases: a circle: root/",
+            ".bases: circular bases: root/",
         ),
         ("extends: vpnn\n", 1, "extends: there is no profile 'vpnn' (did you mean 'vpn'?)"),
         ("extends: ./nope.yaml\n", 1, "extends: there is no profile './nope.yaml'"),
@@ -152,14 +152,14 @@ def test_what_is_missing_below_causes_no_further_problems(write: Callable[..., s
 def test_a_profile_that_extends_itself(write: Callable[..., str]) -> None:
     ref = write("extends: ./team.yaml\n")
     (told,) = problems(ref)
-    assert told == f"{ref}:1: extends: './team.yaml' leads back to itself (take one of the extends: away)"
+    assert told == f"{ref}:1: extends: './team.yaml' extends itself (remove one of the extends:)"
 
 
 def test_profiles_that_extend_each_other(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("extends: b\n")
     (tmp_path / "b.yaml").write_text("engine: auto\nextends: a\n")
     (told,) = problems("a", user_dir=tmp_path)
-    assert told.startswith(f"{tmp_path}/b.yaml:2: extends: 'a' leads back to itself")
+    assert told.startswith(f"{tmp_path}/b.yaml:2: extends: 'a' extends itself")
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ def test_circle_of_bases_is_the_profiles_fault() -> None:
         "root/a": Index(type="stage", bases=("root/b",)),
         "root/b": Index(type="stage", bases=("root/a",)),
     }
-    with pytest.raises(ProfileError, match="form a circle: root/"):
+    with pytest.raises(ProfileError, match="circular bases: root/"):
         changes(Topology(), wanted({}, indexes, default_mirror_url=""))
 
 

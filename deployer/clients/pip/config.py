@@ -1,7 +1,6 @@
-"""What pip on this host will do, by the rules with which pip itself decides between its files and variables.
+"""What pip on this host is configured to do, by pip's own precedence of files and variables.
 
-Over the order of the files, a command's own section (``[install]``) wins over ``[global]`` of any of them (pip's
-``cli/parser.py``).
+The section of a command (``[install]``) has precedence over ``[global]`` of any file (pip's ``cli/parser.py``).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _TRUE = frozenset({"y", "yes", "t", "true", "on", "1"})
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One setting: ``section`` as in the file, or :data:`ENVIRONMENT`; ``source`` says where, for people."""
+    """One setting: ``section`` as in the file, or :data:`ENVIRONMENT`; ``source`` is shown to users."""
 
     section: str
     name: str
@@ -32,9 +31,9 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One file, or the environment. ``problem``: why every pip command stops at it.
+    """One file, or the environment. ``problem``: why every pip command fails on it.
 
-    ``former``: its settings as they were before deployer; ``written``: the values that deployer gave to it.
+    ``former``: its settings before deployer; ``written``: the index addresses that deployer wrote.
     """
 
     path: Path | None
@@ -46,7 +45,7 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class PipConfig:
-    """All that pip reads here, the weakest first. ``ignored``: files that it does not read now, and why."""
+    """All that pip reads, in rising precedence. ``ignored``: files that it does not read, and why."""
 
     layers: tuple[Layer, ...]
     ignored: Mapping[Path, str] = field(default_factory=dict)
@@ -90,7 +89,7 @@ class PipConfig:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What makes pip install from elsewhere than the one index, or not work at all."""
+        """What makes pip install from other indexes too, or fail."""
         found = [layer.problem for layer in self.layers if layer.problem]
         for key, means in _RISKS.items():
             winner = resolve(self.entries, key)
@@ -107,7 +106,7 @@ _RISKS: Mapping[str, str] = {
 
 
 def _shown(entry: Entry) -> str:
-    # Only addresses and numbers are worth showing; they are shown without what is secret in them.
+    # Only addresses and numbers are shown, without credentials.
     name = "" if entry.section == ENVIRONMENT else f"[{entry.section}] {entry.name} "
     return f"{name}({mask_url(entry.value)})" if entry.value else f"{name}(empty)"
 
@@ -115,7 +114,7 @@ def _shown(entry: Entry) -> str:
 def same_file(one: Path | None, other: Path) -> bool:
     try:
         return one is not None and (one == other or one.resolve() == other.resolve())
-    except (OSError, RuntimeError):  # a link to itself, which pip passes over
+    except (OSError, RuntimeError):  # a self-referencing link, which pip ignores
         return False
 
 

@@ -54,23 +54,23 @@ def normalize(name: str) -> str:
 
 
 def parse(text: str) -> dict[str, dict[str, str]]:
-    """Sections, keys and values as pip's parser sees them. Raises ClientFileError when it would refuse the text."""
+    """Parse sections, keys and values as pip does. Raises ClientFileError where pip would fail."""
     parser = configparser.RawConfigParser()
     try:
         parser.read_file(io.StringIO(text, newline=None))
     except configparser.Error as error:
-        # The parser's own message quotes the line, and a line may hold a password.
+        # The parser's own message quotes the line, which may hold a password.
         raise ClientFileError(
             f"not readable as pip.conf{_where(error)}: {_REASONS.get(type(error), 'not a setting')}",
-            hint="correct it by hand; pip itself stops at it as well",
+            hint="correct it by hand: pip can't read it, either",
         ) from None
     return {section: dict(parser.items(section)) for section in parser.sections()}
 
 
 _REASONS: Mapping[type[configparser.Error], str] = {
     configparser.MissingSectionHeaderError: "a line before the first [section], or a byte order mark",
-    configparser.DuplicateSectionError: "a section that is there twice",
-    configparser.DuplicateOptionError: "a key that is there twice",
+    configparser.DuplicateSectionError: "a duplicate section",
+    configparser.DuplicateOptionError: "a duplicate key",
 }
 
 
@@ -86,13 +86,11 @@ MAX_BYTES = 1 << 18
 def decode(raw: bytes) -> str:
     """The text of a file. Raises ClientFileError with the place of the first byte that is not UTF-8."""
     if len(raw) > MAX_BYTES:
-        raise ClientFileError(f"larger than {MAX_BYTES} bytes", hint="look at it yourself")
+        raise ClientFileError(f"larger than {MAX_BYTES} bytes", hint="move it away")
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
-        raise ClientFileError(
-            f"not UTF-8 at byte {error.start}", hint="convert it to UTF-8 by hand; it was left as it is"
-        ) from None
+        raise ClientFileError(f"not UTF-8 at byte {error.start}", hint="convert it to UTF-8") from None
 
 
 def scan(text: str) -> list[Line]:

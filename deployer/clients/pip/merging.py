@@ -1,8 +1,8 @@
-"""Setting our keys in the text of a pip.conf, and leaving every other byte alone. Pure.
+"""Set our keys in the text of a pip.conf; every other byte is unchanged. Pure.
 
-Every result is parsed again and compared before it is handed out. ConfigUpdater was tried first: it writes LF into
-files of CRLF lines, reads a file of CR lines as one line, and adds a second key where pip's two spellings of one key
-(``index_url``, ``index-url``) meet.
+Every result is parsed again and compared before it is returned. ConfigUpdater does not fit: it writes LF into files of
+CRLF lines, reads a file of CR lines as one line, and adds a second key for pip's other spelling (``index_url``,
+``index-url``).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def merge(text: str, values: Values) -> str:
         text = _with(text, option, value)
     if parse(text) != _expected(before, values):
         raise ClientFileError(
-            "its settings can't be changed without changing others (look at its [DEFAULT] section)",
+            "setting index-url and timeout would change other settings (a [DEFAULT] section does that)",
             hint="set index-url and timeout in its [global] section by hand",
         )
     return text
@@ -52,7 +52,7 @@ def _check(values: Values) -> None:
         # A line end in a value would begin another setting: an injection.
         if not value or not value.isprintable() or any(character.isspace() for character in value):
             raise ClientFileError(
-                f"the value for {option} is empty or has a blank or a control character", hint="correct the profile"
+                f"invalid {option}: empty, or with a blank or control character", hint="correct the profile"
             )
 
 

@@ -1,4 +1,4 @@
-"""What this host's pip would install from, and as, if deployer were left out of it. Pure."""
+"""The index and settings that this host's pip would use without deployer. Pure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from deployer.clients.pip.config import Entry, PipConfig, resolve
 
 
 def upstream(config: PipConfig, *, ours: Callable[[str], bool]) -> Entry | None:
-    """The index that this host's pip installs from when deployer is left out of it; ``None``: pip's own default.
+    """The index that this host's pip would install from without deployer; ``None``: pip's own default.
 
-    An address that is ``ours``, or that deployer wrote, counts as what was in its place before. What is no web
-    address (a folder of files) can't be mirrored and is passed over.
+    An address that is ``ours``, or that deployer wrote, counts as the one it replaced. An address that is not http or
+    https (a directory of files) can't be mirrored and is ignored.
     """
     found: list[Entry] = []
     for layer in config.layers:
@@ -28,7 +28,7 @@ def upstream(config: PipConfig, *, ours: Callable[[str], bool]) -> Entry | None:
 
 
 def build_settings(config: PipConfig, *, ours: Callable[[str], bool]) -> dict[str, Any]:
-    """What a pip inside an image build needs to install as this host's does; empty strings for what is not set.
+    """The settings with which pip inside an image build installs as this host's does; empty strings when unset.
 
     Keys: ``index_url``, ``cert`` (a path), ``proxy``, ``timeout`` (whole seconds, or ``None``).
     """

@@ -1,4 +1,4 @@
-"""Reading what pip on this host is configured to do, without the 300 ms that starting pip costs.
+"""Read what pip on this host is configured to do, without the 300 ms of starting pip.
 
 The order and the exceptions are those of pip's ``_internal/configuration.py``: files system-wide, of the user, of the
 environment, then ``PIP_CONFIG_FILE``, then ``PIP_*`` variables.
@@ -41,7 +41,7 @@ def read_config(account: Account, *, prefix: Path | None = None) -> PipConfig:
 
 
 def _file_layer(path: Path, state: Path) -> Layer:
-    # What it can't open, pip passes over; what it can't parse, it stops at.
+    # pip ignores a file that it can't open, and fails on one that it can't parse.
     try:
         content = files.read_bytes(path)
     except ClientFileError:
@@ -83,7 +83,7 @@ def _environment_layer(env: Mapping[str, str]) -> Layer:
 
 
 def _is_there(path: Path) -> bool:
-    """As ``os.path.exists``, which pip asks: what lies in a closed directory is not there."""
+    """As ``os.path.exists``, which pip uses: a file in a closed directory does not exist."""
     try:
         return path.exists()
     except OSError:

@@ -1,4 +1,4 @@
-"""Taking our keys out of the text of a pip.conf again, also when somebody else changed it since. Pure."""
+"""Remove our keys from the text of a pip.conf, also when another program changed it since. Pure."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from deployer.errors import ClientFileError
 
 
 def unmerge(text: str, *, original: str, written: Collection[Values]) -> tuple[str, tuple[str, ...]]:
-    """``text`` with our keys back at what they were in ``original``, and the options that were left alone.
+    """Restore our keys as in ``original``; return the text and the options that were kept.
 
-    ``written``: all that deployer ever set here. Left alone is an option that has a value which is not in there:
-    somebody else chose it since. Raises ClientFileError as :func:`merge` does.
+    ``written``: all values that deployer ever set. An option with any other value is kept: somebody else set it.
+    Raises ClientFileError as :func:`merge` does.
     """
     if any(text == merge(original, values) for values in written):
         return original, ()
@@ -42,7 +42,9 @@ def unmerge(text: str, *, original: str, written: Collection[Values]) -> tuple[s
             text = _restored(text, option, former)
     text = _without_empty_section(text, former)
     if _others(parse(text)) != _others(before):
-        raise ClientFileError("our keys can't be removed without changing others", hint="edit it by hand")
+        raise ClientFileError(
+            "our keys can't be removed without changing others", hint="remove index-url and timeout by hand"
+        )
     return text, tuple(kept)
 
 

@@ -29,6 +29,7 @@ def run(options: Options, ui: UI) -> Result:
             password = session.password()
     if password is None:
         raise ConflictError(
-            f"the password of {options.user} is not known here", hint=f"deployer secret set {options.user}"
+            f"the password of {options.user} is not stored on this host",
+            hint=f"store it: deployer secret set {options.user}",
         )
     return Result(data={"user": options.user, "password": password.reveal()}, text=password.reveal())

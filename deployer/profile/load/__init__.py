@@ -1,7 +1,7 @@
-"""From a profile's name to a checked profile: find, read, merge, and know where each value came from.
+"""Load a profile: find, read and merge its files, and record the source of each value.
 
 Merge order: defaults < what ``extends:`` names < the profile < options and variables. Mappings merge key by key, lists
-are replaced. All problems are told at once, each with file and line.
+are replaced. All problems are reported at once, each with file and line.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from deployer.profile.validation import HEAD, validate
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
     """A checked profile. ``sources``: dotted key to ``file:line`` or option, for every value that is not a default.
-    ``files``: the profile's own first, then what it extends. ``overrides``: what was put over them."""
+    ``files``: the profile's own first, then those that it extends. ``overrides``: values of options and variables."""
 
     profile: Profile
     name: str

@@ -1,4 +1,4 @@
-"""A profile and all that it extends, found and read."""
+"""Find and read a profile and all profiles that it extends."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Chain:
         return None
 
     def _find(self, ref: str, child: Path | None, source: Source | None) -> tuple[Path, str] | None:
-        """The file that ``ref`` means and what messages call it, or ``None`` and a problem."""
+        """The file of ``ref`` and its name in messages, or ``None`` and a problem."""
         found = self._by_path(ref, child) if is_path(ref) else self._by_name(ref, child)
         extends = "extends: " if child else ""
         if not found:
@@ -59,13 +59,13 @@ class Chain:
         for path, name in found:
             if path not in self.paths:
                 return path, name
-        self._add(f"{extends}{shown(ref)} leads back to itself", "take one of the extends: away", source)
+        self._add(f"{extends}{shown(ref)} extends itself", "remove one of the extends:", source)
         return None
 
     def _by_path(self, ref: str, child: Path | None) -> list[tuple[Path, str]]:
         try:
             path = Path(ref).expanduser()
-        except RuntimeError:  # ~someone who is not there
+        except RuntimeError:  # ~user of an unknown user
             return []
         path = child.parent / path if child else path
         if not is_file(path):
@@ -74,7 +74,7 @@ class Chain:
         return [(found, masked(str(found if child else path)))]
 
     def _by_name(self, ref: str, child: Path | None) -> list[tuple[Path, str]]:
-        # What is shipped builds on what is shipped, so that a user's own `default` may extend any of it.
+        # Shipped profiles extend only shipped ones, so a user's own `default` may extend any of them.
         shipped = child is not None and child.parent == profiles_dir()
         directories = (profiles_dir(),) if shipped else (self.user_dir, profiles_dir())
         paths = [directory / (ref + suffix) for directory in directories for suffix in SUFFIXES]
@@ -88,12 +88,12 @@ class Chain:
     def _instead(self, ref: str) -> str:
         names = [profile.name for profile in available(self.user_dir)]
         if "://" in ref:
-            return "a profile is a name or a file, not an address"
+            return "give a name or a file, not an address"
         if not self.paths and NAME.fullmatch(ref):  # of the command line
             for suffix in SUFFIXES:
                 if is_file(Path(ref + suffix)):
-                    return f"a file is named with its ending: --profile {ref}{suffix}"
-        return did_you_mean(Path(ref).stem if is_path(ref) else ref, names) or "`deployer profiles` lists them"
+                    return f"give the file with its suffix: --profile {ref}{suffix}"
+        return did_you_mean(Path(ref).stem if is_path(ref) else ref, names) or "list the profiles: deployer profiles"
 
     def _add(self, message: str, hint: str, source: Source | None) -> None:
         self.problems.append(Problem(message=message, hint=hint, source=source))

@@ -1,4 +1,4 @@
-"""Where profiles are, and what each of their names means."""
+"""Find profiles by name."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def user_profiles() -> Path:
 
 
 def available(user_dir: Path | None = None) -> tuple[ProfileFile, ...]:
-    """Every profile that can be named: a user's own hide shipped ones of the same name."""
+    """All profiles by name: a user's own one hides a shipped one of the same name."""
     found: dict[str, ProfileFile] = {}
     for directory in (user_dir or user_profiles(), profiles_dir()):
         for path in _files(directory):
@@ -54,10 +54,10 @@ def available(user_dir: Path | None = None) -> tuple[ProfileFile, ...]:
 
 
 def reference(ref: str) -> str:
-    """What means the profile ``ref`` from every directory."""
+    """The absolute form of the profile ``ref``, valid in every directory."""
     try:
         return str(Path(ref).expanduser().resolve()) if is_path(ref) else ref
-    except RuntimeError:  # ~someone who is not there
+    except RuntimeError:  # ~user of an unknown user
         return ref
 
 
@@ -67,7 +67,7 @@ def is_path(ref: str) -> bool:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a file that this user may see."""
+    """Whether the file exists and is visible to this user."""
     try:
         return path.is_file()
     except (OSError, ValueError):  # a name too long, a directory that may not be searched
@@ -83,7 +83,7 @@ def _files(directory: Path) -> Iterator[Path]:
 
 
 def read_document(path: Path, name: str) -> Document:
-    """What is in the file, which problems call ``name``. Never raises."""
+    """Read the file; ``name``: its name in messages. Never raises."""
     try:
         with path.open("rb") as stream:
             return parse(stream.read(MAX_BYTES + 1), name=name)

@@ -1,4 +1,4 @@
-"""Putting one tree over another: mappings key by key, lists replaced, and for each value who gave it last."""
+"""Merge trees: mappings key by key, lists replaced, with the last source of each value."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SCALARS = ("engine", "data")
 
 
 class Stack:
-    """Layers put over the defaults, and for each path who gave it last."""
+    """Layers over the defaults, and the last source of each path."""
 
     def __init__(self) -> None:
         self.tree: dict[str, Any] = {"indexes": _default_indexes()}
@@ -33,7 +33,7 @@ class Stack:
         merge(self.tree, layer)
 
     def _take_away(self, name: str) -> None:
-        """``root/pypi: null`` takes an index away that a layer below declares."""
+        """``root/pypi: null`` removes an index that a lower layer declares."""
         below = self.tree.get("indexes")
         if not isinstance(below, dict) or below.pop(name, None) is None:
             path: KeyPath = ("indexes", name)
@@ -42,7 +42,7 @@ class Stack:
             self.problems.append(Problem(message=message, hint=hint, source=self.source_of(path)))
 
     def source_of(self, path: KeyPath) -> Source | None:
-        """Who gave ``path``, or the nearest thing above it."""
+        """The source of ``path``, or of the nearest one above it."""
         for length in range(len(path), 0, -1):
             source = self._sources.get(path[:length])
             if source is not None and not self._replaced(path[:length], source):
@@ -50,7 +50,7 @@ class Stack:
         return None
 
     def _replaced(self, path: KeyPath, source: Source) -> bool:
-        """The line of a list's item is worth nothing once another layer has replaced the list."""
+        """Drop the lines of list items once another layer has replaced the list."""
         above = self._sources.get(path[:-1])
         return isinstance(path[-1], int) and above is not None and above.where != source.where
 
@@ -67,7 +67,7 @@ def _default_indexes() -> dict[str, Tree]:
 
 
 def _says_something(key: str, value: object) -> bool:
-    """A section with nothing below it (all of it commented out, say) says nothing."""
+    """An empty section (all of it commented out, say) has no effect."""
     return value is not None or key in _SCALARS or key not in Profile.model_fields
 
 
@@ -85,7 +85,7 @@ def merge(into: dict[str, Any], over: Mapping[str, Any]) -> None:
 
 
 def _retyped(below: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
-    """An index of another type has other fields: none of the old ones means anything for it."""
+    """An index of another type has other fields: the old ones are dropped."""
     return "type" in below and "type" in over and below["type"] != over["type"]
 
 

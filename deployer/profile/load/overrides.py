@@ -1,4 +1,4 @@
-"""What is put over a profile: by an option, or by a variable."""
+"""Values that an option or a variable sets over a profile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deployer.profile.validation import ENTRIES
 
 @dataclass(frozen=True)
 class Override:
-    """A value put over the profile: ``key`` is dotted (``network.port``), ``source`` says who gave it."""
+    """A value set over the profile: ``key`` is dotted (``network.port``), ``source`` is the option or variable."""
 
     key: str
     value: object
@@ -33,7 +33,7 @@ class Override:
 
 
 def parse_set(text: str) -> Override:
-    """The override that ``--set key=value`` asks for; the value is YAML on one line. Raises ProfileError."""
+    """Parse ``--set key=value``; the value is YAML on one line. Raises ProfileError."""
     key, equals, value = text.partition("=")
     key = key.strip()
     source = f"--set {masked(key)}"
