@@ -97,7 +97,8 @@ class ClientFileContract:
         before = place.tree()
         for settings in (SETTINGS, OTHER, SETTINGS):
             assert place.configure(settings).changed
-        assert place.undo().changed
+        change = place.undo()
+        assert change.changed and change.warnings == ()
         assert place.tree() == before and place.records() == []
         assert not place.undo().changed
 
@@ -131,6 +132,14 @@ class ClientFileContract:
         change = place.undo()
         assert place.conf.read_bytes() == self.edited(first)
         assert "another program" in change.warnings[0]
+
+    def test_edits_of_others_between_two_writes_are_kept(self, place: Place, first: bytes) -> None:
+        place.write(first)
+        place.configure()
+        place.conf.write_bytes(self.edited(place.conf.read_bytes()))
+        place.configure(OTHER)
+        place.undo()
+        assert place.conf.read_bytes() == self.edited(first)
 
     def test_an_index_that_somebody_else_set_is_kept(self, place: Place, first: bytes) -> None:
         place.write(first)

@@ -252,7 +252,7 @@ def test_a_proxy_that_must_be_used(machine: Machine, outside: Namespace, cli: Se
             cli.extra["HTTP_PROXY"] = proxy.url
             code, found = findings(cli)
             assert code == 9
-            assert "only through it an upstream answers" in found["proxy"]["evidence"]
+            assert "upstreams answer only through this proxy" in found["proxy"]["evidence"]
             assert found["proxy"]["cure"] == f"deployer up --name {cli.name} --set network.proxy=true"
             words = ("--set", "network.proxy=true")
             assert chosen(cli.up("--no-pip", *words)).startswith("bridge (auto: a bridged container reaches 10.99.0.1")

@@ -82,7 +82,7 @@ def test_a_device_is_refused(place: Place) -> None:
         (b"\xef\xbb\xbf[global]\n", "byte order mark"),
         (b"\xff\xfe[\x00", "not UTF-8 at byte 0"),
         (b"timeout = 3\n", "line 1"),
-        (b"[global]\na = 1\na = 2\n", "twice"),
+        (b"[global]\na = 1\na = 2\n", "duplicate"),
         (b"[global]\n" + b"# x\n" * 100_000, "larger"),
     ],
     ids=["latin-1", "bom", "utf-16", "no section", "twice", "large"],

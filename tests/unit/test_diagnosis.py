@@ -269,9 +269,9 @@ def test_the_server() -> None:
     assert (stopped.level, stopped.fix, stopped.cure) == (Level.FAILURE, Fix.START, "deployer up")
     full = service.server({"state": "unhealthy"}, NotReadyError("it can't write"), {})
     assert (full.level, full.fix) == (Level.FAILURE, None)
-    assert "has just written" in service.server(ready, None, {"writable": True, "free_bytes": 5_000_000}).evidence
-    assert "5 MB are free" in service.server(ready, None, {"writable": True, "free_bytes": 5_000_000}).evidence
-    assert "does not say whether it can write" in service.server(ready, None, {}).evidence
+    assert "can write to its data" in service.server(ready, None, {"writable": True, "free_bytes": 5_000_000}).evidence
+    assert "5 MB free" in service.server(ready, None, {"writable": True, "free_bytes": 5_000_000}).evidence
+    assert "does not report whether it can write" in service.server(ready, None, {}).evidence
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_the_three_forms_of_a_header() -> None:
 
 
 def test_a_token_that_would_break_a_header_is_refused() -> None:
-    with pytest.raises(ProfileError, match="no token"):
+    with pytest.raises(ProfileError, match="not a valid token"):
         header(token="command:printf 'caf\\303\\251'")
 
 

@@ -228,7 +228,7 @@ def damaged(root: Path, text: str) -> ProfileError:
     with pytest.raises(ProfileError) as caught:
         read_applied(NAME)
     assert str(root / NAME / "applied.json") in caught.value.message
-    assert "remove" in caught.value.hint
+    assert "rm " in caught.value.hint
     assert (root / NAME / "applied.json").read_text() == text
     return caught.value
 
