@@ -1,4 +1,4 @@
-"""The Typer application: adds the commands, turns failures into message, hint and exit code. No logic."""
+"""The Typer application: register the commands, turn failures into message, hint and exit code. No logic."""
 
 from __future__ import annotations
 
@@ -24,75 +24,76 @@ from deployer.host import interrupts
 from deployer.ui.output import UI, Result, silence
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "up": ("up", "Start the server, make its indexes, and point pip at it."),
-    "plan": ("plan", "Show all that `up` would do, and change nothing."),
-    "down": ("down", "Stop and remove the server; keep its data unless told."),
-    "start": ("start", "Start what was stopped and wait until it answers."),
-    "stop": ("stop", "Stop the server; `deployer start` goes on with it."),
-    "restart": ("restart", "Restart the server and wait until it truly answers."),
-    "status": ("status", "Show what runs and whether it answers."),
-    "logs": ("logs", "Show the server's log lines, secrets blanked."),
-    "stats": ("stats", "Show hits, misses and bytes of each index and upstream."),
-    "doctor": ("doctor", "Check this host and the server, and name each cure."),
-    "offline": ("offline", "Serve only what is here, or ask upstreams again."),
-    "move": ("move", "Move the data to another place, and go on there."),
-    "audit": ("audit", "Tell which names several indexes have, and who wins."),
-    "render": ("render", "Print what would be run: a script or a systemd unit."),
-    "configure-pip": ("configure_pip", "Point pip at the index, keeping all else in its file."),
-    "install-service": ("install_service", "Have systemd start the server at boot."),
-    "exec": ("exec", "Run one command that installs from the index."),
-    "profiles": ("profiles", "List the profiles, or show one with its sources."),
-    "image build": ("image.build", "Build our own server image."),
-    "image remove": ("image.remove", "Remove our server images that no container was made from."),
-    "secret show": ("secret.show", "Print the password of a user that deployer made."),
+    "up": ("up", "Start the server, create its indexes and configure pip."),
+    "plan": ("plan", "Show what `up` would do, without changing anything."),
+    "down": ("down", "Stop and remove the server; --purge deletes its data, too."),
+    "start": ("start", "Start a stopped server and wait until it is ready."),
+    "stop": ("stop", "Stop the server; `deployer start` starts it again."),
+    "restart": ("restart", "Restart the server and wait until it is ready."),
+    "status": ("status", "Show the state of the server and whether it is ready."),
+    "logs": ("logs", "Show the server's log with secrets masked."),
+    "stats": ("stats", "Show cache hits, misses and bytes by index and upstream."),
+    "doctor": ("doctor", "Check this host and the server; show a fix for each problem."),
+    "offline": ("offline", "Turn offline mode on or off, or show it."),
+    "move": ("move", "Move the data to another directory or volume."),
+    "audit": ("audit", "List projects that several indexes have, and which is served."),
+    "render": ("render", "Print the deployment as a script or a systemd unit."),
+    "configure-pip": ("configure_pip", "Point pip at the index; keep its other settings."),
+    "install-service": ("install_service", "Install a systemd unit that starts the server at boot."),
+    "exec": ("exec", "Run one command with the index in its environment."),
+    "profiles": ("profiles", "List profiles, or show one with the source of each value."),
+    "image build": ("image.build", "Build deployer's own server image."),
+    "image remove": ("image.remove", "Remove deployer's own server images that no container uses."),
+    "secret show": ("secret.show", "Print the stored password of a user."),
     "user list": ("user.list", "List the users of the server."),
-    "user create": ("user.create", "Create a user; the password is generated and kept here."),
-    "user modify": ("user.modify", "Change what is known of a user; an empty value removes it."),
-    "user delete": ("user.delete", "Delete a user who has no indexes any more."),
-    "user passwd": ("user.passwd", "Change a user's password; it is generated unless given."),
+    "user create": ("user.create", "Create a user; generate and store the password."),
+    "user modify": ("user.modify", "Change the fields of a user; an empty value removes a field."),
+    "user delete": ("user.delete", "Delete a user without indexes."),
+    "user passwd": ("user.passwd", "Change a user's password; generate it unless one is given."),
     "index list": ("index.list", "List the indexes of the server."),
-    "index show": ("index.show", "Show one index field by field, in the words of a profile."),
-    "index create": ("index.create", "Create an index from KEY=VALUE words, as in a profile."),
-    "index modify": ("index.modify", "Change the named fields of an index and no others."),
-    "index delete": ("index.delete", "Delete an index with all its files, if no other builds on it."),
-    "index apply": ("index.apply", "Make users and indexes as the profile says; restart nothing."),
+    "index show": ("index.show", "Show the fields of an index as profile keys."),
+    "index create": ("index.create", "Create an index from KEY=VALUE arguments."),
+    "index modify": ("index.modify", "Change the given fields of an index."),
+    "index delete": ("index.delete", "Delete an index and its files, unless it is another's base."),
+    "index apply": ("index.apply", "Apply the profile's users and indexes without a restart."),
     "index export": ("index.export", "Print users and indexes of the server as a profile."),
     "mirror list": ("mirror.list", "List the mirrors of the server, each with its upstream."),
     "mirror create": ("mirror.create", "Create a mirror of an upstream."),
-    "mirror modify": ("mirror.modify", "Change the named fields of a mirror; what is cached stays."),
-    "mirror delete": ("mirror.delete", "Delete a mirror and all that it has cached."),
-    "mirror rotate": ("mirror.rotate", "Give the running server new credentials for its upstreams."),
-    "package list": ("package.list", "List the projects on an index itself, without its bases."),
+    "mirror modify": ("mirror.modify", "Change the given fields of a mirror; keep its cache."),
+    "mirror delete": ("mirror.delete", "Delete a mirror and its cache."),
+    "mirror rotate": ("mirror.rotate", "Reload the upstream credentials of the running server."),
+    "package list": ("package.list", "List the projects on an index, without those of its bases."),
     "package show": ("package.show", "Show the versions and files of a project, as pip sees them."),
-    "package upload": ("package.upload", "Upload wheels and source archives; skip what is there already."),
-    "package download": ("package.download", "Download the files of one version, checked by SHA-256."),
+    "package upload": ("package.upload", "Upload wheels and sdists; skip files that are already there."),
+    "package download": ("package.download", "Download the files of one version and verify their SHA-256."),
     "package push": ("package.push", "Copy a release from one index to another, on the server."),
     "package remove": ("package.remove", "Remove a version, or a whole project, from an index."),
-    "token create": ("token.create", "Make an upload token and print it, this once."),
-    "token list": ("token.list", "List the upload tokens of a user: id, reach, expiry."),
-    "token revoke": ("token.revoke", "Revoke an upload token by its id; it is worthless at once."),
-    "secret set": ("secret.set", "Remember a user's password, for a server that has one already."),
+    "token create": ("token.create", "Create an upload token and print it once."),
+    "token list": ("token.list", "List the upload tokens of a user: ID, scope, expiry."),
+    "token revoke": ("token.revoke", "Revoke an upload token by its ID, with immediate effect."),
+    "secret set": ("secret.set", "Store the existing password of a user."),
 }
-"""Every verb, the module in ``deployer/commands/`` that it is, and what it does in a line: the list of all verbs is
-shown without importing any, and one verb is run without importing the others."""
+"""Each verb with its module in ``deployer/commands/`` and its summary of at most 62 characters.
+
+``--help`` lists all verbs without importing a module; a command line imports the module of its own verb only."""
 
 NAMELESS = ("image build", "image remove", "profiles")
-"""Verbs that are about no deployment."""
+"""Verbs that act on no deployment and take no ``--name``."""
 
 COMPLETING = "_DEPLOYER_COMPLETE"
-"""Set by the shell's completion, which may ask for the options of any verb."""
-# What every complaint about a command line is, in the click that Typer brings or in the one that is installed.
+"""Environment variable that shell completion sets; completion needs the options of every verb."""
+# Base class of usage errors; Typer may bring its own copy of click, so the class is not imported from click.
 _MISUSE: Any = typer.BadParameter.__base__
 GROUPS = {
-    "image": "Our own server image.",
-    "secret": "The passwords of a deployment.",
-    "user": "Who may log in.",
-    "index": "Indexes: what there is, and what it should be.",
-    "mirror": "Indexes that mirror an upstream.",
-    "package": "Files on an index.",
-    "token": "Secrets that can upload and nothing else.",
+    "image": "Build and remove deployer's own server image.",
+    "secret": "Show and store the passwords of a deployment.",
+    "user": "Manage the users of a server.",
+    "index": "Manage the indexes of a server.",
+    "mirror": "Manage indexes that mirror an upstream.",
+    "package": "Manage the packages on an index.",
+    "token": "Manage upload tokens.",
 }
-EPILOG = "Reading from an index needs no password; see SECURITY.md for what is and what is not protected."
+EPILOG = "Reading from an index needs no password; SECURITY.md lists what is protected and what is not."
 
 
 def _version(wanted: bool) -> None:
@@ -110,7 +111,7 @@ def _main(
 
 
 def _parameters(options: type[Any]) -> list[inspect.Parameter]:
-    """The fields of an options class as parameters that Typer understands, each with its variable DEPLOYER_…."""
+    """Return the fields of an options class as Typer parameters, each with its environment variable DEPLOYER_…."""
     hints = typing.get_type_hints(options, include_extras=True)
     parameters = []
     for name, field in options.__dataclass_fields__.items():
@@ -136,14 +137,14 @@ def _callback(verb: str, module: ModuleType) -> Callable[..., None]:
 
 
 def execute(verb: str, run: Callable[[Any, UI], Result], options: Any) -> int:
-    """Run one command; its exit code. What went wrong is printed, never raised; ``--debug`` adds where."""
+    """Run one command and return its exit code. A failure is printed, not raised; ``--debug`` adds the traceback."""
     ui = UI(json=options.json, quiet=options.quiet, address=partial(addressed, name=options.name))
     try:
         try:
             result = run(options, ui)
         except KeyboardInterrupt:
-            _handled()
-            ui.fail(verb, Interrupted("interrupted", hint="run the command again: it goes on from what is there"))
+            _mark_interrupt_handled()
+            ui.fail(verb, Interrupted("interrupted", hint="run the same command again"))
             return Interrupted.exit_code
         except BrokenPipeError:
             raise
@@ -156,13 +157,13 @@ def execute(verb: str, run: Callable[[Any, UI], Result], options: Any) -> int:
         ui.finish(verb, result)
         return result.exit_code
     except BrokenPipeError:
-        # Whoever read what a command says as it goes on has gone (`logs -f | head`): there is no more to do.
+        # The reader of a streamed result has closed the pipe (`logs -f | head`): the command is complete.
         silence(sys.stdout)
         return 0
 
 
 def addressed(text: str, *, name: str) -> str:
-    """``text`` with ``name`` in each command that is advised: without it, that would be about another deployment."""
+    """Add ``--name`` to each deployer command in ``text``, so that a hint is about the same deployment."""
     if name == Common.name:
         return text
     verbs = "|".join(verb for verb in sorted(COMMANDS, key=len, reverse=True) if verb not in NAMELESS)
@@ -170,30 +171,33 @@ def addressed(text: str, *, name: str) -> str:
 
 
 def _failure(verb: str, error: Exception) -> DeployerError:
-    """What is told of an exception: itself if it was meant to be told, else that it is a defect."""
+    """Return the failure to print: a DeployerError as it is, any other exception as an internal error."""
     if isinstance(error, UsageError):
         error.hint = error.hint or f"deployer {verb} --help"
     if isinstance(error, DeployerError):
         return error
     return DeployerError(
-        f"a defect of deployer: {type(error).__name__}: {error}".splitlines()[0],
-        hint=f"please report it with the output of 'deployer {verb} --debug'",
+        f"internal error: {type(error).__name__}: {error}".splitlines()[0],
+        hint=f"report it with the output of 'deployer {verb} --debug'",
     )
 
 
-def _handled() -> None:
-    """Tell CPython that an interrupt was caught. One that passed through ``exec`` of a text, as where a dataclass is
-    made, is remembered as if it never were, and would end us by SIGINT instead of with our exit code."""
-    eval("None")  # noqa: S307 - whatever text is run next makes it forget
+def _mark_interrupt_handled() -> None:
+    """Make CPython forget a KeyboardInterrupt that was caught.
+
+    CPython records a KeyboardInterrupt that leaves ``exec`` of a string (dataclasses use it) as unhandled, and would
+    end the process by SIGINT instead of with our exit code.
+    """
+    eval("None")  # noqa: S307 - running any string clears the record
 
 
 def application(words: Sequence[str]) -> typer.Typer:
-    """The app for one command line: whole for the verb that ``words`` name, and its list for all the others."""
+    """Return the app for one command line: the verb in ``words`` with its options, all others by their summary."""
     app = typer.Typer(
         name="deployer",
         epilog=EPILOG,
         no_args_is_help=True,
-        # Plain help and plain errors: rich costs as much as everything else that --help does.
+        # Plain help and errors: importing rich takes as long as the rest of --help.
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
@@ -215,17 +219,17 @@ def application(words: Sequence[str]) -> typer.Typer:
 
 
 def _listed() -> None:
-    """Stands for a verb that this command line does not name."""
-    raise AssertionError("a verb was run that the command line does not name")
+    """Placeholder of a verb that is not in this command line."""
+    raise AssertionError("a verb ran that is not in the command line")
 
 
 def _wants_json(words: Sequence[str]) -> bool:
-    """Whether an envelope is expected, of a command line that can't be understood."""
+    """Return whether an invalid command line asks for a JSON envelope."""
     return "--json" in words or os.environ.get("DEPLOYER_JSON", "").lower() in {"1", "true", "t", "yes", "y", "on"}
 
 
 def run(words: Sequence[str]) -> int:
-    """Run one command line; its exit code."""
+    """Run one command line and return its exit code."""
     app = application(words)
     if not _wants_json(words):
         return int(app(words) or 0)

@@ -1,4 +1,4 @@
-"""``deployer audit``: which names are in more than one index, who serves them, and what installers really get."""
+"""``deployer audit``: projects in several indexes, the index that is served, and what pip and uv resolve."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Options(Located):
     names: Annotated[
-        list[str] | None, Argument(metavar="NAME", help="Look at these names; left out: all that are there twice.")
+        list[str] | None, Argument(metavar="NAME", help="Projects to check; default: all that several indexes have.")
     ] = None
-    index: Annotated[str, Option("--index", metavar="USER/NAME", help="The index; left out: the one of clients.")] = ""
-    probes: Annotated[int, Option("--probes", metavar="N", min=0, help="For how many names pip and uv are run.")] = 10
+    index: Annotated[str, Option("--index", metavar="USER/NAME", help="Index to check, else the clients' one.")] = ""
+    probes: Annotated[int, Option("--probes", metavar="N", min=0, help="Projects that pip and uv resolve.")] = 10
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Tell which names several indexes have, and who wins.
+    """List projects that several indexes have, and which is served.
 
-    It runs the real pip and the real uv of this host to see what they get; nothing is installed.
-    No index is listed: what is known is what was served before. Exit code 9 when a project is served by several
-    indexes at once, or an installer got it from another one than the server says.
+    It resolves projects with this host's pip and uv, without installing them. It lists no upstream: it knows the
+    projects that were served before. Exit code 9 means that several indexes serve a project, or that an installer got
+    it from another index than the server reports.
     """
     from deployer.clients.installers import probe
     from deployer.deployment.find import require
@@ -36,9 +36,9 @@ def run(options: Options, ui: UI) -> Result:
 
     deployment = require(options.name, engine=options.engine)
     index = options.index or _index(deployment)
-    told = _ask(deployment, index, options.names or [])
+    answer = _ask(deployment, index, options.names or [])
     rows = []
-    for number, project in enumerate(told["projects"]):
+    for number, project in enumerate(answer["projects"]):
         got = {}
         if number < options.probes:
             with ui.working("audit", project["name"]):
@@ -51,10 +51,10 @@ def run(options: Options, ui: UI) -> Result:
     error = None
     if bad:
         error = VerificationError(
-            f"{', '.join(bad[:5])}{' and more' * (len(bad) > 5)}: more than one index of {index} serves them",
-            hint=f"make the order of its bases real: indexes.{index}.type: ordered (docs/private-packages.md)",
+            f"{', '.join(bad[:5])}{' and more' * (len(bad) > 5)}: served by more than one index of {index}",
+            hint=f"set indexes.{index}.type: ordered in the profile (docs/private-packages.md)",
         )
-    data = {"index": index, "projects": rows, "left_out": told["left_out"]}
+    data = {"index": index, "projects": rows, "left_out": answer["left_out"]}
     return Result(data=data, text=_text(index, rows), error=error)
 
 
@@ -63,12 +63,12 @@ def _index(deployment: Deployment) -> str:
 
     found = (deployment.applied.profile.get("clients") or {}).get("index") if deployment.applied else None
     if not found:
-        raise UsageError("which index is not known", hint="deployer audit --index USER/NAME")
+        raise UsageError("the index of the clients is not recorded", hint="deployer audit --index USER/NAME")
     return str(found)
 
 
 def _ask(deployment: Deployment, index: str, names: list[str]) -> dict[str, Any]:
-    """What the server knows. Raises ServerRefused, NotReadyError."""
+    """Ask the server for the indexes of each project. Raises ServerRefused, NotReadyError."""
     import json
     from http.client import HTTPConnection, HTTPException
     from urllib.parse import urlencode, urlsplit
@@ -85,8 +85,8 @@ def _ask(deployment: Deployment, index: str, names: list[str]) -> dict[str, Any]
         body = response.read(16 << 20)
         if response.status != 200:
             raise ServerRefused(
-                f"the server can't tell the names of {index} ({response.status})",
-                hint="name an index that exists; an image that is not ours has no audit",
+                f"the server has no audit of {index} (HTTP {response.status})",
+                hint="name an existing index with --index; audit needs deployer's own image",
             )
         found: NamesAnswer = json.loads(body)
     except (OSError, HTTPException, ValueError):
@@ -98,12 +98,12 @@ def _ask(deployment: Deployment, index: str, names: list[str]) -> dict[str, Any]
 
 def _text(index: str, rows: list[dict[str, Any]]) -> str:
     if not rows:
-        return f"{index}: no project that is known here is in more than one index"
+        return f"{index}: no known project is in more than one index"
     lines = []
     for row in rows:
-        served = " and ".join(row["served_by"]) or "nobody"
+        served = " and ".join(row["served_by"]) or "no index"
         owner = f", owned by {row['owner']}" if row["owner"] else ""
         got = "".join(f", {client} got {origin or 'nothing'}" for client, origin in row["got"].items())
-        known = f"known in {', '.join(row['known_in'])}" if row["known_in"] else "not known yet"
+        known = f"known in {', '.join(row['known_in'])}" if row["known_in"] else "unknown so far"
         lines.append(f"{'ok   ' if row['ok'] else 'WRONG'} {row['name']}: served by {served}{owner} ({known}){got}")
     return "\n".join(lines)

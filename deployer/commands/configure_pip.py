@@ -1,4 +1,4 @@
-"""``deployer configure-pip``: point pip at the index, and back again."""
+"""``deployer configure-pip``: point pip at the index, or undo that."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class Options(Common):
         str,
         Option("--index", metavar="USER/NAME", callback=index_name, help="Another index of the same server."),
     ] = ""
-    url: Annotated[str, Option("--url", metavar="URL", callback=address, help="A simple index address elsewhere.")] = ""
+    url: Annotated[str, Option("--url", metavar="URL", callback=address, help="Simple URL of another server.")] = ""
     scope: Annotated[str, Option("--scope", metavar="SCOPE", help="user, global, site or venv.")] = ""
-    timeout: Annotated[int | None, Option("--timeout", metavar="SECONDS", min=1, help="pip's own time-out.")] = None
-    undo: Annotated[bool, Option("--undo", help="Put back exactly what was there before.")] = False
-    print: Annotated[bool, Option("--print", help="Print the file as it would be; write nothing.")] = False
+    timeout: Annotated[int | None, Option("--timeout", metavar="SECONDS", min=1, help="Timeout of pip.")] = None
+    undo: Annotated[bool, Option("--undo", help="Restore the previous settings exactly.")] = False
+    print: Annotated[bool, Option("--print", help="Print the new file without writing it.")] = False
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Point pip at the index, keeping all else in its file.
+    """Point pip at the index; keep its other settings.
 
-    Writes the index address and the time-out; `--undo` puts back exactly what was there.
+    It writes index-url and timeout; `--undo` restores the previous settings exactly.
     """
     from deployer.clients.client import Account
     from deployer.clients.configure import configure, preview, undo

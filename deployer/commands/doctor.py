@@ -1,4 +1,4 @@
-"""``deployer doctor``: would the main job work here, and if not, what to do about it."""
+"""``deployer doctor``: check this host and the server, and show a fix for each problem."""
 
 from __future__ import annotations
 
@@ -22,23 +22,21 @@ INDENT = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Exclusive, Overrides):
-    fix: Annotated[
-        bool, Option("--fix", help="Do the cures that can't lose anything, and say each; nothing else is changed.")
-    ] = False
+    fix: Annotated[bool, Option("--fix", help="Apply the fixes that lose no data, and report each.")] = False
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Check this host and the server, and name each cure.
+    """Check this host and the server; show a fix for each problem.
 
-    Engine, image, data, network, upstream, pip and the server itself. Exit code 0 only if the main job works here: to
-    start the server, and to install through it.
+    The checks cover engine, image, data, network, upstream, pip and the server. Exit code 0 means that the server can
+    start here and that pip can install through it.
     """
     from deployer.deployment.lock import hold
     from deployer.errors import VerificationError
-    from deployer.operations.diagnose import Asked, checks, fixed
+    from deployer.operations.diagnose import Target, checks, fixed
     from deployer.operations.diagnosis_facts import state_facts
 
-    asked = Asked(
+    target = Target(
         profile=options.profile,
         name=options.name,
         engine=options.engine,
@@ -46,18 +44,18 @@ def run(options: Options, ui: UI) -> Result:
         timeout=options.timeout or START_SECONDS,
     )
     found: list[Check] = []
-    state = state_facts(options.name)  # taking the lock would change its mode
+    state = state_facts(options.name)  # read before the lock, which changes the directory's mode
     with ExitStack() as held:
         if options.fix:
             held.enter_context(hold(options.name, wait=options.wait))
-        for check in checks(asked, state):
-            found.append(fixed(check, asked) if options.fix and check.fix else check)
+        for check in checks(target, state):
+            found.append(fixed(check, target) if options.fix and check.fix else check)
             if not ui.silent:
                 ui.line(ui.address(_line(found[-1])))
     failed = [check.name for check in found if check.level == "failure"]
     return Result(
         data={"checks": [{key: ui.address(getattr(check, key)) for key in _SHOWN} for check in found]},
-        error=VerificationError(f"not in order: {', '.join(failed)}", hint="follow the cures above")
+        error=VerificationError(f"failed checks: {', '.join(failed)}", hint="apply the fix below each failed check")
         if failed
         else None,
     )

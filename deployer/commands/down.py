@@ -1,4 +1,4 @@
-"""``deployer down``: stop and remove the server; the data stays unless ``--purge`` says otherwise."""
+"""``deployer down``: stop and remove the server; ``--purge`` deletes the data, too."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from deployer.ui.output import UI, Result
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Exclusive, Located):
-    purge: Annotated[bool, Option("--purge", help="Delete the data too: every cached and every uploaded file.")] = False
+    purge: Annotated[bool, Option("--purge", help="Delete all cached and uploaded files, too.")] = False
     yes: Annotated[bool, Option("--yes", "-y", help="Don't ask before deleting.")] = False
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Stop and remove the server; keep its data unless told."""
+    """Stop and remove the server; --purge deletes its data, too."""
     from deployer.deployment.find import find
     from deployer.deployment.lock import hold
     from deployer.deployment.passwords import Passwords

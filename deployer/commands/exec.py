@@ -1,4 +1,4 @@
-"""``deployer exec``: one command with the index in its environment, and no file touched."""
+"""``deployer exec``: run one command with the index in its environment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONTEXT = {"allow_interspersed_args": False, "ignore_unknown_options": True}
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Common):
-    command: Annotated[list[str], Argument(metavar="COMMAND...", help="What to run, after `--`.")] = None  # type: ignore[assignment]
+    command: Annotated[list[str], Argument(metavar="COMMAND...", help="Command to run, after `--`.")] = None  # type: ignore[assignment]
     index: Annotated[
         str,
         Option("--index", metavar="USER/NAME", callback=index_name, help="Another index of the same server."),
@@ -24,9 +24,9 @@ class Options(Common):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Run one command that installs from the index.
+    """Run one command with the index in its environment.
 
-    No client file is touched: the command gets the index in its environment.
+    pip and uv read the index from the environment; no client file changes.
     """
     from deployer.clients.client import Account
     from deployer.clients.variables import past_the_proxy, risks, variables
@@ -35,7 +35,7 @@ def run(options: Options, ui: UI) -> Result:
     from deployer.operations.client_files import settings_for
 
     if not options.command:
-        raise UsageError("no command is named", hint="deployer exec -- pip install NAME")
+        raise UsageError("no command to run", hint="deployer exec -- pip install NAME")
     env = dict(os.environ)
     settings = settings_for(options.name, index=options.index)
     env.update(variables(settings))
@@ -46,4 +46,4 @@ def run(options: Options, ui: UI) -> Result:
     try:
         os.execvpe(options.command[0], options.command, env)  # noqa: S606 - the user's own command, no shell
     except OSError as error:
-        raise ClientFileError(f"{options.command[0]}: {error.strerror}", hint="give a command after --") from None
+        raise ClientFileError(f"{options.command[0]}: {error.strerror}", hint="name a program after --") from None

@@ -1,4 +1,4 @@
-"""``deployer install-service``: have systemd start a deployment at boot, where its engine does not do that."""
+"""``deployer install-service``: a systemd unit that starts a deployment at boot, if its engine does not."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Options(Located):
     scope: Annotated[
-        str, Option("--scope", metavar="SCOPE", help="system (root's own) or user; default: by who you are.")
+        str, Option("--scope", metavar="SCOPE", help="system (root only) or user; default: system for root.")
     ] = ""
-    print: Annotated[bool, Option("--print", help="Only print the unit.")] = False
-    undo: Annotated[bool, Option("--undo", help="Take the unit away again.")] = False
+    print: Annotated[bool, Option("--print", help="Print the unit without installing it.")] = False
+    undo: Annotated[bool, Option("--undo", help="Remove the unit.")] = False
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Have systemd start the server at boot.
+    """Install a systemd unit that starts the server at boot.
 
-    The unit starts the deployment as it is, with its engine. docker and nerdctl of root do that by themselves.
+    The unit starts the existing deployment on its engine. Root's docker and nerdctl do that without a unit.
     """
     from deployer.deployment.find import require
     from deployer.deployment.service import Service
@@ -37,7 +37,7 @@ def run(options: Options, ui: UI) -> Result:
 
     scope = options.scope or ("system" if os.getuid() == 0 else "user")
     if scope not in ("system", "user") or (scope == "system" and os.getuid() != 0):
-        raise UsageError("--scope is system (for root) or user")
+        raise UsageError(f"invalid --scope {scope!r}: use system (root only) or user")
     service = Service.of(options.name, scope=scope, home=Path.home(), env=os.environ)
     if options.undo:
         removed = service.remove()
@@ -58,4 +58,4 @@ def _install(service: Service, text: str, ui: UI) -> None:
     )
     if service.scope == "user" and not Path("/var/lib/systemd/linger", getuser()).exists():
         hint = f"sudo loginctl enable-linger {getuser()}"
-        ui.warn(f"it starts when {getuser()} logs in; at boot already after: {hint}")
+        ui.warn(f"the server starts when {getuser()} logs in; to start it at boot: {hint}")

@@ -1,4 +1,4 @@
-"""``deployer logs``: what the server says."""
+"""``deployer logs``: the log of the server."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from deployer.ui.output import UI, Result
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Located):
-    follow: Annotated[bool, Option("--follow", "-f", help="Go on as lines come.")] = False
+    follow: Annotated[bool, Option("--follow", "-f", help="Follow the log.")] = False
     since: Annotated[str, Option("--since", metavar="WHEN", help="RFC 3339 time, or a duration such as 10m.")] = ""
-    lines: Annotated[int | None, Option("--lines", "-n", metavar="N", min=0, help="Only the last N.")] = None
+    lines: Annotated[int | None, Option("--lines", "-n", metavar="N", min=0, help="Only the last N lines.")] = None
     grep: Annotated[str, Option("--grep", metavar="REGEX", help="Only lines that match.")] = ""
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Show the server's log lines, secrets blanked."""
+    """Show the server's log with secrets masked."""
     from deployer.deployment.find import require
     from deployer.errors import UsageError
     from deployer.secrets import mask
 
     if options.follow and options.json:
-        raise UsageError("--follow never ends, and --json is one envelope: choose one")
+        raise UsageError("--follow and --json exclude each other: a followed log has no end", hint="leave out --follow")
     try:
         pattern = re.compile(options.grep)
     except re.error as error:

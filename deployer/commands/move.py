@@ -1,4 +1,4 @@
-"""``deployer move``: the same deployment on another data directory or volume, with everything that is in it."""
+"""``deployer move``: move a deployment to another data directory or volume."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from deployer.ui.output import UI, Result
 @dataclass(frozen=True, kw_only=True)
 class Options(Exclusive, Overrides):
     delete_old: Annotated[
-        bool, Option("--delete-old", help="Delete the data in its old place once the server runs on the new one.")
+        bool, Option("--delete-old", help="Delete the old data once the server runs on the copy.")
     ] = False
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Move the data to another place, and go on there.
+    """Move the data to another directory or volume.
 
-    Name the place with --data. The server is stopped, every file is copied and compared by checksum, and the server
-    starts on the copy; if anything fails, it runs again where it was. The old data stays unless told.
+    --data names the target. The server stops, every file is copied and verified by checksum, and the server starts on
+    the copy. A failure rolls back to the old data. The old data stays without --delete-old.
     """
     from deployer.deployment.lock import hold
     from deployer.errors import UsageError
     from deployer.operations.move import move
 
     if not options.data:
-        raise UsageError("no new place is named: --data WHERE")
+        raise UsageError("no target for the data", hint="add --data WHERE")
     with hold(options.name, wait=options.wait):
         moved = move(
             options.profile,
@@ -39,7 +39,7 @@ def run(options: Options, ui: UI) -> Result:
             delete_old=options.delete_old,
             ui=ui,
         )
-    ui.note(f"put `data: {options.data}` into the profile: from now on it is where the data is")
+    ui.note(f"set `data: {options.data}` in the profile, so that it names the new location")
     return Result(
         data={
             "from": moved.source.source,

@@ -1,4 +1,4 @@
-"""``deployer offline``: stop asking upstreams, while the server runs."""
+"""``deployer offline``: turn offline mode on or off in the running server."""
 
 from __future__ import annotations
 
@@ -23,11 +23,15 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Located):
-    action: Annotated[Action, Argument(help="Switch, or tell.")] = Action.STATUS
+    action: Annotated[Action, Argument(help="Turn offline mode on or off, or show it.")] = Action.STATUS
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Serve only what is here, or ask upstreams again. At once and over restarts, until it is switched back."""
+    """Turn offline mode on or off, or show it.
+
+    An offline server asks no upstream and serves cached and uploaded files. The mode takes effect at once and survives
+    restarts.
+    """
     from deployer.deployment.find import require
     from deployer.devpi.api import DevpiApi
     from deployer.errors import VerificationError
@@ -35,14 +39,12 @@ def run(options: Options, ui: UI) -> Result:
     deployment = require(options.name, engine=options.engine)
     with DevpiApi(deployment.url) as api:
         if options.action is not Action.STATUS:
-            ui.step("offline", f"switching {options.action}")
+            ui.step("offline", f"turning {options.action}")
             api.switch_offline(offline=options.action is Action.ON, proof_key=_proof_key(deployment))
         offline = api.identity().offline
     if options.action is not Action.STATUS and offline is not (options.action is Action.ON):
-        raise VerificationError(
-            f"{deployment.name} does not say that it is {options.action}", hint="deployer logs, then try again"
-        )
-    text = "offline: no upstream is asked" if offline else "online: upstreams are asked"
+        raise VerificationError(f"{deployment.name} did not turn offline mode {options.action}", hint="deployer logs")
+    text = "offline: upstreams are not asked" if offline else "online: upstreams are asked"
     return Result(data={"name": deployment.name, "offline": offline}, text=text)
 
 
@@ -52,7 +54,7 @@ def _proof_key(deployment: Deployment) -> str:
     key = deployment.server_dir.proof_key() if deployment.server_dir else None
     if not key:
         raise ConflictError(
-            f"the data directory of {deployment.name} can't be read, or its server is not ours",
-            hint="set server.offline in the profile, then deployer up",
+            f"no access to the data directory of {deployment.name}, or its image is not deployer's own",
+            hint="set server.offline in the profile and run: deployer up",
         )
     return key

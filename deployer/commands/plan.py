@@ -1,4 +1,4 @@
-"""``deployer plan``: everything that ``up`` would do, and nothing done."""
+"""``deployer plan``: what ``up`` would do, without any change."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Options(Overrides):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Show all that `up` would do, and change nothing.
+    """Show what `up` would do, without changing anything.
 
-    Every step, with the exact command that would be run.
-    Exit code 10 when `up` would change something, 0 when it would not.
+    It shows every step with the exact command.
+    Exit code 10 means that `up` would change something, 0 that it would not.
     """
     from deployer.errors import DriftError
     from deployer.operations.plan import argv, decided, steps
@@ -50,7 +50,7 @@ def run(options: Options, ui: UI) -> Result:
 
 
 def _up(options: Options, prepared: Prepared) -> str:
-    """The `up` that this is the plan of."""
+    """Return the `up` command of this plan."""
     from deployer.operations.recorded import spelt
     from deployer.spec import LABEL_PROFILE
 

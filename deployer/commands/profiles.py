@@ -1,4 +1,4 @@
-"""``deployer profiles``: what there is to choose from, and what one of them means in full."""
+"""``deployer profiles``: the list of profiles, or every value of one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from deployer.ui.output import UI, Result
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Common):
-    show: Annotated[str, Argument(metavar="[NAME|PATH]", help="Show this one, every value with its source.")] = ""
+    show: Annotated[str, Argument(metavar="[NAME|PATH]", help="Show every value of this profile with its source.")] = ""
 
 
 def run(options: Options, ui: UI) -> Result:
-    """List the profiles, or show one with its sources."""
+    """List profiles, or show one with the source of each value."""
     from deployer.profile.load import load
     from deployer.profile.load.files import available
     from deployer.profile.load.layers import flatten

@@ -1,4 +1,4 @@
-"""``deployer render``: the same plan, in a form that a person can keep and run."""
+"""``deployer render``: the plan as a script, one command line, a systemd unit or a Quadlet."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class Options(Overrides):
         Option(
             "--format",
             metavar="FORMAT",
-            help="sh (a script), argv (one line), systemd (a unit that starts what `up` made), quadlet (for podman).",
+            help="sh (script), argv (one line), systemd (unit for a deployment of `up`), quadlet (podman).",
         ),
     ] = "sh"
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Print what would be run: a script or a systemd unit.
+    """Print the deployment as a script or a systemd unit.
 
-    The engine need not be installed.
+    A named engine need not be installed.
     """
     from deployer.errors import UsageError
     from deployer.operations.prepare import gather
@@ -54,7 +54,7 @@ def run(options: Options, ui: UI) -> Result:
     directories = (
         (Directory(path=Path(data.source), mode=0o700, uid=data.uid, gid=data.gid),) if data.kind == "bind" else ()
     )
-    header = [f"The deployment {options.name!r} of the profile {loaded.name!r}, as deployer runs it on {info.name}."]
+    header = [f"The deployment {options.name!r} of the profile {loaded.name!r}, for {info.name}."]
     if made.image is not None and made.image.own:
         header.append(f"It needs the image {made.image.ref}: deployer image build --engine {info.name}")
     text = _text(options.format, made.spec, info.name, directories=directories, header=tuple(header))
@@ -75,7 +75,7 @@ def _text(
         case "systemd":
             return unit_text(spec.name, engine, scope="system" if os.getuid() == 0 else "user")
         case "quadlet" if not features(engine).quadlet:
-            raise UsageError(f"{engine} can't run a Quadlet: --engine podman")
+            raise UsageError(f"{engine} can't run a Quadlet", hint="add --engine podman")
         case "quadlet":
             return quadlet(spec)
         case _:
@@ -83,7 +83,7 @@ def _text(
 
 
 def _engine(wanted: str, name: str) -> EngineInfo:
-    """A named engine is taken at its word; ``auto`` is where the deployment was seen last, else the first to answer."""
+    """Return a named engine unasked; for ``auto`` that of the last ``up``, else the first that answers."""
     from deployer.deployment.record import read_applied
     from deployer.engines import detect
     from deployer.spec import EngineInfo, EngineName

@@ -1,4 +1,4 @@
-"""``deployer restart``: stop, start, and wait until it answers."""
+"""``deployer restart``: stop, start, and wait until the server is ready."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from deployer.ui.output import UI, Result
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Exclusive, Located):
-    timeout: Annotated[int, Option("--timeout", metavar="SECONDS", min=1, help="How long to wait.")] = 60
+    timeout: Annotated[int, Option("--timeout", metavar="SECONDS", min=1, help="Deadline for readiness.")] = 60
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Restart the server and wait until it truly answers."""
+    """Restart the server and wait until it is ready."""
     from deployer.operations.start import restart
 
     deadline = timedelta(seconds=options.timeout)

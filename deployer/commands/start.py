@@ -1,4 +1,4 @@
-"""``deployer start``: start a deployment that was stopped, and wait until it answers."""
+"""``deployer start``: start a stopped deployment and wait until it is ready."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from deployer.ui.output import UI, Result
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Exclusive, Located):
-    timeout: Annotated[int, Option("--timeout", metavar="SECONDS", min=1, help="How long to wait.")] = 60
+    timeout: Annotated[int, Option("--timeout", metavar="SECONDS", min=1, help="Deadline for readiness.")] = 60
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Start what was stopped and wait until it answers.
+    """Start a stopped server and wait until it is ready.
 
-    Nothing is made or changed: what there is of the deployment is started as it is, as after a boot.
+    The existing container or process starts unchanged, as after a boot.
     """
     from deployer.operations.start import start
 

@@ -1,4 +1,4 @@
-"""``deployer stats``: what was here already, what had to be fetched, and from whom."""
+"""``deployer stats``: cache hits, misses and bytes by index and upstream."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Options(Located):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Show hits, misses and bytes of each index and upstream.
+    """Show cache hits, misses and bytes by index and upstream.
 
-    Counted from the access log, up to a second ago, over restarts; of a stopped server, too.
+    The counts come from the access log, lag by about a second, and survive restarts and a stop.
     """
     from deployer.deployment.find import require
     from deployer.errors import ConflictError
@@ -32,11 +32,11 @@ def run(options: Options, ui: UI) -> Result:
         text = _text(data)
     except (ValueError, KeyError, TypeError):
         raise ConflictError(
-            f"{deployment.name} has counted nothing that can be read",
-            hint="its data directory must be readable for you, and its server ours; deployer doctor",
+            f"the statistics of {deployment.name} can't be read",
+            hint="deployer doctor",
         ) from None
     if not data["indexes"]:
-        ui.warn("no request counted yet: counts lag by a second or two, and need nginx in front (deployer doctor)")
+        ui.warn("requests are not counted yet: counts lag by two seconds and need nginx (see deployer doctor)")
     return Result(data={"name": deployment.name, **data}, text=text)
 
 
@@ -67,7 +67,7 @@ def _text(data: Counted) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The first column to the left, numbers to the right."""
+    """Format a table: first column left-aligned, others right-aligned."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     return "\n".join(
         "  ".join(

@@ -1,4 +1,4 @@
-"""``deployer status``: what runs, and whether it answers."""
+"""``deployer status``: the state of the server, and whether it is ready."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from deployer.ui.output import UI, Result
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Located):
-    check: Annotated[
-        bool, Option("--check", help="Compare with the profile as well; exit code 10 when it differs.")
-    ] = False
+    check: Annotated[bool, Option("--check", help="Compare with the profile, too; exit code 10 means drift.")] = False
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Show what runs and whether it answers. Exit code 0 only when it is ready."""
+    """Show the state of the server and whether it is ready. Exit code 0 means ready."""
     from deployer.operations.status import compared, status
 
     found = status(options.name, engine=options.engine)
@@ -31,9 +29,9 @@ def run(options: Options, ui: UI) -> Result:
     return Result(data=found.data, text=f"{options.name}: absent" if absent else _text(found.data), error=found.error)
 
 
-def _front(told: str | None) -> str:
-    """Who answers clients; what would be faster is the doctor's to say."""
-    return f"{told} (deployer doctor has the cure)" if told and not told.startswith("nginx") else told or ""
+def _front(front: str | None) -> str:
+    """Return which server answers clients; anything but nginx refers to doctor."""
+    return f"{front} (see deployer doctor)" if front and not front.startswith("nginx") else front or ""
 
 
 def _text(data: dict[str, Any]) -> str:
@@ -48,7 +46,7 @@ def _text(data: dict[str, Any]) -> str:
         "url": data["url"],
         "index": data["simple_url"],
         "server": f"devpi-server {data['server_version']}" if data["server_version"] else "",
-        "offline": "yes: no upstream is asked (deployer offline off)" if data["offline"] else "",
+        "offline": "yes: upstreams are not asked (go online: deployer offline off)" if data["offline"] else "",
         "front": _front(data["front"]),
         "image": data["image"] if features(EngineName(data["engine"])).images else "",
         "data": f"{data['data_dir']}{used}" if data["data_dir"] else "",

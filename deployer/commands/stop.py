@@ -1,4 +1,4 @@
-"""``deployer stop``: stop the server and keep all that there is of the deployment."""
+"""``deployer stop``: stop the server and keep the deployment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Options(Exclusive, Located):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Stop the server; `deployer start` goes on with it."""
+    """Stop the server; `deployer start` starts it again."""
     from deployer.deployment.find import require
     from deployer.deployment.lock import hold
     from deployer.operations.start import STOP
@@ -26,5 +26,8 @@ def run(options: Options, ui: UI) -> Result:
         if not stopped:
             with ui.working("server", f"stopping {options.name}"):
                 deployment.engine.stop(options.name, timeout=STOP)
-    ui.step("server", f"{options.name}: nothing to do" if stopped else f"{options.name} stopped; deployer start")
+    ui.step(
+        "server",
+        f"{options.name}: nothing to do" if stopped else f"{options.name} stopped (again: deployer start)",
+    )
     return Result(data={"stopped": not stopped})

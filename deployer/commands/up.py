@@ -1,4 +1,4 @@
-"""``deployer up``: from nothing, or from whatever is there, to an index that answers and clients that use it."""
+"""``deployer up``: bring the deployment to the state of its profile, and configure clients."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from deployer.ui.output import UI, Result
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Exclusive, Overrides):
-    no_pip: Annotated[bool, Option("--no-pip", help="Leave every client file alone.")] = False
-    keep: Annotated[bool, Option("--keep", help="After a failure, keep what was made, for a look.")] = False
-    replace: Annotated[bool, Option("--replace", help="Switch a deployment that runs under another profile.")] = False
+    no_pip: Annotated[bool, Option("--no-pip", help="Write no client file.")] = False
+    keep: Annotated[bool, Option("--keep", help="Do not roll back a failure.")] = False
+    replace: Annotated[bool, Option("--replace", help="Replace a deployment of another profile.")] = False
     new_data: Annotated[
-        bool, Option("--new-data", help="Go on with empty or other data where this deployment's own is gone.")
+        bool, Option("--new-data", help="Start with empty or other data if the recorded data is gone.")
     ] = False
     prune: Annotated[
-        bool, Option("--prune", help="Remove users and empty indexes that the profile does not name; needs --yes.")
+        bool, Option("--prune", help="Remove users and empty indexes that are not in the profile; needs --yes.")
     ] = False
-    yes: Annotated[bool, Option("--yes", "-y", help="Never ask.")] = False
+    yes: Annotated[bool, Option("--yes", "-y", help="Confirm --prune and --replace.")] = False
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Start the server, make its indexes, and point pip at it.
+    """Start the server, create its indexes and configure pip.
 
-    It returns when the server truly answers. Running it again changes nothing; a changed profile is shown as a
-    difference and applied; a failure leaves what was there before.
+    It returns when the server is ready. Without a changed profile or option, a second run changes nothing; otherwise it
+    shows the differences and applies them. A failure rolls back to the previous state.
     """
     from deployer.errors import Refused
     from deployer.operations.up import up
 
     if options.prune and not options.yes:
-        raise Refused("--prune would remove what the profile does not name", hint="insist with --yes")
+        raise Refused("--prune removes users and indexes that are not in the profile", hint="confirm with --yes")
     outcome = up(
         options.profile,
         options.name,

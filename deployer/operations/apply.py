@@ -1,7 +1,7 @@
-"""The effects of ``up``, one function a step, each safe to run again and each undone when a later one fails.
+"""The effects of ``up``, one function a step: each is idempotent and is rolled back when a later one fails.
 
-Undoing is registered on an :class:`contextlib.ExitStack` the moment something was made, so that a failure, a
-signal and ``--keep`` need no code of their own.
+Each effect first registers its undo on an :class:`contextlib.ExitStack`, so that a failure, a signal and ``--keep``
+need no code of their own.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from deployer.spec import LABEL_NAME, LABEL_SPEC, PREVIOUS, Container, Image, St
 
 
 def undo(rollback: ExitStack, action: Callable[..., object], *args: object, **kwargs: object) -> None:
-    """Register ``action`` to be run when anything fails later. It is registered before what it undoes is done, so
-    it may find nothing to undo; and its own failure must not hide the one that is being told."""
+    """Register ``action`` as a step of the rollback, before the effect that it undoes.
+
+    It may find nothing to undo. Its own failure is suppressed, so that it does not hide the failure that is reported.
+    """
 
     def attempt() -> None:
         with suppress(DeployerError, OSError):
@@ -33,7 +35,7 @@ def undo(rollback: ExitStack, action: Callable[..., object], *args: object, **kw
 
 
 class Done(StrEnum):
-    """What became of the container."""
+    """The effect of ``up`` on the container."""
 
     UNCHANGED = "unchanged"
     CREATED = "created"
@@ -63,12 +65,13 @@ def make_data(name: str, data: DataPlan, engine: Engine, rollback: ExitStack) ->
                 os.chown(path, data.uid, data.gid)
         except PermissionError:
             raise ConflictError(
-                f"{path} can't be given to uid {data.uid}", hint=f"sudo chown {data.uid}:{data.gid} {path}"
+                f"the owner of {path} can't be changed to uid {data.uid}",
+                hint=f"sudo chown {data.uid}:{data.gid} {path}",
             ) from None
 
 
 def _remove_made(path: Path, parents: list[Path]) -> None:
-    """Undo of a directory that this run created: nothing in it is older than this run."""
+    """Remove a directory that this run created, and its empty parents among ``parents``."""
     shutil.rmtree(path, ignore_errors=True)
     for parent in parents:
         try:
@@ -78,9 +81,9 @@ def _remove_made(path: Path, parents: list[Path]) -> None:
 
 
 def settle(name: str, engine: Engine, current: Container | None, previous: Container | None) -> Container | None:
-    """Bring back what an interrupted run had set aside and not replaced; the container that stands now.
+    """Restore the container that an interrupted run set aside and did not replace; return the current container.
 
-    ``previous`` is what was set aside, where nothing carries the name any more.
+    ``previous``: the container that was set aside, None if a container has the name of the deployment.
     """
     if previous is not None and previous.ours:
         engine.rename(name + PREVIOUS, name)
@@ -89,27 +92,29 @@ def settle(name: str, engine: Engine, current: Container | None, previous: Conta
 
 
 def same_spec(plan: Plan, container: Container | None) -> bool:
-    """Whether ``container`` was made from exactly this plan."""
+    """Whether ``container`` was made from this plan."""
     return container is not None and container.labels.get(LABEL_SPEC) == plan.spec.sha256()
 
 
 def is_current(plan: Plan, container: Container | None, image: Image | None) -> bool:
-    """Whether ``container`` was made from exactly this plan, and from the ``image`` that its image now is: one that was
-    built or loaded since is meant to be used."""
+    """Whether ``container`` was made from this plan and from ``image``, the current image of that name.
+
+    An image that was built or loaded since replaces the container.
+    """
     if container is None or not same_spec(plan, container):
         return False
     if plan.image is None or image is None or not fits(plan.image, image) or not container.image_id:
-        return True  # there is no other one, or the engine does not tell
+        return True  # no newer image, or the engine does not report the image of a container
     return container.image_id == image.id
 
 
 def ensure_container(
     plan: Plan, engine: Engine, current: Container | None, image: Image | None, rollback: ExitStack
 ) -> Done:
-    """Have the planned container run. One that differs is set aside, and comes back when anything fails later."""
+    """Run the planned container. A container that differs is set aside, and the rollback restores it."""
     name = plan.name
-    useless = current is not None and current.state in (State.CREATED, State.LOST)
-    if current is not None and is_current(plan, current, image) and not useless:
+    unusable = current is not None and current.state in (State.CREATED, State.LOST)
+    if current is not None and is_current(plan, current, image) and not unusable:
         if current.state is State.RUNNING:
             return Done.UNCHANGED
         if current.state is not State.PAUSED:
@@ -120,8 +125,8 @@ def ensure_container(
         undo(rollback, engine.remove, name)
         engine.run(plan.spec)
         return Done.CREATED
-    if useless:
-        # Nothing ever ran in it (an engine leaves such a one behind when a start fails), or nothing can any more.
+    if unusable:
+        # CREATED: an engine leaves it when a start fails, nothing ever ran in it. LOST: it can't run any more.
         engine.remove(name)
         undo(rollback, engine.remove, name)
         engine.run(plan.spec)
@@ -137,8 +142,8 @@ def _set_aside(plan: Plan, engine: Engine, current: Container, rollback: ExitSta
     leftover = engine.inspect(name + PREVIOUS)
     if leftover is not None and not leftover.ours:
         raise ConflictError(
-            f"a container named {name + PREVIOUS!r} is not deployer's, and has the name that what runs needs now",
-            hint=f"rename it: {engine.name} rename {name + PREVIOUS} OTHER",
+            f"the container {name + PREVIOUS!r} is not deployer's, and deployer needs its name",
+            hint=f"{engine.name} rename {name + PREVIOUS} OTHER",
         )
     if leftover is not None:
         engine.remove(name + PREVIOUS)

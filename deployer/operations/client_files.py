@@ -1,4 +1,4 @@
-"""Client files of a deployment: what they are to say, and writing them."""
+"""Client files of a deployment: their settings, a preview, and writing them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def settings_for(name: str, *, index: str = "", url: str = "", timeout: int | No
     applied = read_applied(name)
     chosen = url or (applied.simple_url if applied else "")
     if not chosen:
-        raise ConflictError(f"there is no deployment named {name!r}", hint="deployer up, or give --url URL")
+        raise ConflictError(f"there is no deployment named {name!r}", hint="run deployer up, or add --url URL")
     if index and not url:
         base = chosen.rsplit("/", 4)[0]
         chosen = f"{base}/{index}/+simple/"

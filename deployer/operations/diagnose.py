@@ -1,4 +1,4 @@
-"""Would the main job work on this host: every check of ``doctor``, and the cures that can't lose anything."""
+"""The checks of ``doctor``, and the fixes that lose no data."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from deployer.spec import EngineName, features
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """Which deployment is looked at, with what over its profile; ``timeout``: seconds that a start may take."""
+class Target:
+    """The deployment to check, with overrides of its profile; ``timeout``: seconds that a start may take."""
 
     profile: str
     name: str
@@ -40,20 +40,20 @@ class Asked:
     timeout: int = 60
 
 
-def checks(asked: Asked, state: StateFacts) -> Iterator[Check]:
-    """Check one thing after the other: each cause is told once, where it is first met."""
+def checks(target: Target, state: StateFacts) -> Iterator[Check]:
+    """Run the checks in order; a cause is reported once, by the first check that meets it."""
     try:
-        ref, put_over = as_deployed(asked.profile, asked.name, asked.overrides)
-        profile = load(ref, overrides=put_over).profile
+        ref, all_overrides = as_deployed(target.profile, target.name, target.overrides)
+        profile = load(ref, overrides=all_overrides).profile
     except DeployerError as error:
         yield _failed("profile", error)
         return
     yield ok("profile", ref)
     yield host.state(state, uid=os.getuid())
     if (yield from _engine(profile)):
-        answer = yield from _server(asked)
-        yield from _plan(asked, answer)
-    yield from _clients(asked, profile)
+        answer = yield from _server(target)
+        yield from _plan(target, answer)
+    yield from _clients(target, profile)
 
 
 def _failed(name: str, error: DeployerError) -> Check:
@@ -61,7 +61,7 @@ def _failed(name: str, error: DeployerError) -> Check:
 
 
 def _engine(profile: Profile) -> Generator[Check, None, bool]:
-    """Whether there is one."""
+    """Check the engine; return whether there is one."""
     try:
         found = detect(profile.engine)
     except DeployerError as error:
@@ -71,10 +71,10 @@ def _engine(profile: Profile) -> Generator[Check, None, bool]:
     return True
 
 
-def _server(asked: Asked) -> Generator[Check, None, Mapping[str, Any]]:
-    """What runs; what it says of itself."""
+def _server(target: Target) -> Generator[Check, None, Mapping[str, Any]]:
+    """Check the server; return its answers by kind, empty if it is not ready."""
     try:
-        found = status(asked.name, engine=asked.engine)
+        found = status(target.name, engine=target.engine)
     except DeployerError as error:
         yield _failed("server", error)
         return {}
@@ -85,11 +85,11 @@ def _server(asked: Asked) -> Generator[Check, None, Mapping[str, Any]]:
     return answer
 
 
-def _plan(asked: Asked, answer: Mapping[str, Any]) -> Iterator[Check]:
-    """All that ``up`` would decide on, refuse or warn of; and the network, which is asked anew."""
+def _plan(target: Target, answer: Mapping[str, Any]) -> Iterator[Check]:
+    """Check what ``up`` would decide, refuse or warn of, and measure the network."""
     try:
-        ref, put_over = as_deployed(asked.profile, asked.name, asked.overrides)
-        prepared = prepare(ref, asked.name, overrides=put_over)
+        ref, all_overrides = as_deployed(target.profile, target.name, target.overrides)
+        prepared = prepare(ref, target.name, overrides=all_overrides)
         found, base, base_ref = diagnosis_facts.images(prepared)
     except DeployerError as error:
         yield _failed("plan", error)
@@ -102,18 +102,18 @@ def _plan(asked: Asked, answer: Mapping[str, Any]) -> Iterator[Check]:
     for text in plan.warnings:
         if text != plan.network.warning:
             yield warning("plan", text)
-    if left := diagnosis_facts.left_over(prepared.engine, asked.name):
+    if left := diagnosis_facts.left_over(prepared.engine, target.name):
         yield host.left_over(left)
-    told = diagnosis_facts.Told(
+    reported = diagnosis_facts.Reported(
         mirrors=diagnosis_facts.mirrors(answer), offline=bool(answer.get("identity", {}).get("offline"))
     )
-    yield from network.checks(diagnosis_facts.view(prepared, found, told))
+    yield from network.checks(diagnosis_facts.view(prepared, found, reported))
 
 
-def _clients(asked: Asked, profile: Profile) -> Iterator[Check]:
+def _clients(target: Target, profile: Profile) -> Iterator[Check]:
     """Check what each known client installs from."""
     try:
-        applied = read_applied(asked.name)
+        applied = read_applied(target.name)
     except DeployerError as error:
         yield _failed("clients", error)
         return
@@ -134,33 +134,33 @@ def _clients(asked: Asked, profile: Profile) -> Iterator[Check]:
         yield service.client(facts, simple_url=simple_url, configured=name in profile.clients.configure)
 
 
-def fixed(check: Check, asked: Asked) -> Check:
-    """The check after its cure was done, which is told; or with the reason why it could not be."""
-    target = Path(check.target)
+def fixed(check: Check, target: Target) -> Check:
+    """Apply the fix of ``check``; return the check with what was done, or with the reason of the failure."""
+    path = Path(check.target)
     try:
         match check.fix:
             case Fix.CLOSE_STATE | Fix.CLOSE_DATA:
-                target.chmod(0o700)
-                done = f"chmod 0700 {target}"
+                path.chmod(0o700)
+                done = f"chmod 0700 {path}"
             case Fix.REMOVE_LEFT_OVER:
-                done = _remove_left_over(check.target, asked)
+                done = _remove_left_over(check.target, target)
             case _:
-                done = _start(asked)
+                done = _start(target)
     except (DeployerError, OSError) as error:
-        return replace(check, evidence=f"{check.evidence}; could not be fixed: {error}")
+        return replace(check, evidence=f"{check.evidence}; fix failed: {error}")
     return replace(check, level=Level.OK, evidence=f"{check.evidence}; fixed: {done}", cure="")
 
 
-def _remove_left_over(name: str, asked: Asked) -> str:
-    ref, put_over = as_deployed(asked.profile, asked.name, asked.overrides)
-    engine = detect(load(ref, overrides=put_over).profile.engine).engine
+def _remove_left_over(name: str, target: Target) -> str:
+    ref, all_overrides = as_deployed(target.profile, target.name, target.overrides)
+    engine = detect(load(ref, overrides=all_overrides).profile.engine).engine
     engine.remove(name)
     return f"{engine.name} rm --force {name}"
 
 
-def _start(asked: Asked) -> str:
-    deployment = require(asked.name, engine=asked.engine)
-    deployment.engine.start(asked.name)
-    ready = answering(deployment, timedelta(seconds=asked.timeout))
+def _start(target: Target) -> str:
+    deployment = require(target.name, engine=target.engine)
+    deployment.engine.start(target.name)
+    ready = answering(deployment, timedelta(seconds=target.timeout))
     ready.api.close()
-    return f"{asked.name} started, {deployment.url} answers"
+    return f"{target.name} started, {deployment.url} answers"

@@ -1,4 +1,4 @@
-"""Look at the network and at what runs, for the checks in ``diagnosis``: every effect of ``doctor`` but its fixes."""
+"""Gather the facts for the checks in ``diagnosis``: the network, images, and what runs."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from deployer.spec import LABEL_BUILD, THROW_AWAY, Container, Image, State
 
 
 def state_facts(name: str) -> StateFacts:
-    """The state directory of one deployment, or the nearest parent of one that is not there yet."""
+    """Return facts of a deployment's state directory, or of its nearest existing parent."""
     path = state_dir(name)
-    there = path
-    while not there.exists():
-        there = there.parent
-    status = there.stat()
-    usable = os.access(there, os.W_OK | os.X_OK)
+    existing = path
+    while not existing.exists():
+        existing = existing.parent
+    status = existing.stat()
+    usable = os.access(existing, os.W_OK | os.X_OK)
     return StateFacts(
-        path=path, mode=status.st_mode & 0o777 if there == path else None, uid=status.st_uid, usable=usable
+        path=path, mode=status.st_mode & 0o777 if existing == path else None, uid=status.st_uid, usable=usable
     )
 
 
 def images(prepared: Prepared) -> tuple[Image | None, Image | None, str]:
-    """The server's image, the one that ours is built on, and its name."""
+    """Return the server's image, the base of our own image, and the name of that base."""
     wanted, images = prepared.plan.image, prepared.engine.images
     base = prepared.loaded.profile.image.base or DEFAULT_BASE
     if wanted is None or images is None:
@@ -50,13 +50,13 @@ def images(prepared: Prepared) -> tuple[Image | None, Image | None, str]:
 
 
 def left_over(engine: Engine, name: str) -> str:
-    """The name of a throw-away container that nobody waits for any more; empty when there is none."""
+    """Return the name of a stale throw-away container; empty if there is none."""
     found = engine.inspect(name + THROW_AWAY)
     return found.name if found is not None and found.ours and not upstream_probe.under_way(name) else ""
 
 
 def mirrors(answer: Mapping[str, Any]) -> tuple[str, ...]:
-    """The upstreams of a running server, from what it says of its users; none of those that need a password."""
+    """Return the upstreams in a server's answer, except those with credentials in the URL."""
     found: dict[str, None] = {}
     for user in _values(answer, "users", "result"):
         for index in _values(user, "indexes"):
@@ -78,15 +78,15 @@ def _values(value: Any, *keys: str) -> list[Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
-    """What the running server says: its upstreams, and whether it asks them."""
+class Reported:
+    """What the running server reports: its upstreams, and whether it is offline."""
 
     mirrors: tuple[str, ...] = ()
     offline: bool = False
 
 
-def view(prepared: Prepared, image: Image | None, told: Told) -> View:
-    """The network from everywhere that can be asked; from nowhere when the server is not to ask anybody."""
+def view(prepared: Prepared, image: Image | None, reported: Reported) -> View:
+    """Return the network as seen from host, bridge and server; an offline server is not measured."""
     profile, facts = prepared.loaded.profile, prepared.facts
     known = View(
         engine=prepared.plan.engine.name,
@@ -98,17 +98,17 @@ def view(prepared: Prepared, image: Image | None, told: Told) -> View:
         proxies=facts.proxies,
         pass_proxy=profile.network.proxy,
         ca_file=facts.ca_file,
-        offline=profile.server.offline or told.offline,
+        offline=profile.server.offline or reported.offline,
     )
-    return known if known.offline else _asked(known, prepared, image, told.mirrors)
+    return known if known.offline else _measured(known, prepared, image, reported.mirrors)
 
 
-def _asked(known: View, prepared: Prepared, image: Image | None, mirrors: tuple[str, ...]) -> View:
+def _measured(known: View, prepared: Prepared, image: Image | None, mirrors: tuple[str, ...]) -> View:
     profile, current = prepared.loaded.profile, prepared.facts.current
     urls = mirrors or upstreams(profile, prepared.facts)
     running = current if current is not None and current.ours and current.state is State.RUNNING else None
     bridge = _bridge(prepared, image, urls)
-    # A container knows the server's own default; this host need not have devpi-server.
+    # Only the container knows devpi-server's default upstream; this host may lack devpi-server.
     urls = tuple(answer.url for answer in bridge.answers if answer.url) if bridge and bridge.answers else urls
     host = _host(prepared, urls)
     measured = Measured(bridge=bridge, host=host) if bridge is not None else None
@@ -146,15 +146,15 @@ def _inside(prepared: Prepared, running: Container, urls: Sequence[str]) -> Vant
         return None
     words = (PYTHON, "-m", "deployer.server", "reach", f"--timeout={REACH_SECONDS}", *urls)
     try:
-        told = upstream_probe.read(prepared.engine.exec(running.name, words))
+        vantage = upstream_probe.read(prepared.engine.exec(running.name, words))
     except DeployerError:
         return None
-    # A server of an older deployer knows no such verb; that it differs, `plan` tells.
-    return told if told.answers else None
+    # A server of an older deployer lacks this verb; `plan` reports that difference.
+    return vantage if vantage.answers else None
 
 
 def _proxied(prepared: Prepared, host: Vantage, urls: Sequence[str]) -> Vantage | None:
-    """Through the proxy that the server is not given: only of interest where nothing answers without it."""
+    """Ask through a proxy that the server does not get; None if the upstream answers without it."""
     facts = prepared.facts
     if prepared.loaded.profile.network.proxy or not facts.proxies or any(answer.ok for answer in host.answers):
         return None
@@ -164,7 +164,7 @@ def _proxied(prepared: Prepared, host: Vantage, urls: Sequence[str]) -> Vantage 
 
 
 def _egress(host: Vantage) -> str:
-    """The interface that leads to the upstream, as the kernel decides it, rules and all (ip-route(8))."""
+    """Return the interface of the route to the upstream, with policy rules (ip-route(8)); empty if unknown."""
     address = next((address for answer in host.answers for address in answer.addresses), "")
     if not address or shutil.which("ip") is None:
         return ""

@@ -9,16 +9,16 @@ from deployer.profile.load.layers import flatten
 
 
 def differences(prepared: Prepared) -> tuple[str, ...]:
-    """Return what the profile changes in the running deployment, a line a key, as far as its last profile is known."""
+    """Return the differences between the recorded and the wanted profile, one line a key."""
     applied = read_applied(prepared.plan.name)
     if applied is None or not applied.profile:
-        return ("what runs was made from other settings (the record of them is gone)",)
+        return ("the settings of the running server are unknown (no record of the last `up`)",)
     before, after = flatten(applied.profile), flatten(prepared.loaded.profile.model_dump(mode="json"))
     keys = sorted(key for key in before | after if before.get(key) != after.get(key))
     lines = tuple(f"{key}: {_shown(before.get(key))} -> {_shown(after.get(key))}" for key in keys)
     if not lines and same_spec(prepared.plan, prepared.current):
-        return ("its image was made anew since it was started",)
-    return lines or ("the same profile, but another version of deployer, of the server or of its image",)
+        return ("its image was rebuilt after the start",)
+    return lines or ("same profile, another version of deployer, of the server or of its image",)
 
 
 def _shown(value: object) -> object:

@@ -1,4 +1,4 @@
-"""Images: get the one that a plan wants, build our own, remove the ones that a newer build replaced."""
+"""Images: get the image of a plan, build our own, remove images that a newer build replaced."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
 
 def fits(plan: ImagePlan, image: Image) -> bool:
-    """Whether ``image`` is the one that the plan wants; an image that is not ours is known by its name alone."""
+    """Whether ``image`` is the planned one: our own image by its build label, another one by its name alone."""
     return not plan.own or image.labels.get(LABEL_BUILD) == plan.build
 
 
-def have_image(plan: ImagePlan, there: Image | None, images: Images, ui: UI) -> Image:
-    """Get the image that the plan wants, and show how. ``there``: the image of that name now.
+def have_image(plan: ImagePlan, existing: Image | None, images: Images, ui: UI) -> Image:
+    """Get the image of the plan and show how. ``existing``: the present image of that name.
 
     Raises ImageUnavailable, Refused.
     """
-    meanwhile(lambda: import_module("deployer.render"))  # needed next; loaded while the engine answers
+    meanwhile(lambda: import_module("deployer.render"))  # imported while the engine answers
     started = time.monotonic()
     with ui.working("image", f"{plan.ref}") as progress:
         image, made = ensure_image(
             plan,
             images,
-            there,
-            build=lambda wanted, on_line: build_own(wanted, images, there, env=dict(os.environ), on_line=on_line),
+            existing,
+            build=lambda wanted, on_line: build_own(wanted, images, existing, env=dict(os.environ), on_line=on_line),
             on_line=progress,
         )
     how = f"built in {time.monotonic() - started:.0f} s" if made and plan.own else "pulled" if made else "present"
@@ -54,10 +54,10 @@ def ensure_image(
     build: Callable[[ImagePlan, Callable[[str], None]], Image],
     on_line: Callable[[str], None],
 ) -> tuple[Image, bool]:
-    """Return the image that the plan wants, and whether it was built or pulled now. ``image``: the one that is here.
+    """Return the image of the plan, and whether it was built or pulled now. ``image``: the present image of that name.
 
-    Our own image is built when it is absent or was built from something else; another one is pulled when it is absent.
-    Raises ImageUnavailable; Refused when its digest is not the pinned one.
+    Our own image is built when it is absent or stale; another one is pulled when it is absent.
+    Raises ImageUnavailable; Refused for a digest mismatch.
     """
     made = False
     if plan.own and (image is None or not fits(plan, image)):
@@ -67,14 +67,14 @@ def ensure_image(
             image, made = images.pull(plan.ref, on_line), True
         except EngineError as error:
             raise ImageUnavailable(
-                f"the image {plan.ref} is not here and can't be pulled",
-                hint=f"load it ({images.engine} load), or leave --image out: deployer builds an image of its own",
+                f"the image {plan.ref} is not present and can't be pulled",
+                hint=f"load it with {images.engine} load, or leave out --image to build deployer's own image",
                 details=error.details or (error.message,),
             ) from None
     if plan.digest and plan.digest != image.id and not any(d.endswith("@" + plan.digest) for d in image.digests):
         raise Refused(
-            f"the image {plan.ref} is {image.id}, not the pinned {plan.digest}",
-            hint="set image.digest to the image that you trust",
+            f"digest mismatch of the image {plan.ref}: {image.id}, pinned {plan.digest}",
+            hint="set image.digest to the digest of the trusted image",
         )
     return image, made
 
@@ -82,7 +82,7 @@ def ensure_image(
 def build_own(
     plan: ImagePlan, images: Images, former: Image | None, *, env: dict[str, str], on_line: Callable[[str], None]
 ) -> Image:
-    """Build our own image with the settings of this host's pip. ``former``: the image of that name until now, which is
+    """Build our own image with the settings of this host's pip. ``former``: the previous image of that name; it is
     removed unless a container uses it.
 
     Raises ImageUnavailable, Refused.
@@ -108,9 +108,9 @@ def build_own(
 
 
 def remove_former(images: Images | None, image: str) -> None:
-    """Remove our image with the id ``image`` when it has no name any more and no container uses it.
+    """Remove our image with the ID ``image`` if it has no name and no container uses it.
 
-    A failure is ignored: it costs only disk space.
+    A failure is ignored: it costs disk space only.
     """
     if images is None:
         return

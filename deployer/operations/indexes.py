@@ -1,4 +1,4 @@
-"""Indexes of a running server: list, create, modify, delete. Each takes an open session whose lock the caller holds."""
+"""Indexes of a running server: list, create, modify, delete. The caller opens the session and holds the lock."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deployer.errors import ConflictError, Refused, ServerRefused, UsageError
 
 
 def listed(session: Session, *, only: str) -> list[dict[str, Any]]:
-    """Return the indexes of the type ``only``, or of every type when it is empty: name, and keys as in a profile."""
+    """Return name and profile keys of the indexes of the type ``only``; empty for every type."""
     indexes = session.api.topology().indexes
     return [
         {"name": name, **shown(node)}
@@ -25,7 +25,7 @@ def listed(session: Session, *, only: str) -> list[dict[str, Any]]:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Lay out what :func:`listed` returns, a line an index: name, type, bases or address."""
+    """Format the rows of :func:`listed`: name, type, bases or URL."""
     width = max((len(str(row["name"])) for row in rows), default=0)
     return "\n".join(f"{str(row['name']).ljust(width)}  {row.get('type', ''):8}{_source(row)}".rstrip() for row in rows)
 
@@ -36,23 +36,21 @@ def _source(row: Mapping[str, Any]) -> str:
 
 
 def declare(index: str, settings: Sequence[str], *, kind: str) -> Node:
-    """Read the KEY=VALUE words of a new index of the type ``kind``. Raises UsageError, ServerRefused."""
+    """Parse the KEY=VALUE arguments of a new index of the type ``kind``. Raises UsageError, ServerRefused."""
     index_name(index)
     if kind == "ordered":
         raise UsageError(
-            "an ordered index knows who owns which names, which only a profile can say",
-            hint="declare it in the profile, then: deployer index apply",
+            "an ordered index can be created from a profile only",
+            hint="declare it in the profile and run: deployer index apply",
         )
     node = new_index(index, parse_settings(settings, kind=kind))
     if kind == "mirror" and not {**node.initial, **node.fields}.get("mirror_url"):
-        raise ServerRefused(
-            "a mirror needs the address of its upstream", hint="url=https://packages.example.com/simple/"
-        )
+        raise ServerRefused(f"the mirror {index} has no upstream", hint="add url=https://packages.example.com/simple/")
     return node
 
 
 def create(session: Session, index: str, node: Node) -> None:
-    """Create ``index`` as :func:`declare` read it. Raises ConflictError, ServerRefused."""
+    """Create ``index`` from the ``node`` of :func:`declare`. Raises ConflictError, ServerRefused."""
     fields = {**node.initial, **node.fields}
     topology = session.api.topology()
     if index in topology.indexes:
@@ -65,7 +63,7 @@ def create(session: Session, index: str, node: Node) -> None:
 
 
 def modify(session: Session, index: str, settings: Sequence[str], *, kind: str = "") -> tuple[str, ...]:
-    """Change the named fields of ``index``, of the type ``kind`` when that is given; return those that differed.
+    """Change the given fields of ``index`` and return those that differed; ``kind``: required type, empty for any.
 
     Raises UsageError, ServerRefused.
     """
@@ -80,7 +78,7 @@ def modify(session: Session, index: str, settings: Sequence[str], *, kind: str =
 
 
 def admit_deletion(session: Session, index: str, *, name: str, kind: str = "") -> Topology:
-    """Refuse to delete an index that another one or a client uses; ``name``: the deployment, empty for another devpi.
+    """Refuse to delete an index that another index or the clients use; ``name``: the deployment, empty for any devpi.
 
     Raises Refused, ServerRefused.
     """
@@ -89,8 +87,8 @@ def admit_deletion(session: Session, index: str, *, name: str, kind: str = "") -
     applied = read_applied(name) if name else None
     if applied and f"/{index}/+simple" in applied.simple_url:
         raise Refused(
-            f"{index} is what this deployment's clients use",
-            hint="point them at another index first: deployer up --index USER/NAME",
+            f"{index} is the index of this deployment's clients",
+            hint="deployer up --index USER/NAME",
         )
     return topology
 
@@ -99,5 +97,5 @@ def delete(session: Session, index: str, topology: Topology) -> None:
     """Delete ``index`` with all its files. Raises ServerRefused."""
     api = session.login()
     if topology.indexes[index].fields.get("volatile") is not True:
-        api.patch_index(index, {"volatile": True})  # only a volatile index can be deleted; the user has agreed
+        api.patch_index(index, {"volatile": True})  # devpi deletes volatile indexes only; the user has confirmed
     api.delete_index(index)

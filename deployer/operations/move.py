@@ -1,4 +1,4 @@
-"""Move the data of a deployment to another place: copied and compared by our own image while the server is stopped."""
+"""Move the data of a deployment: our own image copies and verifies it while the server is stopped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from deployer.operations.once import on_stopped_data
 from deployer.operations.prepare import Prepared, prepare
 from deployer.operations.purge import Doomed, purge
 from deployer.operations.recorded import as_deployed
-from deployer.operations.start import back
+from deployer.operations.start import report_rollback
 from deployer.operations.up import Outcome, bring_up
 from deployer.plan import own_image
 from deployer.protocol import FINAL, Copied, Refusal
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from deployer.ui.output import UI
 
 TIMEOUT = timedelta(days=1)
-"""How long a copy may take: large data is on slow disks."""
+"""Limit of a copy: large data on a slow disk takes hours."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Moved:
-    """Where the data was and is, what was copied, and the ``up`` on the new place."""
+    """Old and new location of the data, what was copied, and the outcome of the start on the copy."""
 
     source: Mount
     target: Mount
@@ -45,53 +45,53 @@ class Moved:
 def move(
     profile: str, name: str, *, overrides: Sequence[Override], engine: str = "", delete_old: bool = False, ui: UI
 ) -> Moved:
-    """Copy the data to the place that ``overrides`` name (key ``data``), and go on there. The caller holds the lock.
+    """Copy the data to the location in ``overrides`` (key ``data``) and start on the copy. The caller holds the lock.
 
     A failure rolls back: the server runs again on its old data. The old data stays unless ``delete_old``.
     """
     deployment = require(name, engine=engine)
     if deployment.server_dir is None:
-        raise ConflictError(f"{name} keeps no data that could be moved", hint="deployer status")
+        raise ConflictError(f"{name} has no data directory to move", hint="deployer status")
     source = deployment.server_dir.mount
-    ref, put_over = as_deployed(profile, name, overrides)
-    # Every refusal comes here, while nothing has been touched.
-    prepared = prepare(ref, name, overrides=put_over, replace=False, moving=True)
+    ref, all_overrides = as_deployed(profile, name, overrides)
+    # Every refusal comes before the first effect.
+    prepared = prepare(ref, name, overrides=all_overrides, replace=False, moving=True)
     target = prepared.plan.spec.mounts[0]
-    there = target.source == source.source
+    in_place = target.source == source.source
     copied = Copied()
     with ExitStack() as rollback:
-        if there:  # also where an earlier run was cut short after the copy: go on from there
-            ui.step("data", f"{source.source} (it is there already)")
+        if in_place:  # also when an earlier run was interrupted after the copy
+            ui.step("data", f"{source.source} (already there)")
         else:
             _have_copier(prepared, ui)
             if deployment.container.state is not State.STOPPED:
-                undo(rollback, _back, deployment, ui)
+                undo(rollback, _restart, deployment, ui)
                 deployment.engine.stop(name, timeout=prepared.plan.spec.stop_timeout)
             make_data(name, prepared.plan.data, prepared.engine, rollback)
             copied = _copy(deployment, source, prepared, ui)
-        moved = prepare(ref, name, overrides=put_over, replace=False, moving=True)
+        moved = prepare(ref, name, overrides=all_overrides, replace=False, moving=True)
         outcome = bring_up(moved, ui, rollback, clients=False)
-    if delete_old and not there:
+    if delete_old and not in_place:
         purge(Doomed(mount=source, engine=deployment.engine if source.kind == "volume" else None, facts=None), ui)
-    elif not there:
+    elif not in_place:
         ui.step("data", f"{source.source} (kept as it was; nothing uses it any more)")
     return Moved(source=source, target=target, copied=copied, outcome=outcome)
 
 
-def _back(deployment: Deployment, ui: UI) -> None:
+def _restart(deployment: Deployment, ui: UI) -> None:
     deployment.engine.start(deployment.name)
-    back(deployment, ui, where="where it was")
+    report_rollback(deployment, ui, where="on the old data")
 
 
 def _have_copier(prepared: Prepared, ui: UI) -> None:
-    """Our own image is what copies, also where another one runs; a process needs none."""
+    """Get our own image, which copies the data even if the deployment runs another one; a process needs none."""
     wanted, images = own_image(prepared.loaded.profile, prepared.facts), prepared.engine.images
     if images is not None:
         have_image(wanted, images.find(wanted.ref), images, ui)
 
 
 def _copy(deployment: Deployment, source: Mount, prepared: Prepared, ui: UI) -> Copied:
-    """Copy and compare where both places are at hand."""
+    """Copy and verify the data in a run that sees both locations. Raises what the copy reports."""
     spec = copying(prepared.plan.spec, source, engine=prepared.plan.engine.name, image=prepared.facts.image_ref)
     with ui.working("data", f"copying {source.source} to {prepared.plan.data.source}"):
         done = deployment.engine.once(spec, timeout=TIMEOUT)
@@ -116,9 +116,9 @@ def _failure(done: ExecResult) -> DeployerError:
 
 
 def copying(spec: ContainerSpec, source: Mount, *, engine: EngineName, image: str) -> ContainerSpec:
-    """Return the run that copies ``source`` to where ``spec`` keeps its data, as hardened as the server itself. Pure.
+    """Return the run that copies ``source`` to the data of ``spec``, hardened like the server. Pure.
 
-    ``image``: our own, which can copy; the deployment may run another one.
+    ``image``: our own image; the deployment may run another one, which can't copy.
     """
     target = replace(spec.mounts[0], target="/data")
     return on_stopped_data(

@@ -17,11 +17,11 @@ def on_stopped_data(
     mounts: Sequence[Mount],
     command: Callable[[Sequence[str]], tuple[str, ...]],
 ) -> ContainerSpec:
-    """Return a run beside the server of ``spec``, with its user, limits and hardening. Pure.
+    """Return a one-off run with the user, limits and hardening of ``spec``. Pure.
 
-    ``purpose``: what the name of the container ends with. ``mounts``: data by the paths that a container sees; a
-    process sees the data where it is on this host. ``command``: makes the words of a server verb from these paths.
-    Our image keeps data at ``/data``, where a new volume gets that image's user; elsewhere docker gives it to root.
+    ``purpose``: suffix of the container's name. ``mounts``: data with container paths; a process uses the host paths.
+    ``command``: returns the arguments of a server verb for these paths.
+    Mount a new volume at ``/data``: there it gets the user of our image; elsewhere docker gives it to root.
     """
     inside = features(engine).containers
     paths = [mount.target if inside else mount.source for mount in mounts]

@@ -1,4 +1,4 @@
-"""The steps of ``up``, each with what it would change: compared and told, nothing done."""
+"""The steps of ``up``, each with its changes, without any effect."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from deployer.render import run_argv
 from deployer.spec import LABEL_URL, State
 
 Step: TypeAlias = tuple[list[str], bool]
-"""The lines of a step, and whether it would change anything."""
+"""The lines of a step, and whether it changes anything."""
 
 
 def decided(prepared: Prepared) -> Prepared:
-    """The same, with the network measured where that is still open and the image to do it with is here."""
+    """Measure the network if it is undecided and the image for the measurement is present."""
     if prepared.plan.network.open and not image_step(prepared)[1]:
         return measured(prepared)
     return prepared
@@ -37,12 +37,12 @@ def due(prepared: Prepared) -> list[str]:
 
 
 def argv(prepared: Prepared) -> tuple[str, ...]:
-    """Return the words that start the planned container."""
+    """Return the argv that starts the planned container."""
     return run_argv(prepared.plan.spec, prepared.plan.engine.name)
 
 
 def steps(prepared: Prepared) -> dict[str, Step]:
-    """Each step's lines, and whether it would change anything."""
+    """Return each step by its name."""
     plan, current = prepared.plan, prepared.current
     info, passed = prepared.detection.info, prepared.detection.passed_over
     runs = current is not None and current.state is State.RUNNING and not plan.data.begin
@@ -51,10 +51,10 @@ def steps(prepared: Prepared) -> dict[str, Step]:
         "engine": ([f"{info.name} {info.version}", *(f"not {name}: {why}" for name, why in passed)], False)
     }
     if plan.image is not None:
-        # A server that stays needs no image.
+        # An unchanged server needs no image.
         found["image"] = ([f"{plan.image.ref} (in use)"], False) if same else image_step(prepared)
     where = f"volume {plan.data.source}" if plan.data.kind == "volume" else plan.data.source
-    what = "create, 0700" if plan.data.create else "close to others, 0700" if plan.data.tighten else "as it is"
+    what = "create, 0700" if plan.data.create else "set mode 0700" if plan.data.tighten else "unchanged"
     found["data"] = ([f"{where} ({what})"], plan.data.create or plan.data.tighten)
     found["network"] = ([f"{plan.network.mode} ({plan.network.reason})"], False)
     if same:
@@ -67,27 +67,29 @@ def steps(prepared: Prepared) -> dict[str, Step]:
 
 
 def image_step(prepared: Prepared) -> Step:
-    """Return what `up` would do about the image; the plan has one."""
+    """Return the step of the image. The plan must have one."""
     wanted, image = prepared.plan.image, prepared.image
     assert wanted is not None  # noqa: S101 - narrowed by the caller
     if wanted.own and (image is None or not fits(wanted, image)):
-        return [f"{wanted.ref} ({'build' if image is None else 'build anew'})"], True
+        return [f"{wanted.ref} ({'build' if image is None else 'rebuild'})"], True
     return [f"{wanted.ref} ({'present' if image else 'pull'})"], image is None
 
 
 def _indexes(prepared: Prepared) -> Step:
     plan, container = prepared.plan, prepared.current
-    target = wanted(plan.users, plan.indexes, default_mirror_url=plan.default_upstream or "(the server's own default)")
+    target = wanted(
+        plan.users, plan.indexes, default_mirror_url=plan.default_upstream or "(the default of devpi-server)"
+    )
     if container is not None and container.state is State.RUNNING:
-        # Asked where it answers now, which may not be where it is planned to be.
+        # The current URL, which may differ from the planned one.
         with DevpiApi(container.labels[LABEL_URL]) as api:
             found = converging(api, target)
     elif plan.data.create:
         found = compare(EMPTY, target)
     else:
-        return ["compared with the profile once the server runs"], False
-    told = [change.text for change in found if change.kind is not Kind.UNCHANGED]
-    return told or ["unchanged"], any(change.due for change in found)
+        return ["compared when the server runs"], False
+    lines = [change.text for change in found if change.kind is not Kind.UNCHANGED]
+    return lines or ["unchanged"], any(change.due for change in found)
 
 
 def _clients(prepared: Prepared) -> dict[str, Step]:

@@ -1,4 +1,4 @@
-"""From the command line to a plan: load the profile, ask the host, decide. Changes nothing."""
+"""Load the profile, gather facts of the host and make the plan, without any effect."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ from deployer.spec import LABEL_PROFILE, LABEL_URL, PREVIOUS, Container, EngineI
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A plan, and what it was made from. ``previous``: a container that an interrupted run set aside; ``image``: what
-    there is of the image; ``image_ready``: it was made or found to be the one that is wanted."""
+    """A plan and its inputs. ``previous``: a container that an interrupted run set aside; ``image``: the present image;
+    ``image_ready``: it is known to be the planned one."""
 
     loaded: Loaded
     detection: Detection
@@ -74,10 +74,10 @@ def prepare(
     moving: bool = False,
     new_data: bool = False,
 ) -> Prepared:
-    """Load the profile ``ref``, look at this host, decide what the deployment ``name`` is to be.
+    """Load the profile ``ref``, gather the facts of this host and plan the deployment ``name``.
 
-    ``replace``: a deployment that runs under another profile may be switched to this one. ``moving``: its data is
-    taken along to another place. ``new_data``: the user accepts that the recorded data is gone.
+    ``replace``: allow to replace a deployment of another profile. ``moving``: its data moves to another location.
+    ``new_data``: the user accepts that the recorded data is gone.
     Raises ProfileError, EngineUnreachable, ConflictError, Refused.
     """
     loaded = load(ref, overrides=overrides)
@@ -108,8 +108,9 @@ def _absent(profile: Profile, current: Container | None, engine: Engine) -> bool
 
 
 def _locate(profile: Profile, name: str) -> tuple[Detection, Container | None, Image | None]:
-    """The engine, what is there of the deployment, and of its image. ``auto`` stays with the engine that the deployment
-    is on: an engine that was installed or started since is no reason to begin anew there.
+    """Return the engine, the container and the image of a deployment.
+
+    ``auto`` prefers the deployment's own engine, even if another engine has become available.
 
     Raises EngineUnreachable.
     """
@@ -131,7 +132,7 @@ def _locate(profile: Profile, name: str) -> tuple[Detection, Container | None, I
 
 
 def _image(engine: Engine, profile: Profile) -> Future[Image | None]:
-    """What there is of the image that is wanted; a process has none."""
+    """Inspect the image of the profile in the background; a process has none."""
     from deployer.image import reference
 
     ref = profile.image.ref or reference(profile.server.version)
@@ -140,9 +141,9 @@ def _image(engine: Engine, profile: Profile) -> Future[Image | None]:
 
 
 def measured(prepared: Prepared) -> Prepared:
-    """The same, decided by what the network lets through: ``auto`` is measured unless it was before, in this network.
+    """Measure the network if its mode is undecided, and plan again.
 
-    The image has to be there. Raises EngineUnreachable, ImageUnavailable, Locked.
+    The image must be present. Raises EngineUnreachable, ImageUnavailable, Locked.
     """
     if not prepared.plan.network.open:
         return prepared
@@ -155,7 +156,7 @@ def measured(prepared: Prepared) -> Prepared:
 
 
 def decided(prepared: Prepared, found: Measured) -> Prepared:
-    """The same, with what was measured, which is kept for as long as the network is the same."""
+    """Plan again with the measurement, and remember it until the network changes."""
     facts, profile, name = prepared.facts, prepared.loaded.profile, prepared.plan.name
     if profile.network.mode == "auto" and conclusive(found):
         upstream_probe.remember(name, _fingerprint(profile, facts), found)
@@ -165,7 +166,7 @@ def decided(prepared: Prepared, found: Measured) -> Prepared:
 
 
 def _fingerprint(profile: Profile, facts: Facts) -> str:
-    """Of all that decides what an upstream answers, and from where."""
+    """Return a fingerprint of all that affects a measurement: upstreams, proxies, CA bundle, engine, routes."""
     proxies = sorted(facts.proxies.items()) if profile.network.proxy else ()
     urls = upstreams(profile, facts)
     return routes.fingerprint([urls, proxies, facts.ca_file, facts.engine.name, facts.engine.rootless])
@@ -176,7 +177,7 @@ def _check_profile(current: Container | None, wanted: str, *, replace: bool) -> 
     if running != wanted and not replace:
         raise ConflictError(
             f"the deployment runs under the profile {running!r}, not {wanted!r}",
-            hint=f"--profile {running}, or switch it with --replace",
+            hint=f"add --profile {running} to keep its profile, or --replace to change it",
         )
 
 
@@ -187,7 +188,7 @@ def _port_of(container: Container | None) -> int | None:
 
 
 def is_ours(url: str) -> bool:
-    """Whether an index address is a devpi on this host: never an upstream for another one, least for itself."""
+    """Whether a URL is a devpi on this host, which must not become its own upstream."""
     parts = split(url)
     return parts is not None and "/+simple" in parts.path and is_loopback(url)
 
@@ -195,9 +196,9 @@ def is_ours(url: str) -> bool:
 def gather(
     profile: Profile, info: EngineInfo, current: Container | None, *, name: str, any_port: bool = False
 ) -> Facts:
-    """Ask this host everything that the plan needs to know.
+    """Gather all facts of this host that the plan needs.
 
-    ``any_port``: who holds the port now does not matter, since nothing is to be started now.
+    ``any_port``: ignore a taken port, since nothing starts now.
     """
     from deployer.clients import pip
     from deployer.clients.client import Account

@@ -1,4 +1,4 @@
-"""What the last ``up`` recorded, and how it applies to a later command: its profile, its overrides, its index."""
+"""The record of the last ``up``, applied to a later command: profile, overrides, index."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ OVERRIDE_KEYS: dict[str, str] = {
 
 
 def deployed(profile: str, applied: Applied | None) -> tuple[str, tuple[Override, ...]]:
-    """Return the profile that a deployment is held to, and the overrides of its last ``up``.
+    """Return the profile of a deployment and the overrides of its last ``up``.
 
-    A profile that is named on the command line and differs from the recorded one counts as it is written.
+    ``profile``: from the command line; if it differs from the recorded one, it applies without recorded overrides.
     """
     from deployer.profile.load.files import reference
     from deployer.profile.load.overrides import Override
@@ -45,7 +45,7 @@ def deployed(profile: str, applied: Applied | None) -> tuple[str, tuple[Override
 
 
 def as_deployed(profile: str, name: str, own: Sequence[Override]) -> tuple[str, tuple[Override, ...]]:
-    """As :func:`deployed`, with the overrides ``own`` of this command over the recorded ones. Raises ProfileError."""
+    """Return :func:`deployed` with the overrides ``own`` in place of recorded ones. Raises ProfileError."""
     from deployer.deployment.record import read_applied
 
     ref, held = deployed(profile, read_applied(name))
@@ -54,7 +54,7 @@ def as_deployed(profile: str, name: str, own: Sequence[Override]) -> tuple[str, 
 
 
 def dropped(profile: str, name: str, loaded: Loaded) -> tuple[Override, ...]:
-    """Return the overrides of the last ``up`` of the same profile that this command would drop."""
+    """Return the overrides of the last ``up`` of the same profile that this command drops."""
     from deployer.deployment.record import read_applied
 
     applied = read_applied(name)
@@ -72,18 +72,18 @@ def _at(tree: Any, path: Sequence[str | int]) -> Any:
 
 
 def dropped_warning(profile: str, name: str, loaded: Loaded) -> tuple[str, ...]:
-    """Warn a user who repeats ``up`` without the options of the last one: they do not carry over."""
+    """Warn of options of the last ``up`` that this command lacks: they do not carry over."""
     import shlex
 
     lost = dropped(profile, name, loaded)
     if not lost:
         return ()
     words = shlex.join(("deployer", "up", *spelt(profile, (*lost, *loaded.overrides), name=name)))
-    return (f"the last `up` was also given {', '.join(one.key for one in lost)}; to keep that: {words}",)
+    return (f"this drops options of the last `up`: {', '.join(one.key for one in lost)}; to keep them: {words}",)
 
 
 def spelt(profile: str, overrides: Sequence[Override], *, name: str = DEFAULT_NAME) -> tuple[str, ...]:
-    """Return the command-line words that name ``profile`` and the deployment, and repeat ``overrides``."""
+    """Return the command-line options for ``profile``, the deployment ``name`` and ``overrides``."""
     import json
 
     words = [] if profile == DEFAULT_PROFILE else ["--profile", profile]
@@ -117,5 +117,5 @@ def client_index(name: str) -> str:
     applied = read_applied(name)
     found = applied.simple_url.partition("/+simple")[0].split("/")[-2:] if applied else []
     if len(found) != 2:
-        raise UsageError("which index?", hint="name it: --index USER/NAME")
+        raise UsageError(f"no index of the clients of {name!r} is recorded", hint="add --index USER/NAME")
     return "/".join(found)

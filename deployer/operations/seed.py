@@ -1,4 +1,4 @@
-"""Users and indexes of a deployment that answers, as its profile declares them, and the passwords that this takes."""
+"""Apply the declared users and indexes to a ready server, with the passwords that this needs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def seed(prepared: Prepared, ready: Ready, *, removing: bool) -> tuple[Change, ...]:
-    """Make users and indexes as declared, and open the one of the clients. Raises NotReadyError, ServerRefused."""
+    """Apply users and indexes, then request the clients' index. Raises NotReadyError, ServerRefused."""
     try:
         changes = _converge(prepared, ready, removing=removing)
         ready.api.simple_status(prepared.plan.clients.index)
@@ -45,7 +45,7 @@ def _converge(prepared: Prepared, ready: Ready, *, removing: bool) -> tuple[Chan
 
 
 def _login_foreign(prepared: Prepared, api: DevpiApi) -> None:
-    """Log in to an image that is not ours. One that starts with an empty root password gets a real one at once.
+    """Log in to an image that is not ours. An empty root password is replaced by a generated one.
 
     Raises ServerRefused.
     """

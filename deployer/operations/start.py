@@ -1,4 +1,4 @@
-"""Start a deployment, and wait until it answers."""
+"""Start a deployment and wait until it is ready."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from deployer.ui.output import UI
 
 STOP = timedelta(seconds=30)
-"""How long a server may take to stop before it is killed."""
-BACK = timedelta(seconds=60)
-"""How long a server may take to answer after a rollback."""
+"""Grace period of a stop before the server is killed."""
+ROLLBACK = timedelta(seconds=60)
+"""Deadline for readiness after a rollback."""
 
 
 def start(name: str, *, engine: str, lock_wait: float, deadline: timedelta, ui: UI) -> tuple[Deployment, Ready]:
-    """Start the deployment as it is and wait until it answers; ``lock_wait`` in seconds.
+    """Start the deployment unchanged and wait until it is ready; ``lock_wait`` in seconds.
 
     Raises ConflictError when there is none, NotReadyError.
     """
@@ -32,7 +32,7 @@ def start(name: str, *, engine: str, lock_wait: float, deadline: timedelta, ui: 
 
 
 def restart(name: str, *, engine: str, lock_wait: float, deadline: timedelta, ui: UI) -> tuple[Deployment, Ready]:
-    """Stop the deployment, then as :func:`start`."""
+    """Stop the deployment, then start it like :func:`start`."""
     return _run(name, _restart, engine=engine, lock_wait=lock_wait, deadline=deadline, ui=ui, doing="restarting")
 
 
@@ -67,25 +67,28 @@ def _run(
 
 
 def check_data(deployment: Deployment) -> None:
-    """Refuse to start a server whose data is gone: it would begin a new, empty index. Raises ConflictError."""
+    """Refuse to start a server without its data: it would create a new, empty index. Raises ConflictError."""
     place, applied = deployment.server_dir, deployment.applied
     if applied is not None and place is not None and place.path is not None:
         check_kept(recorded(applied), data_facts(place.path))
 
 
-def back(deployment: Deployment, ui: UI, *, where: str) -> None:
-    """Wait until the server that a rollback started again answers, and show the result; never raise for its sake."""
-    with ui.working("undone", f"waiting for {deployment.url}"):
+def report_rollback(deployment: Deployment, ui: UI, *, where: str) -> None:
+    """Wait until the server that a rollback restarted is ready, and show the result; a failure is a warning.
+
+    ``where``: the end of the sentence "the server runs again ...".
+    """
+    with ui.working("rollback", f"waiting for {deployment.url}"):
         try:
-            answering(deployment, BACK).api.close()
+            answering(deployment, ROLLBACK).api.close()
         except DeployerError as error:
-            ui.warn(f"{deployment.name} was started again {where}, and does not answer: {error.message}")
+            ui.warn(f"rolled back: {deployment.name} was restarted {where}, but is not ready: {error.message}")
             return
-    ui.step("undone", f"{deployment.name} runs {where}, at {deployment.url}")
+    ui.step("rollback", f"{deployment.name} runs again {where} at {deployment.url}")
 
 
 def answering(deployment: Deployment, deadline: timedelta) -> Ready:
-    """Wait until the server answers and has proved its identity. Raises NotReadyError."""
+    """Wait until the server answers and proves its identity. Raises NotReadyError."""
     server_dir = deployment.server_dir
     return wait(
         url=deployment.url,

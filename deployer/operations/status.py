@@ -1,7 +1,7 @@
-"""What runs, asked of the engine and of the server itself.
+"""The status of a deployment, from its engine and its server.
 
-It is called often and by scripts, so it costs one call of the engine and one connection to the server, made with
-the standard library: importing an HTTP client takes longer than both.
+Scripts call it often. It makes one engine call and one connection to the server with the standard library, since
+importing an HTTP client takes longer than both.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ if TYPE_CHECKING:
     from deployer.errors import DeployerError
 
 TIMEOUT = 3.0
-"""Seconds that the server has for one answer."""
+"""Timeout of one request to the server, in seconds."""
 LIMIT = 1 << 20
+"""Largest answer of the server, in bytes."""
 SCAN = 0.3
-"""Seconds that adding up the data directory may take; a larger one is told as unknown."""
+"""Seconds for the size of the data directory; the size of a larger one is unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """What runs. ``data``: as ``status --json`` prints it; ``answer``: what the server says, by kind (:func:`ask`);
-    ``error``: why it is not ready, or differs."""
+    """The status of a deployment. ``data``: the data of ``status --json``; ``answer``: the server's answers
+    (:func:`ask`); ``error``: not ready, or drift."""
 
     data: dict[str, Any]
     deployment: Deployment | None = None
@@ -39,7 +40,7 @@ class Status:
 
 
 def status(name: str, *, engine: str = "") -> Status:
-    """Ask the engine and the server what runs. Raises EngineUnreachable, ConflictError."""
+    """Ask the engine and the server for the status of ``name``. Raises EngineUnreachable, ConflictError."""
     from deployer.deployment.find import find
     from deployer.errors import NotReadyError
 
@@ -59,7 +60,7 @@ def status(name: str, *, engine: str = "") -> Status:
 
 
 def compared(found: Status, profile: str) -> Status:
-    """Compare what runs with ``profile`` and the recorded overrides; the data says with what, and what differs."""
+    """Compare with ``profile`` and the recorded overrides; add ``compared_with`` and ``drift`` to the data."""
     if found.deployment is None or found.error is not None:
         return found
     data = dict(found.data)
@@ -67,7 +68,7 @@ def compared(found: Status, profile: str) -> Status:
 
 
 def ask(url: str) -> dict[str, Any]:
-    """What the server says of itself: its identity, the names of its indexes; empty when it does not answer."""
+    """Ask the server for its identity and its users; return the answers by kind, empty if it does not answer."""
     from http.client import HTTPConnection, HTTPException
     from urllib.parse import urlsplit
 
@@ -96,12 +97,12 @@ def ask(url: str) -> dict[str, Any]:
 
 
 def _object(value: Any) -> dict[str, Any]:
-    """A stranger's JSON where an object should be; anything else says nothing."""
+    """Return ``value`` if it is a JSON object, else an empty one: the server may be a stranger."""
     return value if isinstance(value, dict) else {}
 
 
 def _identity(answer: dict[str, Any]) -> dict[str, Any]:
-    """uuid and version of what answers; whether it can write is only known of a server with deployer's plugin."""
+    """Return UUID and version of the server; only deployer's plugin also reports whether it can write."""
     if "identity" in answer:
         return dict(answer["identity"])
     status = _object(_object(answer.get("status")).get("result"))
@@ -143,16 +144,16 @@ def _data(deployment: Deployment, answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _confusion(answer: dict[str, Any]) -> Iterator[str]:
-    """What is to be said of indexes that merge several mirrors, whoever made them so."""
+    """Warn of indexes that merge several mirrors, also of those that are not in a profile."""
     from types import SimpleNamespace
 
     from deployer.plan.order import merged, warning
 
     users = _object(_object(answer.get("users")).get("result"))
     indexes = {
-        f"{user}/{name}": SimpleNamespace(type=str(_object(told).get("type")), bases=_object(told).get("bases"))
+        f"{user}/{name}": SimpleNamespace(type=str(_object(fields).get("type")), bases=_object(fields).get("bases"))
         for user, info in users.items()
-        for name, told in _object(_object(info).get("indexes")).items()
+        for name, fields in _object(_object(info).get("indexes")).items()
     }
     for index in indexes:
         if mirrors := merged(indexes, index):
@@ -164,7 +165,7 @@ def _state(deployment: Deployment, answer: dict[str, Any], identity: dict[str, A
     if state != "running":
         return "starting" if state == "restarting" else "stopped"
     if deployment.server_dir is not None and deployment.applied is not None and deployment.server_dir.gone:
-        return "unhealthy"  # before its first `up` has succeeded it may not have any yet
+        return "unhealthy"  # before the first successful `up` there may be no data
     if not answer:
         return "unhealthy" if _age(deployment.container.started_at) > 60 else "starting"
     if not identity.get("writable", True) or (expected and identity and expected != identity.get("uuid")):
@@ -173,7 +174,7 @@ def _state(deployment: Deployment, answer: dict[str, Any], identity: dict[str, A
 
 
 def _age(started_at: str) -> float:
-    """Seconds since an RFC 3339 time; engines give nanoseconds, which ``fromisoformat`` does not take."""
+    """Return the seconds since an RFC 3339 time; ``fromisoformat`` rejects the nanoseconds of engines."""
     from datetime import UTC, datetime
 
     try:
@@ -194,33 +195,34 @@ def _unready(deployment: Deployment, data: dict[str, Any]) -> DeployerError | No
     match data["state"]:
         case "stopped":
             why = (
-                "killed for want of memory"
+                "out of memory (OOM-killed)"
                 if container.oom_killed
                 else container.error or f"exit code {container.exit_code}"
             )
-            return NotReadyError(f"{name} is stopped ({why})", hint="deployer up, or deployer logs to see why")
+            return NotReadyError(f"{name} is stopped ({why})", hint="run deployer up, or deployer logs for the cause")
         case "starting":
-            return NotReadyError(f"{name} is starting", hint="try again in a moment; deployer logs -f shows it")
+            return NotReadyError(f"{name} is starting", hint="deployer logs -f")
         case "unhealthy" if deployment.server_dir is not None and deployment.server_dir.gone:
             return NotReadyError(
                 f"the data of {name} is gone from {data['data_dir']} while its server runs",
-                hint="restore it there, then deployer restart; to begin with an empty index: deployer up --new-data",
+                hint="restore it and run deployer restart, or start with an empty index: deployer up --new-data",
             )
         case _ if not data["server_uuid"]:
             return NotReadyError(f"{name} runs, but does not answer at {deployment.url}", hint="deployer logs")
         case _ if deployment.server_dir and deployment.server_dir.uuid() != data["server_uuid"]:
             return NotReadyError(
-                f"what answers at {deployment.url} is not {name}: it runs on other data", hint="deployer doctor"
+                f"another server answers at {deployment.url}: it does not use the data of {name}",
+                hint="deployer doctor",
             )
         case _:
             return NotReadyError(
                 f"{name} answers, but can't write to its data directory {data['data_dir']}",
-                hint="free some space there, then deployer restart",
+                hint="free disk space there and run: deployer restart",
             )
 
 
 def _refusal(deployment: Deployment) -> DeployerError | None:
-    """What the server said, if it will not run: it is not there, or its engine tries again and again."""
+    """Return the refusal in the log of a server that does not start or restarts in a loop."""
     from deployer.readiness.last_words import refusal
     from deployer.readiness.watch import last_lines
 
@@ -228,7 +230,7 @@ def _refusal(deployment: Deployment) -> DeployerError | None:
 
 
 def _drift(profile: str, deployment: Deployment, data: dict[str, Any]) -> DeployerError | None:
-    """Compare with the profile, and what was put over it; ``data`` tells with what, and what differs."""
+    """Compare with the profile and recorded overrides; set ``compared_with`` and ``drift`` in ``data``."""
     from deployer.errors import DriftError
     from deployer.operations.plan import due
     from deployer.operations.prepare import prepare
@@ -240,17 +242,18 @@ def _drift(profile: str, deployment: Deployment, data: dict[str, Any]) -> Deploy
     if not data["drift"]:
         return None
     words = shlex.join(("deployer", "up", *spelt(ref, held, name=deployment.name)))
-    return DriftError(f"what runs differs from {comparison(data)}: {', '.join(data['drift'])}", hint=words)
+    return DriftError(f"the server differs from {comparison(data)}: {', '.join(data['drift'])}", hint=words)
 
 
 def comparison(data: dict[str, Any]) -> str:
-    told = data["compared_with"]
-    over = ", ".join(told["overrides"])
-    return f"the profile {told['profile']}" + (f" with {over} as given to the last `up`" if over else "")
+    """Describe the profile and the overrides in ``compared_with``."""
+    compared_with = data["compared_with"]
+    keys = ", ".join(compared_with["overrides"])
+    return f"the profile {compared_with['profile']}" + (f" with {keys} of the last `up`" if keys else "")
 
 
 def _bytes(path: Path) -> int | None:
-    """Bytes of all files below ``path``, or ``None`` when there are too many to add up in passing."""
+    """Return the bytes of all files below ``path``; None after ``SCAN`` seconds."""
     deadline = time.monotonic() + SCAN
     total, folders = 0, [os.fspath(path)]
     while folders:

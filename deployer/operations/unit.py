@@ -10,16 +10,16 @@ from deployer.render import unit
 from deployer.spec import EngineName
 
 PATIENCE = timedelta(minutes=3)
-"""How long a start at boot may take: disks and network are busy then."""
+"""Limit of a start at boot, when disks and network are busy."""
 KEPT = (
     *("HOME", "PATH", "DEPLOYER_STATE_DIR", "DEPLOYER_CONFIG_DIR", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"),
     *("DOCKER_HOST", "CONTAINER_HOST", "CONTAINERD_ADDRESS", "CONTAINERD_NAMESPACE"),
 )
-"""Variables that say where the deployment and its engine are; systemd starts programs without them."""
+"""Variables that locate the deployment and its engine; systemd does not pass them on."""
 
 
 def unit_text(name: str, engine: EngineName, *, scope: str) -> str:
-    """The unit that starts the deployment ``name`` on ``engine`` as this very installation does it now."""
+    """Return the unit that starts the deployment ``name`` on ``engine`` with this installation."""
     words = ("--name", name, "--engine", str(engine), "--wait", "60", "--quiet")
     timeout = str(round(PATIENCE.total_seconds()) - 60)
     start, stop = _words("start", *words, "--timeout", timeout), _words("stop", *words)
@@ -27,6 +27,6 @@ def unit_text(name: str, engine: EngineName, *, scope: str) -> str:
 
 
 def _words(*words: str) -> tuple[str, ...]:
-    """For env(1): what a start by hand has now, and this very installation."""
+    """Return arguments of env(1): the current variables, then this installation's command."""
     kept = tuple(f"{key}={os.environ[key]}" for key in KEPT if os.environ.get(key))
     return (*kept, sys.executable, "-m", "deployer.cli", *words)

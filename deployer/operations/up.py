@@ -1,4 +1,4 @@
-"""Bring a deployment up: from nothing, or from whatever is there, to an index that answers and clients that use it."""
+"""Bring a deployment to the state of its profile, with rollback of a failure."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from deployer.operations.images import have_image, remove_former
 from deployer.operations.prepare import Prepared, measured, prepare
 from deployer.operations.recorded import dropped_warning
 from deployer.operations.seed import required_password, seed
-from deployer.operations.start import back
+from deployer.operations.start import report_rollback
 from deployer.plan import Plan
 from deployer.plan.facts import Usage
 from deployer.readiness import Ready, wait
@@ -44,12 +44,12 @@ if TYPE_CHECKING:
     from deployer.ui.output import UI
 
 SAFE_VERSION = "6.20.2"
-"""The first devpi-server that keeps its replication data from strangers (its changelog, 6.20.2)."""
+"""The first devpi-server that protects its replication data (its changelog, 6.20.2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What an ``up`` did; ``timings``: seconds by stage."""
+    """The result of ``up``; ``timings``: seconds by stage."""
 
     plan: Plan
     done: Done
@@ -71,12 +71,12 @@ def up(
     clients: bool = True,
     lock_wait: float = 0.0,
 ) -> Outcome:
-    """Bring the deployment ``name`` up as ``profile`` and ``overrides`` say, and wait until it answers.
+    """Bring the deployment ``name`` to the state of ``profile`` with ``overrides``, and wait until it is ready.
 
-    ``replace``: a deployment that runs under another profile may be switched. ``new_data``: go on where the recorded
-    data is gone. ``prune``: remove users and empty indexes
-    that the profile does not name. ``keep``: keep what was made when it fails. ``clients``: write client files.
-    ``lock_wait``: seconds to wait for another run. A failure rolls back to what was there.
+    ``replace``: allow to replace a deployment of another profile. ``new_data``: the user accepts that the recorded data
+    is gone. ``prune``: remove users and empty indexes that are not in the profile. ``keep``: do not roll back a
+    failure. ``clients``: write client files. ``lock_wait``: seconds to wait for the lock. A failure rolls back to the
+    previous state.
     """
     with hold(name, wait=lock_wait):
         prepared = prepare(profile, name, overrides=overrides, replace=replace, new_data=new_data)
@@ -87,12 +87,12 @@ def up(
             except BaseException as error:
                 if keep:
                     rollback.pop_all()
-                    _keep(prepared, error)
+                    _stop_failed(prepared, error)
                 raise
 
 
-def _keep(prepared: Prepared, error: BaseException) -> None:
-    """Leave what failed for a look: its files, its state and its log, but not a server that restarts for ever."""
+def _stop_failed(prepared: Prepared, error: BaseException) -> None:
+    """Stop a failed server that is kept for diagnosis, so that it does not restart in a loop."""
     plan, engine = prepared.plan, prepared.engine
     if (
         isinstance(error, NotReadyError | ConflictError | VerificationError | Refused)
@@ -112,11 +112,11 @@ def bring_up(
 ) -> Outcome:
     """Start the container as planned; commit the ``rollback`` stack once it is ready. The caller holds the lock."""
     plan, engine = prepared.plan, prepared.engine
-    _say_engine(prepared, ui)
+    _show_engine(prepared, ui)
     for text in warnings:
         ui.warn(text)
     if clients:
-        client_files.preview(plan)  # a file that can't be written is found before anything is started for it
+        client_files.preview(plan)  # refuse an unwritable file before the first effect
     headers = authorizations(plan.indexes, env=os.environ, home=Path.home())
     current = settle(plan.name, engine, prepared.current, prepared.previous)
     prepared = _decided(prepared, ui)
@@ -126,16 +126,16 @@ def bring_up(
     with closing_api(_ready(prepared, done, ui)) as ready:
         check_version(plan, ready)
         if plan.image is None or plan.image.own:
-            # Before the first request to a mirror: an upstream may answer 404 to a client without credentials.
+            # Before the first request to a mirror: an upstream may answer 404 without credentials.
             hand_over(prepared.server_dir, headers)
         changes = seed(prepared, ready, removing=prune)
-        _say_front(plan, ready, ui)
+        _warn_front(plan, ready, ui)
     timings = {**ready.timings, "index": time.monotonic() - started}
     ui.step("ready", f"{plan.url} in {timings['index']:.1f} s   ({_stages(timings)})")
-    say_changes(changes, ui)
-    # The server is as the profile wants it from here on: a client file that fails does not roll it back.
+    show_changes(changes, ui)
+    # The server is complete: a failed client file does not roll it back.
     rollback.pop_all()
-    if done == "recreated":  # the container that was set aside; any other one of that name is not ours to remove
+    if done == "recreated":  # otherwise a container of that name may not be ours
         engine.remove(plan.name + PREVIOUS)
         if current is not None and current.image_id:
             remove_former(engine.images, current.image_id)
@@ -151,8 +151,8 @@ def bring_up(
     return Outcome(plan=plan, done=done, timings=timings, changes=changes, client_changes=client_changes)
 
 
-def say_changes(changes: Sequence[Change], ui: UI) -> None:
-    """Show what changed of users and indexes, and what the profile does not name."""
+def show_changes(changes: Sequence[Change], ui: UI) -> None:
+    """Show the changes of users and indexes, and those that are not in the profile."""
     ui.step("indexes", ", ".join(change.brief for change in changes if change.due) or "unchanged")
     for change in changes:
         if change.kind is Kind.KEPT:
@@ -169,7 +169,7 @@ def _stages(timings: Mapping[str, float]) -> str:
     return " · ".join(f"{stage} {seconds:.1f}" for stage, seconds in timings.items())
 
 
-def _say_engine(prepared: Prepared, ui: UI) -> None:
+def _show_engine(prepared: Prepared, ui: UI) -> None:
     info, passed = prepared.detection.info, prepared.detection.passed_over
     why = f" ({', '.join(f'{name}: {reason}' for name, reason in passed)})" if passed else ""
     ui.step("engine", f"{info.name} {info.version}{why}")
@@ -178,7 +178,7 @@ def _say_engine(prepared: Prepared, ui: UI) -> None:
 
 
 def _decided(prepared: Prepared, ui: UI) -> Prepared:
-    """Have the network measured where that is still open, with the image that the server runs from."""
+    """Measure the network with the server's image if its mode is undecided."""
     if not prepared.plan.network.open:
         return prepared
     prepared = _image(prepared, ui)
@@ -192,43 +192,43 @@ def _decided(prepared: Prepared, ui: UI) -> Prepared:
 def _container(prepared: Prepared, current: Container | None, ui: UI, rollback: ExitStack) -> Done:
     plan, engine = prepared.plan, prepared.engine
     if current is not None and is_current(plan, current, prepared.image) and _serves(plan, current):
-        _say_container(prepared, Done.UNCHANGED, ui)
+        _show_container(prepared, Done.UNCHANGED, ui)
         return Done.UNCHANGED
     if plan.image is not None and not prepared.image_ready:
         prepared = _image(prepared, ui)
     if current is not None and not is_current(plan, current, prepared.image):
         for line in differences(prepared):
             ui.note(line)
-    # Registered first, it is said last: when everything below has been undone.
-    rollback.callback(_undone, prepared, current, ui)
+    # Registered first: runs last, when everything below is rolled back.
+    rollback.callback(_show_rollback, prepared, current, ui)
     make_data(plan.name, plan.data, engine, rollback)
     with ui.working("server", "starting"):
         if current is not None and current.state is State.RUNNING and plan.data.begin:
-            engine.stop(plan.name, timeout=plan.spec.stop_timeout)  # it runs on data that is gone
+            engine.stop(plan.name, timeout=plan.spec.stop_timeout)  # its data is gone
             current = engine.inspect(plan.name)
         done = ensure_container(plan, engine, current, prepared.image, rollback)
-    _say_container(prepared, done, ui)
+    _show_container(prepared, done, ui)
     return done
 
 
 def _serves(plan: Plan, current: Container) -> bool:
-    """Whether the container runs, on data that is there."""
+    """Whether the container runs and its data exists."""
     return current.state is State.RUNNING and not plan.data.begin
 
 
-def _undone(prepared: Prepared, current: Container | None, ui: UI) -> None:
-    """Say what there is after a failure; what served clients before has to serve them again."""
+def _show_rollback(prepared: Prepared, current: Container | None, ui: UI) -> None:
+    """Show the state after a rollback; a server that ran before must be ready again."""
     if current is None:
-        ui.step("undone", "what was made is removed")
+        ui.step("rollback", "removed everything that this run created")
     elif current.state is State.RUNNING:
         former = Deployment(name=current.name, engine=prepared.engine, container=current)
-        back(former, ui, where="as before")
+        report_rollback(former, ui, where="as before")
     else:
-        ui.step("undone", "what was there is back")
+        ui.step("rollback", "restored the previous container")
 
 
 def _image(prepared: Prepared, ui: UI) -> Prepared:
-    """Return ``prepared`` with the image that the server runs from, if its engine has images."""
+    """Build or pull the server's image if it is missing; a process has none."""
     wanted, images = prepared.plan.image, prepared.engine.images
     if wanted is None or images is None:
         return prepared
@@ -236,7 +236,7 @@ def _image(prepared: Prepared, ui: UI) -> Prepared:
     return replace(prepared, image=image, image_ready=True)
 
 
-def _say_container(prepared: Prepared, done: Done, ui: UI) -> None:
+def _show_container(prepared: Prepared, done: Done, ui: UI) -> None:
     plan, data = prepared.plan, prepared.facts.data
     where = f"volume {plan.data.source}" if data is None else str(data.path)
     ui.step("data", where + (" (created)" if plan.data.create and done != "unchanged" else ""))
@@ -256,7 +256,7 @@ def _ready(prepared: Prepared, done: Done, ui: UI) -> Ready:
             name=plan.name,
             expected_uuid=lambda: _uuid(server_dir),
             proof_key=server_dir.proof_key,
-            # Whoever changes nothing needs no password; logging in costs the server a third of a second.
+            # An unchanged server needs no login, which takes a third of a second.
             credentials=(lambda: required_password(prepared)) if own and done != "unchanged" else None,
             index=None,
             deadline=plan.ready_timeout,
@@ -265,39 +265,39 @@ def _ready(prepared: Prepared, done: Done, ui: UI) -> Ready:
 
 
 def check_version(plan: Plan, ready: Ready) -> None:
-    """Refuse to show others a server with a known hole. Raises Refused."""
+    """Refuse to expose a server with a known vulnerability to other hosts. Raises Refused."""
     version = ready.identity.server_version
     if not plan.loopback and Version(version or "0") < Version(SAFE_VERSION):
         raise Refused(
-            f"devpi-server {version or 'of an unknown version'} gives replication data to whoever can reach it",
-            hint=f"use devpi-server {SAFE_VERSION} or newer, or publish it on 127.0.0.1 only",
+            f"devpi-server {version or 'of an unknown version'} exposes replication data to every client",
+            hint=f"use devpi-server {SAFE_VERSION} or newer, or bind to 127.0.0.1",
         )
 
 
-def _say_front(plan: Plan, ready: Ready, ui: UI) -> None:
-    """Tell what is lost where nginx does not answer clients; of another image nothing is known."""
+def _warn_front(plan: Plan, ready: Ready, ui: UI) -> None:
+    """Warn if nginx does not answer clients; an image that is not ours reports nothing."""
     if ready.identity.front:
         check = front(ready.identity.front, in_container=plan.image is not None)
         if check.level is Level.WARNING:
-            ui.warn(f"{check.evidence}; cure: {check.cure}")
+            ui.warn(f"{check.evidence}; fix: {check.cure}")
 
 
 def _uuid(server_dir: ServerDir) -> str:
-    """The identity of the data on disk: what answers must be running on exactly this directory."""
+    """Return the UUID of the data on disk; the server must run on this directory. Raises VerificationError."""
     uuid = server_dir.uuid()
     if uuid is None:
         raise VerificationError(
-            f"the server answers, but keeps nothing in {server_dir.mount.source}, its {server_dir.mount.target}",
-            hint="set image.data_path to the directory where that image keeps its data",
+            f"the server stores no data in {server_dir.mount.source} (mounted at {server_dir.mount.target})",
+            hint="set image.data_path to the data directory of that image",
         )
     return uuid
 
 
 def _mark_used(prepared: Prepared) -> None:
-    """Write into a data directory of our own server which deployment uses it, so that no other one deletes it."""
+    """Record in the data directory of our own server which deployment uses it, so that no other one deletes it."""
     path, plan = prepared.server_dir.path, prepared.plan
     if path is not None and (plan.image is None or plan.image.own):
-        with suppress(OSError, Untrusted):  # a directory that only the container may write; its lock still protects it
+        with suppress(OSError, Untrusted):  # only the container can write there; its lock protects the data
             mark_used(path, Usage(name=plan.name, state=str(state_root()), uid=prepared.facts.uid))
 
 

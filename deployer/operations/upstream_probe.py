@@ -1,7 +1,6 @@
-"""Ask the upstreams from a bridged container and from this host, and remember what came of it.
+"""Ask the upstreams from a bridged container and from this host, and remember the result.
 
-A throw-away container is removed by the engine when it ends, which it does by itself; what a kill left all the same is
-removed by the next one, which has the same name.
+The engine removes the throw-away container when it ends. The next probe has the same name and removes a leftover.
 """
 
 from __future__ import annotations
@@ -22,28 +21,29 @@ from deployer.plan.facts import Measured, Vantage
 from deployer.plan.network import REACH_SECONDS, on_host, reach_spec, vantage
 from deployer.spec import ContainerSpec, EngineName, ExecResult
 
-_PATIENCE = timedelta(seconds=REACH_SECONDS + 50)
-"""For a container to start and end in, on a busy host."""
+_TIMEOUT = timedelta(seconds=REACH_SECONDS + 50)
+"""Limit of one probe: start, requests and end of a container on a busy host."""
 
 
 def measure(
     spec: ContainerSpec, engine: Engine, urls: Sequence[str], *, ca_file: Path | None, ca_target: str
 ) -> Measured:
-    """Ask ``urls`` as the planned server of ``spec`` would: from one bridged container, and from this host as well when
-    that did not get everything. Raises EngineUnreachable, ImageUnavailable, Locked.
+    """Ask ``urls`` like the planned server of ``spec``: from a bridged container, and if that fails, from this host.
+
+    Raises EngineUnreachable, ImageUnavailable, Locked.
     """
     bridge = from_bridge(spec, engine, urls, ca_target=ca_target)
     if bridge.answers and all(answer.ok for answer in bridge.answers):
         return Measured(bridge=bridge)
-    # A container knows the server's own default; this host need not have devpi-server.
+    # Only the container knows devpi-server's default upstream; this host may lack devpi-server.
     known = [answer.url for answer in bridge.answers if answer.url] or list(urls)
     return Measured(bridge=bridge, host=from_host(spec, known, ca_file=ca_file, ca_target=ca_target))
 
 
 def from_bridge(spec: ContainerSpec, engine: Engine, urls: Sequence[str], *, ca_target: str) -> Vantage:
     """Ask ``urls`` from one bridged throw-away container. Raises EngineUnreachable, ImageUnavailable, Locked."""
-    # One at a time: they have one name, by which what a killed run has left is found.
-    with hold(_lock(spec.name), wait=_PATIENCE.total_seconds()):
+    # One at a time: the fixed name lets the next probe find a leftover.
+    with hold(_lock(spec.name), wait=_TIMEOUT.total_seconds()):
         return _from(engine, reach_spec(spec, tuple(urls), ca_target=ca_target))
 
 
@@ -52,7 +52,7 @@ def _lock(name: str) -> str:
 
 
 def under_way(name: str) -> bool:
-    """Whether somebody measures just now."""
+    """Whether a probe of ``name`` runs now."""
     if not state_dir(_lock(name)).exists():
         return False
     try:
@@ -63,28 +63,28 @@ def under_way(name: str) -> bool:
 
 
 def from_host(spec: ContainerSpec, urls: Sequence[str], *, ca_file: Path | None, ca_target: str) -> Vantage:
-    """Ask ``urls`` from this host, with the certificates and the proxy that a server of ``spec`` gets."""
+    """Ask ``urls`` from this host, with the CA bundle and the proxy of ``spec``."""
     asking = on_host(reach_spec(spec, tuple(urls), ca_target=ca_target), ca_file=ca_file, ca_target=ca_target)
     return _from(open_engine(EngineName.PROCESS), asking)
 
 
 def _from(engine: Engine, asking: ContainerSpec) -> Vantage:
     try:
-        return read(engine.once(asking, timeout=_PATIENCE))
+        return read(engine.once(asking, timeout=_TIMEOUT))
     except (EngineUnreachable, ImageUnavailable):
         raise
     except (EngineError, ConflictError) as error:
-        # An engine that can't give a container a bridge says so when it is to start.
+        # An engine without a working bridge fails at the start of the container.
         return Vantage(failure=error.message)
 
 
 def read(done: ExecResult) -> Vantage:
-    """What ``reach`` said."""
+    """Parse the output of the server verb ``reach``."""
     try:
         return vantage(json.loads(done.stdout))
     except (ValueError, KeyError, TypeError):
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        return Vantage(failure=f"nothing could be asked: {last}")
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        return Vantage(failure=f"the probe failed: {last}")
 
 
 def _record(name: str) -> Path:
@@ -92,7 +92,7 @@ def _record(name: str) -> Path:
 
 
 def recall(name: str, fingerprint: str) -> Measured | None:
-    """What was measured when the network was the one of ``fingerprint``; ``None`` when it was another one."""
+    """Return the recorded measurement; None if the network has another ``fingerprint``."""
     try:
         record = json.loads(_record(name).read_bytes())
         if record["fingerprint"] != fingerprint:
@@ -104,10 +104,10 @@ def recall(name: str, fingerprint: str) -> Measured | None:
 
 
 def remember(name: str, fingerprint: str, measured: Measured) -> None:
-    """Keep what was measured, 0600, until the network is another one."""
+    """Record a measurement with the ``fingerprint`` of its network, mode 0600."""
     write_private(_record(name), json.dumps({"fingerprint": fingerprint, **asdict(measured)}, indent=1) + "\n")
 
 
 def forget(name: str) -> None:
-    """Measure anew the next time."""
+    """Delete the recorded measurement."""
     _record(name).unlink(missing_ok=True)

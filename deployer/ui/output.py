@@ -1,6 +1,6 @@
-"""What a person or a program sees: data on stdout, steps and messages on stderr.
+"""Output: data on stdout, steps and messages on stderr.
 
-The only user of rich, and only on a terminal: a pipe gets plain lines and pays for no import.
+rich is imported here only, and only for a terminal; a pipe gets plain lines.
 """
 
 from __future__ import annotations
@@ -23,27 +23,26 @@ SCHEMA = 1
 WIDTH = 10
 
 
-_OBEYED = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]"  # colours, moves of the cursor
-    r"|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"  # the window's title, the clipboard
+_CONTROLS = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor moves
+    r"|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"  # OSC: window title, clipboard
     r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
 )
 
 
-def tame(text: str) -> str:
-    """``text`` without what a terminal obeys instead of showing it (ECMA-48): others write log lines, and titles of
-    indexes."""
-    return _OBEYED.sub("", text)
+def strip_controls(text: str) -> str:
+    """Remove terminal control sequences (ECMA-48) from untrusted text such as log lines and index titles."""
+    return _CONTROLS.sub("", text)
 
 
 def silence(stream: TextIO) -> None:
-    """Let all that is still written to ``stream``, and what is flushed at exit, go nowhere."""
+    """Redirect ``stream`` to the null device, so that later writes and the flush at exit do not fail."""
     with Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), stream.fileno())
 
 
 class Messages:
-    """A stream that may lose its reader (``| head``, a window that is closed): the work is not ended by that."""
+    """A stream that ignores the loss of its reader (``| head``, a closed window), so that the work goes on."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -67,10 +66,9 @@ class Messages:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a command has to say: ``data`` for ``--json``, ``text`` for stdout.
+    """The result of a command: ``data`` for ``--json``, ``text`` for stdout.
 
-    ``error``: what the command found (drift, not ready), which also makes the exit code. A command that could not do
-    its work raises instead.
+    ``error``: a finding (drift, not ready) that sets the exit code. A command that fails raises instead.
     """
 
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -92,9 +90,9 @@ class UI:
     out: TextIO = field(default_factory=lambda: sys.stdout)
     err: TextIO = field(default_factory=lambda: cast(TextIO, Messages(sys.stderr)))
     address: Callable[[str], str] = str
-    """Puts the name of the deployment into the commands that are advised, where it has one of its own."""
+    """Adds the name of the deployment to the commands in hints."""
     warned: list[str] = field(default_factory=list)
-    """What was warned about so far: the envelope carries it, whether the command succeeds or fails."""
+    """Warnings so far; the envelope contains them on success and on failure."""
 
     @property
     def silent(self) -> bool:
@@ -106,43 +104,43 @@ class UI:
 
     @property
     def color(self) -> bool:
-        # https://no-color.org: any value that is not empty
+        # https://no-color.org: any value but the empty one
         return self.terminal and not os.environ.get("NO_COLOR")
 
     def _paint(self, text: str, code: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if code and self.color else text
 
-    def _say(self, title: str, text: str, *, code: str = "") -> None:
-        self._write(self.err, self._paint(title.ljust(WIDTH), code) + mask(tame(text)))
+    def _print_message(self, title: str, text: str, *, code: str = "") -> None:
+        self._write(self.err, self._paint(title.ljust(WIDTH), code) + mask(strip_controls(text)))
 
     @staticmethod
     def _write(stream: TextIO, text: str) -> None:
-        # A character that the terminal can't show (LANG=C) is replaced, never a reason to fail.
+        # Characters that the encoding lacks (LANG=C) are replaced.
         encoding = getattr(stream, "encoding", None) or "utf-8"
         stream.write(text.encode(encoding, "replace").decode(encoding) + "\n")
         stream.flush()
 
     def step(self, title: str, text: str) -> None:
-        """One finished step: what it was about, and how it went."""
+        """Show a finished step: its title and its result."""
         if not self.silent:
-            self._say(title, self.address(text), code="1")
+            self._print_message(title, self.address(text), code="1")
 
     def note(self, text: str) -> None:
-        """A line that continues the step above it."""
+        """Show a line that continues the step above it."""
         if not self.silent:
-            self._say("", self.address(text))
+            self._print_message("", self.address(text))
 
     def warn(self, text: str) -> None:
-        """Something that the user should know, though the command goes on."""
+        """Show and record a warning; the command goes on."""
         text = self.address(text)
         self.warned.append(mask(text))
         if not self.silent:
-            self._say("warning", text, code="33")
+            self._print_message("warning", text, code="33")
 
     @contextmanager
     def working(self, title: str, text: str) -> Iterator[Callable[[str], None]]:
-        """A step that takes a while: a spinner with seconds and the last line of progress on a terminal; elsewhere
-        nothing, unless there is progress: then a plain line that says what takes so long.
+        """Show a step in progress: a spinner with seconds and the last line of progress on a terminal, elsewhere one
+        plain line at the first progress.
 
         Yields a function that takes a line of progress.
         """
@@ -157,7 +155,7 @@ class UI:
 
         def line(detail: str) -> str:
             room = max(20, console.width - WIDTH - len(text) - 16)
-            tail = f"  {escape(mask(tame(detail)).strip()[:room])}" if detail else ""
+            tail = f"  {escape(mask(strip_controls(detail)).strip()[:room])}" if detail else ""
             head, rest = f"{title.ljust(WIDTH - 2)}", f"{escape(text)} {time.monotonic() - started:.0f} s"
             return f"[bold]{head}[/] {rest}[dim]{tail}[/]" if self.color else f"{head} {rest}{tail}"
 
@@ -165,19 +163,19 @@ class UI:
             yield lambda detail: status.update(line(detail))
 
     def _announcing(self, title: str, text: str) -> Callable[[str], None]:
-        """Say once, at the first line of progress, what is going on."""
-        told = self.silent
+        """Return a function that shows title and text once, at the first line of progress."""
+        announced = self.silent
 
         def announce(_line: str) -> None:
-            nonlocal told
-            if not told:
-                told = True
-                self._say(title, f"{text} …")
+            nonlocal announced
+            if not announced:
+                announced = True
+                self._print_message(title, f"{text} …")
 
         return announce
 
     def finish(self, command: str, result: Result) -> None:
-        """Print the result: the envelope with ``--json``, else warnings, the text, and what was found."""
+        """Print the result: the envelope with ``--json``, else warnings, text and error."""
         for warning in result.warnings:
             self.warn(warning)
         if self.json:
@@ -186,35 +184,35 @@ class UI:
         if result.text:
             self._print(self._shown(result.text.rstrip("\n")))
         if result.error:
-            self._tell(result.error)
+            self._print_error(result.error)
 
     def line(self, text: str) -> None:
-        """Print one line of a result that comes piece by piece. Raises BrokenPipeError when its reader is gone."""
+        """Print one line of a streamed result. Raises BrokenPipeError when its reader is gone."""
         self._write(self.out, self._shown(text))
 
     def _shown(self, text: str) -> str:
-        return tame(text) if self.out.isatty() else text
+        return strip_controls(text) if self.out.isatty() else text
 
     def fail(self, command: str, error: DeployerError) -> None:
-        """Print a failure: one line of cause, then what helps to diagnose, then one line of cure."""
+        """Print a failure: the error, its details, the hint."""
         if self.json:
             self._envelope(command, error, data={})
         else:
-            self._tell(error)
+            self._print_error(error)
 
     def trace(self, error: BaseException) -> None:
-        """Print where a failure came from, secrets blanked."""
+        """Print the traceback of a failure, with secrets masked."""
         from traceback import format_exception
 
-        self._write(self.err, mask(tame("".join(format_exception(error)).rstrip("\n"))))
+        self._write(self.err, mask(strip_controls("".join(format_exception(error)).rstrip("\n"))))
 
-    def _tell(self, error: DeployerError) -> None:
-        self._say("error", error.message, code="1;31")
+    def _print_error(self, error: DeployerError) -> None:
+        self._print_message("error", error.message, code="1;31")
         for detail in error.details:
-            if not error.message.endswith(f": {detail.strip()}"):  # an engine's last line is the cause already
-                self._say("", detail)
+            if not error.message.endswith(f": {detail.strip()}"):  # the message ends with this line
+                self._print_message("", detail)
         if error.hint:
-            self._say("hint", self.address(error.hint), code="36")
+            self._print_message("hint", self.address(error.hint), code="36")
 
     def _envelope(self, command: str, error: DeployerError | None, *, data: Mapping[str, Any]) -> None:
         envelope: dict[str, Any] = {
@@ -236,7 +234,7 @@ class UI:
         self._print(json.dumps(envelope, default=str))
 
     def _print(self, text: str) -> None:
-        """The result, after the work: that nobody reads it does not make another exit code of it."""
+        """Print the result; a closed pipe does not change the exit code."""
         try:
             self._write(self.out, text)
         except BrokenPipeError:

@@ -1,4 +1,4 @@
-"""``deployer image build``: our own server image, now."""
+"""``deployer image build``: build deployer's own server image."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Options(Overrides):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Build our own server image.
+    """Build deployer's own server image.
 
-    The build gets the index, the CA bundle and the proxy of this host's pip.
+    The build uses the index, the CA bundle and the proxy of this host's pip.
     """
     from deployer.engines import detect
     from deployer.errors import UsageError
@@ -29,7 +29,7 @@ def run(options: Options, ui: UI) -> Result:
     profile = load(options.profile, overrides=overrides(options)).profile
     engine = detect(profile.engine).engine
     if (images := engine.images) is None:
-        raise UsageError(f"{engine.name} has no images", hint="name a container engine: --engine ENGINE")
+        raise UsageError(f"{engine.name} has no images", hint="name a container engine with --engine")
     base, major = profile.image.base, profile.server.version
     plan = ImagePlan(ref=reference(major), own=True, base=base, build=build_digest(base, major), major=major)
     with ui.working("image", plan.ref) as progress:
@@ -37,5 +37,5 @@ def run(options: Options, ui: UI) -> Result:
         image = build_own(plan, images, former, env=dict(os.environ), on_line=progress)
     ui.step("image", f"{plan.ref} {image.id[:19]} ({engine.name})")
     if former is not None and former.id != image.id:
-        ui.note("what runs from the former one goes on with it until the next: deployer up")
+        ui.note("running servers keep the previous image until: deployer up")
     return Result(data={"ref": plan.ref, "id": image.id, "engine": engine.name, "build": plan.build}, text=plan.ref)

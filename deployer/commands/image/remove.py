@@ -1,4 +1,4 @@
-"""``deployer image remove``: give back the room that our own images take."""
+"""``deployer image remove``: remove deployer's own server images."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Options(Located):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Remove our server images that no container was made from.
+    """Remove deployer's own server images that no container uses.
 
-    Those of every version. Deployments and their data stay; an `up` that needs an image builds it again.
+    It removes all versions. Deployments and their data stay; `up` builds a missing image again.
     """
     from deployer.engines import detect
     from deployer.errors import UsageError
@@ -25,7 +25,7 @@ def run(options: Options, ui: UI) -> Result:
 
     engine = detect(options.engine or "auto").engine
     if (images := engine.images) is None:
-        raise UsageError(f"{engine.name} has no images", hint="name a container engine: --engine ENGINE")
+        raise UsageError(f"{engine.name} has no images", hint="name a container engine with --engine")
     removed: list[str] = []
     kept: list[str] = []
     for ref in images.tags(REPOSITORY):
@@ -34,7 +34,7 @@ def run(options: Options, ui: UI) -> Result:
             continue
         gone = images.remove(ref)
         (removed if gone else kept).append(ref)
-        ui.step("image", f"{ref} {'removed' if gone else 'stays: a container was made from it'} ({engine.name})")
+        ui.step("image", f"{ref} {'removed' if gone else 'kept: a container uses it'} ({engine.name})")
     if not removed and not kept:
-        ui.step("image", f"{engine.name} has none of ours: nothing to do")
+        ui.step("image", f"no image of deployer on {engine.name}: nothing to do")
     return Result(data={"engine": engine.name, "removed": removed, "kept": kept})

@@ -1,4 +1,4 @@
-"""``deployer index apply``: users and indexes of a running deployment, as its profile says."""
+"""``deployer index apply``: bring the users and indexes of a running server to the state of the profile."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from deployer.ui.output import UI, Result
 @dataclass(frozen=True, kw_only=True)
 class Options(Exclusive, Overrides):
     prune: Annotated[
-        bool, Option("--prune", help="Remove users and empty indexes that the profile does not name; needs --yes.")
+        bool, Option("--prune", help="Remove users and empty indexes that are not in the profile; needs --yes.")
     ] = False
-    yes: Annotated[bool, Option("--yes", "-y", help="Don't ask before removing.")] = False
+    yes: Annotated[bool, Option("--yes", "-y", help="Confirm --prune.")] = False
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Make users and indexes as the profile says; restart nothing.
+    """Apply the profile's users and indexes without a restart.
 
-    Only what differs is changed, and only what the profile names. What the last `up` put over the profile holds.
+    It changes only fields that differ and that the profile declares. The overrides of the last `up` apply.
     """
     from deployer.deployment.lock import hold
     from deployer.deployment.session import connect
@@ -31,13 +31,13 @@ def run(options: Options, ui: UI) -> Result:
     from deployer.errors import Refused
     from deployer.operations.prepare import prepare
     from deployer.operations.recorded import as_deployed
-    from deployer.operations.up import say_changes
+    from deployer.operations.up import show_changes
 
     if options.prune and not options.yes:
-        raise Refused("--prune would remove what the profile does not name", hint="insist with --yes")
+        raise Refused("--prune removes users and indexes that are not in the profile", hint="confirm with --yes")
     with hold(options.name, wait=options.wait), connect(options.name) as session:
-        profile, put_over = as_deployed(options.profile, options.name, overrides(options))
-        plan = prepare(profile, options.name, overrides=put_over).plan
+        profile, all_overrides = as_deployed(options.profile, options.name, overrides(options))
+        plan = prepare(profile, options.name, overrides=all_overrides).plan
         default = plan.default_upstream or session.identity.default_mirror_url
         goal = wanted(plan.users, plan.indexes, default_mirror_url=default)
         found = steps(session.api, goal, removing=options.prune)
@@ -48,6 +48,6 @@ def run(options: Options, ui: UI) -> Result:
             new_password=session.new_password,
             forget=session.forget,
         )
-    say_changes(found, ui)
+    show_changes(found, ui)
     kept = [change.text for change in found if change.kind == "kept"]
     return Result(data={"changes": [change.text for change in done], "kept": kept})

@@ -1,4 +1,4 @@
-"""``deployer index create``: a stage or a mirror, by the keys of a profile."""
+"""``deployer index create``: create a stage, a mirror or an index of another type."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from deployer.ui.output import UI, Result
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Writing):
-    index: Annotated[str, Argument(metavar="USER/NAME", help="The new index.")]
+    index: Annotated[str, Argument(metavar="USER/NAME", help="Name of the new index.")]
     settings: Annotated[
-        list[str] | None, Argument(metavar="[KEY=VALUE]...", help="As in a profile: bases=root/pypi volatile=false.")
+        list[str] | None, Argument(metavar="[KEY=VALUE]...", help="Fields: bases=root/pypi volatile=false.")
     ] = None
     kind: Annotated[str, Option("--type", metavar="TYPE", help="stage, mirror, or another type of the server.")] = (
         "stage"
@@ -23,9 +23,9 @@ class Options(Writing):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Create an index from KEY=VALUE words, as in a profile.
+    """Create an index from KEY=VALUE arguments.
 
-    The keys are those of `indexes:` in a profile; a list is written with commas.
+    The keys are those of `indexes:` in a profile; commas separate the items of a list.
     """
     from deployer.deployment.lock import hold
     from deployer.operations.indexes import create, declare

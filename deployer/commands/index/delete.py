@@ -1,4 +1,4 @@
-"""``deployer index delete``: an index and every file on it."""
+"""``deployer index delete``: delete an index and every file on it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from deployer.ui.output import UI, Result
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Removing):
-    index: Annotated[str, Argument(metavar="USER/NAME", help="Which index.")]
+    index: Annotated[str, Argument(metavar="USER/NAME", help="Name of the index.")]
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Delete an index with all its files, if no other builds on it."""
+    """Delete an index and its files, unless it is another's base."""
     from deployer.deployment.lock import hold
     from deployer.operations.indexes import admit_deletion, delete
     from deployer.ui.prompts import consent

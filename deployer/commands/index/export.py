@@ -1,4 +1,4 @@
-"""``deployer index export``: the running state as a profile."""
+"""``deployer index export``: the users and indexes of a server as a profile."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Options(Talking):
 def run(options: Options, ui: UI) -> Result:
     """Print users and indexes of the server as a profile.
 
-    What is printed declares exactly what runs; passwords are not in it.
+    The profile declares the users and indexes of the server exactly, without passwords.
     """
     import yaml
 
@@ -34,37 +34,37 @@ def run(options: Options, ui: UI) -> Result:
     with connect(options) as session:
         topology = session.api.topology()
         applied = session.deployment.applied if session.deployment else None
-        told = {
+        declared = {
             "extends": "default",
             **_server(session.api.codec),
             **exported(topology, meant=applied.profile if applied else None),
         }
-        text = yaml.safe_dump(told, sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(declared, sort_keys=False, allow_unicode=True)
         place = session.deployment.server_dir if session.deployment else None
-        if "clients" in told and not applied:
-            ui.warn(f"clients.index: {told['clients']['index']}, as this host does not know which one is used")
+        if "clients" in declared and not applied:
+            ui.warn(f"clients.index: {declared['clients']['index']} is a guess: no index of clients is recorded")
         used = mirrors(place) if place else frozenset()
-        warnings = (*_unknown(told, used), *_warnings(topology, told, text, session.api.codec))
-    return Result(data=told, text=text, warnings=warnings)
+        warnings = (*_unknown(declared, used), *_warnings(topology, declared, text, session.api.codec))
+    return Result(data=declared, text=text, warnings=warnings)
 
 
 def _server(codec: IndexCodec) -> dict[str, object]:
-    """What a profile has to say for a server of this version, where it is not the default."""
+    """Return the profile keys for a server version other than the default."""
     from deployer.image import DEFAULT_MAJOR
 
     major = str(codec.major)
     return {} if major == DEFAULT_MAJOR else {"server": {"version": major}}
 
 
-def _unknown(told: dict[str, Any], used: frozenset[str]) -> Iterator[str]:
-    """Mirrors that are sent credentials, of which this host has no reference any more."""
-    for name, said in told["indexes"].items():
-        if said and "credentials" not in said and str(said.get("url")).rstrip("/") in used:
-            yield f"{name}: it is sent credentials, and where they are from is not known here: add credentials:"
+def _unknown(declared: dict[str, Any], used: frozenset[str]) -> Iterator[str]:
+    """Warn of mirrors with credentials whose source this host does not know."""
+    for name, index in declared["indexes"].items():
+        if index and "credentials" not in index and str(index.get("url")).rstrip("/") in used:
+            yield f"{name}: the source of its credentials is unknown: add credentials: to the profile"
 
 
-def _warnings(topology: Topology, told: dict[str, Any], text: str, codec: IndexCodec) -> Iterator[str]:
-    """All in which the profile is not, or can't be, what runs: it is read again, as `plan` would."""
+def _warnings(topology: Topology, declared: dict[str, Any], text: str, codec: IndexCodec) -> Iterator[str]:
+    """Warn of each difference between the exported profile and the server; the profile is loaded again to compare."""
     from deployer.devpi.declared import wanted
     from deployer.devpi.difference import changes
     from deployer.devpi.export import hidden_credentials, refused
@@ -73,10 +73,10 @@ def _warnings(topology: Topology, told: dict[str, Any], text: str, codec: IndexC
 
     hidden = hidden_credentials(topology)
     for name in hidden:
-        yield f"{name}: the address on the server holds credentials, which are left out; see SECURITY.md"
-    for name in sorted(topology.indexes.keys() - told["indexes"].keys()):
-        yield f"{name} is left out: no profile has its type"
-    for name, mirrors in refused(topology, told).items():
+        yield f"{name}: credentials in the URL on the server are left out; see SECURITY.md"
+    for name in sorted(topology.indexes.keys() - declared["indexes"].keys()):
+        yield f"{name} is left out: a profile does not support its type"
+    for name, mirrors in refused(topology, declared).items():
         yield f"{name} merges the mirrors {' and '.join(mirrors)}, which `up` refuses; see docs/private-packages.md"
     with TemporaryDirectory() as folder:
         path = Path(folder) / "exported.yaml"
@@ -87,8 +87,8 @@ def _warnings(topology: Topology, told: dict[str, Any], text: str, codec: IndexC
             differing = changes(topology, goal)
         except DeployerError as error:
             for line in (error.message, *error.details):
-                yield line.replace(str(path), "what is printed")
+                yield line.replace(str(path), "exported profile")
             return
     for change in differing:
         if change.target not in hidden:
-            yield f"no profile can say it as it is: {change.text}"
+            yield f"a profile can't express this: {change.text}"

@@ -1,4 +1,4 @@
-"""``deployer index list``: every index of the server."""
+"""``deployer index list``: the indexes of the server."""
 
 from __future__ import annotations
 

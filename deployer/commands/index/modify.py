@@ -1,4 +1,4 @@
-"""``deployer index modify``: some fields of an index and no others."""
+"""``deployer index modify``: change the given fields of an index."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from deployer.ui.output import UI, Result
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Writing):
-    index: Annotated[str, Argument(metavar="USER/NAME", help="Which index.")]
-    settings: Annotated[list[str], Argument(metavar="KEY=VALUE...", help="As in a profile: volatile=true.")]
+    index: Annotated[str, Argument(metavar="USER/NAME", help="Name of the index.")]
+    settings: Annotated[list[str], Argument(metavar="KEY=VALUE...", help="Fields: volatile=true.")]
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Change the named fields of an index and no others."""
+    """Change the given fields of an index."""
     from deployer.deployment.lock import hold
     from deployer.operations.indexes import modify
 

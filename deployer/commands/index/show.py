@@ -1,4 +1,4 @@
-"""``deployer index show``: one index, field by field."""
+"""``deployer index show``: the fields of one index."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from deployer.ui.output import UI, Result
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Talking):
-    index: Annotated[str, Argument(metavar="USER/NAME", help="Which index.")]
+    index: Annotated[str, Argument(metavar="USER/NAME", help="Name of the index.")]
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Show one index field by field, in the words of a profile."""
+    """Show the fields of an index as profile keys."""
     from deployer.devpi.admission import require_index
     from deployer.devpi.declared import shown
 

@@ -1,4 +1,4 @@
-"""``deployer mirror create``: a mirror of one upstream."""
+"""``deployer mirror create``: create a mirror of an upstream."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ from deployer.ui.output import UI, Result
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Writing):
-    index: Annotated[str, Argument(metavar="USER/NAME", help="The new mirror.")]
-    upstream: Annotated[str, Argument(metavar="URL", help="The simple address that it mirrors.")]
-    settings: Annotated[
-        list[str] | None, Argument(metavar="[KEY=VALUE]...", help="As in a profile: cache_expiry=600.")
-    ] = None
+    index: Annotated[str, Argument(metavar="USER/NAME", help="Name of the new mirror.")]
+    upstream: Annotated[str, Argument(metavar="URL", help="Simple URL of the upstream.")]
+    settings: Annotated[list[str] | None, Argument(metavar="[KEY=VALUE]...", help="Fields: cache_expiry=600.")] = None
 
 
 def run(options: Options, ui: UI) -> Result:
     """Create a mirror of an upstream.
 
-    The list of all its projects is not loaded unless `project_list=true` says so.
+    The server does not load the project list of the upstream; `project_list=true` changes that.
     """
     from deployer.deployment.lock import hold
     from deployer.operations.indexes import create, declare

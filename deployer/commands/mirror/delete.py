@@ -1,4 +1,4 @@
-"""``deployer mirror delete``: a mirror and its cache."""
+"""``deployer mirror delete``: delete a mirror and its cache."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from deployer.ui.output import UI, Result
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Removing):
-    index: Annotated[str, Argument(metavar="USER/NAME", help="Which mirror.")]
+    index: Annotated[str, Argument(metavar="USER/NAME", help="Name of the mirror.")]
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Delete a mirror and all that it has cached."""
+    """Delete a mirror and its cache."""
     from deployer.deployment.lock import hold
     from deployer.operations.indexes import admit_deletion, delete
     from deployer.ui.prompts import consent

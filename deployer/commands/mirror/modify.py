@@ -1,4 +1,4 @@
-"""``deployer mirror modify``: another upstream, or another expiry."""
+"""``deployer mirror modify``: change the given fields of a mirror."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from deployer.ui.output import UI, Result
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Writing):
-    index: Annotated[str, Argument(metavar="USER/NAME", help="Which mirror.")]
-    settings: Annotated[list[str], Argument(metavar="KEY=VALUE...", help="As in a profile: url=https://...")]
+    index: Annotated[str, Argument(metavar="USER/NAME", help="Name of the mirror.")]
+    settings: Annotated[list[str], Argument(metavar="KEY=VALUE...", help="Fields: url=https://...")]
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Change the named fields of a mirror; what is cached stays."""
+    """Change the given fields of a mirror; keep its cache."""
     from deployer.deployment.lock import hold
     from deployer.operations.indexes import modify
 

@@ -1,4 +1,4 @@
-"""``deployer mirror rotate``: new credentials for upstreams, without a restart and without losing the cache."""
+"""``deployer mirror rotate``: reload upstream credentials without a restart; the cache stays."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Exclusive, Located):
-    index: Annotated[str, Argument(metavar="INDEX", help="The mirror; left out: all that have credentials.")] = ""
+    index: Annotated[str, Argument(metavar="INDEX", help="Name of the mirror; default: all with credentials.")] = ""
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Give the running server new credentials for its upstreams.
+    """Reload the upstream credentials of the running server.
 
-    They are read again where the profile says that they are. Nothing is restarted, and what is cached stays. Secrets
-    that live only for minutes (`command:`) are kept fresh by running this from a timer.
+    It reads the credentials from the sources in the profile. The server is not restarted and keeps its cache. Run this
+    from a timer for short-lived secrets (`command:`).
     """
     from pathlib import Path
 
@@ -42,14 +42,17 @@ def run(options: Options, ui: UI) -> Result:
         wanted = {name: index for name, index in profile.indexes.items() if index.credentials is not None}
         if options.index and options.index not in wanted:
             raise UsageError(
-                f"{options.index} has no credentials in the profile", hint=f"they have: {', '.join(wanted)}"
+                f"{options.index} has no credentials in the profile",
+                hint=f"name one of: {', '.join(wanted)}"
+                if wanted
+                else f"add indexes.{options.index}.credentials to the profile",
             )
         if deployment.server_dir is None:
             raise ConflictError(f"{options.name} has no data directory", hint="deployer up")
         chosen = {options.index: wanted[options.index]} if options.index else wanted
         fresh = authorizations(chosen, env=os.environ, home=Path.home())
         changed = hand_over(deployment.server_dir, fresh, keep=bool(options.index))
-        ask(deployment.url)  # the server looks at its file when it is asked
+        ask(deployment.url)  # the server reads the file at the next request
     ui.step(
         "mirrors", f"{', '.join(chosen) or 'none has credentials'}: {'new credentials' if changed else 'unchanged'}"
     )
@@ -57,7 +60,7 @@ def run(options: Options, ui: UI) -> Result:
 
 
 def _profile(options: Options, deployment: Deployment) -> Profile:
-    """What was applied last, references included; another profile when one is named."""
+    """Return the last applied profile with its secret references, or the profile that ``--profile`` names."""
     from deployer.profile.load import load
     from deployer.profile.models import Profile
 

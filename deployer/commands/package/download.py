@@ -1,4 +1,4 @@
-"""``deployer package download``: files of one project, checked."""
+"""``deployer package download``: download the files of one version and verify them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Talking):
-    requirement: Annotated[str, Argument(metavar="NAME[==VERSION]", help="A project; the newest version, or this.")]
-    index: Annotated[str, Option("--index", metavar="USER/NAME", help="Which index; else the clients' one.")] = ""
-    dest: Annotated[Path, Option("--dest", "-d", metavar="DIR", help="Where to; else here.")] = Path()
+    requirement: Annotated[str, Argument(metavar="NAME[==VERSION]", help="Project; default: its newest version.")]
+    index: Annotated[str, Option("--index", metavar="USER/NAME", help="Index, else the clients' one.")] = ""
+    dest: Annotated[Path, Option("--dest", "-d", metavar="DIR", help="Target directory; default: this one.")] = Path()
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Download the files of one version, checked by SHA-256.
+    """Download the files of one version and verify their SHA-256.
 
-    Its dependencies are pip's matter: deployer exec -- pip download NAME.
+    For dependencies, too: deployer exec -- pip download NAME.
     """
     from deployer.devpi.distributions import newest, parse_requirement
 
@@ -39,7 +39,7 @@ def run(options: Options, ui: UI) -> Result:
                 ui.step("download", str(target))
                 written.append(str(target))
             else:
-                ui.step("download", f"{target} is there already")
+                ui.step("download", f"{target} exists already")
                 skipped.append(str(target))
     return Result(
         data={"index": index, "downloaded": written, "skipped": skipped}, text="\n".join((*written, *skipped))
@@ -47,9 +47,10 @@ def run(options: Options, ui: UI) -> Result:
 
 
 def fetch(api: PackageApi, file: ListedFile, target: Path) -> bool:
-    """Write a file that is listed to ``target``, whole and checked or not at all; False when it is there already.
+    """Download ``file`` to ``target`` and verify its checksum; return False if it exists already.
 
-    Raises ConflictError when another file is there, VerificationError when what came is not what was listed.
+    ``target`` is written completely or not at all. Raises ConflictError when a different file exists,
+    VerificationError for a checksum mismatch.
     """
     from hashlib import file_digest
 

@@ -13,13 +13,13 @@ from deployer.ui.output import UI, Result
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Talking):
-    index: Annotated[str, Option("--index", metavar="USER/NAME", help="Which index; else the clients' one.")] = ""
+    index: Annotated[str, Option("--index", metavar="USER/NAME", help="Index, else the clients' one.")] = ""
 
 
 def run(options: Options, ui: UI) -> Result:
-    """List the projects on an index itself, without its bases.
+    """List the projects on an index, without those of its bases.
 
-    Of a mirror: those that it has cached.
+    For a mirror, it lists the cached projects.
     """
     from deployer.devpi.admission import require_index
     from deployer.errors import Refused
@@ -29,8 +29,8 @@ def run(options: Options, ui: UI) -> Result:
         node = require_index(index, session.api.topology())
         if node.fields.get("type") == "mirror" and node.fields.get("mirror_no_project_list") is not True:
             raise Refused(
-                f"{index} would fetch every name of its upstream to answer",
-                hint="name a project: deployer package show NAME; or set project_list=false on it",
+                f"listing {index} would load the project list of its upstream",
+                hint=f"name a project: deployer package show NAME --index {index}",
             )
         projects = sorted(session.api.projects(index))
     return Result(data={"index": index, "projects": projects}, text="\n".join(projects))

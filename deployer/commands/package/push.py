@@ -1,4 +1,4 @@
-"""``deployer package push``: a release from one index to another."""
+"""``deployer package push``: copy a release from one index to another."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from deployer.ui.output import UI, Result
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Talking):
-    requirement: Annotated[str, Argument(metavar="NAME==VERSION", help="Which release.")]
-    target: Annotated[str, Argument(metavar="USER/NAME", help="The stage that gets it.")]
-    index: Annotated[str, Option("--index", metavar="USER/NAME", help="From where; else the clients' one.")] = ""
+    requirement: Annotated[str, Argument(metavar="NAME==VERSION", help="Release to copy.")]
+    target: Annotated[str, Argument(metavar="USER/NAME", help="Target stage.")]
+    index: Annotated[str, Option("--index", metavar="USER/NAME", help="Source index, else the clients' one.")] = ""
 
 
 def run(options: Options, ui: UI) -> Result:
@@ -28,12 +28,12 @@ def run(options: Options, ui: UI) -> Result:
     requirement = parse_requirement(options.requirement)
     version = exact_version(requirement)
     if not version:
-        raise UsageError("which version?", hint=f"{requirement.name}==VERSION")
+        raise UsageError(f"no version of {requirement.name}", hint=f"write {requirement.name}==VERSION")
     with connect(options) as session:
         topology = session.api.topology()
         require_index(index, topology)
         if require_index(options.target, topology).fields.get("type") == "mirror":
-            raise UsageError(f"{options.target} is a mirror and takes no files", hint="name a stage")
+            raise UsageError(f"{options.target} is a mirror and accepts no uploads", hint="name a stage as the target")
         files = session.login().push(index, requirement.name, version, target=options.target)
     ui.step("push", f"{requirement.name} {version}: {index} -> {options.target}")
     return Result(data={"index": index, "target": options.target, "version": version, "files": list(files)})

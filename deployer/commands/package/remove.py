@@ -1,4 +1,4 @@
-"""``deployer package remove``: a version, or a whole project, off an index."""
+"""``deployer package remove``: remove a version or a project from an index."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from deployer.ui.output import UI, Result
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Removing):
-    requirement: Annotated[str, Argument(metavar="NAME[==VERSION]", help="A project, or one version of it.")]
-    index: Annotated[str, Option("--index", metavar="USER/NAME", help="Which index; else the clients' one.")] = ""
+    requirement: Annotated[str, Argument(metavar="NAME[==VERSION]", help="Project, or one version of it.")]
+    index: Annotated[str, Option("--index", metavar="USER/NAME", help="Index, else the clients' one.")] = ""
 
 
 def run(options: Options, ui: UI) -> Result:
     """Remove a version, or a whole project, from an index.
 
-    Of a mirror only what is cached goes. An index with volatile=false keeps its files.
+    On a mirror, this removes the cached files. An index with volatile=false keeps its files.
     """
     from deployer.devpi.admission import require_index
     from deployer.devpi.distributions import exact_version, parse_requirement
@@ -33,8 +33,8 @@ def run(options: Options, ui: UI) -> Result:
     with connect(options) as session:
         if require_index(index, session.api.topology()).fields.get("volatile") is not True:
             raise Refused(
-                f"{index} keeps what was uploaded once (volatile=false)",
-                hint=f"insist: deployer index modify {index} volatile=true, then remove, then volatile=false",
+                f"{index} keeps its files (volatile=false)",
+                hint=f"deployer index modify {index} volatile=true; set volatile=false again after the removal",
             )
         consent(f"{options.requirement} from {index}", yes=options.yes)
         session.login().remove(index, requirement.name, version)

@@ -13,8 +13,8 @@ from deployer.ui.output import UI, Result
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Talking):
-    project: Annotated[str, Argument(metavar="NAME", help="Which project.")]
-    index: Annotated[str, Option("--index", metavar="USER/NAME", help="Which index; else the clients' one.")] = ""
+    project: Annotated[str, Argument(metavar="NAME", help="Name of the project.")]
+    index: Annotated[str, Option("--index", metavar="USER/NAME", help="Index, else the clients' one.")] = ""
 
 
 def run(options: Options, ui: UI) -> Result:

@@ -1,4 +1,4 @@
-"""``deployer package upload``: wheels and sdists onto a stage."""
+"""``deployer package upload``: upload wheels and sdists to a stage."""
 
 from __future__ import annotations
 
@@ -19,16 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Talking):
-    files: Annotated[
-        list[Path], Argument(metavar="FILE...", help="Wheels and source archives, or a directory of them.")
-    ]
-    index: Annotated[str, Option("--index", metavar="USER/NAME", help="Which index; else the clients' one.")] = ""
+    files: Annotated[list[Path], Argument(metavar="FILE...", help="Wheels and sdists, or directories of them.")]
+    index: Annotated[str, Option("--index", metavar="USER/NAME", help="Index, else the clients' one.")] = ""
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Upload wheels and source archives; skip what is there already.
+    """Upload wheels and sdists; skip files that are already there.
 
-    Every file is read before the first is sent. A file of the same name with other content is a conflict.
+    It reads every file before the first upload. A file of the same name with other content is a conflict.
     """
     from deployer.devpi.distributions import read
 
@@ -36,11 +34,11 @@ def run(options: Options, ui: UI) -> Result:
     found = [read(path) for path in _paths(options.files)]
     done: dict[str, list[str]] = {"uploaded": [], "skipped": []}
     with connect(options) as session:
-        there = {project: session.api.uploaded(index, project) for project in {one.project for one in found}}
-        _check(found, there, index)
+        existing = {project: session.api.uploaded(index, project) for project in {one.project for one in found}}
+        _check(found, existing, index)
         api = None
         for one in found:
-            if there[one.project].get(one.path.name) == one.sha256:
+            if existing[one.project].get(one.path.name) == one.sha256:
                 done["skipped"].append(one.path.name)
                 continue
             api = api or session.login()
@@ -50,7 +48,7 @@ def run(options: Options, ui: UI) -> Result:
             done["uploaded"].append(one.path.name)
             ui.step("upload", f"{one.path.name} -> {index}")
     for name in done["skipped"]:
-        ui.step("upload", f"{name} is on {index} already")
+        ui.step("upload", f"{name} exists already on {index}")
     return Result(data={"index": index, **done})
 
 
@@ -61,28 +59,28 @@ def _paths(given: list[Path]) -> list[Path]:
     for path in given:
         listed = sorted((*path.glob("*.whl"), *path.glob("*.tar.gz"))) if path.is_dir() else [path]
         if not listed:
-            raise UsageError(f"there is no wheel and no sdist in {path}", hint="build one: python -m build")
+            raise UsageError(f"no wheel or sdist in {path}", hint="python -m build")
         paths |= dict.fromkeys(listed)
     return list(paths)
 
 
-def _check(found: list[Distribution], there: dict[str, dict[str, str]], index: str) -> None:
-    """Raise ConflictError for all that is there with other content, before anything is sent."""
+def _check(found: list[Distribution], existing: dict[str, dict[str, str]], index: str) -> None:
+    """Raise ConflictError if a file exists with other content; ``existing``: SHA-256 by file name by project."""
     from deployer.errors import ConflictError
 
     other = [
-        one.path.name for one in found if there[one.project].get(one.path.name, one.sha256) not in ("", one.sha256)
+        one.path.name for one in found if existing[one.project].get(one.path.name, one.sha256) not in ("", one.sha256)
     ]
     if other:
         raise ConflictError(
-            f"{other[0]} is on {index} with other content",
-            hint="give it a new version: what was installed once should stay what it was",
+            f"{other[0]} exists on {index} with other content",
+            hint="upload it under a new version",
             details=tuple(f"also: {name}" for name in other[1:]),
         )
 
 
 class Counted(BufferedReader):
-    """A file that tells how much of it was read."""
+    """A file that reports the percentage that was read."""
 
     def __init__(self, stream: BufferedReader, size: int, progress: Callable[[str], None]) -> None:
         super().__init__(stream.raw)

@@ -1,4 +1,4 @@
-"""``deployer secret set``: tell deployer a password that it did not make."""
+"""``deployer secret set``: store a password that was set by other means."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from deployer.ui.output import UI, Result
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Exclusive, Located):
-    user: Annotated[str, Argument(metavar="USER", callback=user_name, help="Whose password.")] = "root"
+    user: Annotated[str, Argument(metavar="USER", callback=user_name, help="Name of the user.")] = "root"
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Remember a user's password, for a server that has one already.
+    """Store the existing password of a user.
 
-    It is read from the terminal or from standard input, never from the command line.
+    It reads the password from the terminal or standard input, and does not change it on the server.
     """
     from deployer.deployment.lock import hold
     from deployer.deployment.passwords import Passwords

@@ -1,4 +1,4 @@
-"""``deployer secret show``: the one place that prints a password, because it was asked to."""
+"""``deployer secret show``: print a stored password; no other command does."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from deployer.ui.output import UI, Result
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Located):
-    user: Annotated[str, Argument(metavar="USER", callback=user_name, help="Whose password.")] = "root"
+    user: Annotated[str, Argument(metavar="USER", callback=user_name, help="Name of the user.")] = "root"
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Print the password of a user that deployer made."""
+    """Print the stored password of a user."""
     from deployer.deployment.find import require
     from deployer.deployment.session import connect
     from deployer.errors import ConflictError

@@ -1,4 +1,4 @@
-"""``deployer token create``: a secret that can upload, and nothing else."""
+"""``deployer token create``: create a token that can only upload."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from deployer.ui.output import UI, Result
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Talking):
-    user: Annotated[str, Argument(metavar="USER", help="In whose name it uploads.")]
+    user: Annotated[str, Argument(metavar="USER", help="User of the token.")]
     index: Annotated[
-        list[str] | None, Option("--index", metavar="USER/NAME", help="Only there; may be repeated. Else the clients'.")
+        list[str] | None,
+        Option("--index", metavar="USER/NAME", help="Only this index, else the clients' one; may be repeated."),
     ] = None
     project: Annotated[
-        list[str] | None, Option("--project", metavar="NAME", help="Only these projects; may be repeated.")
+        list[str] | None, Option("--project", metavar="NAME", help="Only this project; may be repeated.")
     ] = None
-    expires: Annotated[str, Option("--expires", metavar="TIME", help="From now: 30m, 12h, 90d, 1y.")] = "90d"
+    expires: Annotated[str, Option("--expires", metavar="TIME", help="Lifetime: 30m, 12h, 90d, 4w, 1y.")] = "90d"
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Make an upload token and print it, this once.
+    """Create an upload token and print it once.
 
-    It can upload to the named indexes until it expires, and nothing else. Only root makes tokens.
+    The token can upload to these indexes until it expires. Only root can create tokens.
     """
     from deployer.devpi.admission import require_index
     from deployer.errors import ServerRefused
@@ -44,7 +45,7 @@ def run(options: Options, ui: UI) -> Result:
         for index in indexes:
             acl = require_index(index, topology).fields.get("acl_upload", ())
             if isinstance(acl, tuple) and not {options.user, ":ANONYMOUS:", ":AUTHENTICATED:"} & set(acl):
-                warnings.append(f"{options.user} may not upload to {index}: add it to acl_upload")
+                warnings.append(f"{options.user} may not upload to {index}: add {options.user} to its acl_upload")
         until = int(time.time()) + seconds
         token = (
             session.login()
@@ -59,13 +60,13 @@ def run(options: Options, ui: UI) -> Result:
 
 
 def lifetime(text: str) -> int:
-    """Seconds of a time like ``90d``. Raises UsageError."""
+    """Return the seconds of a lifetime such as ``90d``. Raises UsageError."""
     from deployer.errors import UsageError
 
     units = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400, "y": 365 * 86400}
     found = re.fullmatch(r"([1-9][0-9]{0,5})([mhdwy])", text)
     if found is None or (seconds := int(found[1]) * units[found[2]]) > 10 * units["y"]:
         raise UsageError(
-            f"{text[:40]!r} is no time that a token can live", hint="30m, 12h, 90d, 4w, 1y; ten years at most"
+            f"invalid token lifetime {text[:40]!r}", hint="give a lifetime such as 30m, 12h, 90d, 4w or 1y, at most 10y"
         )
     return seconds

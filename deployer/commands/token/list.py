@@ -14,13 +14,13 @@ from deployer.ui.output import UI, Result
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Talking):
-    user: Annotated[str, Argument(metavar="USER", help="Whose tokens.")]
+    user: Annotated[str, Argument(metavar="USER", help="Name of the user.")]
 
 
 def run(options: Options, ui: UI) -> Result:
-    """List the upload tokens of a user: id, reach, expiry.
+    """List the upload tokens of a user: ID, scope, expiry.
 
-    The tokens themselves are known to nobody but those who got them.
+    The tokens themselves are not stored and can't be shown.
     """
     with connect(options) as session:
         tokens = session.login().tokens(options.user)

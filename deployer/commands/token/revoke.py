@@ -1,4 +1,4 @@
-"""``deployer token revoke``: end a token."""
+"""``deployer token revoke``: revoke upload tokens."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ EACH = "all"
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Talking):
-    user: Annotated[str, Argument(metavar="USER", help="Whose token.")]
-    token_id: Annotated[str, Argument(metavar="ID", help="Its id, as `deployer token list` tells; `all` for each.")]
+    user: Annotated[str, Argument(metavar="USER", help="User of the token.")]
+    token_id: Annotated[str, Argument(metavar="ID", help="ID from `deployer token list`, or `all`.")]
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Revoke an upload token by its id; it is worthless at once."""
+    """Revoke an upload token by its ID, with immediate effect."""
     from deployer.errors import ServerRefused
 
     with connect(options) as session:
         api = session.login()
         known = sorted(api.tokens(options.user))
         if options.token_id not in (*known, EACH):
-            raise ServerRefused(f"{options.user} has no token with that id", hint=f"deployer token list {options.user}")
+            raise ServerRefused(f"{options.user} has no token with this ID", hint=f"deployer token list {options.user}")
         revoked = known if options.token_id == EACH else [options.token_id]
         for token in revoked:
             api.revoke_token(options.user, token)

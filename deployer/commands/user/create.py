@@ -1,4 +1,4 @@
-"""``deployer user create``: somebody new, with a password that is made here."""
+"""``deployer user create``: create a user with a generated or a given password."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from deployer.ui.output import UI, Result
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Writing):
-    user: Annotated[str, Argument(metavar="USER", help="The new user.")]
-    email: Annotated[str, Option("--email", help="For people; devpi sends nothing.")] = ""
-    title: Annotated[str, Option("--title", help="A name for people.")] = ""
-    password_stdin: Annotated[bool, Option("--password-stdin", help="Read the password instead of making one up.")] = (
+    user: Annotated[str, Argument(metavar="USER", help="Name of the new user.")]
+    email: Annotated[str, Option("--email", help="Email address; devpi sends no mail.")] = ""
+    title: Annotated[str, Option("--title", help="Full name.")] = ""
+    password_stdin: Annotated[bool, Option("--password-stdin", help="Read the password instead of generating it.")] = (
         False
     )
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Create a user; the password is generated and kept here.
+    """Create a user; generate and store the password.
 
     Print it with `deployer secret show USER`.
     """
@@ -33,7 +33,7 @@ def run(options: Options, ui: UI) -> Result:
 
     given = read_password(options.user) if options.password_stdin else None
     with hold(options.name, wait=options.wait), connect(options) as session:
-        # Looked for first: the stored password of a user who exists must not be replaced by one that nobody has.
+        # Checked first: a new password must not replace the stored one of an existing user.
         if options.user in session.api.topology().users:
             raise ConflictError(f"the user {options.user} exists", hint=f"deployer user modify {options.user}")
         api = session.login()

@@ -1,4 +1,4 @@
-"""``deployer user delete``: a user, and the indexes with it."""
+"""``deployer user delete``: delete a user without indexes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from deployer.ui.output import UI, Result
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Removing):
-    user: Annotated[str, Argument(metavar="USER", help="Which user.")]
+    user: Annotated[str, Argument(metavar="USER", help="Name of the user.")]
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Delete a user who has no indexes any more."""
+    """Delete a user without indexes."""
     from deployer.deployment.lock import hold
     from deployer.errors import ConflictError, Refused, ServerRefused
     from deployer.ui.prompts import consent
 
     if options.user == "root":
-        raise Refused("root is the one who may change everything", hint="delete another user")
+        raise Refused("the user root can't be deleted: it administers the server", hint="name another user")
     with hold(options.name, wait=options.wait), connect(options) as session:
         topology = session.api.topology()
         if options.user not in topology.users:

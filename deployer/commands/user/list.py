@@ -1,4 +1,4 @@
-"""``deployer user list``: who can log in to the server."""
+"""``deployer user list``: the users of the server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Options(Talking):
 def run(options: Options, ui: UI) -> Result:
     """List the users of the server.
 
-    Each with its indexes, and whether this host knows the password.
+    --json adds the indexes of each user, and whether this host stores the password.
     """
     with connect(options) as session:
         topology = session.api.topology()

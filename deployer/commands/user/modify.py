@@ -1,4 +1,4 @@
-"""``deployer user modify``: what is known of a user."""
+"""``deployer user modify``: change the fields of a user."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from deployer.ui.output import UI, Result
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Writing):
-    user: Annotated[str, Argument(metavar="USER", help="Which user.")]
-    email: Annotated[str | None, Option("--email", help="For people; devpi sends nothing.")] = None
-    title: Annotated[str | None, Option("--title", help="A name for people.")] = None
-    description: Annotated[str | None, Option("--description", help="More words for people.")] = None
+    user: Annotated[str, Argument(metavar="USER", help="Name of the user.")]
+    email: Annotated[str | None, Option("--email", help="Email address; devpi sends no mail.")] = None
+    title: Annotated[str | None, Option("--title", help="Full name.")] = None
+    description: Annotated[str | None, Option("--description", help="Free text.")] = None
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Change what is known of a user; an empty value removes it."""
+    """Change the fields of a user; an empty value removes a field."""
     from deployer.deployment.lock import hold
     from deployer.errors import ServerRefused, UsageError
 
     given = {key: getattr(options, key) for key in ("email", "title", "description")}
     fields = {key: value for key, value in given.items() if value is not None}
     if not fields:
-        raise UsageError("nothing to change", hint="for example --email dev@example.com")
+        raise UsageError("no field to change", hint="add --email, --title or --description")
     with hold(options.name, wait=options.wait), connect(options) as session:
         known = session.api.topology().users
         if options.user not in known:

@@ -1,4 +1,4 @@
-"""``deployer user passwd``: a new password, made here or read."""
+"""``deployer user passwd``: change a password to a generated or a given one."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from deployer.ui.output import UI, Result
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Writing):
-    user: Annotated[str, Argument(metavar="USER", help="Whose password.")] = "root"
-    password_stdin: Annotated[bool, Option("--password-stdin", help="Read the password instead of making one up.")] = (
+    user: Annotated[str, Argument(metavar="USER", help="Name of the user.")] = "root"
+    password_stdin: Annotated[bool, Option("--password-stdin", help="Read the password instead of generating it.")] = (
         False
     )
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Change a user's password; it is generated unless given.
+    """Change a user's password; generate it unless one is given.
 
-    Logins that others hold stay valid for their ten hours: devpi only checks their signature.
+    Existing logins stay valid for up to ten hours: devpi checks their signature only.
     """
     from deployer.deployment.lock import hold
     from deployer.errors import ServerRefused
