@@ -24,7 +24,7 @@ class Options(Located):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """List projects that several indexes have, and which is served.
+    """List projects in several indexes, and which is served.
 
     It resolves projects with this host's pip and uv, without installing them. It lists no upstream: it knows the
     projects that were served before. Exit code 9 means that several indexes serve a project, or that an installer got

@@ -26,7 +26,7 @@ class Options(Exclusive, Overrides):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Check this host and the server; show a fix for each problem.
+    """Check this host and the server; suggest fixes.
 
     The checks cover engine, image, data, network, upstream, pip and the server. Exit code 0 means that the server can
     start here and that pip can install through it.

@@ -18,7 +18,7 @@ class Options(Exclusive, Located):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Stop and remove the server; --purge deletes its data, too."""
+    """Stop and remove the server; --purge deletes its data."""
     from deployer.deployment.find import find
     from deployer.deployment.lock import hold
     from deployer.deployment.passwords import Passwords

@@ -132,4 +132,4 @@ def test_an_export_applied_to_nothing_makes_what_it_was_taken_from(cli: Cli) -> 
     warnings = " ".join(told.envelope["warnings"])
     for name in ("root/private: it is sent", "root/other: it is sent", "team/mixed merges the mirrors"):
         assert name in warnings
-    assert "no profile can say it as it is: modify index team/main: owns" in warnings
+    assert "a profile can't express this: modify index team/main: owns" in warnings

@@ -188,7 +188,7 @@ def test_another_devpi_at_our_port_is_left_as_it_is(cli: Cli, devpi_stopped: Pla
     assert "another devpi answers" in done.err
     status = cli.run("status")
     assert status.code == 6
-    assert "it runs on other data" in status.err
+    assert "it does not use the data of" in status.err
     users = httpx.get(f"{cli.url}/", headers={"Accept": "application/json"}, trust_env=False, timeout=180).json()[
         "result"
     ]
@@ -228,7 +228,7 @@ def test_a_change_that_runs_out_of_memory_is_undone(boxed: Cli, tmp_path: Path) 
     assert "out of memory (OOM-killed)" in done.err
     assert "server.memory" in done.err
     # Whoever is told so need not wait for it.
-    assert f"undone    {boxed.name} runs as before, at {boxed.url}" in done.err.splitlines()
+    assert f"rollback  {boxed.name} runs again as before at {boxed.url}" in done.err.splitlines()
     assert in_two_lines(done)
     assert boxed.run("status").code == 0
     assert docker("inspect", "--format={{.Id}} {{.HostConfig.Memory}}", boxed.name) == before

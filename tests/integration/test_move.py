@@ -116,7 +116,7 @@ def test_a_copy_that_fails_leaves_the_server_where_it_was(cli: Cli) -> None:
     try:
         failed = cli.run(*words(cli, str(small / "data")), "--set", "server.min_free=1m")
         assert (failed.code, "MiB" in failed.err) == (11, True), failed.err
-        assert f"undone    {cli.name} runs where it was, at {cli.url}" in failed.err.splitlines()
+        assert f"rollback  {cli.name} runs again on the old data at {cli.url}" in failed.err.splitlines()
         assert served(cli) == before
         assert list(small.iterdir()) == []
     finally:

@@ -54,7 +54,7 @@ def test_what_is_lost_is_told_with_the_cure_and_the_cure_works(bare: str, tmp_pa
             assert told(cli.up("--no-pip", "--base-image", bare)) == [line]
             checks = {check["name"]: check for check in cli.run("doctor", "--json").data["checks"]}
             assert checks["front"]["level"] == "warning"
-            assert f"{checks['front']['evidence']}; cure: {checks['front']['cure']}" in line
+            assert f"{checks['front']['evidence']}; fix: {checks['front']['cure']}" in line
             assert told(cli.up("--no-pip", "--base-image", bare, "--set", "server.front=python")) == []
 
             cured = cli.up("--no-pip")  # the base of the other tests, which has nginx

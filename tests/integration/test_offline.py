@@ -85,7 +85,7 @@ def test_the_command_switches_and_tells(engine: str, tmp_path: Path, upstream: U
         assert cli.up("--no-pip").code == 0
         assert cli.run("offline", "--json").data["offline"] is False
         switched = cli.run("offline", "on")
-        assert (switched.code, switched.out) == (0, "offline: no upstream is asked\n")
+        assert (switched.code, switched.out) == (0, "offline: upstreams are not asked\n")
         assert cli.run("status", "--json").data["offline"] is True
         assert "offline" in cli.run("status").out
         assert cli.run("restart").code == 0

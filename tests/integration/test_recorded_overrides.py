@@ -53,7 +53,7 @@ def test_a_check_is_held_to_what_up_was_told(cli: Cli) -> None:
     done = cli.run("status", "--check", "--json")
     assert (done.code, done.data["drift"]) == (10, ["server", "indexes"])
     error = done.envelope["error"]
-    assert "as given to the last `up`" in error["message"]
+    assert "of the last `up`" in error["message"]
     assert cli.run("index", "apply", "--json").data["changes"] == ["modify index root/dev: title first -> second"]
     cure = shlex.split(error["hint"])
     assert cure[:2] == ["deployer", "up"]
@@ -89,8 +89,8 @@ def test_a_plan_is_that_of_the_up_that_it_names(cli: Cli) -> None:
     less = cli.run("plan", *cli.up_words()[1:], "--json")
     assert (less.code, "server" in json.loads(less.out)["data"]["changes"]) == (10, True)
     (told,) = (warning for warning in json.loads(less.out)["warnings"] if "the last `up`" in warning)
-    assert "also given server.threads; " in told
-    again = shlex.split(told.partition("to keep that: ")[2])
+    assert "options of the last `up`: server.threads; " in told
+    again = shlex.split(told.partition("to keep them: ")[2])
     assert again[:4] == ["deployer", "up", "--name", cli.name]
     assert "server.threads=20" in again
     same = cli.run("plan", *again[2:], "--set", "clients.configure=[]", "--json")

@@ -146,7 +146,7 @@ def test_an_image_that_was_built_since_is_used_and_the_former_one_goes(cli: Cli)
         assert cli.run("status", "--check", "--json").data["drift"] == ["server"]
         changed = cli.up("--no-pip")
         assert changed.code == 0, changed.err
-        assert "its image was made anew" in changed.err
+        assert "its image was rebuilt" in changed.err
         status = cli.run("status", "--check", "--json")
         assert (status.code, status.data["image_digest"]) == (0, built.data["id"])
         assert present(former) is needed(former)

@@ -146,7 +146,10 @@ def test_a_command_that_is_advised_is_about_the_same_deployment(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "addressed_text"),
     [
-        ("deployer up, or deployer logs to see why", "deployer up --name a, or deployer logs --name a to see why"),
+        (
+            "run deployer up, or deployer logs for the cause",
+            "run deployer up --name a, or deployer logs --name a for the cause",
+        ),
         (
             "deployer index apply; deployer secret set root",
             "deployer index apply --name a; deployer secret set --name a root",

@@ -36,7 +36,7 @@ def test_ours_go_and_what_is_needed_or_not_ours_stays(monkeypatch: pytest.Monkey
     data, told = remove(engine, monkeypatch)
     assert (data["removed"], data["kept"]) == ([f"{REPOSITORY}:6.20.2"], [f"{REPOSITORY}:6.20.3"])
     assert engine.stock.keys() == {f"{REPOSITORY}:6.20.3", *strangers}
-    assert "a container was made from it" in told
+    assert "kept: a container uses it" in told
 
     engine.remove(plan.name)
     assert remove(engine, monkeypatch)[0]["removed"] == [f"{REPOSITORY}:6.20.3"]

@@ -181,7 +181,7 @@ def test_this_host_asks_as_the_server_would(tmp_path: Path, monkeypatch: pytest.
 def test_junk_is_no_evidence() -> None:
     for junk in ("", "{}", "[]", "null", '{"answers": [{}], "resolvers": [], "mtu": {}}', "Traceback"):
         told = upstream_probe.read(ExecResult(returncode=1, stdout=junk, stderr="first\nModuleNotFoundError: httpx\n"))
-        assert (told.answers, told.failure) == ((), "nothing could be asked: ModuleNotFoundError: httpx")
+        assert (told.answers, told.failure) == ((), "the probe failed: ModuleNotFoundError: httpx")
 
 
 ROUTE = """Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
