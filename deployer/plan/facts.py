@@ -74,7 +74,7 @@ class PortFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Ceiling:
-    """The hard resource limits of a user who can't raise them (getrlimit(2)). 0: unlimited."""
+    """The hard resource limits of an unprivileged user (getrlimit(2)). 0: unlimited."""
 
     nofile: int
     nproc: int
