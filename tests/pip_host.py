@@ -12,6 +12,7 @@ from deployer.clients import pip
 from deployer.clients.client import Account, ClientSettings
 from deployer.clients.configure import ClientChange, configure
 from deployer.clients.pip.places import user_file
+from tests.forked import forked
 
 URL = "http://127.0.0.1:3141/root/dev/+simple/"
 CORP = "https://pip.corp.example.com/simple"
@@ -68,9 +69,14 @@ class Host:
         return pip.read_config(self.account, prefix=prefix)
 
     def ask(self) -> subprocess.CompletedProcess[str]:
-        python = self.venv / "bin" / "python" if "VIRTUAL_ENV" in self.env else sys.executable
         import pip as real
 
+        if "VIRTUAL_ENV" not in self.env:
+            import pip._internal.commands.install
+            import pip._internal.configuration
+
+            return forked(lambda: exec(ASK), env=self.env)  # noqa: S102 - our own text
+        python = self.venv / "bin" / "python"
         return subprocess.run(
             [python, "-c", f"import sys; sys.path.append({str(Path(real.__file__).parents[1])!r})\n{ASK}"],
             env=self.env,

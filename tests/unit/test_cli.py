@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -14,24 +15,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployer.cli import COMMANDS, addressed, execute
+from deployer.cli import COMMANDS, addressed, execute, main
 from deployer.commands import Overrides, overrides
 from deployer.errors import DeployerError, Locked, NotReadyError, ProfileError, Refused
 from deployer.secrets import BLANK, Secret, generate, mask
 from deployer.ui.output import UI, Result
+from tests.forked import forked
+
+
+@pytest.fixture(scope="module", autouse=True)
+def verbs_are_imported() -> None:
+    """Once for all of the children in which a command line runs."""
+    for module, _ in COMMANDS.values():
+        importlib.import_module(f"deployer.commands.{module}")
+    for module in ("docker", "httpx", "jinja2", "deployer.operations.prepare", "deployer.profile.load"):
+        importlib.import_module(module)
 
 
 def command(tmp_path: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
     """The command line of a user without any container engine and without a deployment."""
     kept = {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path), "DOCKER_HOST": f"unix://{tmp_path}/nosock"}
-    return subprocess.run(
-        [sys.executable, "-m", "deployer.cli", *words],
-        env={**kept, "PYTHONPATH": os.environ.get("PYTHONPATH", ""), **env},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    return forked(main, words=("deployer", *words), env={**kept, **env})
 
 
 # Every verb, where there is nothing

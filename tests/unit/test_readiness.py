@@ -200,7 +200,7 @@ def test_nothing_listens_at_the_deadline() -> None:
 
 def test_listens_but_never_answers() -> None:
     with HostileServer(drip(b"", pause=30)) as server:
-        error = Waiting(server.url, seconds=3, clock=RealClock()).fails()
+        error = Waiting(server.url, seconds=1, clock=RealClock()).fails()
     assert error.exit_code == 6
     assert "accepts connections but does not answer" in error.message
     assert "at stage api" in error.message
@@ -211,7 +211,7 @@ def test_listens_but_never_answers() -> None:
 )
 def test_slow_drip_does_not_outlast_the_deadline(start: bytes) -> None:
     with HostileServer(drip(start)) as server:
-        error = Waiting(server.url, seconds=2, clock=RealClock()).fails()
+        error = Waiting(server.url, seconds=1, clock=RealClock()).fails()
     assert error.exit_code == 6
     assert "does not answer" in error.message
 
@@ -379,7 +379,7 @@ def test_restart_seen_between_two_lives_counts() -> None:
 def test_one_restart_is_forgiven() -> None:
     engine = ScriptedEngine(container(State.CREATED, started_at=""), container(), container(started_at="2nd"))
     with nothing_there() as url:
-        error = Waiting(url, engine, seconds=20).fails()
+        error = Waiting(url, engine, seconds=5).fails()
     assert "connection refused" in error.message
 
 

@@ -9,16 +9,19 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deployer.protocol import ExitCode, Refusal
-from deployer.server.boot import copying
+from deployer.server.__main__ import main
+from deployer.server.boot import copying, prepare
 from deployer.server.boot.prepare import locked
 from deployer.server.secret_files import Private
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.forked import forked
 
 
 @pytest.fixture
@@ -118,14 +121,11 @@ def test_places_that_are_no_two(source: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_a_server_that_runs_on_it_forbids_it(source: Path, tmp_path: Path) -> None:
+def test_a_server_that_runs_on_it_forbids_it(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "LOCK_PATIENCE", 0.1)
+    words = ["deployer.server", "copy", "--source", str(source), "--target", str(tmp_path / "new")]
     with locked(source):
-        done = subprocess.run(
-            [sys.executable, "-m", "deployer.server", "copy", "--source", source, "--target", tmp_path / "new"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = forked(lambda: sys.exit(main()), words=words)
     assert (done.returncode, "another server runs" in done.stderr) == (5, True)
 
 
@@ -138,21 +138,21 @@ def test_a_socket_stays_where_it_is(source: Path, tmp_path: Path) -> None:
 
 def test_a_kill_at_any_moment_is_known_to_the_next(source: Path, tmp_path: Path) -> None:
     target, killed = tmp_path / "new", 0
-    script = (
-        "import os, signal, sys; from pathlib import Path\n"
-        "seen = 0\n"
-        "def hear(event, args):\n"
-        "    global seen\n"
-        "    if event in ('os.mkdir', 'os.rename', 'os.remove', 'shutil.rmtree') or event == 'open' and args[2] & 3:\n"
-        "        seen += 1\n"
-        "        if seen == int(sys.argv[3]): os.kill(os.getpid(), signal.SIGKILL)\n"
-        "from deployer.server.boot.copying import copy\n"
-        "sys.addaudithook(hear)\n"
-        "copy(Path(sys.argv[1]), Path(sys.argv[2]))\n"
-    )
+
+    def dying(last: int) -> None:
+        """Copy, and die at the write of this number."""
+        seen = count(1)
+
+        def hear(event: str, args: tuple[Any, ...]) -> None:
+            written = event == "open" and args[2] & 3
+            if (written or event in {"os.mkdir", "os.rename", "os.remove", "shutil.rmtree"}) and next(seen) == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(hear)
+        copying.copy(source, target)
+
     for number in range(1, 100):
-        words = [sys.executable, "-c", script, source, target, str(number)]
-        code = subprocess.run(words, cwd=ROOT, check=False).returncode
+        code = forked(partial(dying, number)).returncode
         if code == 0:
             break
         assert code == -signal.SIGKILL

@@ -237,7 +237,8 @@ def test_a_path_that_is_no_directory_is_refused(tmp_path: Path) -> None:
     assert caught.value.code == ExitCode.REFUSED
 
 
-def test_the_port_is_held() -> None:
+def test_the_port_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "LOCK_PATIENCE", 0.3)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
