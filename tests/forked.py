@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import subprocess
@@ -39,6 +40,7 @@ def forked(
 
 
 def _become(out: int, err: int, words: Sequence[str], env: Mapping[str, str] | None) -> None:
+    gc.freeze()  # to look at all that was imported would copy its memory
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a descriptor is wanted
         os.dup2(nothing.fileno(), 0)
     os.dup2(out, 1)
