@@ -1,4 +1,7 @@
-"""The command line as a user has it: a process of its own, a home of its own, nothing of ours in its environment."""
+"""The command line as a user has it: a process of its own, a home of its own, nothing of ours in its environment.
+
+The process is forked, for it imports half a second long: most of what the tests of one verb would be.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from typing import IO, Any
 from deployer.image import build_digest, reference
 from deployer.spec import LABEL_BUILD
 from tests.engines import BASE
+from tests.forked import run_module
 from tests.own_image import alone, share
 from tests.plain_devpi import free_port
 
@@ -112,16 +116,20 @@ class Cli:
     def run(self, *words: str, env: Mapping[str, str] | None = None, stdin: str = "", timeout: float = 600) -> Done:
         if words[:1] == ("up",) and self.shared is None:
             self.shared = share(self.engine)
-        done = subprocess.run(
-            self.argv(*words),
-            env={**self.env, **(env or {})},
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-            cwd=self.home,
-        )
+        whole, argv = {**self.env, **(env or {})}, self.argv(*words)
+        if argv[:3] == [sys.executable, "-m", "deployer.cli"]:
+            done = run_module("deployer.cli", argv[3:], env=whole, cwd=self.home, stdin=stdin, timeout=timeout)
+        else:  # another interpreter, or as another user
+            done = subprocess.run(
+                argv,
+                env=whole,
+                input=stdin,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                check=False,
+                cwd=self.home,
+            )
         assert "Traceback" not in done.stderr, done.stderr
         return Done(code=done.returncode, out=done.stdout, err=done.stderr)
 

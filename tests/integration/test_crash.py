@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.engines import need
+from tests.forked import run_module
 from tests.integration.cli import Cli
 
 PATIENCE = 180.0
@@ -70,15 +71,8 @@ def crash_argv(point: Point, name: str, words: Sequence[str]) -> list[str]:
 
 def crash(cli: Cli, point: Point, name: str, words: Sequence[str]) -> tuple[int, str]:
     """Exit code and what was said of a command that gets a signal at ``point``."""
-    done = subprocess.run(
-        crash_argv(point, name, words),
-        env=cli.env,
-        cwd=cli.home,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    _, _, module, *rest = crash_argv(point, name, words)
+    done = run_module(module, rest, env=cli.env, cwd=cli.home, timeout=300)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout + done.stderr
 

@@ -6,7 +6,6 @@ import importlib
 import io
 import json
 import os
-import pkgutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import deployer
 from deployer.cli import COMMANDS, addressed, execute, main
 from deployer.commands import Overrides, overrides
 from deployer.errors import DeployerError, Locked, NotReadyError, ProfileError, Refused
@@ -28,9 +26,7 @@ from tests.forked import forked
 @pytest.fixture(scope="module", autouse=True)
 def all_is_imported() -> None:
     """Once for all of the children in which a command line runs."""
-    for module in pkgutil.walk_packages(deployer.__path__, "deployer."):
-        if not module.name.startswith("deployer.server"):
-            importlib.import_module(module.name)
+    importlib.import_module("tests.preloaded")
 
 
 def command(tmp_path: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
