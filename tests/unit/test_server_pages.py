@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -179,3 +180,44 @@ def test_pages_of_other_data_or_another_version_go(tmp_path: Path, log: Log, clo
     second = make(tmp_path, log, clock, version=2 if change == "settings" else 1)
     assert second.read(KEY, "json") is None
     assert not any(tmp_path.glob("pages/*"))
+
+
+def test_pages_are_closed_to_other_users(store: PageStore, tmp_path: Path, log: Log, clock: Clock) -> None:
+    previous = os.umask(0)
+    try:
+        make(tmp_path, log, clock)
+        assert store.put(KEY, "json", b"page", due=clock.now + 10, view=view(store, 0))
+        made = [path.name for path in (tmp_path / "pages").rglob("*") if path.is_file()]
+        clock.now += 10
+        assert store.read_stale(KEY, "json") == b"page"
+    finally:
+        os.umask(previous)
+    assert sorted(made) == ["json", "json.gz"]
+    for path in (tmp_path / "pages", tmp_path / "stale", tmp_path / ".trash"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    for path in tmp_path.rglob("*"):
+        assert path.is_dir() or stat.S_IMODE(path.stat().st_mode) == 0o600, path
+
+
+def test_an_own_commit_excuses_only_itself(store: PageStore, log: Log) -> None:
+    """A request shows its own commit, and neither one before it that it did not begin with nor one after it."""
+    own = log.commit("alpha")
+    mine = view(store, 0, own)
+    assert store.holds("alpha", mine)
+    log.commit("beta")
+    assert store.holds("alpha", mine)
+    assert not store.holds("beta", mine)
+    log.commit("alpha")
+    assert not store.holds("alpha", mine)
+    assert store.holds("alpha", view(store, log.serial, None))
+
+
+def test_an_own_commit_does_not_excuse_a_change_of_an_index(store: PageStore, log: Log) -> None:
+    own = log.commit("alpha")
+    assert store.holds("alpha", view(store, 0, own))
+    log.commit(EVERYTHING)
+    assert not store.holds("alpha", view(store, 0, own))
+    again = log.commit("alpha")
+    assert not store.holds("alpha", view(store, 0, again))
+    assert store.holds("alpha", view(store, again - 1, again))
+    assert not store.holds("alpha", view(store, again - 2, again))

@@ -1,0 +1,306 @@
+"""What ``up`` leaves when it fails, on an engine in memory: what ran runs again, and ``--keep`` keeps the rest."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from deployer.devpi.identity import Identity
+from deployer.engines import Detection
+from deployer.errors import ConflictError, DeployerError, EngineError, NotReadyError, Refused, ServerRefused
+from deployer.operations import start, up
+from deployer.operations.prepare import Prepared
+from deployer.plan.facts import Content, DataFacts, Facts
+from deployer.profile.load import Loaded
+from deployer.profile.models import Network, Profile, Server
+from deployer.readiness import Ready
+from deployer.spec import LABEL_BUILD, LABEL_NAME, PREVIOUS, Container, EngineInfo, Image, State
+from deployer.ui.output import UI
+from tests.fake_engine import FakeEngine
+from tests.unit.test_plan import FACTS, make
+
+BUILT = Image(id="sha256:1", ref=FACTS.image_ref, names=(FACTS.image_ref,), labels={LABEL_BUILD: FACTS.image_build})
+BRIDGE = Network(mode="bridge")
+"""Nothing is measured."""
+FAILURES = [NotReadyError("no", hint="h"), Refused("no", hint="h"), ServerRefused("no", hint="h"), KeyboardInterrupt()]
+
+
+class Api:
+    """A connection that is never used."""
+
+    def __enter__(self) -> Api:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def ready(version: str = "6.20.3") -> Ready:
+    return Ready(timings={}, api=Api(), identity=Identity(uuid="u", server_version=version))  # type: ignore[arg-type]
+
+
+@dataclass
+class World:
+    """A host with one engine and one deployment, where the wait for the server ends as told."""
+
+    engine: FakeEngine
+    data: Path
+    profile: Profile = field(default_factory=lambda: Profile(network=BRIDGE))
+    waited: list[str] = field(default_factory=list)
+
+    @property
+    def current(self) -> Container | None:
+        return self.engine.containers.get("devpi")
+
+    @property
+    def facts(self) -> Facts:
+        there = self.data.is_dir()
+        owner = (self.data if there else self.data.parent).stat()
+        data = DataFacts(
+            path=self.data,
+            content=Content.DEVPI if there else Content.ABSENT,
+            parent=self.data.parent,
+            uid=owner.st_uid,
+            gid=owner.st_gid,
+        )
+        return dataclasses.replace(FACTS, uid=os.geteuid(), gid=os.getegid(), data=data, current=self.current)
+
+    def prepared(self) -> Prepared:
+        facts = self.facts
+        return Prepared(
+            loaded=Loaded(profile=self.profile, name="default"),
+            detection=Detection(engine=self.engine, info=EngineInfo(name=self.engine.name, version="1")),
+            facts=facts,
+            plan=make(self.profile, facts),
+            previous=self.engine.containers.get("devpi" + PREVIOUS) if self.current is None else None,
+            image=BUILT,
+            image_ready=True,
+        )
+
+    def up(self, *, keep: bool = False) -> up.Outcome:
+        return up.up("default", "devpi", overrides=(), ui=UI(quiet=True), keep=keep, clients=False)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setenv("DEPLOYER_STATE_DIR", str(tmp_path / "state"))
+    made = World(FakeEngine(stock={FACTS.image_ref: BUILT}), tmp_path / "data")
+    monkeypatch.setattr(up, "prepare", lambda *_, **__: made.prepared())
+    monkeypatch.setattr(up, "seed", lambda *_, **__: ())
+
+    def again(**words: object) -> Ready:
+        made.waited.append(str(words["url"]))
+        return ready()
+
+    monkeypatch.setattr(start, "wait", again)
+    ends(monkeypatch, ready)
+    return made
+
+
+def ends(monkeypatch: pytest.MonkeyPatch, how: Callable[[], Ready]) -> None:
+    """Let the wait of ``up`` end in this way."""
+    monkeypatch.setattr(up, "wait", lambda **_: how())
+
+
+def fails(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def fail() -> Ready:
+        raise error
+
+    ends(monkeypatch, fail)
+
+
+def changed(world: World) -> None:
+    """Have the profile ask for another container than the one that is there."""
+    world.profile = Profile(network=BRIDGE, server=Server(threads=7))
+
+
+def test_a_deployment_that_answers_stays(world: World, tmp_path: Path) -> None:
+    assert world.up().done == "created"
+    assert world.current is not None and world.current.state is State.RUNNING
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+    assert world.up().done == "unchanged"
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=repr)
+def test_a_first_run_that_fails_leaves_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: BaseException, tmp_path: Path
+) -> None:
+    fails(monkeypatch, error)
+    with pytest.raises(type(error)):
+        world.up()
+    assert world.engine.containers == {}
+    assert not (tmp_path / "data").exists()
+    assert world.waited == []
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=repr)
+def test_a_change_that_fails_brings_back_what_ran(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: BaseException, tmp_path: Path
+) -> None:
+    world.up()
+    before = world.current
+    assert before is not None
+    changed(world)
+    fails(monkeypatch, error)
+    with pytest.raises(type(error)):
+        world.up()
+    assert world.engine.containers == {"devpi": before}
+    assert world.waited == ["http://127.0.0.1:3141"]
+    assert (tmp_path / "data").is_dir()
+
+
+def test_what_was_stopped_is_not_started_by_a_failure(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.up()
+    world.engine.stop("devpi", timeout=start.STOP)
+    before = world.current
+    changed(world)
+    fails(monkeypatch, FAILURES[0])
+    with pytest.raises(NotReadyError):
+        world.up()
+    assert world.engine.containers == {"devpi": before}
+    assert world.waited == []
+
+
+def test_a_stopped_server_that_does_not_answer_is_stopped_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.up()
+    world.engine.stop("devpi", timeout=start.STOP)
+    fails(monkeypatch, FAILURES[0])
+    with pytest.raises(NotReadyError):
+        world.up()
+    assert world.current is not None and world.current.state is State.STOPPED
+    ends(monkeypatch, ready)
+    assert world.up().done == "started"
+
+
+def test_an_engine_that_refuses_the_new_container_keeps_the_former(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.up()
+    before = world.current
+    changed(world)
+
+    def refuse(_spec: object) -> str:
+        raise EngineError("no space", hint="h")
+
+    monkeypatch.setattr(world.engine, "run", refuse)
+    with pytest.raises(EngineError):
+        world.up()
+    assert world.engine.containers == {"devpi": before}
+    assert world.waited == ["http://127.0.0.1:3141"]
+
+
+def test_a_rollback_that_does_not_come_up_hides_no_failure(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.up()
+    changed(world)
+    fails(monkeypatch, Refused("the reason", hint="h"))
+
+    def late(**_: object) -> Ready:
+        raise NotReadyError("too slow", hint="h")
+
+    monkeypatch.setattr(start, "wait", late)
+    with pytest.raises(Refused, match="the reason"):
+        world.up()
+    assert world.current is not None and world.current.state is State.RUNNING
+
+
+def test_what_an_interrupted_run_set_aside_comes_back_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.up()
+    before = world.current
+    world.engine.rename("devpi", "devpi" + PREVIOUS)
+    world.engine.stop("devpi" + PREVIOUS, timeout=start.STOP)
+    fails(monkeypatch, FAILURES[0])
+    with pytest.raises(NotReadyError):
+        world.up()
+    assert set(world.engine.containers) == {"devpi"}
+    assert world.current is not None and before is not None and world.current.id == before.id
+
+
+def test_a_success_removes_what_was_set_aside_and_its_image(world: World) -> None:
+    world.up()
+    before = world.current
+    changed(world)
+    assert world.up().done == "recreated"
+    assert set(world.engine.containers) == {"devpi"}
+    assert world.current is not None and before is not None and world.current.id != before.id
+
+
+@pytest.mark.parametrize("kind", [NotReadyError, Refused, ConflictError])
+def test_keep_leaves_a_stopped_container_and_the_data(
+    world: World, monkeypatch: pytest.MonkeyPatch, kind: type[DeployerError], tmp_path: Path
+) -> None:
+    fails(monkeypatch, kind("no", hint="h"))
+    with pytest.raises(kind):
+        world.up(keep=True)
+    assert world.current is not None and world.current.state is State.STOPPED
+    assert (tmp_path / "data").is_dir()
+
+
+def test_keep_leaves_the_former_set_aside(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.up()
+    changed(world)
+    fails(monkeypatch, FAILURES[0])
+    with pytest.raises(NotReadyError):
+        world.up(keep=True)
+    assert {name: container.state for name, container in world.engine.containers.items()} == {
+        "devpi": State.STOPPED,
+        "devpi" + PREVIOUS: State.STOPPED,
+    }
+
+
+def test_keep_stops_no_server_that_a_user_interrupted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    fails(monkeypatch, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        world.up(keep=True)
+    assert world.current is not None and world.current.state is State.RUNNING
+
+
+# Versions
+
+PUBLIC = Profile(network=Network(mode="bridge", bind=ip_address("0.0.0.0"), expose=True))
+
+
+@pytest.mark.parametrize("version", ["", "5.0", "6.20.1", "6.20.2rc1"])
+def test_a_server_with_a_known_hole_is_shown_to_nobody_else(version: str) -> None:
+    plan = make(PUBLIC)
+    assert not plan.loopback
+    with pytest.raises(Refused, match="replication data") as caught:
+        up.check_version(plan, ready(version))
+    assert "127.0.0.1" in caught.value.hint
+    up.check_version(make(), ready(version))
+
+
+@pytest.mark.parametrize("version", ["6.20.2", "6.20.10", "6.100", "7.0.0b4"])
+def test_a_server_without_it_is(version: str) -> None:
+    up.check_version(make(PUBLIC), ready(version))
+
+
+def test_the_refusal_of_an_old_server_rolls_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.profile = PUBLIC
+    ends(monkeypatch, lambda: ready("6.20.1"))
+    with pytest.raises(Refused, match="replication data"):
+        world.up()
+    assert world.engine.containers == {}
+
+
+def test_a_container_of_somebody_else_is_never_set_aside(world: World) -> None:
+    world.up()
+    assert world.current is not None
+    theirs = dataclasses.replace(world.current, name="devpi" + PREVIOUS, labels={})
+    assert LABEL_NAME not in theirs.labels
+    world.engine.containers[theirs.name] = theirs
+    changed(world)
+    with pytest.raises(ConflictError):
+        world.up()
+    assert world.engine.containers[theirs.name] == theirs
+    assert world.current is not None and world.current.state is State.RUNNING
