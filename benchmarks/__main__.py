@@ -26,6 +26,7 @@ from benchmarks.bench import FULL, QUICK, Bench, Scale, bench
 from benchmarks.measure import Goal, Grid, cause, summary
 from benchmarks.peers.ours import OursOnDocker
 from benchmarks.tools import Tools, installed
+from deployer import DISTRIBUTION
 
 TABLES: Mapping[str, Callable[[Bench], list[Grid]]] = {
     "command-line": command_line.command_line,
@@ -122,7 +123,7 @@ def table(measure: Callable[[Bench], list[Grid]], made: Bench, name: str) -> tup
 
 
 def _head(tools: Tools, seconds: float, commit: str) -> str:
-    parts = ", ".join(f"{part} {version(part)}" for part in ("deployer", "devpi-server"))
+    parts = ", ".join(f"{part} {version(part)}" for part in (DISTRIBUTION, "devpi-server"))
     uv = subprocess.check_output([tools.program("uv"), "--version"], text=True).split()[1]
     web = subprocess.run([nginx.binary(), "-v"], capture_output=True, text=True, check=True).stderr.partition("/")[2]
     return (

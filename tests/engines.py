@@ -20,7 +20,7 @@ def why_not(engine: str) -> str:
     if engine == "process":
         from importlib.util import find_spec
 
-        return "" if find_spec("devpi_server") else "devpi-server is not installed (pip install 'deployer[server]')"
+        return "" if find_spec("devpi_server") else "devpi-server is not installed (pip install '.[server]')"
     if shutil.which(engine) is None:
         return f"{engine} is not installed"
     if subprocess.run([engine, "info"], capture_output=True, timeout=120, check=False).returncode:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from base64 import b64encode
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
+from deployer import DISTRIBUTION
 from deployer.errors import EngineUnreachable, ProfileError
 from deployer.host.runner import Runner
 from deployer.profile.models import Credentials, Index
@@ -102,7 +104,8 @@ def _keyring(entry: str, where: str, env: Mapping[str, str], home: Path) -> str:
     try:
         keyring = import_module("keyring")
     except ImportError:
-        raise ProfileError(f"{where}: keyring is not installed", hint="pip install 'deployer[keyring]'") from None
+        hint = f"{sys.executable} -m pip install '{DISTRIBUTION}[keyring]'"
+        raise ProfileError(f"{where}: keyring is not installed", hint=hint) from None
     try:
         found = keyring.get_password(service, user)
     except keyring.errors.KeyringError as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import IO
 from urllib.parse import urljoin
 
+from deployer import DISTRIBUTION
 from deployer.devpi.answers import JsonObject, Reply, line, text
 from deployer.devpi.api import DevpiApi
 from deployer.devpi.connection import LONG, MAX_LIST, SLOW
@@ -133,7 +134,7 @@ class PackageApi(DevpiApi):
         if reply.status in (404, 405):
             raise ServerRefused(
                 f"{self.url} refused to {doing}: it has no upload tokens",
-                hint="run our own image; or install deployer[server] beside it, then: deployer restart",
+                hint=f"run our own image, or install '{DISTRIBUTION}[server]' where it runs, then: deployer restart",
             )
         return self._http.result(reply, doing, kind=kind)
 

@@ -18,6 +18,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from deployer import DISTRIBUTION
 from deployer.engines import proc, process_log
 from deployer.engines.process_record import Record, Start, read_record, write_record
 from deployer.engines.timestamps import moment
@@ -74,7 +75,7 @@ class ProcessEngine:
         except PackageNotFoundError:
             raise EngineUnreachable(
                 "no container engine answers, and devpi-server is not installed in deployer's environment",
-                hint=f"{sys.executable} -m pip install 'deployer[server]', or start docker, podman or containerd",
+                hint=f"{sys.executable} -m pip install '{DISTRIBUTION}[server]', or start docker, podman or containerd",
             ) from None
 
     # Records

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from deployer import DISTRIBUTION
 from deployer.errors import EngineError, Refused
 from deployer.plan.facts import Facts
 from deployer.profile.models import Profile
@@ -19,7 +20,7 @@ def check_server(profile: Profile, facts: Facts) -> None:
         return
     raise EngineError(
         f"the profile wants devpi-server {wanted}, and this environment has {found}",
-        hint=f"install 'deployer[{EXTRAS[wanted]}]' in another environment, or use a container engine",
+        hint=f"install '{DISTRIBUTION}[{EXTRAS[wanted]}]' in another environment, or use a container engine",
     )
 
 

@@ -146,7 +146,7 @@ def test_a_deployment_goes_on_when_it_is_told_to_become_the_other_version(python
         assert cli.up("--no-pip").code == 0
         uuid = cli.run("status", "--json").data["server_uuid"]
         wrong = cli.up("--no-pip", "--set", "server.version=7", "--json")
-        assert (wrong.code, "deployer[server7]" in wrong.envelope["error"]["hint"]) == (4, True)
+        assert (wrong.code, "devpi-deployer[server7]" in wrong.envelope["error"]["hint"]) == (4, True)
         cli.python = python7
         refused = cli.up("--no-pip", "--set", "server.version=7", "--json")
         assert refused.code == 11

@@ -465,7 +465,7 @@ def test_a_volume_is_of_the_version_that_runs_on_it() -> None:
 def test_a_process_is_the_devpi_server_that_is_installed() -> None:
     error = refuse(EngineError, SEVEN, PROCESS)
     assert "this environment has 6.20.3" in error.message
-    assert "deployer[server7]" in error.hint
+    assert "devpi-deployer[server7]" in error.hint
     seven = replace(PROCESS, engine=EngineInfo(name=EngineName.PROCESS, version="7.0.0b4"))
     assert make(SEVEN, seven).image is None
-    assert "deployer[server]" in refuse(EngineError, Profile(), seven).hint
+    assert "devpi-deployer[server]" in refuse(EngineError, Profile(), seven).hint

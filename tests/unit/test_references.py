@@ -53,7 +53,7 @@ def test_a_keyring_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "keyring", None)
     with pytest.raises(ProfileError, match="keyring is not installed") as caught:
         found("keyring:service/user")
-    assert caught.value.hint == "pip install 'deployer[keyring]'"
+    assert caught.value.hint == f"{sys.executable} -m pip install 'devpi-deployer[keyring]'"
 
 
 @pytest.mark.parametrize(
