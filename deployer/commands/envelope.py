@@ -1,0 +1,184 @@
+"""What ``data`` of the JSON envelope holds, verb by verb: a contract that other programs rely on.
+
+The reference of the documentation is made from it, and the tests compare it with every envelope that they see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+ENVELOPE = {
+    "schema": "version of this format, 1; it changes only when a field changes its meaning",
+    "command": "the verb, like `index list`",
+    "ok": "`true` exactly when the exit code is 0",
+    "data": "the result; its keys depend on the verb",
+    "warnings": "list of lines",
+    "error": "`null`, or an object",
+}
+ERROR = {
+    "code": "a word from the table of exit codes, like `engine-unreachable`",
+    "message": "what failed, in one line",
+    "hint": "what to do next, in one line; may be empty",
+    "retryable": "whether the same command may succeed later without any change",
+    "details": "list of lines: the server's last log lines, or further problems; left out when there are none",
+}
+
+FIELDS = "…"
+"""Stands for keys that are those of a profile."""
+
+_USER = {"user": "name of the user"}
+_INDEX = {"index": "`USER/NAME`"}
+_ANSWERS = {"url": "address of the server", "timings": "`{stage: seconds}` since the start, cumulative"}
+_INDEXES = {"indexes": "list of objects: `name`, `type`, and the fields of the table"}
+_PIP = {
+    "path": "the file",
+    "changed": "whether it was written",
+    "masks": "list: variables and files that take precedence over it",
+}
+
+DATA: Mapping[str, Mapping[str, str]] = {
+    "up": {
+        "url": "address of the server",
+        "simple_url": "address that installers are given",
+        "engine": "`nerdctl`, `docker`, `podman` or `process`",
+        "network": "`bridge` or `host`",
+        "server": "`created`, `recreated`, `started` or `unchanged`",
+        "changes": "list: each change that this run made",
+        "timings": "`{stage: seconds}` since the start, cumulative",
+        "client_files": "list of paths: client files that are as the profile says",
+    },
+    "plan": {
+        "engine": "as of `up`",
+        "argv": "list: the command that would be run",
+        "spec_sha256": "checksum of the container's description; it is on the container as a label",
+        "url": "as of `up`",
+        "simple_url": "as of `up`",
+        "steps": "`{step: lines[]}`",
+        "changes": "list: each change that `up` would make",
+    },
+    "down": {
+        "removed": "list: what was removed",
+        "data_kept": "the data directory or volume, empty when it was deleted",
+        "purged": "whether data was deleted",
+    },
+    "start": _ANSWERS,
+    "stop": {"stopped": "whether it ran before"},
+    "restart": _ANSWERS,
+    "status": {
+        "name": "name of the deployment",
+        "profile": "name of the profile of the last `up`",
+        "engine": "as of `up`",
+        "network": "`bridge` or `host`; `null` where the engine does not tell",
+        "state": "`absent`, `stopped`, `starting`, `running` or `unhealthy`",
+        "ready": "whether it answers, on this data, and can write",
+        "url": "address of the server",
+        "simple_url": "address that installers are given",
+        "server_version": "version of devpi-server",
+        "server_uuid": "identity of the data",
+        "offline": "whether upstreams are not asked; `null` of another image than ours",
+        "front": "who answers clients: `nginx`, or why it is devpi itself",
+        "image": "reference of the image",
+        "image_digest": "id of the image",
+        "data_dir": "data directory or volume",
+        "data_bytes": "size of the data directory in bytes; `null` where adding up would take too long",
+        "started_at": "time of the start, ISO 8601",
+        "indexes": "list of `USER/NAME`",
+        "drift": "with `--check`: list of differences from the profile; else `null`",
+        "compared_with": "with `--check`: the `profile`, and `overrides{}` of the last `up`",
+    },
+    "logs": {"lines": "list of log lines, secrets blanked; empty with `-f`, which prints them as they come"},
+    "stats": {
+        "name": "name of the deployment",
+        "since": "when counting began, ISO 8601",
+        "indexes": "`{USER/NAME: {requests, hits, misses, bytes_served, bytes_saved}}`",
+        "upstreams": "`{origin: {requests, failures, bytes, slowest}}`; `slowest` in seconds",
+    },
+    "doctor": {"checks": "list of objects: `name`, `level` (`ok`, `warning`, `failure`), `evidence`, `cure`"},
+    "offline": {"name": "name of the deployment", "offline": "whether upstreams are not asked"},
+    "move": {
+        "from": "where the data was",
+        "to": "where it is",
+        "files": "number of files that were copied",
+        "bytes": "their size",
+        "sha256": "checksum over all of them",
+        "url": "address of the server",
+    },
+    "audit": {
+        "index": "the index that was looked at",
+        "projects": "list of objects: `name`, `served_by`, what each installer `got`, `ok`",
+        "left_out": "number of projects that were not looked at",
+    },
+    "render": {
+        "engine": "as of `up`",
+        "argv": "list: the command that would be run",
+        "text": "the script, command line or unit",
+    },
+    "configure-pip": _PIP,
+    "install-service": {
+        "path": "file of the unit",
+        "text": "its content",
+        "removed": "with `--undo`: whether there was one",
+    },
+    "exec": {},
+    "profiles": {
+        "profiles": "without a name: list of objects, `name`, `description` and `path`",
+        "profile": "with a name: the whole profile",
+        "sources": "with a name: `{key: file or default that says so}`",
+    },
+    "image build": {
+        "ref": "reference of the image",
+        "id": "id of the image",
+        "engine": "as of `up`",
+        "build": "checksum of all that went into it",
+    },
+    "image remove": {
+        "engine": "as of `up`",
+        "removed": "list of images",
+        "kept": "list of images that a container was made from",
+    },
+    "secret show": {**_USER, "password": "in clear text"},
+    "secret set": _USER,
+    "user list": {"users": "list of objects: `name`, and what is known of the user"},
+    "user create": _USER,
+    "user modify": {**_USER, "changed": "list of fields"},
+    "user delete": _USER,
+    "user passwd": _USER,
+    "index list": _INDEXES,
+    "index show": {
+        "name": "`USER/NAME`",
+        FIELDS: "each field that the index has, by the key of a profile",
+        "base_of": "list of indexes that have it among their bases",
+    },
+    "index create": {**_INDEX, "type": "`mirror` or `stage`"},
+    "index modify": {**_INDEX, "changed": "list of fields"},
+    "index delete": _INDEX,
+    "index apply": {"changes": "list: each change that was made", "kept": "list: what was not removed, and why"},
+    "index export": {"users": "as in a profile", "indexes": "as in a profile", "clients": "as in a profile"},
+    "mirror list": _INDEXES,
+    "mirror create": {**_INDEX, "type": "`mirror`"},
+    "mirror modify": {**_INDEX, "changed": "list of fields"},
+    "mirror delete": _INDEX,
+    "mirror rotate": {"mirrors": "list of mirrors", "changed": "whether any credential was new"},
+    "package list": {**_INDEX, "projects": "list of names"},
+    "package show": {**_INDEX, "versions": "list, newest first", "files": "list of objects: `version`, `filename` and more"},
+    "package upload": {**_INDEX, "uploaded": "list of files", "skipped": "list of files that were there already"},
+    "package download": {**_INDEX, "downloaded": "list of paths", "skipped": "list of paths that were there already"},
+    "package push": {
+        **_INDEX,
+        "target": "where it was copied to",
+        "version": "version of the release",
+        "files": "list of files",
+    },
+    "package remove": {**_INDEX, "project": "its name", "version": "`null` when the whole project was removed"},
+    "token create": {
+        **_USER,
+        "token": "the token",
+        "expires": "ISO 8601, or empty",
+        "indexes": "list of indexes that it may upload to",
+        "projects": "list of projects that it may upload; empty for all",
+        "upload_url": "address for twine",
+    },
+    "token list": {**_USER, "tokens": "list of objects: `id`, what it may do, when it expires"},
+    "token revoke": {**_USER, "revoked": "list of ids"},
+}
+"""Verb, key of ``data``, meaning."""
