@@ -52,7 +52,7 @@ def run(options: Options, ui: UI) -> Result:
     if bad:
         error = VerificationError(
             f"{', '.join(bad[:5])}{' and more' * (len(bad) > 5)}: served by more than one index of {index}",
-            hint=f"set indexes.{index}.type: ordered in the profile (docs/private-packages.md)",
+            hint=f"set indexes.{index}.type: ordered in the profile (docs/how-to/private-packages.md)",
         )
     data = {"index": index, "projects": rows, "left_out": answer["left_out"]}
     return Result(data=data, text=_text(index, rows), error=error)

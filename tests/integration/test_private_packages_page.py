@@ -1,4 +1,4 @@
-"""docs/private-packages.md, followed to the letter by somebody who did what it warns of: on the data of a plain
+"""docs/how-to/private-packages.md, followed to the letter by somebody who did what it warns of: on the data of a plain
 devpi-server, with a home that nothing of ours has ever been in."""
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.upstream import Faults, Upstream, make_wheel
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
-PAGE = Path(__file__).parents[2] / "docs/private-packages.md"
+PAGE = Path(__file__).parents[2] / "docs/how-to/private-packages.md"
 _, SECTION, *_ = re.split(r"^## ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
 BLOCKS = re.findall(r"^```(sh|yaml)\n(.*?)^```$", SECTION, flags=re.MULTILINE | re.DOTALL)
 SHELL = [text for kind, text in BLOCKS if kind == "sh"]
