@@ -1,4 +1,5 @@
-"""The sessions of development: ``nox -s tests``, ``nox -s lint``, ``nox -s coverage``, ``nox -s changelog``."""
+"""The sessions of development: ``nox -s tests``, ``nox -s lint``, ``nox -s coverage``, ``nox -s docs``,
+``nox -s changelog``."""
 
 import nox
 
@@ -25,6 +26,14 @@ def coverage(session: nox.Session) -> None:
     session.install("-e", ".[server,test]", "coverage")
     session.run("coverage", "run", "-m", "pytest", *session.posargs)
     session.run("coverage", "report", "--skip-covered")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Make the pages that come from the code, and build the site into ``site/``; a broken link or anchor fails."""
+    session.install("-e", ".[docs]")
+    session.run("python", "-m", "tools.reference")
+    session.run("zensical", "build", "--strict", "--clean")
 
 
 @nox.session

@@ -11,25 +11,18 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deployer.cli import COMMANDS
-from deployer.errors import DeployerError
+from deployer.commands.envelope import DATA
+from tools import reference
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("docker", "httpx", "jinja2", "pydantic", "yaml", "rich", "devpi_server", "requests")
-DOCUMENTS = (
-    "docs/indexes.md",
-    "docs/packages.md",
-    "README.md",
-    "CONTRIBUTING.md",
-    "SECURITY.md",
-    "docs/commands.md",
-    "docs/faults.md",
-    "docs/images.md",
-    "docs/networks.md",
-)
+PAGES = tuple(sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")))
+DOCUMENTS = tuple(sorted(path.name for path in ROOT.glob("*.md"))) + PAGES
 
 
 def tracked(*patterns: str) -> list[Path]:
@@ -71,6 +64,11 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert command in (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()
 
 
+def test_the_readme_in_chinese_has_the_commands_of_the_english_one() -> None:
+    english, chinese = (code_blocks(ROOT / name) for name in ("README.md", "README.zh-CN.md"))
+    assert chinese == [block for block in english if "pytest" not in block]
+
+
 def test_every_command_of_the_documents_exists() -> None:
     verbs = set(COMMANDS)
     groups = {verb.partition(" ")[0] for verb in verbs}
@@ -92,20 +90,45 @@ def test_what_the_list_says_is_what_the_command_says(verb: str) -> None:
     assert len(summary) <= 62  # what an ordinary terminal shows of it
 
 
-def test_every_command_is_documented() -> None:
-    text = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
-    told = set()
-    for cell in re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE):
-        group, _, leaves = cell.partition(" ")
-        told |= {f"{group} {leaf}" for leaf in leaves.split("\\|")} if re.match(r"[a-z]", leaves) else {group}
-    assert set(COMMANDS) <= told
+def test_what_data_holds_is_declared_for_every_command() -> None:
+    assert set(DATA) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("page", reference.pages())
+def test_pages_made_from_the_code_are_fresh(page: str) -> None:
+    """``python -m tools.reference`` writes them."""
+    assert (reference.PAGES / page).read_text(encoding="utf-8") == reference.pages()[page]
+
+
+def leaves(nav: list[Any]) -> Iterator[str]:
+    for entry in nav:
+        for value in entry.values():
+            yield from leaves(value) if isinstance(value, list) else (value,)
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    nav = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]["nav"]
+    assert sorted(f"docs/{page}" for page in leaves(nav)) == list(PAGES)
+
+
+def anchors(path: Path) -> set[str]:
+    """What a link can name in a page, as GitHub and the site make it of the titles."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document: str) -> None:
     path = ROOT / document
-    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text(encoding="utf-8"))
-    assert all((path.parent / target).exists() for target in targets if "://" not in target), targets
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        target, _, anchor = link.partition("#")
+        page = path.parent / target if target else path
+        if "://" not in link and (not page.exists() or (anchor and anchor not in anchors(page))):
+            broken.append(link)
+    assert broken == []
 
 
 def named_tests(text: str) -> Iterator[tuple[str, str]]:
@@ -118,13 +141,13 @@ def named_tests(text: str) -> Iterator[tuple[str, str]]:
 
 def test_every_test_that_a_document_names_exists() -> None:
     files = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")}
-    named = list(named_tests((ROOT / "docs/faults.md").read_text(encoding="utf-8")))
+    named = list(named_tests((ROOT / "docs/reference/faults.md").read_text(encoding="utf-8")))
     assert len(named) > 80
     assert [f"{file}::{test}" for file, test in named if f"def {test}(" not in files.get(file, "")] == []
 
 
 def test_every_fault_has_its_proof() -> None:
-    rows = re.findall(r"^\| .+ \|$", (ROOT / "docs/faults.md").read_text(encoding="utf-8"), re.MULTILINE)
+    rows = re.findall(r"^\| .+ \|$", (ROOT / "docs/reference/faults.md").read_text(encoding="utf-8"), re.MULTILINE)
     faults = [row for row in rows if not row.startswith("| fault |")]
     assert len(faults) > 60
     assert [row for row in faults if "::" not in row.split(" | ")[-1]] == []
@@ -139,18 +162,10 @@ def test_every_fault_has_its_proof() -> None:
     assert missing == []
 
 
-def tree(error: type[DeployerError]) -> list[type[DeployerError]]:
-    return [error, *(found for child in error.__subclasses__() for found in tree(child))]
-
-
-def test_exit_codes_are_those_of_the_document() -> None:
-    text = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
-    table = {
-        (name, int(code))
-        for code, names in re.findall(r"^\| (\d+) \| (`[^|]+`) \|", text, re.MULTILINE)
-        for name in re.findall(r"`([^`]+)`", names)
-    }
-    assert table == {(error.code, error.exit_code) for error in tree(DeployerError)}
+def test_every_kind_of_failure_is_told_with_its_exit_code() -> None:
+    text = (reference.PAGES / "exit-codes.md").read_text(encoding="utf-8")
+    table = {(name, int(code)) for code, name in re.findall(r"^\| (\d+) \| `([^`|]+)` \|", text, re.MULTILINE)}
+    assert table == {(error.code, error.exit_code) for error in reference.errors()}
 
 
 # Spelled in halves, so that this file does not hold what it looks for.

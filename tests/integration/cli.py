@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from deployer.commands.envelope import DATA, FIELDS
 from deployer.image import build_digest, reference
 from deployer.spec import LABEL_BUILD
 from tests.engines import BASE
@@ -43,6 +44,8 @@ class Done:
         parsed = json.loads(self.out)
         assert set(parsed) == {"schema", "command", "ok", "data", "warnings", "error"}
         assert parsed["ok"] is (self.code == 0)
+        if FIELDS not in (declared := DATA[parsed["command"]]):
+            assert set(parsed["data"]) <= set(declared), parsed["command"]
         return dict(parsed)
 
     @property
