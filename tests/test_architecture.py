@@ -235,6 +235,16 @@ def test_no_riddles(riddle: str) -> None:
     assert found == [], f"write instead: {RIDDLES[riddle]}"
 
 
+def test_actions_of_workflows_are_pinned_by_their_full_digest() -> None:
+    used = [
+        (path.name, action)
+        for path in tracked(".github/workflows/*.yml")
+        for action in re.findall(r"uses: (\S+)", path.read_text(encoding="utf-8"))
+    ]
+    assert len({name for name, _ in used}) >= 2
+    assert [action for action in used if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", action[1])] == []
+
+
 def test_nothing_of_ours_becomes_root_by_itself() -> None:
     """Hints may name a command for the user to run; nothing of ours may run it."""
     for path in tracked("deployer/*.py", "templates/*"):
