@@ -7,7 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
-DOCS = Path(__file__).parents[1] / "docs" / "devpi-replaced.md"
+DOCS = Path(__file__).parents[1] / "docs/reference/devpi-replaced.md"
 INSTALL = """
 from deployer.server.devpi import replacements
 replacements.install(lambda url: None)

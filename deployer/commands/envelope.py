@@ -160,7 +160,11 @@ DATA: Mapping[str, Mapping[str, str]] = {
     "mirror delete": _INDEX,
     "mirror rotate": {"mirrors": "list of mirrors", "changed": "whether any credential was new"},
     "package list": {**_INDEX, "projects": "list of names"},
-    "package show": {**_INDEX, "versions": "list, newest first", "files": "list of objects: `version`, `filename` and more"},
+    "package show": {
+        **_INDEX,
+        "versions": "list, newest first",
+        "files": "list of objects: `filename`, `version`, `sha256`, `url`",
+    },
     "package upload": {**_INDEX, "uploaded": "list of files", "skipped": "list of files that were there already"},
     "package download": {**_INDEX, "downloaded": "list of paths", "skipped": "list of paths that were there already"},
     "package push": {
@@ -169,7 +173,7 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "version": "version of the release",
         "files": "list of files",
     },
-    "package remove": {**_INDEX, "project": "its name", "version": "`null` when the whole project was removed"},
+    "package remove": {**_INDEX, "project": "its name", "version": "empty when the whole project was removed"},
     "token create": {
         **_USER,
         "token": "the token",

@@ -77,7 +77,8 @@ def _warnings(topology: Topology, declared: dict[str, Any], text: str, codec: In
     for name in sorted(topology.indexes.keys() - declared["indexes"].keys()):
         yield f"{name} is left out: a profile does not support its type"
     for name, mirrors in refused(topology, declared).items():
-        yield f"{name} merges the mirrors {' and '.join(mirrors)}, which `up` refuses; see docs/how-to/private-packages.md"
+        both = " and ".join(mirrors)
+        yield f"{name} merges the mirrors {both}, which `up` refuses; see docs/how-to/private-packages.md"
     with TemporaryDirectory() as folder:
         path = Path(folder) / "exported.yaml"
         path.write_text(text, encoding="utf-8")
