@@ -2,7 +2,7 @@
 
 ::
 
-    DeployerError            1   internal              a defect of ours
+    DeployerError            1   internal              an internal error
     ├── UsageError           2   usage                 the command line is invalid
     ├── ProfileError         3   profile-invalid       the profile is wrong (all problems at once)
     ├── EngineError          4   engine-failed         the engine refused or failed

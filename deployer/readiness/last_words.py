@@ -14,4 +14,4 @@ def refusal(name: str, lines: Sequence[str]) -> DeployerError | None:
     An exit code after which no restart can help is kept; any other becomes a NotReadyError.
     """
     found = Refusal.parse(lines)
-    return None if found is None else of_refusal(found, prefix=f"{name} will not run: ")
+    return None if found is None else of_refusal(found, prefix=f"{name} refused to start: ")

@@ -8,15 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from deployer.deployment.server_dir import NODEINFO, PROOF_KEY, ROOT_PASSWORD, ServerDir
+from deployer.deployment.server_dir import NODEINFO, ServerDir
 from deployer.errors import ConflictError, EngineError, Refused
 from deployer.host import untrusted
 from deployer.host.untrusted import Untrusted
+from deployer.protocol import PrivateFile
 from deployer.secrets import Secret
 from deployer.spec import ExecResult, Mount
 from tests.client_place import NOBODY, as_root
 from tests.fake_engine import FakeEngine
 
+PROOF_KEY = PrivateFile.PROOF_KEY.relative
+ROOT_PASSWORD = PrivateFile.ROOT_PASSWORD.relative
 VERB = ("secret", "set", "root")
 
 

@@ -59,7 +59,7 @@ class World:
 
     @property
     def current(self) -> Container | None:
-        return self.engine.containers.get("devpi")
+        return self.engine.held.get("devpi")
 
     @property
     def facts(self) -> Facts:
@@ -81,7 +81,7 @@ class World:
             detection=Detection(engine=self.engine, info=EngineInfo(name=self.engine.name, version="1")),
             facts=facts,
             plan=make(self.profile, facts),
-            previous=self.engine.containers.get("devpi" + PREVIOUS) if self.current is None else None,
+            previous=self.engine.held.get("devpi" + PREVIOUS) if self.current is None else None,
             image=BUILT,
             image_ready=True,
         )
@@ -137,7 +137,7 @@ def test_a_first_run_that_fails_leaves_nothing(
     fails(monkeypatch, error)
     with pytest.raises(type(error)):
         world.up()
-    assert world.engine.containers == {}
+    assert world.engine.held == {}
     assert not (tmp_path / "data").exists()
     assert world.waited == []
 
@@ -153,7 +153,7 @@ def test_a_change_that_fails_brings_back_what_ran(
     fails(monkeypatch, error)
     with pytest.raises(type(error)):
         world.up()
-    assert world.engine.containers == {"devpi": before}
+    assert world.engine.held == {"devpi": before}
     assert world.waited == ["http://127.0.0.1:3141"]
     assert (tmp_path / "data").is_dir()
 
@@ -166,7 +166,7 @@ def test_what_was_stopped_is_not_started_by_a_failure(world: World, monkeypatch:
     fails(monkeypatch, FAILURES[0])
     with pytest.raises(NotReadyError):
         world.up()
-    assert world.engine.containers == {"devpi": before}
+    assert world.engine.held == {"devpi": before}
     assert world.waited == []
 
 
@@ -194,7 +194,7 @@ def test_an_engine_that_refuses_the_new_container_keeps_the_former(
     monkeypatch.setattr(world.engine, "run", refuse)
     with pytest.raises(EngineError):
         world.up()
-    assert world.engine.containers == {"devpi": before}
+    assert world.engine.held == {"devpi": before}
     assert world.waited == ["http://127.0.0.1:3141"]
 
 
@@ -222,7 +222,7 @@ def test_what_an_interrupted_run_set_aside_comes_back_first(world: World, monkey
     fails(monkeypatch, FAILURES[0])
     with pytest.raises(NotReadyError):
         world.up()
-    assert set(world.engine.containers) == {"devpi"}
+    assert set(world.engine.held) == {"devpi"}
     assert world.current is not None and before is not None and world.current.id == before.id
 
 
@@ -231,7 +231,7 @@ def test_a_success_removes_what_was_set_aside_and_its_image(world: World) -> Non
     before = world.current
     changed(world)
     assert world.up().done == "recreated"
-    assert set(world.engine.containers) == {"devpi"}
+    assert set(world.engine.held) == {"devpi"}
     assert world.current is not None and before is not None and world.current.id != before.id
 
 
@@ -252,7 +252,7 @@ def test_keep_leaves_the_former_set_aside(world: World, monkeypatch: pytest.Monk
     fails(monkeypatch, FAILURES[0])
     with pytest.raises(NotReadyError):
         world.up(keep=True)
-    assert {name: container.state for name, container in world.engine.containers.items()} == {
+    assert {name: container.state for name, container in world.engine.held.items()} == {
         "devpi": State.STOPPED,
         "devpi" + PREVIOUS: State.STOPPED,
     }
@@ -290,7 +290,7 @@ def test_the_refusal_of_an_old_server_rolls_back(world: World, monkeypatch: pyte
     ends(monkeypatch, lambda: ready("6.20.1"))
     with pytest.raises(Refused, match="replication data"):
         world.up()
-    assert world.engine.containers == {}
+    assert world.engine.held == {}
 
 
 def test_a_container_of_somebody_else_is_never_set_aside(world: World) -> None:
@@ -298,9 +298,9 @@ def test_a_container_of_somebody_else_is_never_set_aside(world: World) -> None:
     assert world.current is not None
     theirs = dataclasses.replace(world.current, name="devpi" + PREVIOUS, labels={})
     assert LABEL_NAME not in theirs.labels
-    world.engine.containers[theirs.name] = theirs
+    world.engine.held[theirs.name] = theirs
     changed(world)
     with pytest.raises(ConflictError):
         world.up()
-    assert world.engine.containers[theirs.name] == theirs
+    assert world.engine.held[theirs.name] == theirs
     assert world.current is not None and world.current.state is State.RUNNING

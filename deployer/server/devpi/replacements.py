@@ -1,4 +1,4 @@
-"""Everything that deployer replaces in devpi's code, installed in one place (docs/devpi-replaced.md)."""
+"""Everything that deployer replaces in devpi's code, installed in one place (docs/reference/devpi-replaced.md)."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 If devpi has to ask an upstream for a page, one request alone causes that (single flight). The other clients wait and
 get its result: with devpi's own lock they would go on with an older view of the database, in which the page is empty
-(docs/explanation/devpi-concurrent-first-requests.md). The way of a request is described in docs/server.md.
+(docs/explanation/devpi-concurrent-first-requests.md). The way of a request is described in docs/explanation/server.md.
 """
 
 from __future__ import annotations

@@ -208,7 +208,7 @@ class PageStore:
             self._changed.clear()
 
     def is_current(self, project: str, view: View) -> bool:
-        """Whether ``project`` has not changed since a request saw ``view`` (docs/server.md: what a view may show)."""
+        """Whether ``project`` has not changed since a request saw ``view`` (docs/explanation/server.md)."""
         with self._lock:
             self.catch_up()
             before, last = self._changed.get(project, (self._floor, self._floor))
