@@ -47,6 +47,20 @@ class PrivateFile(StrEnum):
         return f"{PRIVATE}/{self.value}"
 
 
+# Sizes
+
+_UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as ``512`` or ``64m``, with a unit b, k, m or g. Raises ValueError."""
+    unit = text[-1:].lower()
+    number = int(text[:-1]) * _UNITS[unit] if unit in _UNITS else int(text)
+    if number < 1:
+        raise ValueError(f"invalid size: {text}")
+    return number
+
+
 # Exit codes
 
 

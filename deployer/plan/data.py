@@ -8,6 +8,7 @@ from pathlib import Path
 from deployer.errors import ConflictError, DeployerError, Refused
 from deployer.plan.facts import Content, DataFacts, Facts, Recorded
 from deployer.profile.models import DATA_CHOICES, Profile
+from deployer.protocol import parse_size
 from deployer.spec import Container
 
 CONTAINER_UID = 3141
@@ -47,7 +48,6 @@ _SACRED = frozenset(
     ]
 )
 _KERNEL = (Path("/proc"), Path("/sys"), Path("/dev"), Path("/run/systemd"))
-_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +77,6 @@ def data_path(choice: str, *, name: str, home: Path, uid: int) -> Path | None:
     return path.with_name(f"{path.name}-{name}") if seat and name != "devpi" else path
 
 
-def size(text: str) -> int:
-    """Bytes of a size as engines write it: ``64m``."""
-    return int(text.rstrip("bkmg") or 0) * _UNITS[text.lstrip("0123456789")] if text else 0
-
-
 def plan_data(profile: Profile, facts: Facts) -> DataPlan:
     """Choose the place. Raises Refused, ConflictError when it is unusable or belongs to another user."""
     if facts.data is None:
@@ -93,7 +88,8 @@ def plan_data(profile: Profile, facts: Facts) -> DataPlan:
         absent = facts.volume_absent
         return DataPlan(kind="volume", source=profile.data.removeprefix("volume:"), create=absent, begin=absent)
     data = facts.data
-    if problem := _data_problem(data, facts, minimum=size(profile.server.min_free)):
+    minimum = parse_size(profile.server.min_free) if profile.server.min_free else 0
+    if problem := _data_problem(data, facts, minimum=minimum):
         raise problem
     uid, gid = _data_owner(profile, facts)
     absent = data.content is Content.ABSENT

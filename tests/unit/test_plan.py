@@ -12,7 +12,7 @@ import pytest
 from deployer.errors import ConflictError, DeployerError, EngineError, Refused
 from deployer.plan import Plan, plan
 from deployer.plan.conflicts import base_url
-from deployer.plan.data import CONTAINER_UID, data_path, size
+from deployer.plan.data import CONTAINER_UID, data_path
 from deployer.plan.facts import Ceiling, Content, DataFacts, Facts, PortFacts
 from deployer.plan.order import mirrors_below
 from deployer.plan.versions import LAYOUTS
@@ -393,13 +393,6 @@ def test_data_path(choice: str, name: str, expected: Path | None) -> None:
 )
 def test_base_url(bind: str, expected: str) -> None:
     assert base_url(ip_address(bind), 1) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"), [("", 0), ("64m", 64 << 20), ("1g", 1 << 30), ("512", 512), ("2k", 2048)]
-)
-def test_size(text: str, expected: int) -> None:
-    assert size(text) == expected
 
 
 def test_metrics_are_published_beside_the_server_and_off_by_default() -> None:

@@ -100,3 +100,17 @@ def test_a_proof_is_for_one_challenge_server_and_wish() -> None:
 def test_private_files_are_below_one_directory() -> None:
     assert PrivateFile.ROOT_PASSWORD.relative == ".deployer/root-password"
     assert len({name.value for name in PrivateFile}) == len(PrivateFile)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("1", 1), ("10b", 10), ("2k", 2048), ("64m", 64 << 20), ("10m", 10 << 20), ("1G", 1 << 30)],
+)
+def test_a_size(text: str, expected: int) -> None:
+    assert protocol.parse_size(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "m", "0", "-1k", "10x", "1.5m"])
+def test_an_invalid_size(text: str) -> None:
+    with pytest.raises(ValueError):
+        protocol.parse_size(text)

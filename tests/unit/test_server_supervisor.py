@@ -8,20 +8,7 @@ from pathlib import Path
 import pytest
 
 from deployer.protocol import ExitCode
-from deployer.server.boot.supervisor import MOST_FAILURES, Log, Policy, size
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"), [("1", 1), ("10b", 10), ("2k", 2048), ("10m", 10 << 20), ("1G", 1 << 30)]
-)
-def test_sizes(text: str, expected: int) -> None:
-    assert size(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "m", "0", "-1k", "10x", "1.5m"])
-def test_sizes_that_are_none(text: str) -> None:
-    with pytest.raises(ValueError):
-        size(text)
+from deployer.server.boot.supervisor import MOST_FAILURES, Log, Policy
 
 
 @pytest.mark.parametrize("text", ["", "never", "always:3", "no:1", "on-failure:x"])

@@ -21,10 +21,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from deployer.protocol import ExitCode, Refusal
+from deployer.protocol import ExitCode, Refusal, parse_size
 from deployer.server import secret_files
 from deployer.server.boot import copying, prepare
-from deployer.server.boot.supervisor import size
 from deployer.server.devpi import passwords, relied_on
 from deployer.server.devpi.installed import installed
 from deployer.server.nginx import metrics, statistics
@@ -298,7 +297,7 @@ def _devpi(
     else:
         for listener in listeners:
             listener.close()
-    counts = Statistics(private, max_bytes=size(options.log_max_size), max_files=options.log_max_files)
+    counts = Statistics(private, max_bytes=parse_size(options.log_max_size), max_files=options.log_max_files)
     plugins.register(counts, name=statistics.NAME)
     counts.start()
     if options.metrics:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
-from deployer.protocol import FINAL, SUPERVISOR, ExitCode
+from deployer.protocol import FINAL, SUPERVISOR, ExitCode, parse_size
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before a restart: doubled each time, reset once the server has run for STEADY seconds."""
@@ -27,18 +27,8 @@ MOST_FAILURES = 5
 KILL_AFTER = 8.0
 """Seconds between SIGTERM and SIGKILL."""
 LONGEST_LINE = 1 << 16
-_UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_PDEATHSIG = 1
-
-
-def size(text: str) -> int:
-    """Parse a size like ``10m`` into bytes. Raises ValueError."""
-    unit = text[-1:].lower()
-    number = int(text[:-1]) * _UNITS[unit] if unit in _UNITS else int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
 
 
 class Log:
@@ -206,7 +196,7 @@ def supervise(options: argparse.Namespace) -> int:
     if options.when_told and not sys.stdin.readline():
         return 0  # the parent was killed before it recorded this process
     try:
-        policy, limit = Policy.parse(options.restart), size(options.log_max_size)
+        policy, limit = Policy.parse(options.restart), parse_size(options.log_max_size)
         log = Log(Path(options.log), max_bytes=limit, max_files=options.log_max_files)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"deployer: can't supervise the server: {error}\n")
