@@ -82,6 +82,11 @@ def mount_csv(mount: Mount, *, relabel: str = "") -> str:
         fields.append("readonly" if mount.kind == "bind" else "ro")  # podman knows only "ro" for a volume
     if relabel:
         fields.append(f"relabel={relabel}")
+    return csv_record(fields)
+
+
+def csv_record(fields: Sequence[str]) -> str:
+    """One CSV record (RFC 4180), without a line end."""
     out = io.StringIO()
     csv.writer(out, lineterminator="\r\n").writerow(fields)  # csv quotes the characters of its line end
     return out.getvalue().removesuffix("\r\n")

@@ -289,8 +289,12 @@ class ArgvEngine:
     def volume_create(self, name: str, labels: Mapping[str, str]) -> None:
         if self.volume(name) is not None:  # docker and nerdctl take the one that is there
             raise ConflictError(f"the volume {name} exists", hint="choose another name")
-        words = [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
-        self._client.checked("volume", "create", *words, name)
+        words = [f"{key}={value}" for key, value in labels.items()]
+        if self._dialect.volume_labels_csv:
+            from deployer.render import csv_record
+
+            words = [csv_record((word,)) for word in words]
+        self._client.checked("volume", "create", *(f"--label={word}" for word in words), name)
 
     def volume_remove(self, name: str) -> None:
         done = self._client.call("volume", "rm", name)

@@ -114,6 +114,8 @@ class Dialect:
     killed, the engine reports the container as running for ever."""
     exec_code: re.Pattern[str] | None = None
     """Its message with the exit code of the executed command (group 1), if its own exit code differs."""
+    volume_labels_csv: bool = False
+    """Whether ``volume create`` reads the value of ``--label`` as a CSV record."""
     build: tuple[str, ...] = ("build", "--network=host")
     """Arguments that build, and leave no container of a step behind, even if the build fails."""
     build_chatter: re.Pattern[str] | None = None
@@ -213,6 +215,7 @@ PODMAN = Dialect(
     elsewhere=("CONTAINER_HOST", "CONTAINER_CONNECTION"),
     # It reports "stopped" until its clean-up has applied the restart policy.
     monitor=("State", "ConmonPid"),
+    volume_labels_csv=True,  # its --label is a pflag StringSlice there, and a StringArray for `run`
     build_chatter=re.compile(
         r'level=warning msg="missing .* build argument\.'
     ),  # one for each argument without a default
