@@ -96,7 +96,7 @@ def test_an_export_is_a_profile_of_what_runs(cli: Cli) -> None:
         (("index", "modify", "root/pypi", "url=https://u:canary-77@packages.example.com/"), 11, "credentials"),
         (("index", "modify", "dev/work", "bases=dev/work"), 7, "would build on dev/work itself"),
         (("index", "modify", "dev/wrok", "title=x"), 7, "did you mean 'dev/work'?"),
-        (("mirror", "delete", "dev/work", "--yes"), 7, "dev/work is no mirror"),
+        (("mirror", "delete", "dev/work", "--yes"), 7, "dev/work is a stage index, not a mirror"),
         (("index", "delete", "root/dev", "--yes"), 11, "clients use"),
         (("user", "create", "dev"), 5, "deployer user modify dev"),
         (("user", "create", "../../etc"), 3, "can't be a user's name"),
