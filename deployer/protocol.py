@@ -37,7 +37,6 @@ class PrivateFile(StrEnum):
     NGINX = "run"
     STATISTICS = "statistics.json"
     PAGES = "pages"
-    BACKUPS = "backups"
     LOCK = "lock"
     USED_BY = "used-by"
 

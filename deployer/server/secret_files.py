@@ -100,10 +100,6 @@ class Private:
         return self.directory / PrivateFile.STATISTICS
 
     @property
-    def backups(self) -> Path:
-        return self.directory / PrivateFile.BACKUPS
-
-    @property
     def lock(self) -> Path:
         return self.directory / PrivateFile.LOCK
 

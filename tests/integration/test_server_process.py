@@ -298,15 +298,6 @@ def test_a_damaged_database_is_left_as_it_is(used: Server, damage: object) -> No
     assert contents(used.serverdir) == before
 
 
-def test_the_last_good_backup_is_named(used: Server) -> None:
-    for name in ("2030-01-01T00-00-00Z", "2031-01-01T00-00-00Z"):
-        (used.private / "backups" / name).mkdir(parents=True)
-    truncate(used.serverdir / ".sqlite")
-    code, output = used.refuses()
-    assert code == 9
-    assert str(used.private / "backups" / "2031-01-01T00-00-00Z") in output
-
-
 def test_data_without_its_identity_is_not_initialised_over(used: Server) -> None:
     (used.serverdir / ".nodeinfo").unlink()
     before = contents(used.serverdir)

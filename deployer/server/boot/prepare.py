@@ -112,9 +112,9 @@ def repair(serverdir: Path, private: Private, *, seconds: float | None = None) -
     if not (database.exists() or nodeinfo.exists() or any(serverdir.glob("+files/*"))):
         return
     if not database.exists():
-        raise _damaged(database, private, "is missing")
+        raise _damaged(database, "is missing")
     if uuid_of(serverdir) is None:
-        raise _damaged(nodeinfo, private, "can't be read" if nodeinfo.exists() else "is missing")
+        raise _damaged(nodeinfo, "can't be read" if nodeinfo.exists() else "is missing")
     _check_database(database, private, seconds)
 
 
@@ -174,16 +174,16 @@ def _check_database(database: Path, private: Private, seconds: float | None) -> 
     except sqlite3.DatabaseError as error:
         base = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
         if base in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise _damaged(database, private, f"is damaged: {error}") from None
+            raise _damaged(database, f"is damaged: {error}") from None
         raise Refusal(
             f"can't use {database}: {error}",
             hint="free some space, and make this user its owner",
             code=ExitCode.REFUSED,
         ) from None
     if problem:
-        raise _damaged(database, private, f"is damaged: {problem}")
+        raise _damaged(database, f"is damaged: {problem}")
     if not found.issuperset(installed().tables):
-        raise _damaged(database, private, "holds no data of devpi")
+        raise _damaged(database, "holds no data of devpi")
 
 
 def _is_hot(journal: Path) -> bool:
@@ -212,12 +212,8 @@ def _problem(connection: sqlite3.Connection, pragma: str, seconds: float) -> str
     return "" if not lines or lines == ["ok"] or lines == ["interrupted"] else lines[0]
 
 
-def _damaged(path: Path, private: Private, what: str) -> Refusal:
-    backups = sorted(p for p in private.backups.glob("*") if p.is_dir() and p.suffix != ".partial")
-    if backups:
-        hint = f"restore the last good backup, {backups[-1]}; nothing was changed"
-    else:
-        hint = f"restore a backup of your own: there is none in {private.backups}; nothing was changed"
+def _damaged(path: Path, what: str) -> Refusal:
+    hint = "restore a backup of the data directory; nothing was changed"
     return Refusal(f"{path} {what}", hint=hint, code=ExitCode.VERIFICATION)
 
 
