@@ -97,7 +97,7 @@ def test_an_export_is_a_profile_of_what_runs(cli: Cli) -> None:
         (("index", "modify", "dev/work", "bases=dev/work"), 7, "would build on dev/work itself"),
         (("index", "modify", "dev/wrok", "title=x"), 7, "did you mean 'dev/work'?"),
         (("mirror", "delete", "dev/work", "--yes"), 7, "dev/work is a stage index, not a mirror"),
-        (("index", "delete", "root/dev", "--yes"), 11, "clients use"),
+        (("index", "delete", "root/dev", "--yes"), 11, "the index of this deployment's clients"),
         (("user", "create", "dev"), 5, "deployer user modify dev"),
         (("user", "create", "../../etc"), 3, "can't be a user's name"),
         (("user", "delete", "root", "--yes"), 11, "root"),
