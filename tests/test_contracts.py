@@ -25,9 +25,11 @@ RICH = "Only the user interface knows rich"
 BREAKS = {
     "the server imports a client": ("server/secret_files.py", "from deployer.clients import files", {ONE_WAY}),
     "the server imports errors": ("server/pages/store.py", "from deployer import errors", {ONE_WAY}),
+    "the protocol imports errors": ("protocol.py", "from deployer import errors", {ONE_WAY}),
+    "the server's pages import its boot": ("server/pages/store.py", "from deployer.server import boot", {ROOMS}),
+    "a room of the server in no layer": ("server/helper.py", "", {ROOMS}),
     "session imports the server": ("deployment/session.py", "from deployer.server import secret_files", {SERVER}),
-    "spec imports the server": ("spec.py", "import deployer.server.secret_files", {SERVER}),
-    "a room of the server imports up": ("server/pages/store.py", "from deployer.server.boot import run", {ROOMS}),
+    "spec imports the server": ("spec.py", "import deployer.server.secret_files", {SERVER, PURE}),
     "readiness imports commands": ("readiness/probe.py", "from deployer.commands import Common", {ONE_WAY}),
     "an operation imports a verb": ("operations/up.py", "from deployer.commands import Common", {ONE_WAY}),
     "plan imports engines": ("plan/order.py", "import deployer.engines", {ONE_WAY, PURE}),

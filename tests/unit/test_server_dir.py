@@ -18,8 +18,7 @@ from deployer.spec import ExecResult, Mount
 from tests.client_place import NOBODY, as_root
 from tests.fake_engine import FakeEngine
 
-PROOF_KEY = PrivateFile.PROOF_KEY.relative
-ROOT_PASSWORD = PrivateFile.ROOT_PASSWORD.relative
+ROOT_PASSWORD, PROOF_KEY = PrivateFile.ROOT_PASSWORD.relative, PrivateFile.PROOF_KEY.relative
 VERB = ("secret", "set", "root")
 
 
