@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import filelock
 import pytest
 
 from tests.contained import BOTH, Contained
@@ -21,14 +23,25 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def python7(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An interpreter with deployer and devpi-server 7, as somebody would install them: an environment has one."""
-    where = tmp_path_factory.mktemp("seven") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", str(where)], check=True, capture_output=True)
+    """An interpreter with deployer and devpi-server 7, as somebody would install them: an environment has one.
+
+    It is one for all streams of a run, for it takes half a minute to make.
+    """
+    run = tmp_path_factory.getbasetemp()
+    where = (run.parent if "PYTEST_XDIST_WORKER" in os.environ else run) / "seven"
+    with filelock.FileLock(f"{where}.lock"):
+        if not (where / "made").exists():
+            _install7(where)
+            (where / "made").touch()
+    return str(where / "bin/python")
+
+
+def _install7(where: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(where)], check=True, capture_output=True)
     command = [str(where / "bin/pip"), "install", "--quiet", "--editable", f"{ROOT}[server7]"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode:
         (pytest.fail if "process" in REQUIRED else pytest.skip)(f"devpi-server 7 can't be installed: {done.stderr}")
-    return str(where / "bin/python")
 
 
 @pytest.fixture
