@@ -27,8 +27,8 @@ def run(options: Options, ui: UI) -> Result:
     deployment = require(options.name, engine=options.engine)
     kept = deployment.server_dir.statistics() if deployment.server_dir else None
     try:
-        told: Counted = json.loads(kept or "")
-        data = Counted(since=told["since"], indexes=told["indexes"], upstreams=told["upstreams"])
+        counts: Counted = json.loads(kept or "")
+        data = Counted(since=counts["since"], indexes=counts["indexes"], upstreams=counts["upstreams"])
         text = _text(data)
     except (ValueError, KeyError, TypeError):
         raise ConflictError(

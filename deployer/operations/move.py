@@ -110,7 +110,7 @@ def _failure(done: ExecResult) -> DeployerError:
         return of_refusal(refusal)
     return EngineError(
         f"the copy ended with exit code {done.returncode}",
-        hint="the server goes on where it was",
+        hint="fix the cause and run deployer move again",
         details=tuple(lines[-5:]),
     )
 

@@ -1,4 +1,4 @@
-"""Remove a deployment, and delete its data when that is wanted and the data is surely its own."""
+"""Remove a deployment, and delete its data on request if the data is proven to be its own."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from deployer.ui.output import UI
 
 GOING = ".purged"
-"""What data is renamed to before it is deleted, so that nobody takes the rest of it for a server's data."""
+"""Suffix of data that is renamed before its deletion, so that an interrupted deletion leaves nothing like data."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Doomed:
-    """Data that may be deleted: where it is, on which engine, and what it was found to be."""
+    """Data that may be deleted: its mount, the engine of a volume, the facts of a directory."""
 
     mount: Mount
     engine: Engine | None
@@ -44,7 +44,7 @@ class Doomed:
 
 
 def data_of(name: str, deployment: Deployment | None) -> Mount | None:
-    """Return where the data is: as the container says, else as the last profile says."""
+    """Return the data of a deployment: from its container, else from the last profile."""
     if deployment is not None:
         return deployment.server_dir.mount if deployment.server_dir else None
     applied, choice = read_applied(name), chosen_data(name)
@@ -60,12 +60,12 @@ def data_of(name: str, deployment: Deployment | None) -> Mount | None:
 
 
 def is_there(data: Mount) -> bool:
-    """Whether the data can be there: a volume, or a directory that exists."""
+    """Whether the data may exist: a volume, or an existing directory."""
     return data.kind == "volume" or Path(data.source).exists()
 
 
 def chosen_data(name: str) -> str:
-    """Return what the last profile said of ``data:``; empty when that is not known."""
+    """Return ``data`` of the last profile; empty if it is not recorded."""
     applied = read_applied(name)
     return str(applied.profile.get("data", "")) if applied else ""
 
@@ -87,7 +87,7 @@ def remove(deployment: Deployment, ui: UI) -> list[str]:
 
 
 def admit(name: str, data: Mount, deployment: Deployment | None) -> Doomed:
-    """Find out that the data is this deployment's own and that nothing else uses it, before anything is removed.
+    """Check that the data is this deployment's own and that nothing else uses it, before the first removal.
 
     Raises ConflictError, Refused.
     """
@@ -99,11 +99,11 @@ def admit(name: str, data: Mount, deployment: Deployment | None) -> Doomed:
     if facts.content is Content.ABSENT:
         return Doomed(mount=data, engine=None, facts=facts)
     if facts.content is Content.UNREADABLE:
-        raise ConflictError(f"{path} can't be read", hint=f"run it as {user_name(facts.uid)}, whose it is")
+        raise ConflictError(f"{path} can't be read", hint=f"run the command as its owner {user_name(facts.uid)}")
     if facts.content not in (Content.DEVPI, Content.EMPTY) or facts.symlink_to is not None:
         raise Refused(
-            f"{path} holds files that are not devpi's; nothing was deleted",
-            hint=f"delete what is yours there by hand: ls -la {path}",
+            f"{path} is not a devpi data directory; nothing was deleted",
+            hint=f"ls -la {path}",
         )
     _check_owner(name, path, facts)
     _check_uuid(path, facts, applied)
@@ -113,7 +113,7 @@ def admit(name: str, data: Mount, deployment: Deployment | None) -> Doomed:
             f"{container.name} on {engine_name} uses {data.source}; nothing was deleted",
             hint=f"deployer down --name {label}"
             if label == container.name
-            else f"give it back its name: {engine_name} rename {container.name} {label}",
+            else f"{engine_name} rename {container.name} {label}",
         )
     if deployment is None and facts.in_use:
         raise _running(path, facts)
@@ -121,7 +121,7 @@ def admit(name: str, data: Mount, deployment: Deployment | None) -> Doomed:
 
 
 def _own(name: str, deployment: Deployment | None) -> frozenset[str]:
-    """The ids of the containers that go together with the data."""
+    """Return the IDs of the deployment's own containers."""
     if deployment is None:
         return frozenset()
     found = (deployment.engine.inspect(name + suffix) for suffix in ("", PREVIOUS, THROW_AWAY))
@@ -133,7 +133,7 @@ def _check_owner(name: str, path: Path, facts: DataFacts) -> None:
     if usage is not None and (usage.name, usage.state) != (name, str(state_root())):
         whose = "" if usage.uid == os.geteuid() else f" of {user_name(usage.uid)}"
         raise ConflictError(
-            f"{path} belongs to the deployment {usage.name}{whose} now; nothing was deleted",
+            f"{path} belongs to the deployment {usage.name}{whose}; nothing was deleted",
             hint=f"deployer down --name {usage.name} --purge" + (f", as {user_name(usage.uid)}" if whose else ""),
         )
 
@@ -142,8 +142,8 @@ def _check_uuid(path: Path, facts: DataFacts, applied: Applied | None) -> None:
     kept = recorded(applied)
     if kept is not None and kept.source == str(path) and facts.uuid and facts.uuid != kept.uuid:
         raise ConflictError(
-            f"{path} holds the index {facts.uuid}, and this deployment had {kept.uuid}; nothing was deleted",
-            hint=f"delete it by hand if nobody needs it: rm -r {path}",
+            f"{path} holds the data of server {facts.uuid}, not {kept.uuid}; nothing was deleted",
+            hint=f"if it is not needed: rm -r {path}",
         )
 
 
@@ -151,7 +151,7 @@ def _running(path: Path, facts: DataFacts) -> ConflictError:
     name = facts.used_by.name if facts.used_by is not None else ""
     return ConflictError(
         f"a server runs on {path}; nothing was deleted",
-        hint=f"stop it first: deployer stop --name {name}" if name else "stop that server first",
+        hint=f"deployer stop --name {name}" if name else "stop that server",
     )
 
 
@@ -161,7 +161,7 @@ def _users(path: Path, *, own: frozenset[str]) -> Iterator[tuple[EngineName, Con
         try:
             containers = open_engine(engine_name).containers()
         except EngineError:
-            continue  # not installed, or down: what it would run does not run
+            continue  # not installed or down, so that it runs no container
         for container in containers:
             sources = (Path(mount.source) for mount in container.mounts if mount.kind == "bind" and not mount.read_only)
             if container.id not in own and any(_overlap(path, source) for source in sources):
@@ -169,7 +169,7 @@ def _users(path: Path, *, own: frozenset[str]) -> Iterator[tuple[EngineName, Con
 
 
 def _overlap(one: Path, other: Path) -> bool:
-    """Whether two paths are the same directory, or one is in the other, through links and bind mounts as well."""
+    """Whether two paths are the same directory or nested, also through links and bind mounts."""
     return any(_same(one, parent) for parent in (other, *other.parents)) or any(
         _same(other, parent) for parent in one.parents
     )
@@ -183,13 +183,13 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _admit_volume(name: str, data: Mount, deployment: Deployment | None, applied: Applied | None) -> Doomed:
-    """A volume is proven by the container that uses it, or by its label on the engine that the record names."""
+    """Check a volume by the container that uses it, or by its label on the recorded engine. Raises Refused."""
     if deployment is not None:
         return Doomed(mount=data, engine=deployment.engine, facts=None)
     if applied is None or applied.engine not in set(EngineName):
         raise Refused(
-            f"which engine has the volume {data.source} is not recorded; nothing was deleted",
-            hint=f"remove it by hand: docker volume rm {data.source}",
+            f"the engine of the volume {data.source} is not recorded; nothing was deleted",
+            hint=f"on its engine: docker volume rm {data.source}",
         )
     engine = open_engine(EngineName(applied.engine))
     volume = engine.volume(data.source)
@@ -202,21 +202,21 @@ def _admit_volume(name: str, data: Mount, deployment: Deployment | None, applied
 
 
 def purge(doomed: Doomed, ui: UI) -> bool:
-    """Delete what :func:`admit` found to be the deployment's own; whether there was anything. Raises ConflictError."""
+    """Delete data that :func:`admit` checked; return whether there was any. Raises ConflictError."""
     data = doomed.mount
     if doomed.engine is not None:
-        there = doomed.engine.volume(data.source) is not None
+        existed = doomed.engine.volume(data.source) is not None
         doomed.engine.volume_remove(data.source)
-        if there:
+        if existed:
             ui.step("data", f"volume {data.source} deleted")
-        return there
+        return existed
     path = Path(data.source)
-    for left in (_aside(path), path / GOING):  # what a killed run has left
+    for left in (_aside(path), path / GOING):  # leftovers of an interrupted purge
         shutil.rmtree(left, ignore_errors=True)
     facts = data_facts(path)
     if facts.content is Content.ABSENT:
         return False
-    if facts.in_use:  # since it was admitted
+    if facts.in_use:  # it started after admit()
         raise _running(path, facts)
     try:
         kept = _delete(path)
@@ -224,17 +224,17 @@ def purge(doomed: Doomed, ui: UI) -> bool:
         raise ConflictError(
             f"{error.filename} can't be deleted: {error.strerror}", hint=f"sudo rm -r {data.source}"
         ) from None
-    ui.step("data", f"{data.source} " + (f"emptied ({kept}; the directory itself stays)" if kept else "deleted"))
+    ui.step("data", f"{data.source} " + (f"emptied ({kept}; the directory stays)" if kept else "deleted"))
     return True
 
 
 def _delete(path: Path) -> str:
-    """Delete a directory, or its content where the directory itself must stay; the reason for that. Raises OSError."""
+    """Delete a directory; if it must stay, delete its content and return the reason. Raises OSError."""
     if not path.is_mount():
         try:
             aside = path.rename(_aside(path))
         except OSError:
-            kept = "its parent directory may not be written"
+            kept = "no write permission in its parent"
         else:
             shutil.rmtree(aside)
             return ""

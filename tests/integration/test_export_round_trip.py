@@ -130,6 +130,10 @@ def test_an_export_applied_to_nothing_makes_what_it_was_taken_from(cli: Cli) -> 
     told = cli.run("index", "export", "--json")
     assert "credentials" not in told.data["indexes"]["root/private"]
     warnings = " ".join(told.envelope["warnings"])
-    for name in ("root/private: it is sent", "root/other: it is sent", "team/mixed merges the mirrors"):
+    for name in (
+        "root/private: the source of its credentials",
+        "root/other: the source of its credentials",
+        "team/mixed merges the mirrors",
+    ):
         assert name in warnings
     assert "a profile can't express this: modify index team/main: owns" in warnings
