@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,6 +40,7 @@ def run(options: Options, ui: UI) -> Result:
     from deployer.errors import UsageError
     from deployer.operations.prepare import gather
     from deployer.plan import plan
+    from deployer.plan.container import by_hand
     from deployer.profile.load import load
     from deployer.render import Directory, run_argv
 
@@ -48,8 +49,11 @@ def run(options: Options, ui: UI) -> Result:
     loaded = load(options.profile, overrides=overrides(options))
     info = _engine(loaded.profile.engine, options.name)
     facts = gather(loaded.profile, info, None, name=options.name, any_port=True)
+    # Nothing is started here, so the recorded data need not be at hand.
+    facts = replace(facts, recorded=None)
     made = plan(loaded.profile, facts, name=options.name, profile_name=loaded.name)
-    argv = run_argv(made.spec, info.name)
+    spec = by_hand(made.spec)
+    argv = run_argv(spec, info.name)
     data = made.data
     directories = (
         (Directory(path=Path(data.source), mode=0o700, uid=data.uid, gid=data.gid),) if data.kind == "bind" else ()
@@ -57,7 +61,7 @@ def run(options: Options, ui: UI) -> Result:
     header = [f"The deployment {options.name!r} of the profile {loaded.name!r}, for {info.name}."]
     if made.image is not None and made.image.own:
         header.append(f"It needs the image {made.image.ref}: deployer image build --engine {info.name}")
-    text = _text(options.format, made.spec, info.name, directories=directories, header=tuple(header))
+    text = _text(options.format, spec, info.name, directories=directories, header=tuple(header))
     return Result(data={"engine": info.name, "argv": list(argv), "text": text}, text=text, warnings=made.warnings)
 
 

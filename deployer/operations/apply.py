@@ -15,9 +15,11 @@ from pathlib import Path
 
 from deployer.engines.base import Engine
 from deployer.errors import ConflictError, DeployerError
+from deployer.host import untrusted
 from deployer.operations.images import fits
 from deployer.plan import Plan
 from deployer.plan.data import DataPlan
+from deployer.protocol import PRIVATE, PrivateFile
 from deployer.spec import LABEL_NAME, LABEL_SPEC, PREVIOUS, Container, Image, State
 
 
@@ -68,6 +70,20 @@ def make_data(name: str, data: DataPlan, engine: Engine, rollback: ExitStack) ->
                 f"the owner of {path} can't be changed to uid {data.uid}",
                 hint=f"sudo chown {data.uid}:{data.gid} {path}",
             ) from None
+    if data.mark:
+        _allow_new_index(path)
+
+
+def _allow_new_index(path: Path) -> None:
+    """Leave the mark without which the server does not begin an index in an empty directory. Raises ConflictError."""
+    try:
+        untrusted.make_directory(path, PRIVATE)
+        untrusted.replace(path, PrivateFile.FIRST_BOOT.relative, b"")
+    except (OSError, untrusted.Untrusted) as error:
+        reason = error.strerror if isinstance(error, OSError) else error.why
+        raise ConflictError(
+            f"{path} can't be prepared: {reason}", hint="choose another directory with --data"
+        ) from None
 
 
 def _remove_made(path: Path, parents: list[Path]) -> None:

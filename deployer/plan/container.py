@@ -25,6 +25,8 @@ OWN_DATA, OWN_PORT = "/data", 3141
 """The data directory and the published port of the server in our image."""
 METRICS_PORT = 9141
 """The port for Prometheus inside the container."""
+ONLY_MARKED = "--only-marked"
+"""Option of our server: begin no index in a directory without its mark."""
 EVERY = "0.0.0.0"  # noqa: S104 - inside the container
 CA_TARGET = "/etc/deployer/ca.pem"
 TMPFS = "/tmp:rw,noexec,nosuid,nodev,size=64m"  # noqa: S108 - inside the container
@@ -70,7 +72,7 @@ def _process(profile: Profile, facts: Facts, data: DataPlan, *, name: str) -> Co
         name=name,
         image=f"devpi-server-{facts.engine.version}",
         build=facts.image_build,
-        command=serve_command(profile, directory=data.source, host=bind, port=port, metrics=metrics),
+        command=serve_command(profile, directory=data.source, host=bind, port=port, metrics=metrics, marked=True),
         mounts=(Mount(kind="bind", source=data.source, target=data.source),),
         ports=(Port(host_ip=bind, host_port=port, container_port=port),),
     )
@@ -86,7 +88,7 @@ def _contained(profile: Profile, facts: Facts, data: DataPlan, mode: NetworkMode
         name=name,
         image=image.ref or facts.image_ref,
         build=facts.image_build if own else "",
-        command=_own_command(profile, facts, published=published) if own else image.command,
+        command=_own_command(profile, facts, data, published=published) if own else image.command,
         env=tuple(image.env.items()),
         mounts=(Mount(kind=data.kind, source=data.source, target=target, relabel=relabel),),
         tmpfs=(TMPFS,),
@@ -99,17 +101,25 @@ def _contained(profile: Profile, facts: Facts, data: DataPlan, mode: NetworkMode
     )
 
 
-def _own_command(profile: Profile, facts: Facts, *, published: bool) -> tuple[str, ...]:
+def _own_command(profile: Profile, facts: Facts, data: DataPlan, *, published: bool) -> tuple[str, ...]:
     host, port, metrics = str(profile.network.bind), facts.port.number, profile.server.metrics
     if published:  # the address of the published port limits who can connect
         host, port, metrics = EVERY, OWN_PORT, metrics and f"{EVERY}:{METRICS_PORT}"
-    return serve_command(profile, directory=OWN_DATA, host=host, port=port, metrics=metrics)
+    marked = data.kind == "bind"  # a volume is never a disk that is not mounted
+    return serve_command(profile, directory=OWN_DATA, host=host, port=port, metrics=metrics, marked=marked)
 
 
-def serve_command(profile: Profile, *, directory: str, host: str, port: int, metrics: str) -> tuple[str, ...]:
-    """The arguments of our own server, in the image and as a process. ``metrics``: the address for Prometheus."""
+def serve_command(
+    profile: Profile, *, directory: str, host: str, port: int, metrics: str, marked: bool
+) -> tuple[str, ...]:
+    """The arguments of our own server, in the image and as a process.
+
+    ``metrics``: the address for Prometheus. ``marked``: begin a new index only where :attr:`DataPlan.mark` was left.
+    """
     server = profile.server
     command = ["serve", "--serverdir", directory, "--host", host, "--port", str(port)]
+    if marked:
+        command.append(ONLY_MARKED)
     command += ["--request-timeout", str(server.request_timeout)]
     command += ["--mirror-cache-expiry", str(server.mirror_cache_expiry), "--threads", str(server.threads)]
     if server.web:
@@ -129,6 +139,11 @@ def serve_command(profile: Profile, *, directory: str, host: str, port: int, met
     if profile.network.outside_url:
         command += ["--outside-url", profile.network.outside_url]
     return tuple(command)
+
+
+def by_hand(spec: ContainerSpec) -> ContainerSpec:
+    """The spec for somebody who runs it without ``deployer up``, which leaves the mark in a new directory."""
+    return replace(spec, command=tuple(word for word in spec.command if word != ONLY_MARKED))
 
 
 def _environment(profile: Profile, facts: Facts) -> tuple[dict[str, str], tuple[Mount, ...]]:

@@ -62,6 +62,8 @@ class DataPlan:
     tighten: bool = False
     begin: bool = False
     """The server is to begin a new index there."""
+    mark: bool = False
+    """Leave the mark that allows our own server to begin one: without it an empty directory is a disk not mounted."""
 
 
 def data_path(choice: str, *, name: str, home: Path, uid: int) -> Path | None:
@@ -97,13 +99,15 @@ def plan_data(profile: Profile, facts: Facts) -> DataPlan:
         wrong = f"{data.path} belongs to uid {data.uid}, and the server runs as uid {uid}"
         raise ConflictError(wrong, hint=f"sudo chown -R {uid}:{gid} {data.path}")
     check_strangers(data, uid=uid, gid=gid)
+    begin = absent or data.content is Content.EMPTY or data.bare
     return DataPlan(
         kind="bind",
         source=str(data.path),
         uid=uid,
         gid=gid,
         create=absent,
-        begin=absent or data.content is Content.EMPTY or data.bare,
+        begin=begin,
+        mark=begin and not profile.image.ref,
         tighten=not absent and (bool(data.mode & 0o077) or data.uid != uid),
     )
 

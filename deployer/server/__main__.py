@@ -19,6 +19,7 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = verbs.add_parser("serve", help="prepare the server directory, then serve")
     serve.add_argument("--serverdir", required=True)
+    serve.add_argument("--only-marked", action="store_true", help="begin no index in a directory without its mark")
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=int, default=3141)
     serve.add_argument("--request-timeout", type=int, default=30, help="seconds that an upstream has to answer")

@@ -222,6 +222,16 @@ def needs_first_boot(serverdir: Path, private: Private) -> bool:
     return private.unfinished.exists() or not (serverdir / NODEINFO).exists()
 
 
+def require_mark(serverdir: Path, private: Private) -> None:
+    """Refuse to begin an index where ``deployer up`` left no mark: the disk of the data may not be mounted."""
+    if not private.unfinished.exists():
+        raise Refusal(
+            f"there is no data in {serverdir}",
+            hint="mount its disk, or restore it there; to begin with an empty index: deployer up --new-data",
+            code=ExitCode.CONFLICT,
+        )
+
+
 def start_over(serverdir: Path, private: Private) -> None:
     """Remove the files of an interrupted first boot: no client ever got a response from them."""
     write_private(private.unfinished, "")

@@ -152,6 +152,8 @@ def _serve_on(
     try:
         secret_files.ensure_keys(private)
         first = prepare.needs_first_boot(serverdir, private)
+        if first and options.only_marked:
+            prepare.require_mark(serverdir, private)
         # Before devpi is imported: a hash may take 64 MiB for a moment.
         pwhash = _first_password(serverdir, private) if first else ""
         credentials = Credentials(private.credentials)
