@@ -37,6 +37,17 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def mutants(session: nox.Session) -> None:
+    """Change the code in small ways, and list the changes that no fast test sees: by hand, not in CI.
+
+    ``nox -s mutants -- 'deployer.plan.data*'`` for a part. What is changed and which tests look: [tool.mutmut].
+    """
+    session.install("-e", ".[server,test]", "mutmut>=3.8")
+    session.run("mutmut", "run", *session.posargs, env={"HYPOTHESIS_PROFILE": "few"})
+    session.run("mutmut", "results")
+
+
+@nox.session
 def changelog(session: nox.Session) -> None:
     """Preview what towncrier makes of the fragments in ``changes/``."""
     session.install("towncrier", "-e", ".")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 settings.register_profile("same", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 # To look for new ones: HYPOTHESIS_PROFILE=explore pytest tests/unit
 settings.register_profile("explore", settings.get_profile("same"), derandomize=False, max_examples=2000)
+# To have an answer soon, many times over: nox -s mutants
+settings.register_profile("few", settings.get_profile("same"), max_examples=5)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 

@@ -12,7 +12,7 @@ from deployer.operations import upstream_probe
 from deployer.plan import plan
 from deployer.plan.container import CA_TARGET
 from deployer.plan.facts import Facts, Measured, Reach, Vantage
-from deployer.plan.network import choose, conclusive, on_host, reach_spec, upstreams
+from deployer.plan.network import choose, conclusive, on_host, reach_spec, said, upstreams
 from deployer.profile.models import Image, Index, Network, Profile, Server
 from deployer.spec import Container, ExecResult, Mount, NetworkMode, State
 from tests.unit.test_plan import FACTS, PROCESS
@@ -52,6 +52,40 @@ def test_host_where_one_of_several_is_reached_from_there_only() -> None:
     mode, reason, *_ = network(Measured(bridge=seen(other, LOST), host=seen(other, GOOD)))
     assert mode is NetworkMode.HOST
     assert "packages.example.com" in reason
+
+
+def test_how_many_upstreams_a_container_misses_is_said() -> None:
+    urls = [f"https://{number}.example.com/simple/" for number in range(3)]
+    for count, more in ((1, ","), (2, " and 1 more,"), (3, " and 2 more,")):
+        measured = Measured(
+            bridge=seen(*(replace(LOST, url=url) for url in urls[:count])),
+            host=seen(*(replace(GOOD, url=url) for url in urls[:count])),
+        )
+        assert f"this host reaches 0.example.com{more}" in network(measured)[1]
+
+
+def test_only_what_is_not_reached_is_warned_of() -> None:
+    _, reason, _, warning = network(Measured(bridge=seen(replace(GOOD, url=OTHER), LOST)))
+    assert "neither" in reason
+    assert "packages.example.com: packages.example.com:443: connection failed" in warning
+    assert "other.example.com" not in warning
+    assert network(Measured(bridge=Vantage(failure="no python")))[3].endswith("no python")
+
+
+@pytest.mark.parametrize(
+    ("stage", "text"),
+    [
+        ("resolve", "a:443: name resolution failed: why"),
+        ("connect", "a:443: connection failed: why"),
+        ("tls", "a:443: TLS handshake failed: why"),
+        ("answer", "a:443 did not answer: why"),
+        ("body", "a:443: the body ended after 17 bytes: why"),
+    ],
+)
+def test_each_stage_at_which_a_request_ends_is_said(stage: str, text: str) -> None:
+    answer = Reach(url=URL, stage=stage, error="why", peer="a:443", bytes=17)
+    assert said(answer) == text
+    assert said(replace(answer, peer="")) == text.replace("a:443", "upstream")
 
 
 @pytest.mark.parametrize("host", [seen(LOST), seen(), Vantage(failure="no python"), None])

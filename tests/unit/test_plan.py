@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import ip_address
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from deployer.plan.facts import Ceiling, Content, DataFacts, Facts, PortFacts
 from deployer.plan.order import mirrors_below
 from deployer.plan.versions import LAYOUTS
 from deployer.profile.models import Credentials, Image, Index, Network, Profile, Server
-from deployer.spec import LABEL_NAME, Container, EngineInfo, EngineName, Mount, NetworkMode, State
+from deployer.spec import LABEL_NAME, Container, EngineInfo, EngineName, Mount, NetworkMode, Port, State
 
 HOME = Path("/home/someone")
 DATA = DataFacts(path=HOME / ".cache/devpi", content=Content.ABSENT, parent=HOME, uid=1000, gid=1000)
@@ -106,6 +107,16 @@ def test_a_process_gets_the_host_path_and_no_image() -> None:
     assert made.image is None
     assert made.spec.command[made.spec.command.index("--serverdir") + 1] == str(DATA.path)
     assert made.network.mode is NetworkMode.HOST
+
+
+def test_a_process_serves_where_the_profile_says() -> None:
+    network, server = Network(bind=ip_address("127.0.0.5")), Server(metrics="127.0.0.1:9100")
+    spec = make(Profile(network=network, server=server), PROCESS).spec
+    assert (spec.name, spec.image, spec.build) == ("devpi", "devpi-server-6.20.3", FACTS.image_build)
+    options = dict(pairwise(spec.command))
+    assert [options[key] for key in ("--host", "--port", "--metrics")] == ["127.0.0.5", "3141", "127.0.0.1:9100"]
+    assert spec.mounts == (Mount(kind="bind", source=str(DATA.path), target=str(DATA.path)),)
+    assert spec.ports == (Port(host_ip="127.0.0.5", host_port=3141, container_port=3141),)
 
 
 def test_root_gives_the_data_to_nobody_that_exists_and_never_to_itself() -> None:

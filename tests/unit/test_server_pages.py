@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import stat
 from collections.abc import Iterator
@@ -221,3 +222,96 @@ def test_an_own_commit_does_not_excuse_a_change_of_an_index(store: PageStore, lo
     assert not store.is_current("alpha", view(store, 0, again))
     assert store.is_current("alpha", view(store, again - 1, again))
     assert not store.is_current("alpha", view(store, again - 2, again))
+
+
+def test_what_is_forgotten_is_not_read_again_and_the_rest_is(store: PageStore, clock: Clock) -> None:
+    for key in (KEY, OTHER):
+        assert store.put(key, "json", b"page", due=clock.now + 10, view=view(store, 0))
+    store.forget("alpha")
+    assert (store.read(KEY, "json"), store.read(OTHER, "json")) == (None, b"page")
+    clock.now += 10
+    store.forget("beta")
+    assert store.read_stale(OTHER, "json") is None
+    # Each time anew: who began between two of them knows only the first.
+    began = view(store, 0)
+    store.forget("alpha")
+    assert not store.put(KEY, "json", b"old", due=NEVER, view=began)
+    began = view(store, 0)
+    store.forget_all()
+    assert not store.put(KEY, "json", b"old", due=NEVER, view=began)
+    began = view(store, 0)
+    store.forget_all()
+    assert not store.put(KEY, "json", b"old", due=NEVER, view=began)
+
+
+def test_a_new_page_takes_the_place_of_a_stale_one(store: PageStore, clock: Clock) -> None:
+    for content in (b"first", b"second"):
+        assert store.put(KEY, "json", content, due=clock.now + 10, view=view(store, 0))
+        assert store.read(KEY, "json") == content
+        clock.now += 10
+        assert store.read_stale(KEY, "json") == content
+    store.extend(KEY, 5)
+    assert store.put(KEY, "json", b"third", due=clock.now + 10, view=view(store, 0))
+    assert (store.read(KEY, "json"), store.read_stale(KEY, "json")) == (b"third", None)
+
+
+def test_a_page_that_got_more_time_keeps_no_other_from_its_own(store: PageStore, clock: Clock) -> None:
+    assert store.put(KEY, "json", b"page", due=clock.now + 1, view=view(store, 0))
+    assert store.put(KEY, "html", b"page", due=clock.now + 100, view=view(store, 0))
+    assert store.put(OTHER, "json", b"page", due=clock.now + 2, view=view(store, 0))
+    clock.now += 3
+    assert store.read_stale(OTHER, "json") == b"page"
+    assert store.read(KEY, "json") == b"page"
+
+
+def test_nothing_can_be_extended_that_is_not_there(store: PageStore) -> None:
+    store.extend(KEY, 5)
+    assert store.read(KEY, "json") is None
+
+
+def test_stale_pages_go_before_those_that_are_right(tmp_path: Path, log: Log, clock: Clock) -> None:
+    store = make(tmp_path, log, clock, limit=20_000)
+    first, second, third = (("root", "dev", f"project{number}") for number in range(3))
+    assert store.put(first, "json", os.urandom(4000), due=NEVER, view=view(store, 0))
+    assert store.put(second, "json", os.urandom(4000), due=clock.now + 1, view=view(store, 0))
+    clock.now += 1
+    assert store.read_stale(second, "json") is not None
+    assert store.put(third, "json", os.urandom(4000), due=NEVER, view=view(store, 0))
+    assert store.read_stale(second, "json") is None
+    assert store.read(first, "json") is not None and store.read(third, "json") is not None
+
+
+def test_room_is_counted_over_a_restart_and_the_first_to_become_due_go(tmp_path: Path, log: Log, clock: Clock) -> None:
+    keys = [("root", "dev", name) for name in ("c", "a", "b")]
+    first = make(tmp_path, log, clock, version=1)
+    for number, key in enumerate(keys):
+        assert first.put(key, "json", os.urandom(4000), due=clock.now + 10 + number, view=view(first, 0))
+    second = make(tmp_path, log, clock, limit=25_000, version=1)
+    assert second.put(KEY, "json", os.urandom(4000), due=NEVER, view=view(second, 0))
+    assert [second.read(key, "json") is None for key in (*keys, KEY)] == [True, False, False, False]
+
+
+def test_room_is_free_again_when_all_pages_went(tmp_path: Path, log: Log, clock: Clock) -> None:
+    store = make(tmp_path, log, clock, limit=20_000)
+    for _ in range(5):
+        for key in (KEY, OTHER):
+            assert store.put(key, "json", os.urandom(4000), due=NEVER, view=view(store, log.serial))
+        assert store.read(KEY, "json") is not None and store.read(OTHER, "json") is not None
+        log.commit(EVERYTHING)
+        store.catch_up()
+
+
+def test_stale_pages_outlive_a_restart(tmp_path: Path, log: Log, clock: Clock) -> None:
+    first = make(tmp_path, log, clock, version=1)
+    assert first.put(KEY, "json", b"page", due=clock.now + 1, view=view(first, 0))
+    clock.now += 1
+    assert first.read_stale(KEY, "json") == b"page"
+    assert make(tmp_path, log, clock, version=1).read_stale(KEY, "json") == b"page"
+
+
+def test_the_same_page_is_the_same_file(store: PageStore) -> None:
+    """No time of its making in it, that would change an ETag."""
+    assert store.put(KEY, "json", b"page", due=NEVER, view=view(store, 0))
+    packed = store.read(KEY, "json.gz")
+    assert packed is not None and gzip.decompress(packed) == b"page"
+    assert packed[4:8] == b"\0\0\0\0"

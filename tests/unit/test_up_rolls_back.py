@@ -5,19 +5,23 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
+from deployer.deployment.record import Applied, read_applied
 from deployer.devpi.identity import Identity
 from deployer.engines import Detection
 from deployer.errors import ConflictError, DeployerError, EngineError, NotReadyError, Refused, ServerRefused
+from deployer.host.gather import used_by
 from deployer.operations import start, up
 from deployer.operations.prepare import Prepared
-from deployer.plan.facts import Content, DataFacts, Facts
+from deployer.plan.facts import Content, DataFacts, Facts, Usage
 from deployer.profile.load import Loaded
+from deployer.profile.load.overrides import Override
+from deployer.profile.models import Image as ImageModel
 from deployer.profile.models import Network, Profile, Server
 from deployer.readiness import Ready
 from deployer.spec import LABEL_BUILD, LABEL_NAME, PREVIOUS, Container, EngineInfo, Image, State
@@ -26,6 +30,7 @@ from tests.fake_engine import FakeEngine
 from tests.unit.test_plan import FACTS, make
 
 BUILT = Image(id="sha256:1", ref=FACTS.image_ref, names=(FACTS.image_ref,), labels={LABEL_BUILD: FACTS.image_build})
+OVERRIDE = Override(key="server.web", value=False, source="--set")
 BRIDGE = Network(mode="bridge")
 """Nothing is measured."""
 FAILURES = [NotReadyError("no", hint="h"), Refused("no", hint="h"), ServerRefused("no", hint="h"), KeyboardInterrupt()]
@@ -77,7 +82,7 @@ class World:
     def prepared(self) -> Prepared:
         facts = self.facts
         return Prepared(
-            loaded=Loaded(profile=self.profile, name="default"),
+            loaded=Loaded(profile=self.profile, name="default", ref="team.yaml", overrides=(OVERRIDE,)),
             detection=Detection(engine=self.engine, info=EngineInfo(name=self.engine.name, version="1")),
             facts=facts,
             plan=make(self.profile, facts),
@@ -128,6 +133,35 @@ def test_a_deployment_that_answers_stays(world: World, tmp_path: Path) -> None:
     assert world.current is not None and world.current.state is State.RUNNING
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
     assert world.up().done == "unchanged"
+
+
+def test_a_success_is_recorded_here_and_beside_the_data(world: World, tmp_path: Path) -> None:
+    done = world.up()
+    assert read_applied("devpi") == Applied(
+        profile_name="default",
+        profile_ref="team.yaml",
+        engine="docker",
+        simple_url=done.plan.simple_url,
+        profile=world.profile.model_dump(mode="json"),
+        overrides=[asdict(OVERRIDE)],
+        data_source=str(tmp_path / "data"),
+        data_uuid="u",
+    )
+    assert used_by(tmp_path / "data") == Usage(name="devpi", state=str(tmp_path / "state"), uid=os.geteuid())
+
+
+def test_a_failure_is_not_recorded(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fails(monkeypatch, FAILURES[0])
+    with pytest.raises(NotReadyError):
+        world.up(keep=True)
+    assert read_applied("devpi") is None
+    assert used_by(tmp_path / "data") is None
+
+
+def test_the_data_of_another_image_is_not_marked(world: World, tmp_path: Path) -> None:
+    world.profile = Profile(network=BRIDGE, image=ImageModel(ref=FACTS.image_ref, data_path="/devpi"))
+    world.up()
+    assert used_by(tmp_path / "data") is None
 
 
 @pytest.mark.parametrize("error", FAILURES, ids=repr)
@@ -291,6 +325,16 @@ def test_the_refusal_of_an_old_server_rolls_back(world: World, monkeypatch: pyte
     with pytest.raises(Refused, match="replication data"):
         world.up()
     assert world.engine.held == {}
+
+
+def test_what_an_older_run_set_aside_makes_room(world: World) -> None:
+    world.up()
+    before = world.current
+    assert before is not None
+    world.engine.held["devpi" + PREVIOUS] = dataclasses.replace(before, name="devpi" + PREVIOUS, id="older")
+    changed(world)
+    assert world.up().done == "recreated"
+    assert set(world.engine.held) == {"devpi"}
 
 
 def test_a_container_of_somebody_else_is_never_set_aside(world: World) -> None:
