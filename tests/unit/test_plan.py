@@ -119,6 +119,32 @@ def test_a_process_serves_where_the_profile_says() -> None:
     assert spec.ports == (Port(host_ip="127.0.0.5", host_port=3141, container_port=3141),)
 
 
+def test_our_own_image_is_that_of_the_facts_and_the_profile() -> None:
+    made = make(Profile(image=Image(base="base:1"), server=Server(version="7")))
+    assert made.image is not None
+    assert (made.image.ref, made.image.own, made.image.build) == (FACTS.image_ref, True, FACTS.image_build)
+    assert (made.image.base, made.image.major) == ("base:1", "7")
+
+
+@pytest.mark.parametrize(
+    ("selinux", "data", "relabel"), [(True, "bind", True), (False, "bind", False), (True, "volume", False)]
+)
+def test_only_a_directory_is_relabelled_and_only_for_selinux(selinux: bool, data: str, relabel: bool) -> None:
+    facts = replace(FACTS, selinux=selinux)
+    spec = make(facts=facts).spec if data == "bind" else make(Profile(data="volume:packages"), facts, data=None).spec
+    assert spec.mounts[0].relabel is relabel
+
+
+def test_an_image_of_others_has_its_own_port_and_place() -> None:
+    image = Image(
+        ref="x:1", data_path="/devpi", port=3142, command=("run", "it"), env={"A": "b"}, stop_signal="SIGTERM"
+    )
+    spec = make(Profile(image=image)).spec
+    assert (spec.image, spec.build, spec.command) == ("x:1", "", ("run", "it"))
+    assert (spec.mounts[0].target, spec.ports[0].container_port, spec.stop_signal) == ("/devpi", 3142, "SIGTERM")
+    assert dict(spec.env)["A"] == "b"
+
+
 def test_root_gives_the_data_to_nobody_that_exists_and_never_to_itself() -> None:
     made = make(facts=ROOT)
     assert made.spec.user == f"{CONTAINER_UID}:{CONTAINER_UID}"

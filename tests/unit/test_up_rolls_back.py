@@ -8,13 +8,25 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from deployer.deployment.lock import hold
 from deployer.deployment.record import Applied, read_applied
+from deployer.devpi.change import Change
 from deployer.devpi.identity import Identity
 from deployer.engines import Detection
-from deployer.errors import ConflictError, DeployerError, EngineError, NotReadyError, Refused, ServerRefused
+from deployer.errors import (
+    ConflictError,
+    DeployerError,
+    EngineError,
+    Locked,
+    NotReadyError,
+    Refused,
+    ServerRefused,
+    VerificationError,
+)
 from deployer.host.gather import used_by
 from deployer.operations import start, up
 from deployer.operations.prepare import Prepared
@@ -24,6 +36,7 @@ from deployer.profile.load.overrides import Override
 from deployer.profile.models import Image as ImageModel
 from deployer.profile.models import Network, Profile, Server
 from deployer.readiness import Ready
+from deployer.secrets import Secret
 from deployer.spec import LABEL_BUILD, LABEL_NAME, PREVIOUS, Container, EngineInfo, Image, State
 from deployer.ui.output import UI
 from tests.fake_engine import FakeEngine
@@ -61,6 +74,8 @@ class World:
     data: Path
     profile: Profile = field(default_factory=lambda: Profile(network=BRIDGE))
     waited: list[str] = field(default_factory=list)
+    asked: list[tuple[tuple[object, ...], dict[str, object]]] = field(default_factory=list)
+    seeded: list[dict[str, object]] = field(default_factory=list)
 
     @property
     def current(self) -> Container | None:
@@ -69,11 +84,12 @@ class World:
     @property
     def facts(self) -> Facts:
         there = self.data.is_dir()
-        owner = (self.data if there else self.data.parent).stat()
+        above = next(path for path in self.data.parents if path.is_dir())
+        owner = (self.data if there else above).stat()
         data = DataFacts(
             path=self.data,
             content=Content.DEVPI if there else Content.ABSENT,
-            parent=self.data.parent,
+            parent=above,
             uid=owner.st_uid,
             gid=owner.st_gid,
         )
@@ -99,8 +115,17 @@ class World:
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setenv("DEPLOYER_STATE_DIR", str(tmp_path / "state"))
     made = World(FakeEngine(stock={FACTS.image_ref: BUILT}), tmp_path / "data")
-    monkeypatch.setattr(up, "prepare", lambda *_, **__: made.prepared())
-    monkeypatch.setattr(up, "seed", lambda *_, **__: ())
+
+    def prepare(*args: object, **words: object) -> Prepared:
+        made.asked.append((args, words))
+        return made.prepared()
+
+    def seed(*_: object, **words: object) -> tuple[Change, ...]:
+        made.seeded.append(words)
+        return ()
+
+    monkeypatch.setattr(up, "prepare", prepare)
+    monkeypatch.setattr(up, "seed", seed)
 
     def again(**words: object) -> Ready:
         made.waited.append(str(words["url"]))
@@ -162,6 +187,58 @@ def test_the_data_of_another_image_is_not_marked(world: World, tmp_path: Path) -
     world.profile = Profile(network=BRIDGE, image=ImageModel(ref=FACTS.image_ref, data_path="/devpi"))
     world.up()
     assert used_by(tmp_path / "data") is None
+
+
+def test_each_option_goes_where_it_counts(world: World) -> None:
+    quiet = UI(quiet=True)
+    up.up("team", "devpi", overrides=(OVERRIDE,), ui=quiet, replace=True, new_data=True, prune=True, clients=False)
+    up.up("team", "devpi", overrides=(), ui=quiet, clients=False)
+    assert world.asked == [
+        (("team", "devpi"), {"overrides": (OVERRIDE,), "replace": True, "new_data": True}),
+        (("team", "devpi"), {"overrides": (), "replace": False, "new_data": False}),
+    ]
+    assert world.seeded == [{"removing": True}, {"removing": False}]
+
+
+def test_another_run_is_not_waited_for_unless_told(world: World) -> None:
+    with hold("devpi"), pytest.raises(Locked):
+        world.up()
+    assert world.asked == []
+
+
+def test_the_wait_is_for_this_server_on_this_data(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    words: dict[str, Any] = {}
+
+    def wait(**told: Any) -> Ready:
+        words.update(told)
+        return ready()
+
+    monkeypatch.setattr(up, "wait", wait)
+    plan = world.up().plan
+    assert (words["url"], words["engine"], words["name"]) == (plan.url, world.engine, "devpi")
+    assert (words["deadline"], words["index"]) == (plan.ready_timeout, None)
+    with pytest.raises(VerificationError, match="stores no data"):
+        words["expected_uuid"]()
+    (world.data / ".nodeinfo").write_text('{"uuid": "abc"}')
+    (world.data / ".deployer/proof-key").write_text("5a\n")
+    (world.data / ".deployer/root-password").write_text("correct horse\n")
+    for path in world.data.rglob("*"):
+        os.chown(path, world.data.stat().st_uid, -1)
+    assert (words["expected_uuid"](), words["proof_key"]()) == ("abc", "5a")
+    assert words["credentials"]() == Secret("correct horse")
+    world.up()
+    assert words["credentials"] is None  # nothing is changed
+
+
+def test_directories_above_the_data_go_with_it_unless_they_were_there(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "there").mkdir()
+    world.data = tmp_path / "there/a/b/data"
+    fails(monkeypatch, FAILURES[0])
+    with pytest.raises(NotReadyError):
+        world.up()
+    assert [path.name for path in tmp_path.rglob("*") if "state" not in path.parts[-3:]] == ["there"]
 
 
 @pytest.mark.parametrize("error", FAILURES, ids=repr)
