@@ -46,6 +46,14 @@ class PrivateFile(StrEnum):
         return f"{PRIVATE}/{self.value}"
 
 
+NODEINFO = ".nodeinfo"
+"""devpi's own file with the identity of the data."""
+
+
+class NodeInfo(TypedDict):
+    uuid: str
+
+
 # Sizes
 
 _UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -286,11 +294,6 @@ class Copied:
     def json(self) -> dict[str, object]:
         return asdict(self)
 
-    @classmethod
-    def parse(cls, output: Mapping[str, Any]) -> Copied:
-        """Read the output of ``copy``. Raises KeyError."""
-        return cls(files=output["files"], bytes=output["bytes"], sha256=output["sha256"])
-
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
@@ -301,4 +304,5 @@ def _flag(value: object) -> bool | None:
 
 
 def _number(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
+    return value if isinstance(value, int) and whole else None

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from deployer.clients import files
 from deployer.errors import ClientFileError
+from deployer.typed import parsed
 
 SCHEMA = 1
 KEPT_WRITES = 50
@@ -74,7 +75,7 @@ def load(path: Path, *, state: Path) -> Backup | None:
     if content is None:
         return None
     try:
-        record = json.loads(content)
+        record = parsed(content)
         if record["schema"] > SCHEMA:
             raise ClientFileError(f"{file} was written by a newer deployer", hint="upgrade deployer")
         original = record["original"]

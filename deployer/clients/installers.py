@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -12,6 +11,7 @@ from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 from deployer.host.runner import Runner
+from deployer.typed import parsed
 
 PATIENCE = 120.0  # seconds for one installer
 
@@ -47,7 +47,7 @@ def _pip(simple_url: str, project: str, env: Mapping[str, str]) -> str:
     done = Runner().run(words, timeout=PATIENCE, env=env)
     if done.returncode:
         return ""
-    (item,) = json.loads(done.stdout)["install"]
+    (item,) = parsed(done.stdout)["install"]
     return str(item["download_info"]["url"])
 
 

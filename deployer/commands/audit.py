@@ -69,12 +69,12 @@ def _index(deployment: Deployment) -> str:
 
 def _ask(deployment: Deployment, index: str, names: list[str]) -> dict[str, Any]:
     """Ask the server for the indexes of each project. Raises ServerRefused, NotReadyError."""
-    import json
     from http.client import HTTPConnection, HTTPException
     from urllib.parse import urlencode, urlsplit
 
     from deployer.errors import NotReadyError, ServerRefused
     from deployer.protocol import NAMES_ROUTE, NamesAnswer
+    from deployer.typed import built, parsed
 
     parts = urlsplit(deployment.url)
     connection = HTTPConnection(parts.hostname or "", parts.port, timeout=300)
@@ -88,12 +88,12 @@ def _ask(deployment: Deployment, index: str, names: list[str]) -> dict[str, Any]
                 f"the server has no audit of {index} (HTTP {response.status})",
                 hint="name an existing index with --index; audit needs deployer's own image",
             )
-        found: NamesAnswer = json.loads(body)
+        found = built(NamesAnswer, parsed(body))
     except (OSError, HTTPException, ValueError):
         raise NotReadyError(f"{deployment.name} does not answer at {deployment.url}", hint="deployer status") from None
     finally:
         connection.close()
-    return {"projects": list(found["projects"]), "left_out": int(found["left_out"])}
+    return {"projects": found["projects"], "left_out": found["left_out"]}
 
 
 def _text(index: str, rows: list[dict[str, Any]]) -> str:

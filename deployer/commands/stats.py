@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,21 +22,21 @@ def run(options: Options, ui: UI) -> Result:
     """
     from deployer.deployment.find import require
     from deployer.errors import ConflictError
+    from deployer.typed import built, parsed
 
     deployment = require(options.name, engine=options.engine)
     kept = deployment.server_dir.statistics() if deployment.server_dir else None
     try:
-        counts: Counted = json.loads(kept or "")
-        data = Counted(since=counts["since"], indexes=counts["indexes"], upstreams=counts["upstreams"])
-        text = _text(data)
-    except (ValueError, KeyError, TypeError):
+        counts = built(Counted, parsed(kept or ""))
+        counts.pop("read", None)
+    except ValueError:
         raise ConflictError(
             f"the statistics of {deployment.name} can't be read",
             hint="deployer doctor",
         ) from None
-    if not data["indexes"]:
+    if not counts["indexes"]:
         ui.warn("requests are not counted yet: counts lag by two seconds and need nginx (see deployer doctor)")
-    return Result(data={"name": deployment.name, **data}, text=text)
+    return Result(data={"name": deployment.name, **counts}, text=_text(counts))
 
 
 def _text(data: Counted) -> str:

@@ -9,6 +9,7 @@ from deployer.deployment.server_dir import ServerDir
 from deployer.errors import VerificationError
 from deployer.protocol import PrivateFile
 from deployer.secrets import Secret
+from deployer.typed import parsed
 
 _FILE = PrivateFile.CREDENTIALS.relative
 
@@ -37,7 +38,7 @@ def mirrors(server_dir: ServerDir) -> frozenset[str]:
 
 def _known(server_dir: ServerDir) -> dict[str, str]:
     try:
-        found = json.loads(server_dir.read(_FILE) or "{}")
+        found = parsed(server_dir.read(_FILE) or "{}")
     except ValueError:
         return {}
     known = {str(url): str(header) for url, header in found.items()} if isinstance(found, dict) else {}

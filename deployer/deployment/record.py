@@ -8,24 +8,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from deployer.errors import ProfileError
 from deployer.files import write_private
 from deployer.host.state_dir import state_dir
 from deployer.ownership import unreadable
+from deployer.typed import built, parsed
 
 SCHEMA = 1
-_OVERRIDE = {"key", "value", "source"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Versioned:
+    schema: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overridden:
+    """A profile key that an option set: the fields of ``profile.load.overrides.Override``."""
+
+    key: str
+    value: Any
+    source: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Applied:
     """The last successful ``up``: what was wanted, without secrets.
 
-    ``overrides``: profile keys that options set, as the fields of ``profile.load.overrides.Override``. ``data_source``:
-    the directory or volume of the data, ``data_uuid``: its uuid; both empty in the record of an older deployer.
+    ``data_source``: the directory or volume of the data, ``data_uuid``: its uuid; both empty in the record of an older
+    deployer.
     """
 
     profile_name: str
@@ -35,7 +49,7 @@ class Applied:
     profile: Mapping[str, Any] = field(default_factory=dict)
     data_source: str = ""
     data_uuid: str = ""
-    overrides: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    overrides: Sequence[Overridden] = ()
 
 
 def read_applied(name: str) -> Applied | None:
@@ -46,31 +60,22 @@ def read_applied(name: str) -> Applied | None:
     path = state_dir(name) / "applied.json"
     cure = f"rm {path}; the next 'deployer up' writes it again"
     try:
-        record = json.loads(path.read_bytes())
+        record = parsed(path.read_bytes())
+        schema = built(_Versioned, record).schema
+        if schema <= SCHEMA:
+            return built(Applied, record)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise unreadable(path, error) from None
     except ValueError:
         raise ProfileError(f"{path} is damaged", hint=cure) from None
-    if not isinstance(record, dict) or not isinstance(record.get("schema"), int):
-        raise ProfileError(f"{path} is damaged", hint=cure)
-    if record["schema"] > SCHEMA:
-        raise ProfileError(f"{path} was written by a newer deployer", hint=f"upgrade deployer, or {cure}")
-    fields = {key: value for key, value in record.items() if key in Applied.__dataclass_fields__}
-    overrides = fields.get("overrides", [])
-    whole = isinstance(overrides, list) and all(isinstance(one, dict) and one.keys() == _OVERRIDE for one in overrides)
-    try:
-        if whole:
-            return Applied(**fields)
-    except TypeError:
-        pass
-    raise ProfileError(f"{path} is damaged", hint=cure)
+    raise ProfileError(f"{path} was written by a newer deployer", hint=f"upgrade deployer, or {cure}")
 
 
 def write_applied(name: str, applied: Applied) -> None:
     """Store the record of a successful ``up``; an unchanged one is not written again. Raises ConflictError."""
-    record = {"schema": SCHEMA} | {key: getattr(applied, key) for key in Applied.__dataclass_fields__}
+    record = {"schema": SCHEMA} | asdict(applied)
     text = json.dumps(record, indent=1, sort_keys=True) + "\n"
     path = state_dir(name) / "applied.json"
     try:

@@ -6,18 +6,16 @@ directory, through the engine.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.engines.base import Engine
 from deployer.errors import ConflictError, DeployerError, EngineError, Refused
 from deployer.host import untrusted
+from deployer.host.gather import NODEINFO, parse_uuid
 from deployer.protocol import PrivateFile, Refusal
 from deployer.secrets import Secret
 from deployer.spec import Container, Mount
-
-NODEINFO = ".nodeinfo"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +96,7 @@ class ServerDir:
 
     def uuid(self) -> str | None:
         """The uuid of the data, which its server must answer with; ``None`` when unknown."""
-        text = self.read(NODEINFO)
-        try:
-            uuid = json.loads(text)["uuid"] if text else None
-        except (ValueError, KeyError, TypeError):
-            return None
-        return uuid if isinstance(uuid, str) else None
+        return parse_uuid(self.read(NODEINFO) or "") or None
 
     def proof_key(self) -> str | None:
         return self.read(PrivateFile.PROOF_KEY.relative)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from deployer.secrets import mask
+from deployer.typed import parsed
 
 JsonObject = dict[str, object]
 
@@ -21,8 +21,8 @@ class Reply:
     def json(self) -> JsonObject | None:
         """The body as a JSON object; None when it is anything else."""
         try:
-            value = json.loads(self.body)
-        except (ValueError, RecursionError):
+            value = parsed(self.body)
+        except ValueError:
             return None
         return value if isinstance(value, dict) else None
 

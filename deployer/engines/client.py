@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import deque
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from deployer.engines.dialects import Dialect
 from deployer.engines.failures import last_line, meant, unavailable
 from deployer.errors import ConflictError, EngineError, EngineUnreachable
 from deployer.host.runner import Completed, ProcessFailed, Runner
+from deployer.typed import parsed
 
 BUILD_LINES = 12
 """How many of the last lines of a failed build are shown."""
@@ -39,8 +39,8 @@ class Client:
     def json(self, done: Completed) -> Any:
         """Parse the answer as JSON. Raises EngineError, also for extra lines of a wrapper on stdout."""
         try:
-            return json.loads(done.stdout)
-        except (ValueError, RecursionError):
+            return parsed(done.stdout)
+        except ValueError:
             start = " ".join(done.stdout.split())[:80]
             raise EngineError(
                 f"{self._name} {done.argv[1]} did not answer with JSON: {start!r}",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 from deployer.engines.dialects import Dialect
 from deployer.errors import ConflictError, EngineError, EngineUnreachable, ImageUnavailable
+from deployer.typed import parsed
 
 _LOGGED = re.compile(r'^time=\S+ level=\w+ msg=("(?:[^"\\]|\\.)*")')
 """The log format of nerdctl and podman. The message is quoted by Go, almost as in JSON."""
@@ -54,6 +54,6 @@ def last_line(text: str) -> str:
     if logged is None:
         return lines[-1]
     try:
-        return " ".join(json.loads(logged[1]).split())
+        return " ".join(parsed(logged[1]).split())
     except ValueError:  # Go has escapes that JSON lacks
         return logged[1][1:-1]

@@ -11,6 +11,7 @@ from deployer.errors import EngineError
 from deployer.files import write_private
 from deployer.ownership import unreadable
 from deployer.spec import ContainerSpec, Mount, Port
+from deployer.typed import built, parsed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,31 +47,15 @@ class Record:
 def read_record(path: Path) -> Record | None:
     """The record in the file ``path``; ``None`` when there is none. Raises EngineError when it is damaged."""
     try:
-        return _parse(path.read_bytes())
+        return built(Record, parsed(path.read_bytes()))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise unreadable(path, error) from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except ValueError:
         raise EngineError(
             f"{path} is damaged", hint=f"stop the devpi-server of this deployment if it still runs, then: rm {path}"
         ) from None
-
-
-def _parse(text: bytes) -> Record:
-    raw = json.loads(text)
-    spec = raw["spec"]
-    kept = {
-        **spec,
-        "labels": dict(spec.get("labels", {})),
-        "ports": tuple(Port(**port) for port in spec.get("ports", ())),
-        "mounts": tuple(Mount(**mount) for mount in spec.get("mounts", ())),
-        "command": tuple(spec.get("command", ())),
-    }
-    record = Record(**(raw | {"env": dict(raw["env"]), "spec": Start(**kept)}))
-    if not (type(record.pid) is int and isinstance(record.mark, str) and isinstance(record.started_at, str)):
-        raise ValueError("a field has the wrong type")
-    return record
 
 
 def write_record(path: Path, record: Record) -> None:

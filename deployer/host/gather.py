@@ -8,7 +8,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
@@ -16,9 +16,12 @@ from deployer.errors import ConflictError, ProfileError
 from deployer.host import untrusted
 from deployer.plan.facts import Ceiling, Content, DataFacts, PortFacts, Usage
 from deployer.protocol import PRIVATE, PrivateFile
+from deployer.typed import built, parsed
 
+NODEINFO = ".nodeinfo"
+"""devpi's file with the identity of the data."""
 # What devpi-server, or our own start-up, leaves in a server directory.
-_DEVPI_MARKS = frozenset({".nodeinfo", ".serverversion", ".sqlite", ".sqlite_alchemy", PRIVATE})
+_DEVPI_MARKS = frozenset({NODEINFO, ".serverversion", ".sqlite", ".sqlite_alchemy", PRIVATE})
 # Entries that file systems and desktops create in an empty directory.
 _NOTHING = frozenset({"lost+found", ".DS_Store"})
 _PROXY_VARIABLES = (
@@ -33,6 +36,11 @@ _PROXY_VARIABLES = (
 )
 _CAP_SYS_RESOURCE = 24
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _NodeInfo:
+    uuid: str
 
 
 def data_facts(path: Path) -> DataFacts:
@@ -118,10 +126,17 @@ def _bare(path: Path) -> bool:
 def uuid_of(path: Path) -> str:
     """Return the identity of the data in ``path``; empty when there is none that can be read."""
     try:
-        uuid = json.loads(untrusted.read(path, ".nodeinfo") or b"{}")["uuid"]
-    except (OSError, untrusted.Untrusted, ValueError, KeyError, TypeError):
+        return parse_uuid(untrusted.read(path, NODEINFO) or b"")
+    except (OSError, untrusted.Untrusted):
         return ""
-    return uuid if isinstance(uuid, str) else ""
+
+
+def parse_uuid(text: str | bytes) -> str:
+    """Return the uuid in the content of ``.nodeinfo``; empty when it has none."""
+    try:
+        return built(_NodeInfo, parsed(text)).uuid
+    except ValueError:
+        return ""
 
 
 def _in_use(path: Path) -> bool:
@@ -134,12 +149,9 @@ def _in_use(path: Path) -> bool:
 def used_by(path: Path) -> Usage | None:
     """Return the deployment that used the data directory last; None when that is not known."""
     try:
-        record = json.loads(untrusted.read(path, PrivateFile.USED_BY.relative) or b"")
-        name, state, uid = record["name"], record["state"], record["uid"]
-    except (OSError, untrusted.Untrusted, ValueError, KeyError, TypeError):
+        return built(Usage, parsed(untrusted.read(path, PrivateFile.USED_BY.relative) or b""))
+    except (OSError, untrusted.Untrusted, ValueError):
         return None
-    whole = isinstance(name, str) and isinstance(state, str) and type(uid) is int
-    return Usage(name=name[:63], state=state[:4096], uid=uid) if whole else None
 
 
 def mark_used(path: Path, usage: Usage) -> None:

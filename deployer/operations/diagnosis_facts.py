@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from deployer.plan.container import CA_TARGET
 from deployer.plan.facts import Measured, Vantage
 from deployer.plan.network import REACH_SECONDS, choose, upstreams
 from deployer.spec import LABEL_BUILD, THROW_AWAY, Container, Image, State
+from deployer.typed import parsed
 
 
 def state_facts(name: str) -> StateFacts:
@@ -170,6 +170,6 @@ def _egress(host: Vantage) -> str:
         return ""
     try:
         done = Runner().run(("ip", "-j", "route", "get", address), timeout=5)
-        return str(json.loads(done.stdout)[0]["dev"])
+        return str(parsed(done.stdout)[0]["dev"])
     except (DeployerError, ValueError, KeyError, IndexError, TypeError):
         return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from deployer.operations.up import Outcome, bring_up
 from deployer.plan import own_image
 from deployer.protocol import FINAL, Copied, Refusal
 from deployer.spec import ContainerSpec, EngineName, ExecResult, Mount, State
+from deployer.typed import built, parsed
 
 if TYPE_CHECKING:
     from deployer.profile.load.overrides import Override
@@ -97,9 +97,16 @@ def _copy(deployment: Deployment, source: Mount, prepared: Prepared, ui: UI) -> 
         done = deployment.engine.once(spec, timeout=TIMEOUT)
     if done.returncode:
         raise _failure(done)
-    copied = Copied.parse(json.loads(done.stdout))
+    copied = _copied(done)
     ui.step("data", f"{prepared.plan.data.source}: {copied.files} files, {size(copied.bytes)}, all compared")
     return copied
+
+
+def _copied(done: ExecResult) -> Copied:
+    try:
+        return built(Copied, parsed(done.stdout))
+    except ValueError:
+        raise EngineError("the copy did not answer with JSON", hint="run deployer move again") from None
 
 
 def _failure(done: ExecResult) -> DeployerError:

@@ -41,7 +41,7 @@ def deployed(profile: str, applied: Applied | None) -> tuple[str, tuple[Override
 
     if applied is None or (profile != DEFAULT_PROFILE and reference(profile) != applied.profile_ref):
         return profile, ()
-    return applied.profile_ref, tuple(Override(**one) for one in applied.overrides)
+    return applied.profile_ref, tuple(Override(one.key, one.value, one.source) for one in applied.overrides)
 
 
 def as_deployed(profile: str, name: str, own: Sequence[Override]) -> tuple[str, tuple[Override, ...]]:

@@ -6,7 +6,6 @@ importing an HTTP client takes longer than both.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import time
@@ -14,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from deployer.typed import parsed
 
 if TYPE_CHECKING:
     from deployer.deployment.find import Deployment
@@ -86,7 +87,7 @@ def ask(url: str) -> dict[str, Any]:
             response = connection.getresponse()
             body = response.read(LIMIT)
             if response.status == 200:
-                answer[key] = _object(json.loads(body))
+                answer[key] = _object(parsed(body))
             elif response.status >= 500 or path == "/":
                 return {}
     except (OSError, HTTPException, ValueError):

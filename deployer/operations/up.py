@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from packaging.version import Version
 from deployer.deployment.credentials import hand_over
 from deployer.deployment.find import Deployment
 from deployer.deployment.lock import hold
-from deployer.deployment.record import Applied, write_applied
+from deployer.deployment.record import Applied, Overridden, write_applied
 from deployer.deployment.secret_refs import authorizations
 from deployer.deployment.server_dir import ServerDir
 from deployer.devpi.change import Change, Kind
@@ -311,7 +311,9 @@ def _remember(prepared: Prepared, uuid: str) -> None:
             engine=str(plan.engine.name),
             simple_url=plan.simple_url,
             profile=prepared.loaded.profile.model_dump(mode="json"),
-            overrides=[asdict(override) for override in prepared.loaded.overrides],
+            overrides=[
+                Overridden(key=one.key, value=one.value, source=one.source) for one in prepared.loaded.overrides
+            ],
             data_source=plan.data.source,
             data_uuid=uuid,
         ),

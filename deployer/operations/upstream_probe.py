@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,9 +20,19 @@ from deployer.host.state_dir import state_dir
 from deployer.plan.facts import Measured, Vantage
 from deployer.plan.network import REACH_SECONDS, on_host, reach_spec, vantage
 from deployer.spec import ContainerSpec, EngineName, ExecResult
+from deployer.typed import built, parsed
 
 _TIMEOUT = timedelta(seconds=REACH_SECONDS + 50)
 """Limit of one probe: start, requests and end of a container on a busy host."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Record:
+    """A measurement and the fingerprint of its network."""
+
+    fingerprint: str
+    bridge: object
+    host: object = None
 
 
 def measure(
@@ -81,8 +91,8 @@ def _from(engine: Engine, asking: ContainerSpec) -> Vantage:
 def read(done: ExecResult) -> Vantage:
     """Parse the output of the server verb ``reach``."""
     try:
-        return vantage(json.loads(done.stdout))
-    except (ValueError, KeyError, TypeError):
+        return vantage(parsed(done.stdout))
+    except ValueError:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         return Vantage(failure=f"the probe failed: {last}")
 
@@ -94,12 +104,10 @@ def _record(name: str) -> Path:
 def recall(name: str, fingerprint: str) -> Measured | None:
     """Return the recorded measurement; None if the network has another ``fingerprint``."""
     try:
-        record = json.loads(_record(name).read_bytes())
-        if record["fingerprint"] != fingerprint:
-            return None
-        host = record["host"]
-        return Measured(bridge=vantage(record["bridge"]), host=vantage(host) if host else None)
-    except (OSError, ValueError, KeyError, TypeError):
+        record = built(_Record, parsed(_record(name).read_bytes()))
+        host = vantage(record.host) if record.host is not None else None
+        return Measured(bridge=vantage(record.bridge), host=host) if record.fingerprint == fingerprint else None
+    except (OSError, ValueError):
         return None
 
 

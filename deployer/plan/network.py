@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from deployer.plan.facts import Facts, Measured, Reach, Vantage
 from deployer.profile.models import Profile
 from deployer.spec import THROW_AWAY, ContainerSpec, NetworkMode
+from deployer.typed import built
 
 DEFAULT_UPSTREAM = "default"
 """Stands for devpi-server's default upstream. Only the server knows its URL (``reach`` in ``deployer.server``)."""
@@ -148,15 +149,11 @@ def on_host(spec: ContainerSpec, *, ca_file: Path | None, ca_target: str) -> Con
     return replace(spec, env=env, mounts=())
 
 
-def vantage(told: Mapping[str, object]) -> Vantage:
-    """Parse the output of ``reach``. Raises KeyError, TypeError or ValueError when it is invalid."""
-    answers = told["answers"]
-    resolvers, mtu = told["resolvers"], told["mtu"]
-    if not isinstance(answers, list) or not isinstance(resolvers, list) or not isinstance(mtu, dict):
-        raise TypeError("invalid output of reach")
-    return Vantage(
-        answers=tuple(Reach(**{**answer, "addresses": tuple(answer["addresses"])}) for answer in answers),
-        resolvers=tuple(str(address) for address in resolvers),
-        mtu={str(name): int(size) for name, size in mtu.items()},
-        failure=str(told.get("failure", "")),
-    )
+def vantage(told: object) -> Vantage:
+    """Check the output of ``reach``, which is parsed JSON. Raises ValueError when it is invalid."""
+    found = built(Vantage, told)
+    if not found.answers and not found.failure:
+        raise ValueError("no answers")
+    if any(answer.stage not in {*_STAGES, "done"} for answer in found.answers):
+        raise ValueError("an unknown stage")
+    return found

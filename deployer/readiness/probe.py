@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+from deployer.typed import parsed
 
 _MAX_ANSWER = 64 * 1024  # bytes
 
@@ -24,8 +25,8 @@ class Answer:
     def devpi(self) -> bool:
         """Whether this is devpi's answer to ``GET /+api``."""
         try:
-            answer = json.loads(self.body)
-        except (ValueError, RecursionError):
+            answer = parsed(self.body)
+        except ValueError:
             return False
         return self.status == 200 and isinstance(answer, dict) and answer.get("type") == "apiconfig"
 

@@ -50,7 +50,10 @@ def test_what_was_written_is_read(path: Path) -> None:
         {"spec": []},
         {"spec": {"ports": [{"host_port": 1}]}},
         {"spec": {"labels": 3}},
-        {"later": 1},
+        {"env": {"PATH": 1}},
+        {"spec": {"mounts": [{"kind": "bind", "source": None, "target": "/data"}]}},
+        {"spec": {"command": ["serve", 1]}},
+        {"spec": {"command": ["a\0b"]}},
     ],
     ids=str,
 )

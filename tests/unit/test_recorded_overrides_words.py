@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deployer.commands import Overrides, overrides
-from deployer.deployment.record import Applied, write_applied
+from deployer.deployment.record import Applied, Overridden, write_applied
 from deployer.operations.recorded import deployed, dropped_warning, spelt
 from deployer.profile.load import load
 from deployer.profile.load.files import reference
@@ -40,7 +40,9 @@ def test_words(options: Overrides, words: tuple[str, ...]) -> None:
 def test_a_profile_that_is_another_one_counts_as_it_is_written() -> None:
     kept = Override("server.threads", "20", "--set server.threads")
     ref = reference("team.yaml")
-    applied = Applied(profile_name="team", profile_ref=ref, engine="docker", simple_url="", overrides=[vars(kept)])
+    applied = Applied(
+        profile_name="team", profile_ref=ref, engine="docker", simple_url="", overrides=[Overridden(**vars(kept))]
+    )
     for named in ("default", "team.yaml", "./team.yaml", ref):
         assert deployed(named, applied) == (ref, (kept,)), named
     for other in ("other.yaml", "team", "/elsewhere/team.yaml", "~nobody-of-this-name/team.yaml"):

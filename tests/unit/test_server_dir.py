@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from deployer.deployment.server_dir import NODEINFO, ServerDir
+from deployer.deployment.server_dir import ServerDir
 from deployer.errors import ConflictError, EngineError, Refused
 from deployer.host import untrusted
+from deployer.host.gather import NODEINFO
 from deployer.host.untrusted import Untrusted
 from deployer.protocol import PrivateFile
 from deployer.secrets import Secret
