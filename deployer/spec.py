@@ -156,7 +156,12 @@ class Container:
 
     def of_another(self, uid: int) -> bool:
         """Whether a user other than ``uid`` deployed it; False where its label does not say who."""
-        return self.labels.get(LABEL_USER, str(uid)) != str(uid)
+        return of_another(self.labels, uid)
+
+
+def of_another(labels: Mapping[str, str], uid: int) -> bool:
+    """Whether labels name a user other than ``uid``; False where they do not say who."""
+    return labels.get(LABEL_USER, str(uid)) != str(uid)
 
 
 @dataclass(frozen=True, kw_only=True)

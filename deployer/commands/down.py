@@ -24,24 +24,24 @@ def run(options: Options, ui: UI) -> Result:
     from deployer.deployment.passwords import Passwords
     from deployer.deployment.record import forget
     from deployer.operations import upstream_probe
+    from deployer.operations.admit import admit
     from deployer.operations.purge import (
-        admit,
-        chosen_data,
         dangling_client,
         data_of,
         is_there,
         left_service,
         purge,
         remove,
+        throw_away,
     )
     from deployer.ui.prompts import consent
 
     with hold(options.name, wait=options.wait):
         deployment = find(options.name, engine=options.engine)
         data = data_of(options.name, deployment)
-        throw_away = chosen_data(options.name) == "temp"
-        doomed = admit(options.name, data, deployment) if data and (options.purge or throw_away) else None
-        if doomed is not None and not throw_away:
+        temporary = throw_away(options.name, data)
+        doomed = admit(options.name, data, deployment) if data and (options.purge or temporary) else None
+        if doomed is not None and not temporary:
             consent(f"{doomed.mount.source} and everything uploaded to it", yes=options.yes)
         removed = remove(deployment, ui) if deployment else []
         purged = purge(doomed, ui) if doomed is not None else False

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
+import re
 import socket
 import stat
 from collections.abc import Iterator, Mapping
@@ -58,6 +60,7 @@ def data_facts(path: Path) -> DataFacts:
         "free_bytes": usage.f_bavail * usage.f_frsize,
         # A file system without a fixed number of inodes (btrfs) says 0 of 0.
         "free_inodes": usage.f_favail if usage.f_files else 1 << 20,
+        "within": next((above for above in path.parents if _status(above / NODEINFO)), None),
     }
     if (status := _status(path)) is None:
         return DataFacts(content=Content.ABSENT, **common)  # type: ignore[arg-type]
@@ -137,6 +140,24 @@ def parse_uuid(text: str | bytes) -> str:
         return built(_NodeInfo, parsed(text)).uuid
     except ValueError:
         return ""
+
+
+def strange_below(path: Path) -> Path | None:
+    """Return what is in the server directory ``path`` and not its own: a mount point, or another server directory."""
+    real = path.resolve()
+    mounts = (point for point in _mount_points() if real in point.parents)
+    servers = (info.parent for info in (*path.glob(f"*/{NODEINFO}"), *path.glob(f"*/*/{NODEINFO}")))
+    return next(itertools.chain(mounts, servers), None)
+
+
+def _mount_points() -> Iterator[Path]:
+    """The mount points that this process sees (proc(5), /proc/pid/mountinfo: the fifth field, escaped in octal)."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        yield Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), line.split()[4]))
 
 
 def _in_use(path: Path) -> bool:

@@ -20,7 +20,7 @@ from deployer.operations.images import fits
 from deployer.plan import Plan
 from deployer.plan.data import DataPlan
 from deployer.protocol import PRIVATE, PrivateFile
-from deployer.spec import LABEL_NAME, LABEL_SPEC, PREVIOUS, Container, Image, State
+from deployer.spec import LABEL_NAME, LABEL_SPEC, LABEL_USER, PREVIOUS, Container, Image, State
 
 
 def undo(rollback: ExitStack, action: Callable[..., object], *args: object, **kwargs: object) -> None:
@@ -53,7 +53,7 @@ def make_data(name: str, data: DataPlan, engine: Engine, rollback: ExitStack) ->
     if data.kind == "volume":
         if data.create:
             undo(rollback, engine.volume_remove, data.source)
-            engine.volume_create(data.source, {LABEL_NAME: name})
+            engine.volume_create(data.source, {LABEL_NAME: name, LABEL_USER: str(os.geteuid())})
         return
     path = Path(data.source)
     if data.create:

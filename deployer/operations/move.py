@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from deployer.deployment.find import Deployment, require
 from deployer.diagnosis import size
 from deployer.errors import ConflictError, DeployerError, EngineError, of_refusal
+from deployer.operations.admit import admit
 from deployer.operations.apply import make_data, undo
 from deployer.operations.images import have_image
 from deployer.operations.once import on_stopped_data
 from deployer.operations.prepare import Prepared, prepare
-from deployer.operations.purge import Doomed, purge
+from deployer.operations.purge import purge
 from deployer.operations.recorded import as_deployed
-from deployer.operations.start import report_rollback
+from deployer.operations.start import check_data, report_rollback
 from deployer.operations.up import Outcome, bring_up
 from deployer.plan import own_image
 from deployer.protocol import FINAL, Copied, Refusal
@@ -52,12 +53,14 @@ def move(
     deployment = require(name, engine=engine)
     if deployment.server_dir is None:
         raise ConflictError(f"{name} has no data directory to move", hint="deployer status")
+    check_data(deployment)
     source = deployment.server_dir.mount
     ref, all_overrides = as_deployed(profile, name, overrides)
     # Every refusal comes before the first effect.
     prepared = prepare(ref, name, overrides=all_overrides, replace=False, moving=True)
     target = prepared.plan.spec.mounts[0]
     in_place = target.source == source.source
+    doomed = admit(name, source, deployment) if delete_old and not in_place else None
     copied = Copied()
     with ExitStack() as rollback:
         if in_place:  # also when an earlier run was interrupted after the copy
@@ -71,8 +74,8 @@ def move(
             copied = _copy(deployment, source, prepared, ui)
         moved = prepare(ref, name, overrides=all_overrides, replace=False, moving=True)
         outcome = bring_up(moved, ui, rollback, clients=False)
-    if delete_old and not in_place:
-        purge(Doomed(mount=source, engine=deployment.engine if source.kind == "volume" else None, facts=None), ui)
+    if doomed is not None:
+        purge(doomed, ui)
     elif not in_place:
         ui.step("data", f"{source.source} (kept as it was; nothing uses it any more)")
     return Moved(source=source, target=target, copied=copied, outcome=outcome)

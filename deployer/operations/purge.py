@@ -1,46 +1,32 @@
-"""Remove a deployment, and delete its data on request if the data is proven to be its own."""
+"""Remove a deployment, and delete its data on request."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from deployer.clients.client import Account
 from deployer.clients.registry import CLIENT_FILES
 from deployer.deployment.find import Deployment
-from deployer.deployment.record import Applied, read_applied
+from deployer.deployment.record import read_applied
 from deployer.deployment.service import Service
-from deployer.engines import open_engine
-from deployer.engines.base import Engine
-from deployer.errors import ConflictError, EngineError, Refused
+from deployer.errors import ConflictError
 from deployer.host.gather import data_facts
-from deployer.host.state_dir import state_root
+from deployer.operations.admit import Doomed, check_stopped
 from deployer.operations.images import remove_former
-from deployer.operations.recorded import recorded
 from deployer.operations.start import STOP
-from deployer.ownership import user_name
 from deployer.plan.data import data_path
-from deployer.plan.facts import Content, DataFacts
-from deployer.spec import LABEL_NAME, PREVIOUS, THROW_AWAY, Container, EngineName, Mount
+from deployer.plan.facts import Content
+from deployer.spec import PREVIOUS, THROW_AWAY, Mount
 
 if TYPE_CHECKING:
     from deployer.ui.output import UI
 
 GOING = ".purged"
 """Suffix of data that is renamed before its deletion, so that an interrupted deletion leaves nothing like data."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Doomed:
-    """Data that may be deleted: its mount, the engine of a volume, the facts of a directory."""
-
-    mount: Mount
-    engine: Engine | None
-    facts: DataFacts | None
 
 
 def data_of(name: str, deployment: Deployment | None) -> Mount | None:
@@ -62,6 +48,14 @@ def data_of(name: str, deployment: Deployment | None) -> Mount | None:
 def is_there(data: Mount) -> bool:
     """Whether the data may exist: a volume, or an existing directory."""
     return data.kind == "volume" or Path(data.source).exists()
+
+
+def throw_away(name: str, data: Mount | None) -> bool:
+    """Whether ``data`` is what the last ``up`` made for ``data: temp``; other data of the deployment is not."""
+    applied = read_applied(name)
+    if applied is None or data is None or applied.profile.get("data") != "temp":
+        return False
+    return data.source == applied.data_source
 
 
 def chosen_data(name: str) -> str:
@@ -86,123 +80,8 @@ def remove(deployment: Deployment, ui: UI) -> list[str]:
     return removed
 
 
-def admit(name: str, data: Mount, deployment: Deployment | None) -> Doomed:
-    """Check that the data is this deployment's own and that nothing else uses it, before the first removal.
-
-    Raises ConflictError, Refused.
-    """
-    applied = read_applied(name)
-    if data.kind == "volume":
-        return _admit_volume(name, data, deployment, applied)
-    path = Path(data.source)
-    facts = data_facts(path)
-    if facts.content is Content.ABSENT:
-        return Doomed(mount=data, engine=None, facts=facts)
-    if facts.content is Content.UNREADABLE:
-        raise ConflictError(f"{path} can't be read", hint=f"run the command as its owner {user_name(facts.uid)}")
-    if facts.content not in (Content.DEVPI, Content.EMPTY) or facts.symlink_to is not None:
-        raise Refused(
-            f"{path} is not a devpi data directory; nothing was deleted",
-            hint=f"ls -la {path}",
-        )
-    _check_owner(name, path, facts)
-    _check_uuid(path, facts, applied)
-    for engine_name, container in _users(path, own=_own(name, deployment)):
-        label = container.labels.get(LABEL_NAME, "")
-        raise ConflictError(
-            f"{container.name} on {engine_name} uses {data.source}; nothing was deleted",
-            hint=f"deployer down --name {label}"
-            if label == container.name
-            else f"{engine_name} rename {container.name} {label}",
-        )
-    if deployment is None and facts.in_use:
-        raise _running(path, facts)
-    return Doomed(mount=data, engine=None, facts=facts)
-
-
-def _own(name: str, deployment: Deployment | None) -> frozenset[str]:
-    """Return the IDs of the deployment's own containers."""
-    if deployment is None:
-        return frozenset()
-    found = (deployment.engine.inspect(name + suffix) for suffix in ("", PREVIOUS, THROW_AWAY))
-    return frozenset(container.id for container in found if container is not None)
-
-
-def _check_owner(name: str, path: Path, facts: DataFacts) -> None:
-    usage = facts.used_by
-    if usage is not None and (usage.name, usage.state) != (name, str(state_root())):
-        whose = "" if usage.uid == os.geteuid() else f" of {user_name(usage.uid)}"
-        raise ConflictError(
-            f"{path} belongs to the deployment {usage.name}{whose}; nothing was deleted",
-            hint=f"deployer down --name {usage.name} --purge" + (f", as {user_name(usage.uid)}" if whose else ""),
-        )
-
-
-def _check_uuid(path: Path, facts: DataFacts, applied: Applied | None) -> None:
-    kept = recorded(applied)
-    if kept is not None and kept.source == str(path) and facts.uuid and facts.uuid != kept.uuid:
-        raise ConflictError(
-            f"{path} holds the data of server {facts.uuid}, not {kept.uuid}; nothing was deleted",
-            hint=f"if it is not needed: rm -r {path}",
-        )
-
-
-def _running(path: Path, facts: DataFacts) -> ConflictError:
-    name = facts.used_by.name if facts.used_by is not None else ""
-    return ConflictError(
-        f"a server runs on {path}; nothing was deleted",
-        hint=f"deployer stop --name {name}" if name else "stop that server",
-    )
-
-
-def _users(path: Path, *, own: frozenset[str]) -> Iterator[tuple[EngineName, Container]]:
-    """Yield the containers of any deployment, on any engine that answers, that use ``path`` or what is below it."""
-    for engine_name in EngineName:
-        try:
-            containers = open_engine(engine_name).containers()
-        except EngineError:
-            continue  # not installed or down, so that it runs no container
-        for container in containers:
-            sources = (Path(mount.source) for mount in container.mounts if mount.kind == "bind" and not mount.read_only)
-            if container.id not in own and any(_overlap(path, source) for source in sources):
-                yield engine_name, container
-
-
-def _overlap(one: Path, other: Path) -> bool:
-    """Whether two paths are the same directory or nested, also through links and bind mounts."""
-    return any(_same(one, parent) for parent in (other, *other.parents)) or any(
-        _same(other, parent) for parent in one.parents
-    )
-
-
-def _same(one: Path, other: Path) -> bool:
-    try:
-        return one == other or one.samefile(other)
-    except OSError:
-        return False
-
-
-def _admit_volume(name: str, data: Mount, deployment: Deployment | None, applied: Applied | None) -> Doomed:
-    """Check a volume by the container that uses it, or by its label on the recorded engine. Raises Refused."""
-    if deployment is not None:
-        return Doomed(mount=data, engine=deployment.engine, facts=None)
-    if applied is None or applied.engine not in set(EngineName):
-        raise Refused(
-            f"the engine of the volume {data.source} is not recorded; nothing was deleted",
-            hint=f"on its engine: docker volume rm {data.source}",
-        )
-    engine = open_engine(EngineName(applied.engine))
-    volume = engine.volume(data.source)
-    if volume is not None and volume.labels.get(LABEL_NAME) != name:
-        raise Refused(
-            f"the volume {data.source} on {engine.name} does not carry the label of {name}; nothing was deleted",
-            hint=f"if it is not needed: {engine.name} volume rm {data.source}",
-        )
-    return Doomed(mount=data, engine=engine, facts=None)
-
-
 def purge(doomed: Doomed, ui: UI) -> bool:
-    """Delete data that :func:`admit` checked; return whether there was any. Raises ConflictError."""
+    """Delete data that :func:`admit` checked; return whether there was any. Raises ConflictError, Refused."""
     data = doomed.mount
     if doomed.engine is not None:
         existed = doomed.engine.volume(data.source) is not None
@@ -211,42 +90,52 @@ def purge(doomed: Doomed, ui: UI) -> bool:
             ui.step("data", f"volume {data.source} deleted")
         return existed
     path = Path(data.source)
-    for left in (_aside(path), path / GOING):  # leftovers of an interrupted purge
-        shutil.rmtree(left, ignore_errors=True)
     facts = data_facts(path)
+    for left in (_aside(path), path / GOING):  # leftovers of an interrupted purge
+        if left.is_dir() and not left.is_symlink() and left.stat().st_uid in (facts.uid, os.geteuid()):
+            _delete(left)
     if facts.content is Content.ABSENT:
         return False
-    if facts.in_use:  # it started after admit()
-        raise _running(path, facts)
-    try:
-        kept = _delete(path)
-    except OSError as error:
-        raise ConflictError(
-            f"{error.filename} can't be deleted: {error.strerror}", hint=f"sudo rm -r {data.source}"
-        ) from None
+    check_stopped(path, facts)  # a server may have started after admit()
+    kept = _delete_data(path)
     ui.step("data", f"{data.source} " + (f"emptied ({kept}; the directory stays)" if kept else "deleted"))
     return True
 
 
-def _delete(path: Path) -> str:
-    """Delete a directory; if it must stay, delete its content and return the reason. Raises OSError."""
+def _delete_data(path: Path) -> str:
+    """Delete a directory; if it must stay, delete its content and return the reason. Raises ConflictError."""
     if not path.is_mount():
         try:
             aside = path.rename(_aside(path))
         except OSError:
             kept = "no write permission in its parent"
         else:
-            shutil.rmtree(aside)
+            _delete(aside)
             return ""
     else:
         kept = "a mount point"
     going = path / GOING
-    going.mkdir(mode=0o700)
-    for entry in list(path.iterdir()):
-        if entry != going:
-            entry.rename(going / entry.name)
-    shutil.rmtree(going)
+    try:
+        going.mkdir(mode=0o700)
+        for entry in list(path.iterdir()):
+            if entry != going:
+                entry.rename(going / entry.name)
+    except OSError as error:
+        raise _undeletable(path, error) from None
+    _delete(going)
     return kept
+
+
+def _delete(path: Path) -> None:
+    """Delete a directory. Raises ConflictError."""
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        raise _undeletable(path, error) from None
+
+
+def _undeletable(path: Path, error: OSError) -> ConflictError:
+    return ConflictError(f"{path} can't be deleted: {error.strerror}", hint=f"sudo rm -r {quote(str(path))}")
 
 
 def _aside(path: Path) -> Path:

@@ -138,6 +138,8 @@ def _data_problem(data: DataFacts, facts: Facts, *, minimum: int) -> DeployerErr
         return Refused(f"{path} is a system or home directory", hint=other)
     if data.symlink_to is not None:
         return Refused(f"{path} is a symbolic link to {data.symlink_to}", hint=f"--data {data.symlink_to}")
+    if data.within is not None:
+        return Refused(f"{path} is inside {data.within}, the data directory of another server", hint=other)
     match data.content:
         case Content.NOT_A_DIRECTORY:
             return ConflictError(f"{path} is not a directory", hint=other)

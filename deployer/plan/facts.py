@@ -49,6 +49,7 @@ class DataFacts:
     bare: bool = False  # it holds only deployer's own files, and none of devpi's
     uuid: str = ""  # identity of the data; empty: not readable
     in_use: bool = False  # a server runs on it
+    within: Path | None = None  # the data directory of another server that it is in
     used_by: Usage | None = None  # the last deployment that used it; None: unknown
     strangers: Mapping[Path, int] = field(default_factory=dict)  # entries of another uid than the directory's
 
