@@ -9,26 +9,69 @@ from pathlib import Path
 
 from deployer.errors import ConflictError, Refused
 
+NOBODY = 65534
+"""The uid of files whose owner has none in this user namespace (user_namespaces(7))."""
 
-def require_own(path: Path, what: str, *, owners: tuple[int, ...] = ()) -> None:
-    """Refuse a file or directory that another user owns or may write; one that is absent is fine.
 
-    ``what``: the noun for it. ``owners``: uids beside this user's that may own it. Raises ConflictError, Refused.
+def require_own(path: Path, what: str, *, owners: tuple[int, ...] = (), insist: str = "") -> None:
+    """Refuse a file or directory that another user owns, may write or may replace; one that is absent can't be.
+
+    ``what``: the noun for it. ``owners``: uids beside this user's that may own it. ``insist``: the end of a hint, a
+    variable that names another place. Raises ConflictError, Refused.
     """
-    try:
-        status = path.stat()
-    except OSError:
-        return
-    if status.st_uid not in (os.geteuid(), *owners):
-        raise ConflictError(
-            f"the {what} {path} belongs to {user_name(status.st_uid)}, and you are {user_name(os.geteuid())}",
-            hint=f"run it as {user_name(status.st_uid)}; with sudo, add -H",
-        )
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    status = _status(path)
+    if status is not None and status.st_uid not in (os.geteuid(), *owners):
+        raise _of_another(f"the {what} {path} belongs to", status.st_uid, insist)
+    if status is not None and _others_write(status):
         raise Refused(
             f"other users may write to the {what} {path}",
             hint=f"look for what they put there, then: chmod go-w {shlex.quote(str(path))}",
         )
+    for above in dict.fromkeys((*path.parents, *path.resolve().parents)):
+        status = _status(above)
+        if status is not None and status.st_uid not in (os.geteuid(), 0, NOBODY):
+            raise _of_another(f"the {what} {path} is in {above}, which belongs to", status.st_uid, insist)
+        if status is not None and status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+            raise Refused(
+                f"other users may replace the {what} {path}: all may write to {above}",
+                hint=f"chmod o-w {shlex.quote(str(above))}",
+            )
+
+
+def _of_another(start: str, uid: int, insist: str) -> ConflictError:
+    name = user_name(uid)
+    hint = f"run it as {name}; with sudo, add -H" + (f"; or set {insist}" if insist else "")
+    return ConflictError(f"{start} {name}, and you are {user_name(os.geteuid())}", hint=hint)
+
+
+def is_there(path: Path) -> bool:
+    """Whether ``path`` exists and this user may see it."""
+    return _status(path) is not None
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
+def _others_write(status: os.stat_result) -> bool:
+    """Whether others than the owner may write; the members of a group of the owner's own are not others."""
+    group = status.st_mode & stat.S_IWGRP and not _is_private_group(status.st_gid, status.st_uid)
+    return bool(group or status.st_mode & stat.S_IWOTH)
+
+
+def _is_private_group(gid: int, uid: int) -> bool:
+    """Whether only the user is in the group: it has the user's name, as distributions with a umask of 002 make it."""
+    import grp
+
+    try:
+        group = grp.getgrgid(gid)
+    except KeyError:
+        return False
+    name = user_name(uid)
+    return group.gr_name == name and not set(group.gr_mem) - {name}
 
 
 def user_name(uid: int) -> str:
@@ -37,7 +80,7 @@ def user_name(uid: int) -> str:
 
     try:
         return pwd.getpwuid(uid).pw_name
-    except KeyError:
+    except (KeyError, OverflowError):
         return f"uid {uid}"
 
 

@@ -15,7 +15,8 @@ from deployer.ownership import require_own
 def state_root() -> Path:
     """Return the directory of all deployments of this user (``DEPLOYER_STATE_DIR``, else the platform's).
 
-    Raises ConflictError when it belongs to another user, Refused when others may write to it.
+    Raises ConflictError when it belongs to another user, or is in a directory of another user; Refused when others may
+    write to it.
     """
     if override := os.environ.get("DEPLOYER_STATE_DIR"):
         root = Path(override).absolute()  # a server that outlives this process gets it, and runs elsewhere
@@ -23,7 +24,7 @@ def state_root() -> Path:
         from platformdirs import user_state_path
 
         root = user_state_path("deployer", appauthor=False)
-    require_own(root, "state directory")
+    require_own(root, "state directory", insist="DEPLOYER_STATE_DIR")
     return root
 
 

@@ -48,11 +48,13 @@ def admit(name: str, data: Mount, deployment: Deployment | None) -> Doomed:
         raise ConflictError(f"{path} can't be read", hint=f"run the command as its owner {user_name(facts.uid)}")
     if facts.content not in (Content.DEVPI, Content.EMPTY) or facts.symlink_to is not None:
         raise Refused(f"{path} is not a devpi data directory; nothing was deleted", hint=f"ls -la {quote(str(path))}")
+    if os.geteuid() != 0:  # this user can't delete what root restored, nor read what it says
+        check_strangers(facts, uid=facts.uid, gid=facts.gid)
     _check_owner(name, path, facts, deployment)
     _check_identity(path, facts, deployment, applied)
     for engine_name, container in _users(lambda mount: _overlap(path, mount), deployment, applied):
         raise _used(data.source, engine_name, container)
-    _check_content(path, facts)
+    _check_content(path)
     if not _runs(deployment):
         check_stopped(path, facts)
     return Doomed(mount=data, engine=None)
@@ -88,10 +90,10 @@ def _check_owner(name: str, path: Path, facts: DataFacts, deployment: Deployment
     other = usage.uid != os.geteuid()
     whose = f" of {user_name(usage.uid)}" if other else ""
     where = "" if other or usage.state == str(state_root()) else f"DEPLOYER_STATE_DIR={quote(usage.state)} "
+    # The server's user can write this name: the hint deletes nothing.
     raise ConflictError(
         f"{path} belongs to the deployment {usage.name}{whose}; nothing was deleted",
-        hint=f"{where}deployer down --name {quote(usage.name)} --purge"
-        + (f", as {user_name(usage.uid)}" if other else ""),
+        hint=f"{where}deployer status --name {quote(usage.name)}" + (f", as {user_name(usage.uid)}" if other else ""),
     )
 
 
@@ -117,12 +119,10 @@ def _check_identity(path: Path, facts: DataFacts, deployment: Deployment | None,
         )
 
 
-def _check_content(path: Path, facts: DataFacts) -> None:
-    """Raise ConflictError, Refused for content that is not the server's own, or that this user can't delete."""
+def _check_content(path: Path) -> None:
+    """Raise Refused for content that is not the server's own."""
     if (strange := strange_below(path)) is not None:
         raise Refused(f"{strange} is not part of the index in {path}; nothing was deleted", hint=f"move {strange} away")
-    if os.geteuid() != 0:
-        check_strangers(facts, uid=facts.uid, gid=facts.gid)
 
 
 def check_stopped(path: Path, facts: DataFacts) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployer.ownership import require_own
+from deployer.ownership import is_there, require_own
 from deployer.profile.problems import Problem, Source
 from deployer.profile.strictyaml import MAX_BYTES, Document, parse
 from deployer.resources import profiles_dir
@@ -36,7 +36,8 @@ def user_profiles() -> Path:
         from platformdirs import user_config_path
 
         directory = user_config_path("deployer", appauthor=False) / "profiles"
-    require_own(directory, "profile directory", owners=(0,))
+    if is_there(directory):
+        require_own(directory, "profile directory", owners=(0,), insist="DEPLOYER_CONFIG_DIR")
     return directory
 
 
