@@ -6,6 +6,7 @@ Both sides import this module, and it is copied into the image: standard library
 from __future__ import annotations
 
 import hmac
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -172,6 +173,14 @@ def _key(text: str) -> bytes:
 IDENTITY_ROUTE = "/+deployer"
 OFFLINE_ROUTE = "/+deployer/offline"
 NAMES_ROUTE = "/+deployer/names"
+
+
+def parsed(text: str | bytes) -> Any:
+    """Parse JSON; it may be nested too deeply for Python. Raises ValueError and nothing else."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 @dataclass(frozen=True, kw_only=True)

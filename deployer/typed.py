@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import types
 from collections.abc import Mapping, Sequence
@@ -12,14 +11,6 @@ from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hin
 
 T = TypeVar("T")
 LARGEST = 1 << 63
-
-
-def parsed(text: str | bytes) -> Any:
-    """Parse JSON; it may be nested too deeply for Python. Raises ValueError and nothing else."""
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
 
 
 def built(kind: type[T], value: object) -> T:

@@ -229,6 +229,14 @@ def test_no_riddles(riddle: str) -> None:
     assert found == [], f"write instead: {RIDDLES[riddle]}"
 
 
+def test_json_of_others_is_parsed_in_one_place() -> None:
+    """``json.loads`` raises RecursionError, too, which its callers forget."""
+    found = [
+        path.relative_to(ROOT).as_posix() for path in tracked("deployer/*.py") if "json.loads(" in path.read_text()
+    ]
+    assert found == ["deployer/protocol.py", "deployer/server/pages/checkpoint.py"]  # the second reads its own output
+
+
 def test_actions_of_workflows_are_pinned_by_their_full_digest() -> None:
     used = [
         (path.name, action)

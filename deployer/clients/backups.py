@@ -14,7 +14,7 @@ from pathlib import Path
 
 from deployer.clients import files
 from deployer.errors import ClientFileError
-from deployer.typed import parsed
+from deployer.protocol import parsed
 
 SCHEMA = 1
 KEPT_WRITES = 50

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 from deployer.host.runner import Runner
-from deployer.typed import parsed
+from deployer.protocol import parsed
 
 PATIENCE = 120.0  # seconds for one installer
 

@@ -73,8 +73,8 @@ def _ask(deployment: Deployment, index: str, names: list[str]) -> dict[str, Any]
     from urllib.parse import urlencode, urlsplit
 
     from deployer.errors import NotReadyError, ServerRefused
-    from deployer.protocol import NAMES_ROUTE, NamesAnswer
-    from deployer.typed import built, parsed
+    from deployer.protocol import NAMES_ROUTE, NamesAnswer, parsed
+    from deployer.typed import built
 
     parts = urlsplit(deployment.url)
     connection = HTTPConnection(parts.hostname or "", parts.port, timeout=300)

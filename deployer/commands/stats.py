@@ -22,7 +22,8 @@ def run(options: Options, ui: UI) -> Result:
     """
     from deployer.deployment.find import require
     from deployer.errors import ConflictError
-    from deployer.typed import built, parsed
+    from deployer.protocol import parsed
+    from deployer.typed import built
 
     deployment = require(options.name, engine=options.engine)
     kept = deployment.server_dir.statistics() if deployment.server_dir else None

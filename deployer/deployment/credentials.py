@@ -7,9 +7,8 @@ from collections.abc import Mapping
 
 from deployer.deployment.server_dir import ServerDir
 from deployer.errors import VerificationError
-from deployer.protocol import PrivateFile
+from deployer.protocol import PrivateFile, parsed
 from deployer.secrets import Secret
-from deployer.typed import parsed
 
 _FILE = PrivateFile.CREDENTIALS.relative
 

@@ -15,7 +15,8 @@ from deployer.errors import ProfileError
 from deployer.files import write_private
 from deployer.host.state_dir import state_dir
 from deployer.ownership import unreadable
-from deployer.typed import built, parsed
+from deployer.protocol import parsed
+from deployer.typed import built
 
 SCHEMA = 1
 

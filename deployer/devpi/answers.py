@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from deployer.protocol import parsed
 from deployer.secrets import mask
-from deployer.typed import parsed
 
 JsonObject = dict[str, object]
 

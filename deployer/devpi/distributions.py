@@ -22,8 +22,9 @@ from packaging.utils import (
     parse_sdist_filename,
     parse_wheel_filename,
 )
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
+from deployer.devpi.answers import line
 from deployer.errors import ServerRefused, UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 MAX_METADATA = 16 * 1024 * 1024
 """Largest metadata of a distribution in bytes."""
+MAX_REQUIREMENT = 1000
+"""Largest requirement in characters; Python refuses numbers of thousands of digits."""
 _LIST_FIELDS = {"platforms": "platform", "supported_platforms": "supported_platform", "license_files": "license_file"}
 
 
@@ -56,9 +59,11 @@ def version_of(filename: str) -> Version | None:
 def parse_requirement(text: str) -> Requirement:
     """Parse ``NAME`` or ``NAME==VERSION``. Raises UsageError."""
     try:
-        return Requirement(text)
+        if len(text) <= MAX_REQUIREMENT:
+            return Requirement(text)
     except InvalidRequirement:
-        raise UsageError(f"{text[:80]!r} is not a project", hint="give NAME, or NAME==VERSION") from None
+        pass
+    raise UsageError(f"{text[:80]!r} is not a project", hint="give NAME, or NAME==VERSION")
 
 
 def exact_version(requirement: Requirement) -> str:
@@ -103,7 +108,8 @@ def read(path: Path) -> Distribution:
     name, version, named = raw.get("name", ""), raw.get("version", ""), version_of(path.name)
     if named is None or not name or named != _version(version) or not _starts(path.name, name):
         raise UsageError(
-            f"{path.name} holds {name or 'a project'} {version}, which has another file name", hint="build it again"
+            f"{path.name} holds {line(f'{name} {version}')}, which has another file name",
+            hint="build it again",
         )
     wheel = path.suffix == ".whl"
     form: dict[str, str | list[str]] = {
@@ -124,7 +130,7 @@ def _no_distribution(path: Path) -> UsageError:
 def _version(text: str) -> Version | None:
     try:
         return Version(text)
-    except InvalidVersion:
+    except ValueError:  # also for a number of thousands of digits
         return None
 
 

@@ -121,9 +121,9 @@ class PackageApi(DevpiApi):
         if not isinstance(tokens, dict):
             self._http.not_devpi("no tokens in the answer")
         return {
-            line(name): tuple(line(str(one)) for one in info.get("restrictions", ()))
+            line(name): tuple(line(str(one)) for one in restrictions)
             for name, info in tokens.items()
-            if isinstance(info, dict)
+            if isinstance(info, dict) and isinstance(restrictions := info.get("restrictions", []), list)
         }
 
     def revoke_token(self, user: str, token: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from deployer.engines.dialects import Dialect
+from deployer.engines.shapes import shaped, texts, words
+from deployer.protocol import parsed
 from deployer.spec import Container, Image, Mount, NetworkMode, Port, State
 
 
@@ -16,6 +17,7 @@ def at(raw: Any, *keys: str) -> Any:
     return raw
 
 
+@shaped
 def container_from(raw: dict[str, Any], dialect: Dialect) -> Container:
     """Parse one element of ``container inspect``."""
     status = str(at(raw, "State", "Status") or "").lower()
@@ -27,16 +29,16 @@ def container_from(raw: dict[str, Any], dialect: Dialect) -> Container:
         state=state,
         image=str(at(raw, "Config", "Image") or raw.get("ImageName") or raw.get("Image") or ""),
         image_id=_image_id(raw.get("Image")),
-        labels=dict(at(raw, "Config", "Labels") or {}),
+        labels=texts(at(raw, "Config", "Labels")),
         exit_code=code if isinstance(code, int) and state is State.STOPPED else None,
         oom_killed=bool(at(raw, "State", "OOMKilled")),
         error=str(at(raw, "State", "Error") or ""),
-        pid=at(raw, "State", "Pid") or None,
+        pid=int(at(raw, "State", "Pid") or 0) or None,
         started_at=str(at(raw, "State", "StartedAt") or ""),
         ports=_ports(raw),
         mounts=tuple(_mount(mount) for mount in raw.get("Mounts") or () if mount.get("Type") != "tmpfs"),
         network=_network(raw, dialect),
-        command=tuple(raw.get("Args") or ()),
+        command=words(raw.get("Args")),
     )
 
 
@@ -85,19 +87,20 @@ def _mount(raw: dict[str, Any]) -> Mount:
 def _network(raw: dict[str, Any], dialect: Dialect) -> NetworkMode | None:
     mode = at(raw, "HostConfig", "NetworkMode")
     if mode is None and (named := at(raw, *dialect.networks) if dialect.networks else None):
-        mode = next(iter(json.loads(named)), None)
+        mode = next(iter(parsed(named)), None)
     if not isinstance(mode, str):
         return None
     return NetworkMode.HOST if mode == "host" else NetworkMode.BRIDGE
 
 
+@shaped
 def image_from(raw: dict[str, Any], ref: str) -> Image:
     """Parse one element of ``image inspect``."""
     return Image(
         id=_digest(raw.get("Id")),
         ref=ref,
-        names=tuple(name for name in raw.get("RepoTags") or () if name != "<none>:<none>"),
-        labels=dict(at(raw, "Config", "Labels") or {}),
-        digests=tuple(raw.get("RepoDigests") or ()),
+        names=tuple(name for name in words(raw.get("RepoTags")) if name != "<none>:<none>"),
+        labels=texts(at(raw, "Config", "Labels")),
+        digests=words(raw.get("RepoDigests")),
         created_at=str(raw.get("Created") or ""),
     )

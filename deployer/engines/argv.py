@@ -16,6 +16,7 @@ from deployer.engines.argv_images import ArgvImages
 from deployer.engines.client import Client
 from deployer.engines.dialects import Dialect, Nature
 from deployer.engines.ports import holder_of
+from deployer.engines.shapes import shaped, texts
 from deployer.errors import ConflictError, EngineError, EngineUnreachable
 from deployer.host.background import meanwhile
 from deployer.host.runner import Completed, ProcessFailed, Runner
@@ -284,7 +285,7 @@ class ArgvEngine:
                 return None
             raise failure
         found = next((raw for raw in self._client.listed(done) if raw.get("Name") == name), None)
-        return Volume(name=name, labels=dict(found.get("Labels") or {})) if found is not None else None
+        return Volume(name=name, labels=shaped(texts)(found.get("Labels"))) if found is not None else None
 
     def volume_create(self, name: str, labels: Mapping[str, str]) -> None:
         if self.volume(name) is not None:  # docker and nerdctl take the one that is there

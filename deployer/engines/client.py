@@ -11,7 +11,7 @@ from deployer.engines.dialects import Dialect
 from deployer.engines.failures import last_line, meant, unavailable
 from deployer.errors import ConflictError, EngineError, EngineUnreachable
 from deployer.host.runner import Completed, ProcessFailed, Runner
-from deployer.typed import parsed
+from deployer.protocol import parsed
 
 BUILD_LINES = 12
 """How many of the last lines of a failed build are shown."""

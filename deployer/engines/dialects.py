@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
+from deployer.engines.shapes import shaped
 from deployer.spec import EngineName, State
 
 RUNTIME_CURES = (
@@ -39,6 +40,7 @@ class Nature:
     unheld: tuple[str, ...] = ()
 
 
+@shaped
 def docker_nature(info: Mapping[str, Any]) -> Nature:
     """Parse the ``info`` of docker and nerdctl. A limit that it does not mention is enforced."""
     keys = {"memory": "MemoryLimit", "pids": "PidsLimit", "cpus": "CpuCfsQuota"}
@@ -48,6 +50,7 @@ def docker_nature(info: Mapping[str, Any]) -> Nature:
     )
 
 
+@shaped
 def podman_nature(info: Mapping[str, Any]) -> Nature:
     """Parse the ``info`` of podman. Rootless, it enforces limits with delegated controllers only (podman-run(1))."""
     host = info.get("host") or {}
@@ -63,6 +66,7 @@ def keeps_all(version: Mapping[str, Any]) -> tuple[str, ...]:
     return ()
 
 
+@shaped
 def containerd_unkept(version: Mapping[str, Any]) -> tuple[str, ...]:
     """The restart policies that containerd does not support.
 

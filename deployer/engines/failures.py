@@ -6,7 +6,7 @@ import re
 
 from deployer.engines.dialects import Dialect
 from deployer.errors import ConflictError, EngineError, EngineUnreachable, ImageUnavailable
-from deployer.typed import parsed
+from deployer.protocol import parsed
 
 _LOGGED = re.compile(r'^time=\S+ level=\w+ msg=("(?:[^"\\]|\\.)*")')
 """The log format of nerdctl and podman. The message is quoted by Go, almost as in JSON."""

@@ -10,8 +10,9 @@ from pathlib import Path
 from deployer.errors import EngineError
 from deployer.files import write_private
 from deployer.ownership import unreadable
+from deployer.protocol import parsed
 from deployer.spec import ContainerSpec, Mount, Port
-from deployer.typed import built, parsed
+from deployer.typed import built
 
 
 @dataclass(frozen=True, kw_only=True)

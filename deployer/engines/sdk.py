@@ -12,6 +12,7 @@ from deployer.engines.sdk_client import Sdk
 from deployer.engines.sdk_exec import execute
 from deployer.engines.sdk_images import SdkImages
 from deployer.engines.sdk_options import host_options
+from deployer.engines.shapes import shaped, texts
 from deployer.engines.timestamps import moment
 from deployer.errors import ConflictError, EngineError
 from deployer.host.interrupts import shielded
@@ -173,7 +174,7 @@ class SdkEngine:
                 found = self._sdk.client.volumes.get(name)
             except NotFound:
                 return None
-        return Volume(name=name, labels=dict(found.attrs.get("Labels") or {}))
+        return Volume(name=name, labels=shaped(texts)(found.attrs.get("Labels")))
 
     def volume_create(self, name: str, labels: Mapping[str, str]) -> None:
         if self.volume(name) is not None:  # docker takes the one that is there

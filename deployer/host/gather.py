@@ -17,8 +17,8 @@ from pathlib import Path
 from deployer.errors import ConflictError, ProfileError
 from deployer.host import untrusted
 from deployer.plan.facts import Ceiling, Content, DataFacts, PortFacts, Usage
-from deployer.protocol import PRIVATE, PrivateFile
-from deployer.typed import built, parsed
+from deployer.protocol import PRIVATE, PrivateFile, parsed
+from deployer.typed import built
 
 NODEINFO = ".nodeinfo"
 """devpi's file with the identity of the data."""

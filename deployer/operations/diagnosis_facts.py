@@ -21,8 +21,8 @@ from deployer.operations.prepare import Prepared, decided
 from deployer.plan.container import CA_TARGET
 from deployer.plan.facts import Measured, Vantage
 from deployer.plan.network import REACH_SECONDS, choose, upstreams
+from deployer.protocol import parsed
 from deployer.spec import LABEL_BUILD, THROW_AWAY, Container, Image, State
-from deployer.typed import parsed
 
 
 def state_facts(name: str) -> StateFacts:

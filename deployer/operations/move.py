@@ -21,9 +21,9 @@ from deployer.operations.recorded import as_deployed
 from deployer.operations.start import check_data, report_rollback
 from deployer.operations.up import Outcome, bring_up
 from deployer.plan import own_image
-from deployer.protocol import FINAL, Copied, Refusal
+from deployer.protocol import FINAL, Copied, Refusal, parsed
 from deployer.spec import ContainerSpec, EngineName, ExecResult, Mount, State
-from deployer.typed import built, parsed
+from deployer.typed import built
 
 if TYPE_CHECKING:
     from deployer.profile.load.overrides import Override

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deployer.typed import parsed
+from deployer.protocol import parsed
 
 if TYPE_CHECKING:
     from deployer.deployment.find import Deployment

@@ -19,8 +19,9 @@ from deployer.files import write_private
 from deployer.host.state_dir import state_dir
 from deployer.plan.facts import Measured, Vantage
 from deployer.plan.network import REACH_SECONDS, on_host, reach_spec, vantage
+from deployer.protocol import parsed
 from deployer.spec import ContainerSpec, EngineName, ExecResult
-from deployer.typed import built, parsed
+from deployer.typed import built
 
 _TIMEOUT = timedelta(seconds=REACH_SECONDS + 50)
 """Limit of one probe: start, requests and end of a container on a busy host."""

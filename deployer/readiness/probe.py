@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from deployer.typed import parsed
+from deployer.protocol import parsed
 
 _MAX_ANSWER = 64 * 1024  # bytes
 

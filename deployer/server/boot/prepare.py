@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import sqlite3
 import threading
@@ -15,7 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from deployer.protocol import PRIVATE, ExitCode, Refusal
+from deployer.protocol import PRIVATE, ExitCode, Refusal, parsed
 from deployer.server.devpi.installed import KNOWN, installed
 from deployer.server.secret_files import Private, remove, write_private
 
@@ -153,7 +152,7 @@ def layout_of(serverdir: Path) -> str | None:
 def uuid_of(serverdir: Path) -> str | None:
     """The uuid of the data; None when ``.nodeinfo`` is absent or damaged."""
     try:
-        return str(json.loads((serverdir / NODEINFO).read_bytes())["uuid"])
+        return str(parsed((serverdir / NODEINFO).read_bytes())["uuid"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 

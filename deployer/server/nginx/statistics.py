@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from pluggy import HookimplMarker
 
-from deployer.protocol import Counted, IndexCounts, UpstreamCounts
+from deployer.protocol import Counted, IndexCounts, UpstreamCounts, parsed
 from deployer.server.secret_files import Private, write_private
 
 hookimpl = HookimplMarker("devpiserver")
@@ -105,7 +105,7 @@ class Statistics:
 
     def _read(self) -> dict[str, Any]:
         try:
-            known = json.loads(self._private.statistics.read_bytes())
+            known = parsed(self._private.statistics.read_bytes())
         except (OSError, ValueError):
             return {}
         return known if isinstance(known, dict) else {}
@@ -159,7 +159,7 @@ class Statistics:
                 stream.seek(-len(line), os.SEEK_CUR)
                 return
             with contextlib.suppress(ValueError, KeyError, TypeError):
-                self._add(json.loads(line))
+                self._add(parsed(line))
 
     def _add(self, line: dict[str, Any]) -> None:
         index = str(line["index"])

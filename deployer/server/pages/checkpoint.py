@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from deployer.protocol import parsed
 from deployer.server.pages.changelog import Changelog
 from deployer.server.secret_files import write_private
 
@@ -26,7 +27,7 @@ class Checkpoint:
     def read(self) -> int | None:
         """The serial up to which the pages are valid; None when they must not be used."""
         try:
-            found = json.loads(self._path.read_bytes())
+            found = parsed(self._path.read_bytes())
             serial = int(found["serial"])
             belongs = found == self._at(serial)
         except (OSError, ValueError, KeyError, TypeError):

@@ -6,12 +6,13 @@ The file is read again after each replacement. :mod:`deployer.server.devpi.mirro
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from devpi_server.log import threadlog
+
+from deployer.protocol import parsed
 
 _Version = tuple[int, int, int]
 
@@ -65,7 +66,7 @@ class Credentials:
 def parse(text: str) -> dict[str, str]:
     """Headers by URL without a trailing slash. Raises ValueError, whose message holds nothing of ``text``."""
     try:
-        found = json.loads(text)
+        found = parsed(text)
     except ValueError:
         raise ValueError("not JSON") from None
     if not isinstance(found, dict) or not all(
