@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -105,12 +106,19 @@ def dockerfile(*, base: str, cert: bool, secret: bool, major: str = DEFAULT_MAJO
 
 
 def prepare(
-    directory: Path, *, base: str, pip: PipSettings, secrets_ok: bool, major: str = DEFAULT_MAJOR
+    directory: Path,
+    *,
+    base: str,
+    pip: PipSettings,
+    secrets_ok: bool,
+    major: str = DEFAULT_MAJOR,
+    from_environment: Sequence[str] = (),
 ) -> BuildRequest:
     """Write the build context to ``directory`` (empty, and ours alone).
 
-    ``secrets_ok``: the engine can give a build step a file that stays in no layer. Raises Refused where an index with
-    credentials would need that, ImageUnavailable when the CA bundle can't be read.
+    ``secrets_ok``: the engine can give a build step a file that stays in no layer. ``from_environment``: names of
+    variables that the build gets from this program's environment; a proxy of pip wins.
+    Raises Refused where an index with credentials would need that, ImageUnavailable when the CA bundle can't be read.
     """
     if pip.secret and not secrets_ok:
         raise Refused(
@@ -139,6 +147,7 @@ def prepare(
         context=context,
         tag=reference(major),
         build_args=_build_args(pip),
+        from_environment=() if pip.proxy else tuple(from_environment),
         labels=((LABEL_BUILD, build_digest(base if base != DEFAULT_BASE else "", major)),),
         secrets=_secrets(directory, pip),
     )

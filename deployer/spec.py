@@ -33,6 +33,12 @@ THROW_AWAY = ".reach"
 """Suffix of the name of the container that probes the upstreams."""
 
 
+PROXY_VARIABLES = tuple(
+    spelt for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY") for spelt in (name, name.lower())
+)
+"""Environment variables that name a proxy for programs, or what needs none."""
+
+
 class EngineName(StrEnum):
     NERDCTL = "nerdctl"
     DOCKER = "docker"
@@ -43,6 +49,8 @@ class EngineName(StrEnum):
 class NetworkMode(StrEnum):
     BRIDGE = "bridge"
     HOST = "host"
+    OTHER = "other"
+    """No network, or that of another container. Only a container that somebody else made has it."""
 
 
 class State(StrEnum):
@@ -118,15 +126,40 @@ class ContainerSpec:
     read_only: bool = True
     log_max_size: str = "10m"
     log_max_files: int = 3
+    withheld: tuple[str, ...] = ()
+    """Variables that the engine's own client would add (:attr:`EngineInfo.injects`); the container gets none of them."""
 
     def sha256(self) -> str:
-        """Digest of every field except the labels. A different digest replaces the container."""
+        """Digest of all that was asked for: every field except the labels and ``withheld``. Another one replaces the
+        container."""
         record = asdict(self) | {"labels": None, "stop_timeout": self.stop_timeout.total_seconds()}
+        del record["withheld"]  # it follows the client's configuration, which changes nothing in the container
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def blanks(self) -> tuple[str, ...]:
+        """The variables to set to nothing, so that the engine's client does not set them."""
+        named = dict(self.env)
+        return tuple(name for name in self.withheld if name not in named)
 
     def all_labels(self) -> tuple[tuple[str, str], ...]:
         """All labels of the container, including the spec's digest."""
         return (*self.labels, (LABEL_SPEC, self.sha256()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a container is set up, as its engine reports it. ``None``: the engine does not report it."""
+
+    restart: str | None = None  # as in ContainerSpec
+    memory: int | None = None  # bytes; 0: no limit
+    pids: int | None = None
+    cpus: float | None = None  # 0: no limit
+    user: str | None = None
+    read_only: bool | None = None
+    confined: bool | None = None
+    """Without capabilities, and without a way to get any."""
+    env: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +181,7 @@ class Container:
     mounts: tuple[Mount, ...] = ()
     network: NetworkMode | None = None
     command: tuple[str, ...] = ()
+    settings: Settings = field(default_factory=Settings)
 
     @property
     def ours(self) -> bool:
@@ -238,6 +272,10 @@ class EngineInfo:
     """Restart policies that it does not support."""
     keeps_from: str = ""
     """What it needs to support them: the name of a program and its version."""
+    injects: tuple[str, ...] = ()
+    """Variables that its client adds to every container and every build, unless they are set."""
+    remote: str = ""
+    """Its address, if it is not on this host."""
 
     @property
     def features(self) -> Features:
@@ -262,5 +300,7 @@ class BuildRequest:
     tag: str
     build_args: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+    from_environment: tuple[str, ...] = ()
+    """Build arguments with the value of this program's environment, so that no command line shows it."""
     secrets: tuple[tuple[str, Path], ...] = ()
     """(id, file) of build secrets, which end up in no layer. Only for engines that support them."""

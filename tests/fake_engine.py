@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from deployer.errors import ConflictError, EngineError, ImageUnavailable
+from deployer.protocol import parse_size
 from deployer.spec import (
     BuildRequest,
     Container,
@@ -15,10 +16,25 @@ from deployer.spec import (
     EngineName,
     ExecResult,
     Image,
+    Settings,
     State,
     Volume,
     features,
 )
+
+
+def _settings(spec: ContainerSpec) -> Settings:
+    limits = spec.limits
+    return Settings(
+        restart=spec.restart,
+        memory=parse_size(limits.memory) if limits.memory else 0,
+        pids=limits.pids,
+        cpus=limits.cpus,
+        user=spec.user,
+        read_only=spec.read_only,
+        confined=True,
+        env=dict(spec.env),
+    )
 
 
 @dataclass
@@ -118,6 +134,7 @@ class FakeEngine:
             mounts=spec.mounts,
             network=spec.network,
             command=spec.command,
+            settings=_settings(spec),
         )
         for mount in spec.mounts:
             if mount.kind == "volume":

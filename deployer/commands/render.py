@@ -47,7 +47,7 @@ def run(options: Options, ui: UI) -> Result:
     if options.format not in FORMATS:
         raise UsageError(f"--format is one of {', '.join(FORMATS)}")
     loaded = load(options.profile, overrides=overrides(options))
-    info = _engine(loaded.profile.engine, options.name)
+    info = _engine(loaded.profile.engine, options.name, server=loaded.profile.server.version)
     facts = gather(loaded.profile, info, None, name=options.name, any_port=True)
     # Nothing is started here, so the recorded data need not be at hand.
     facts = replace(facts, recorded=None)
@@ -86,13 +86,23 @@ def _text(
             return run_script(spec, engine, directories=directories, header=header)
 
 
-def _engine(wanted: str, name: str) -> EngineInfo:
-    """Return a named engine unasked; for ``auto`` that of the last ``up``, else the first that answers."""
+def _engine(wanted: str, name: str, *, server: str) -> EngineInfo:
+    """Return a named engine unasked; for ``auto`` that of the last ``up``, else the first that answers.
+
+    ``server``: the major version of devpi-server, which a process of another environment may have.
+    """
     from deployer.deployment.record import read_applied
     from deployer.engines import detect
+    from deployer.engines.dialects import dialect_of
+    from deployer.image import server_version
     from deployer.spec import EngineInfo, EngineName
 
     if wanted == "auto":
         last = read_applied(name)
         return detect(last.engine if last is not None and last.engine in set(EngineName) else wanted).info
-    return EngineInfo(name=EngineName(wanted), version="", rootless=os.getuid() != 0 and wanted == "podman")
+    engine = EngineName(wanted)
+    dialect = dialect_of(engine)
+    if dialect is None:
+        return EngineInfo(name=engine, version=server_version(server))
+    rootless = os.getuid() != 0 and engine is EngineName.PODMAN
+    return EngineInfo(name=engine, version="", rootless=rootless, injects=dialect.injects(os.environ))

@@ -7,7 +7,7 @@ from typing import Any
 from deployer.engines.dialects import Dialect
 from deployer.engines.shapes import shaped, texts, words
 from deployer.protocol import parsed
-from deployer.spec import Container, Image, Mount, NetworkMode, Port, State
+from deployer.spec import Container, Image, Mount, NetworkMode, Port, Settings, State
 
 
 def at(raw: Any, *keys: str) -> Any:
@@ -39,7 +39,50 @@ def container_from(raw: dict[str, Any], dialect: Dialect) -> Container:
         mounts=tuple(_mount(mount) for mount in raw.get("Mounts") or () if mount.get("Type") != "tmpfs"),
         network=_network(raw, dialect),
         command=words(raw.get("Args")),
+        settings=_settings(raw) if dialect.tells_settings else Settings(),
     )
+
+
+def _settings(raw: dict[str, Any]) -> Settings:
+    """Parse how the container is set up now, also after ``update``."""
+    host, config = raw.get("HostConfig") or {}, raw.get("Config") or {}
+    return Settings(
+        restart=_restart(host.get("RestartPolicy")),
+        memory=_limit(host.get("Memory")),
+        pids=max(0, _limit(host.get("PidsLimit")) or 0) if "PidsLimit" in host else None,
+        cpus=_cpus(host),
+        user=str(config["User"] or "") if "User" in config else None,
+        read_only=host.get("ReadonlyRootfs"),
+        confined=_confined(host) if "CapDrop" in host else None,
+        env=dict(str(word).partition("=")[::2] for word in config.get("Env") or ()) if "Env" in config else None,
+    )
+
+
+def _restart(policy: Any) -> str | None:
+    """A restart policy in the words of :class:`deployer.spec.ContainerSpec`."""
+    if not isinstance(policy, dict):
+        return None
+    name, count = str(policy.get("Name") or "no"), policy.get("MaximumRetryCount")
+    return f"{name}:{count}" if name == "on-failure" and count else name
+
+
+def _limit(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _cpus(host: dict[str, Any]) -> float | None:
+    """``update --cpus`` sets one of the two spellings, ``update --cpu-quota`` the other."""
+    nano, quota, period = (_limit(host.get(key)) for key in ("NanoCpus", "CpuQuota", "CpuPeriod"))
+    if nano is None and quota is None:
+        return None
+    return nano / 1e9 if nano else max(0, quota or 0) / (period or 100_000)
+
+
+def _confined(host: dict[str, Any]) -> bool:
+    """Whether it has dropped capabilities, as ``--cap-drop=ALL`` does, and can't gain any."""
+    options = [str(option) for option in host.get("SecurityOpt") or ()]
+    closed = any(option in ("no-new-privileges", "no-new-privileges:true") for option in options)
+    return closed and bool(host.get("CapDrop")) and not host.get("CapAdd") and not host.get("Privileged")
 
 
 def _digest(text: Any) -> str:
@@ -90,6 +133,8 @@ def _network(raw: dict[str, Any], dialect: Dialect) -> NetworkMode | None:
         mode = next(iter(parsed(named)), None)
     if not isinstance(mode, str):
         return None
+    if mode == "none" or mode.startswith("container:"):
+        return NetworkMode.OTHER
     return NetworkMode.HOST if mode == "host" else NetworkMode.BRIDGE
 
 

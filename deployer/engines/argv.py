@@ -85,6 +85,7 @@ class ArgvEngine:
             unheld=nature.unheld,
             unkept=self._dialect.unkept(told),
             keeps_from=self._dialect.keeps_from,
+            injects=self._dialect.injects(os.environ),
         )
 
     def _nature(self) -> Nature:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from deployer.engines.answers import image_from
@@ -40,11 +41,19 @@ class ArgvImages:
     def build(self, request: BuildRequest, on_line: Callable[[str], None]) -> Image:
         words = [*self._dialect.build, f"--tag={request.tag}"]
         words += [f"--build-arg={key}={value}" for key, value in request.build_args]
+        words += [f"--build-arg={name}" for name in request.from_environment]
+        words += [f"--build-arg={name}=" for name in self._blanks(request)]
         words += [f"--label={key}={value}" for key, value in request.labels]
         words += [f"--secret=id={name},src={path}" for name, path in request.secrets]
         failed = f"the image {request.tag} can't be built"
         self._client.streamed(*words, str(request.context), on_line=on_line, failed=failed)
         return self._require(request.tag)
+
+    def _blanks(self, request: BuildRequest) -> tuple[str, ...]:
+        """The build arguments that its client would add, and must not."""
+        given = {*dict(request.build_args), *request.from_environment}
+        added = self._dialect.injects(os.environ) if self._dialect.blank_build_arguments else ()
+        return tuple(name for name in added if name not in given)
 
     def remove(self, image: str) -> bool:
         done = self._client.call("image", "rm", image, timeout=REMOVE_TIMEOUT)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
+from deployer.engines import injected
 from deployer.engines.shapes import shaped
 from deployer.spec import EngineName, State
 
@@ -94,6 +95,10 @@ class Dialect:
     """Parses that JSON."""
     elsewhere: tuple[str, ...] = ()
     """Environment variables that select another engine than root's on this host."""
+    injects: Callable[[Mapping[str, str]], tuple[str, ...]] = injected.nothing
+    """Variables that its client adds to containers and builds, from this program's environment."""
+    blank_build_arguments: bool = False
+    """Whether only a blank build argument keeps its client from adding one, since it has no option for that."""
     unkept: Callable[[Mapping[str, Any]], tuple[str, ...]] = keeps_all
     """The restart policies that it does not support, from the JSON of ``version``."""
     keeps_from: str = ""
@@ -102,6 +107,8 @@ class Dialect:
     """Whether it always refuses a taken name and a taken port."""
     networks: tuple[str, ...] = ()
     """Path of the container's networks in ``inspect`` (a JSON list as text), if it has no network mode."""
+    tells_settings: bool = True
+    """Whether ``inspect`` reports limits, restart policy and environment truthfully."""
     failed_codes: frozenset[int] = frozenset({125, 126, 127})
     """Exit codes of ``run`` that mean, together with ``failed_words`` in stderr, that nothing ran."""
     failed_words: re.Pattern[str] = re.compile("")
@@ -176,6 +183,7 @@ NERDCTL = Dialect(
     keeps_from="containerd 1.7",
     guards=False,  # nerdctl 2.1 gives a name twice while containerd restarts its owner
     networks=("Config", "Labels", "nerdctl/networks"),
+    tells_settings=False,  # nerdctl 2.1 reports a memory limit as 0, and no restart policy
     failed_codes=frozenset({1}),
     failed_words=re.compile(r"^time=\S+ level=fatal ", re.MULTILINE),
     # containerd checks every ten seconds what to restart. Before nerdctl 2.3.2 it starts a container that nerdctl is
@@ -199,6 +207,8 @@ DOCKER = Dialect(
     info=("info", "--format", "{{json .}}"),
     nature=docker_nature,
     elsewhere=("DOCKER_HOST", "DOCKER_CONTEXT"),
+    injects=injected.from_docker_config,
+    blank_build_arguments=True,
     # --force-rm: the classic builder keeps the container of a failed step. buildx accepts the option.
     build=("build", "--network=host", "--force-rm"),
     build_chatter=re.compile(
@@ -217,6 +227,8 @@ PODMAN = Dialect(
     info=("info", "--format", "json"),
     nature=podman_nature,
     elsewhere=("CONTAINER_HOST", "CONTAINER_CONNECTION"),
+    injects=injected.from_its_environment,
+    build=("build", "--network=host", "--http-proxy=false"),
     # It reports "stopped" until its clean-up has applied the restart policy.
     monitor=("State", "ConmonPid"),
     volume_labels_csv=True,  # its --label is a pflag StringSlice there, and a StringArray for `run`

@@ -96,6 +96,7 @@ class SdkEngine:
                 stop_signal=spec.stop_signal,
                 stop_timeout=round(spec.stop_timeout.total_seconds()),
                 detach=True,
+                use_config_proxy=False,
             )
             try:
                 api.start(created["Id"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from deployer.engines.answers import image_from
@@ -57,7 +58,8 @@ class SdkImages:
             for event in self._sdk.client.api.build(
                 path=str(request.context),
                 tag=request.tag,
-                buildargs=dict(request.build_args),
+                buildargs=dict(request.build_args) | {name: os.environ[name] for name in request.from_environment},
+                use_config_proxy=False,
                 labels=dict(request.labels),
                 network_mode="host",
                 rm=True,

@@ -18,6 +18,7 @@ from deployer.errors import ConflictError, ProfileError
 from deployer.host import untrusted
 from deployer.plan.facts import Ceiling, Content, DataFacts, PortFacts, Usage
 from deployer.protocol import PRIVATE, PrivateFile, parsed
+from deployer.spec import PROXY_VARIABLES
 from deployer.typed import built
 
 NODEINFO = ".nodeinfo"
@@ -26,16 +27,6 @@ NODEINFO = ".nodeinfo"
 _DEVPI_MARKS = frozenset({NODEINFO, ".serverversion", ".sqlite", ".sqlite_alchemy", PRIVATE})
 # Entries that file systems and desktops create in an empty directory.
 _NOTHING = frozenset({"lost+found", ".DS_Store"})
-_PROXY_VARIABLES = (
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "ALL_PROXY",
-    "all_proxy",
-)
 _CAP_SYS_RESOURCE = 24
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
 
@@ -316,7 +307,7 @@ def _hard_limit(which: int) -> int:
 
 def proxies(env: Mapping[str, str]) -> dict[str, str]:
     """The proxy variables of this host's programs."""
-    return {name: env[name] for name in _PROXY_VARIABLES if env.get(name)}
+    return {name: env[name] for name in PROXY_VARIABLES if env.get(name)}
 
 
 def ca_file(choice: str, *, pip_cert: str, env: Mapping[str, str]) -> Path | None:

@@ -19,6 +19,7 @@ from deployer.host import untrusted
 from deployer.operations.images import fits
 from deployer.plan import Plan
 from deployer.plan.data import DataPlan
+from deployer.plan.drift import strayed
 from deployer.protocol import PRIVATE, PrivateFile
 from deployer.spec import LABEL_NAME, LABEL_SPEC, LABEL_USER, PREVIOUS, Container, Image, State
 
@@ -113,11 +114,12 @@ def same_spec(plan: Plan, container: Container | None) -> bool:
 
 
 def is_current(plan: Plan, container: Container | None, image: Image | None) -> bool:
-    """Whether ``container`` was made from this plan and from ``image``, the current image of that name.
+    """Whether ``container`` was made from this plan and from ``image``, the current image of that name, and is still
+    as it was made.
 
     An image that was built or loaded since replaces the container.
     """
-    if container is None or not same_spec(plan, container):
+    if container is None or not same_spec(plan, container) or strayed(plan.spec, container):
         return False
     if plan.image is None or image is None or not fits(plan.image, image) or not container.image_id:
         return True  # no newer image, or the engine does not report the image of a container

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from deployer.engines.base import Images
 from deployer.errors import EngineError, ImageUnavailable, Refused
 from deployer.host.background import meanwhile
+from deployer.host.gather import proxies
 from deployer.plan import ImagePlan
 from deployer.spec import LABEL_BUILD, Image
 
@@ -100,6 +101,7 @@ def build_own(
             pip=settings,
             secrets_ok=images.builds_with_secrets(),
             major=plan.major,
+            from_environment=tuple(proxies(env)) if plan.proxy else (),
         )
         image = images.build(request, on_line)
     if former is not None and former.id != image.id:

@@ -31,6 +31,8 @@ class ImagePlan:
     major: str = ""  # major version of devpi-server in our own image
     build: str = ""
     digest: str = ""
+    proxy: bool = False
+    """The build gets the proxy variables of this host."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +134,7 @@ def own_image(profile: Profile, facts: Facts) -> ImagePlan:
         base=profile.image.base,
         major=profile.server.version,
         build=facts.image_build,
+        proxy=profile.network.proxy,
     )
 
 

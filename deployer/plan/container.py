@@ -63,6 +63,7 @@ def container_spec(
         stop_timeout=timedelta(seconds=server.stop_timeout),
         log_max_size=server.log_max_size,
         log_max_files=server.log_max_files,
+        withheld=facts.engine.injects,
     )
 
 

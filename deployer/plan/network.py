@@ -47,8 +47,10 @@ def choose(profile: Profile, facts: Facts, *, profile_name: str) -> Network:
         return Network(mode=NetworkMode.BRIDGE, reason="auto: no upstream")
     if facts.measured is None:
         current = facts.current
-        mode = current.network if current is not None and current.ours and current.network else NetworkMode.BRIDGE
-        return Network(mode=mode, reason="auto: upstreams not probed yet", open=True)
+        held = current is not None and current.ours and current.network is NetworkMode.HOST
+        return Network(
+            mode=NetworkMode.HOST if held else NetworkMode.BRIDGE, reason="auto: upstreams not probed yet", open=True
+        )
     return _measured(facts.measured)
 
 

@@ -28,6 +28,7 @@ from deployer.engines.sdk import SdkEngine
 from deployer.errors import ConflictError, EngineError, EngineUnreachable, ImageUnavailable
 from deployer.host.gather import ceiling
 from deployer.host.runner import Completed, Runner
+from deployer.plan.drift import strayed
 from deployer.plan.limits import restart_policy
 from deployer.render import Directory, run_script
 from deployer.spec import (
@@ -70,6 +71,8 @@ if sys.argv[-1] == 'greet':
 time.sleep(600)
 """
 SECONDS = timedelta(seconds=60)
+TELLS = ("fake", "docker", "docker-socket", "podman", "podman-socket")
+"""The engines that report how a container is set up."""
 STAND_IN = Path(__file__).parents[1] / "supervised_program.py"
 
 
@@ -298,9 +301,34 @@ class TestContract:
         assert found.ports == spec.ports
         assert found.network is spec.network
         assert found.image == spec.image
+        assert strayed(spec, found) == ()
         lines = bench.wait_line(spec.name, "word it's")
         assert lines == ["started", "word one", "word two words", "word $HOME", "word it's"]
         assert list(bench.logs(spec.name, tail=1)) == ["word it's"]
+
+    def test_what_differs_from_the_specification_is_seen(self, bench: Bench) -> None:
+        """Where the engine tells it; none of these is compared on nerdctl, and a process is what its record says."""
+        spec = bench.spec(restart="on-failure:3" if bench.kind != "nerdctl" else "no")
+        bench.engine.run(spec)
+        found = bench.engine.inspect(spec.name)
+        assert found is not None
+        others: dict[str, object] = {
+            "restart policy": {"restart": "no"},
+            "memory limit": {"limits": replace(spec.limits, memory="")},
+            "pids limit": {"limits": replace(spec.limits, pids=33)},
+            "CPU limit": {"limits": replace(spec.limits, cpus=1.5)},
+            "user": {"user": "12345:1"},
+            "read-only root": {"read_only": False},
+            "variable GREETING": {"env": (("GREETING", "another"),)},
+        }
+        for name, changed in others.items():
+            wanted = replace(spec, **changed)  # type: ignore[arg-type]
+            lines = strayed(wanted, found)
+            told = [name] if bench.kind in TELLS else []
+            assert [line.partition(":")[0] for line in lines] == told
+        mount = Mount(kind="bind", source="/other", target="/data")
+        assert "mounts: none -> /other at /data" in strayed(replace(spec, mounts=(mount,)), found)
+        assert any(line.startswith("command: ") for line in strayed(replace(spec, command=("x",)), found))
 
     def test_a_name_is_taken(self, bench: Bench) -> None:
         spec = bench.spec()

@@ -31,7 +31,14 @@ def run(options: Options, ui: UI) -> Result:
     if (images := engine.images) is None:
         raise UsageError(f"{engine.name} has no images", hint="name a container engine with --engine")
     base, major = profile.image.base, profile.server.version
-    plan = ImagePlan(ref=reference(major), own=True, base=base, build=build_digest(base, major), major=major)
+    plan = ImagePlan(
+        ref=reference(major),
+        own=True,
+        base=base,
+        build=build_digest(base, major),
+        major=major,
+        proxy=profile.network.proxy,
+    )
     with ui.working("image", plan.ref) as progress:
         former = images.find(plan.ref)
         image = build_own(plan, images, former, env=dict(os.environ), on_line=progress)
