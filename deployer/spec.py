@@ -127,7 +127,7 @@ class ContainerSpec:
     log_max_size: str = "10m"
     log_max_files: int = 3
     withheld: tuple[str, ...] = ()
-    """Variables that the engine's own client would add (:attr:`EngineInfo.injects`); the container gets none of them."""
+    """Variables that the engine's client would add by itself (:attr:`EngineInfo.injects`), and must not."""
 
     def sha256(self) -> str:
         """Digest of all that was asked for: every field except the labels and ``withheld``. Another one replaces the

@@ -15,7 +15,9 @@ from deployer.engines.answers import at, container_from
 from deployer.engines.argv_images import ArgvImages
 from deployer.engines.client import Client
 from deployer.engines.dialects import Dialect, Nature
+from deployer.engines.failures import silent
 from deployer.engines.ports import holder_of
+from deployer.engines.remote import far
 from deployer.engines.shapes import shaped, texts
 from deployer.errors import ConflictError, EngineError, EngineUnreachable
 from deployer.host.background import meanwhile
@@ -72,10 +74,7 @@ class ArgvEngine:
         for key in self._dialect.version_key:
             answer = answer.get(key) if isinstance(answer, dict) else None
         if not isinstance(answer, str):
-            raise EngineUnreachable(
-                f"{self.name} is installed, but its engine does not answer",
-                hint=f"{self._dialect.start}, or --engine process",
-            )
+            raise self._unnamed(path)
         nature = asked.result()
         return EngineInfo(
             name=self.name,
@@ -86,7 +85,24 @@ class ArgvEngine:
             unkept=self._dialect.unkept(told),
             keeps_from=self._dialect.keeps_from,
             injects=self._dialect.injects(os.environ),
+            remote=self._remote(told),
         )
+
+    def _unnamed(self, path: str) -> EngineUnreachable:
+        """The error of a client that tells no version of its engine: podman's wrapper that is called docker."""
+        program = self._client.call("--version").stdout.partition(" version ")[0].strip()
+        if program and program.lower() in set(EngineName) - {self.name}:
+            return EngineUnreachable(f"{path} runs {program}, not {self.name}", hint=f"--engine {program}")
+        return silent("it tells no version", dialect=self._dialect, address="")
+
+    def _remote(self, told: object) -> str:
+        """The address of an engine on another host; empty for one of this host."""
+        if address := os.environ.get(self._dialect.address, ""):
+            return far(address)
+        context = at(told, *self._dialect.context) if self._dialect.context else None
+        if context in (None, "", "default") or not self._dialect.endpoint:
+            return ""
+        return far(self._client.checked(*self._dialect.endpoint).stdout.strip())
 
     def _nature(self) -> Nature:
         """Ask only an engine that may be rootless: root's own is not."""
@@ -265,7 +281,7 @@ class ArgvEngine:
         if done.returncode and self._dialect.monitor:
             # podman's first try times out if the monitor was killed, and records that the container has ended.
             done = self._client.call("rm", "--force", name, timeout=RUN_TIMEOUT)
-        if done.returncode and not self._dialect.absent.search(done.stderr):
+        if done.returncode and not self._client.absent(done):
             raise self._client.failure(done)
 
     def rename(self, name: str, new: str) -> None:
@@ -280,11 +296,10 @@ class ArgvEngine:
 
     def volume(self, name: str) -> Volume | None:
         done = self._client.call("volume", "inspect", name)
+        if self._client.absent(done):
+            return None
         if done.returncode:
-            failure = self._client.failure(done)
-            if self._dialect.absent.search(done.stderr) and not isinstance(failure, EngineUnreachable):
-                return None
-            raise failure
+            raise self._client.failure(done)
         found = next((raw for raw in self._client.listed(done) if raw.get("Name") == name), None)
         return Volume(name=name, labels=shaped(texts)(found.get("Labels"))) if found is not None else None
 
@@ -300,7 +315,7 @@ class ArgvEngine:
 
     def volume_remove(self, name: str) -> None:
         done = self._client.call("volume", "rm", name)
-        if done.returncode and not self._dialect.absent.search(done.stderr):
+        if done.returncode and not self._client.absent(done):
             raise self._client.failure(done)
 
     # Streaming

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from deployer.engines.dialects import Dialect
-from deployer.engines.failures import last_line, meant, unavailable
-from deployer.errors import ConflictError, EngineError, EngineUnreachable
+from deployer.engines.failures import last_line, meant, silent, unavailable
+from deployer.engines.remote import far
+from deployer.errors import ConflictError, EngineError, EngineUnreachable, ImageUnavailable
 from deployer.host.runner import Completed, ProcessFailed, Runner
 from deployer.protocol import parsed
 
@@ -54,30 +56,35 @@ class Client:
         if known := meant(text, cause, dialect=self._dialect):
             return known
         if self._dialect.down.search(text):
-            return EngineUnreachable(
-                f"{self._name} is installed, but its engine does not answer: {cause}",
-                hint=f"{self._dialect.start}, or --engine process",
-            )
+            return silent(cause, dialect=self._dialect, address=far(os.environ.get(self._dialect.address, "")))
         return EngineError(f"{self._name} {done.argv[1]}: {cause}", hint="deployer doctor")
+
+    def absent(self, done: Completed) -> bool:
+        """Whether a call failed because its subject does not exist, as an engine that answers says."""
+        if not done.returncode or not self._dialect.absent.search(done.stderr):
+            return False
+        return not isinstance(self.failure(done), EngineUnreachable)
 
     def container(self, name: str) -> dict[str, Any] | None:
         """The engine's answer about a container; ``None`` when absent."""
         done = self.call("container", "inspect", name)
+        if self.absent(done):
+            return None
         if done.returncode:
-            failure = self.failure(done)
-            if self._dialect.absent.search(done.stderr) and not isinstance(failure, EngineUnreachable):
-                return None
-            raise failure
+            raise self.failure(done)
         # The engine also matches id prefixes.
         return next((raw for raw in self.listed(done) if str(raw.get("Name", "")).lstrip("/") == name), None)
 
     def image(self, ref: str) -> dict[str, Any] | None:
         """The engine's answer about an image; ``None`` when absent."""
         done = self.call("image", "inspect", ref)
+        if self.absent(done):
+            return None
         if done.returncode:
-            if self._dialect.absent.search(done.stderr) or self._dialect.image_missing.search(done.stderr):
+            failure = self.failure(done)
+            if isinstance(failure, ImageUnavailable):
                 return None
-            raise self.failure(done)
+            raise failure
         return next(iter(self.listed(done)), None)
 
     def listed(self, done: Completed) -> list[dict[str, Any]]:

@@ -24,6 +24,30 @@ RUNTIME_CURES = (
 )
 """Messages of runc and crun on unsuitable hosts, under any engine, and the hints."""
 
+CLIENT_CURES = (
+    (
+        re.compile(r'context "?[^"\n]*"?: context not found|context .* does not exist|no such context'),
+        "choose an existing context: docker context ls, then docker context use NAME; or unset DOCKER_CONTEXT",
+    ),
+    (
+        re.compile(r"(ca|cert|key)\.pem: (no such file|permission denied)|x509: |tls: "),
+        "correct DOCKER_CERT_PATH and DOCKER_HOST, or unset DOCKER_TLS_VERIFY and DOCKER_HOST",
+    ),
+    (
+        re.compile(r"unable to parse docker host|Failed to initialize: "),
+        "correct DOCKER_HOST and the context (docker context ls), or unset DOCKER_HOST and DOCKER_CONTEXT",
+    ),
+)
+"""Messages of docker's client about its own settings, before it asks an engine, and the hints."""
+
+TRUST_CURES = (
+    (
+        re.compile(r"notary server|trust data|content trust"),
+        "docker's content trust accepts signed images only: unset DOCKER_CONTENT_TRUST",
+    ),
+)
+"""Messages of docker's client about signatures, and the hint."""
+
 BUILDKIT_CURES = (
     (
         re.compile("buildctl. needs to be installed|no buildkit host is available"),
@@ -95,6 +119,12 @@ class Dialect:
     """Parses that JSON."""
     elsewhere: tuple[str, ...] = ()
     """Environment variables that select another engine than root's on this host."""
+    address: str = ""
+    """The variable with the address of its engine; empty: always an engine of this host."""
+    context: tuple[str, ...] = ()
+    """Path in the JSON of ``version`` of the settings that name the engine, unless they are ``default``."""
+    endpoint: tuple[str, ...] = ()
+    """Arguments that print the address of the engine that ``context`` names."""
     injects: Callable[[Mapping[str, str]], tuple[str, ...]] = injected.nothing
     """Variables that its client adds to containers and builds, from this program's environment."""
     blank_build_arguments: bool = False
@@ -137,11 +167,18 @@ class Dialect:
     start: str = ""
     cures: tuple[tuple[re.Pattern[str], str], ...] = RUNTIME_CURES
     """(message, hint) on hosts that don't suit the engine; searched first."""
-    refused: re.Pattern[str] = re.compile(r"permission denied", re.IGNORECASE)
+    misled: tuple[tuple[re.Pattern[str], str], ...] = ()
+    """(message, hint) of a client whose settings lead to no engine."""
+    refused: re.Pattern[str] = re.compile(
+        r"connect.*permission denied|PermissionError\(13|access containerd socket.*permission denied", re.IGNORECASE
+    )
+    """Its message when this user may not ask the engine. A container may be refused other things."""
     down: re.Pattern[str] = re.compile(
-        r"cannot connect|is the docker daemon running|no such file or directory|connection refused|connect: ",
+        r"cannot connect to|is the docker daemon running|failed to connect to the docker api|error during connect"
+        r"|cannot access containerd socket|containerd not running|failed to connect: dial|unable to connect to podman",
         re.IGNORECASE,
     )
+    """Its message when no engine answers the client. What an engine says of a registry or a file is another matter."""
     absent: re.Pattern[str] = re.compile(
         r"no such (object|container|image|volume)|no container|not found", re.IGNORECASE
     )
@@ -207,6 +244,11 @@ DOCKER = Dialect(
     info=("info", "--format", "{{json .}}"),
     nature=docker_nature,
     elsewhere=("DOCKER_HOST", "DOCKER_CONTEXT"),
+    address="DOCKER_HOST",
+    context=("Client", "Context"),
+    endpoint=("context", "inspect", "--format", "{{.Endpoints.docker.Host}}"),
+    cures=(*RUNTIME_CURES, *TRUST_CURES),
+    misled=CLIENT_CURES,
     injects=injected.from_docker_config,
     blank_build_arguments=True,
     # --force-rm: the classic builder keeps the container of a failed step. buildx accepts the option.
@@ -227,6 +269,7 @@ PODMAN = Dialect(
     info=("info", "--format", "json"),
     nature=podman_nature,
     elsewhere=("CONTAINER_HOST", "CONTAINER_CONNECTION"),
+    address="CONTAINER_HOST",
     injects=injected.from_its_environment,
     build=("build", "--network=host", "--http-proxy=false"),
     # It reports "stopped" until its clean-up has applied the restart policy.

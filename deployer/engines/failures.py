@@ -14,7 +14,10 @@ _LOGGED = re.compile(r'^time=\S+ level=\w+ msg=("(?:[^"\\]|\\.)*")')
 
 def meant(text: str, cause: str, *, dialect: Dialect) -> EngineError | ConflictError | None:
     """The error that ``text`` means, with ``cause`` as its message; ``None`` when the dialect does not match."""
-    told = f"{dialect.name}: {cause}"
+    told = f"{dialect.name}: {cause.removeprefix(f'{dialect.name}: ').removeprefix('Error: ')}"
+    for said, cure in dialect.misled:
+        if said.search(text):
+            return EngineUnreachable(told, hint=cure)
     for said, cure in dialect.cures:
         if said.search(text):
             return EngineError(told, hint=cure)
@@ -30,6 +33,19 @@ def meant(text: str, cause: str, *, dialect: Dialect) -> EngineError | ConflictE
     if dialect.image_missing.search(text):
         return ImageUnavailable(told, hint="deployer image build")
     return None
+
+
+def silent(cause: str, *, dialect: Dialect, address: str) -> EngineUnreachable:
+    """The error of an engine that does not answer. ``address``: where it is, if it is on another host."""
+    if address:
+        return EngineUnreachable(
+            f"{dialect.name}'s engine at {address} does not answer: {cause}",
+            hint=f"start it there, or unset {dialect.address} for the engine of this host",
+        )
+    return EngineUnreachable(
+        f"{dialect.name} is installed, but its engine does not answer: {cause}",
+        hint=f"{dialect.start}, or --engine process",
+    )
 
 
 def unavailable(failed: str, cause: str, *, dialect: Dialect, lines: tuple[str, ...]) -> ImageUnavailable:

@@ -53,6 +53,7 @@ class SdkEngine:
             rootless=nature.rootless,
             how=str(self._sdk.client.api.base_url),
             unheld=nature.unheld,
+            remote=self._sdk.remote,
         )
 
     def _get(self, name: str) -> Any:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from deployer.engines.dialects import DOCKER
-from deployer.engines.failures import meant
+from deployer.engines.failures import meant, silent
+from deployer.engines.remote import far
 from deployer.errors import DeployerError, EngineError, EngineUnreachable
 
 if TYPE_CHECKING:
@@ -24,6 +26,11 @@ class Sdk:
         self._socket = socket
         self._timeout = timeout
         self._opened: DockerClient | None = None
+
+    @property
+    def remote(self) -> str:
+        """The address of an engine on another host; empty for one of this host."""
+        return far(self._socket or os.environ.get(DOCKER.address, ""))
 
     @property
     def client(self) -> DockerClient:
@@ -59,6 +66,8 @@ class Sdk:
         if known := meant(text, cause, dialect=DOCKER):
             return known
         if getattr(error, "response", None) is None:
+            if self.remote:
+                return silent(cause, dialect=DOCKER, address=self.remote)
             return EngineUnreachable(
                 f"docker does not answer at its socket: {cause}", hint=f"{DOCKER.start}, or --engine process"
             )

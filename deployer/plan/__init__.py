@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from deployer.plan.conflicts import base_url, check_owner, check_port
+from deployer.plan.conflicts import base_url, check_here, check_owner, check_port
 from deployer.plan.container import container_spec
 from deployer.plan.data import DataPlan, check_kept, check_place, check_volume_kept, plan_data
 from deployer.plan.facts import Facts
@@ -76,8 +76,9 @@ def plan(profile: Profile, facts: Facts, *, name: str, profile_name: str, moving
     """Plan the deployment ``name``. ``moving``: the data moves to another place.
 
     Raises Refused (unsafe), ConflictError (port, name or data directory not usable), EngineError (another major
-    version of devpi-server is installed).
+    version of devpi-server is installed, or the engine is on another host).
     """
+    check_here(facts.engine)
     check_safe(profile, facts)
     network = choose(profile, facts, profile_name=profile_name)
     check_server(profile, facts)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address
 
-from deployer.errors import ConflictError
+from deployer.errors import ConflictError, EngineError
 from deployer.plan.facts import Facts
-from deployer.spec import LABEL_USER, NetworkMode
+from deployer.spec import LABEL_USER, EngineInfo, NetworkMode
 
 
 def check_owner(facts: Facts, *, name: str) -> None:
@@ -54,3 +54,13 @@ def base_url(bind: IPv4Address | IPv6Address, port: int) -> str:
     if bind.is_unspecified:
         address = "::1" if bind.version == 6 else "127.0.0.1"
     return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+
+
+def check_here(engine: EngineInfo) -> None:
+    """Raise EngineError for an engine on another host: data directory, port and readiness would be there, not here."""
+    if engine.remote:
+        raise EngineError(
+            f"{engine.name}'s engine is at {engine.remote}: data and port of the server would be on that host, "
+            "where they can't be checked or reached from here",
+            hint=f"run deployer on that host, or print a script for it: deployer render --engine {engine.name}",
+        )

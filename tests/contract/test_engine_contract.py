@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -329,6 +330,35 @@ class TestContract:
         mount = Mount(kind="bind", source="/other", target="/data")
         assert "mounts: none -> /other at /data" in strayed(replace(spec, mounts=(mount,)), found)
         assert any(line.startswith("command: ") for line in strayed(replace(spec, command=("x",)), found))
+
+    def test_no_proxy_of_its_client_reaches_a_container_or_a_build(
+        self, bench: Bench, context: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bench.need("images")
+        proxy = "http://user:s3cret@127.0.0.1:9"
+        (tmp_path / "config.json").write_text(
+            json.dumps({"proxies": {"default": {"httpProxy": proxy, "httpsProxy": proxy, "allProxy": proxy}}})
+        )
+        monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+        for name in ("HTTP_PROXY", "https_proxy"):
+            monkeypatch.setenv(name, proxy)
+        engine, _ = make(bench.kind, context, tmp_path)
+        spec = bench.spec(withheld=engine.probe().injects)
+        engine.run(spec)
+        found = engine.inspect(spec.name)
+        assert found is not None
+        assert "s3cret" not in str(found)
+        assert strayed(spec, found) == ()
+        if bench.kind == "fake":
+            return
+        engine.remove(spec.name)
+        assert engine.once(replace(spec, command=("end",), restart="no"), timeout=SECONDS).returncode == 3
+        (tmp_path / "b").mkdir()
+        (tmp_path / "b/Dockerfile").write_text(f"FROM {BASE}\nRUN echo $$ && ! env | grep s3cret\n")
+        tag = f"localhost/{bench.prefix}:1"
+        assert engine.images is not None
+        engine.images.build(BuildRequest(context=tmp_path / "b", tag=tag), print)
+        engine.images.remove(tag)
 
     def test_a_name_is_taken(self, bench: Bench) -> None:
         spec = bench.spec()
