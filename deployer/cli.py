@@ -19,9 +19,10 @@ from typer.models import OptionInfo
 
 from deployer import __version__
 from deployer.commands import Common
-from deployer.errors import DeployerError, Interrupted, UsageError
+from deployer.errors import ClientFileError, DeployerError, Interrupted, OutputError, UsageError
 from deployer.host import interrupts
-from deployer.ui.output import UI, Result, silence
+from deployer.ui import streams
+from deployer.ui.output import UI, Result
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("up", "Start the server, create its indexes and configure pip."),
@@ -158,7 +159,7 @@ def execute(verb: str, run: Callable[[Any, UI], Result], options: Any) -> int:
         return result.exit_code
     except BrokenPipeError:
         # The reader of a streamed result has closed the pipe (`logs -f | head`): the command is complete.
-        silence(sys.stdout)
+        streams.silence(sys.stdout)
         return 0
 
 
@@ -242,10 +243,42 @@ def run(words: Sequence[str]) -> int:
         return UsageError.exit_code
 
 
+def _ended(words: Sequence[str]) -> int | str | None:
+    """Run one command line and return what to exit with. No failure of a stream or a file is a traceback."""
+    try:
+        try:
+            code: int | str | None = run(words)
+        except SystemExit as ended:
+            code = ended.code
+        sys.stdout.flush()
+    except BrokenPipeError:
+        streams.silence(sys.stdout)
+        return code
+    except (OutputError, OSError) as error:
+        failure = _lost(error)
+        streams.silence(sys.stdout)
+        UI().fail("", failure)
+        return failure.exit_code
+    return code
+
+
+def _lost(error: OutputError | OSError) -> DeployerError:
+    """The failure of something that a library wrote: help to stdout, completion to a file of the shell."""
+    if isinstance(error, OutputError):
+        return error
+    if error.filename is None:
+        return streams.unwritten(error)
+    return ClientFileError(
+        f"{error.filename} can't be written: {error.strerror}",
+        hint=f"correct its mode and owner: ls -ld {error.filename}",
+    )
+
+
 def main() -> None:
     """The console script."""
+    streams.prepare()
     interrupts.listen()
-    raise SystemExit(run(sys.argv[1:]))
+    raise SystemExit(_ended(sys.argv[1:]))
 
 
 if __name__ == "__main__":

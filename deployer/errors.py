@@ -15,7 +15,10 @@
     ├── VerificationError    9   verification-failed   persistence, backup or client self-test failed
     ├── DriftError          10   drift                 what runs differs from the profile
     ├── Refused             11   refused               not safe; the message names the key that insists
+    ├── OutputError         74   output                stdout can't be written; the work is done
     ├── Locked              75   locked                another run holds the lock of this deployment
+    ├── NotExecutable      126   not-executable        the program of `exec` can't be executed
+    ├── NotFound           127   not-found             the program of `exec` does not exist
     └── Interrupted        130   interrupted           stopped by the user
 """
 
@@ -103,6 +106,21 @@ class DriftError(DeployerError):
 class Refused(DeployerError):
     code = "refused"
     exit_code = ExitCode.REFUSED
+
+
+class OutputError(DeployerError):
+    code = "output"
+    exit_code = ExitCode.OUTPUT
+
+
+class NotExecutable(DeployerError):
+    code = "not-executable"
+    exit_code = ExitCode.NOT_EXECUTABLE
+
+
+class NotFound(DeployerError):
+    code = "not-found"
+    exit_code = ExitCode.NOT_FOUND
 
 
 class Locked(DeployerError):

@@ -87,7 +87,10 @@ class ExitCode(IntEnum):
     VERIFICATION = 9
     DRIFT = 10
     REFUSED = 11
+    OUTPUT = 74
     LOCKED = 75
+    NOT_EXECUTABLE = 126
+    NOT_FOUND = 127
     INTERRUPTED = 130
 
 

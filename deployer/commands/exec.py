@@ -26,11 +26,12 @@ class Options(Common):
 def run(options: Options, ui: UI) -> Result:
     """Run one command with the index in its environment.
 
-    pip and uv read the index from the environment; no client file changes.
+    pip and uv read the index from the environment; no client file changes. The exit code is that of the command, 127 if
+    it does not exist, 126 if it can't be executed.
     """
     from deployer.clients.client import Account
     from deployer.clients.variables import past_the_proxy, risks, variables
-    from deployer.errors import ClientFileError, UsageError
+    from deployer.errors import NotExecutable, NotFound, UsageError
     from deployer.host.gather import proxies
     from deployer.operations.client_files import settings_for
 
@@ -45,5 +46,7 @@ def run(options: Options, ui: UI) -> Result:
         ui.warn(line)
     try:
         os.execvpe(options.command[0], options.command, env)  # noqa: S606 - the user's own command, no shell
+    except FileNotFoundError as error:
+        raise NotFound(f"{options.command[0]}: {error.strerror}", hint="name a program after --") from None
     except OSError as error:
-        raise ClientFileError(f"{options.command[0]}: {error.strerror}", hint="name a program after --") from None
+        raise NotExecutable(f"{options.command[0]}: {error.strerror}", hint="name a program after --") from None

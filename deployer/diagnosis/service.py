@@ -63,6 +63,15 @@ def server(data: Mapping[str, Any], error: DeployerError | None, identity: Mappi
     return ok("server", f"{data['url']} is ready and can write to its data{room}{offline}")
 
 
+_FRONT_CURES = (
+    ("not installed", "install nginx (Debian: apt install nginx-light), then deployer restart"),
+    ("can't use the path", "deployer move --data PATH, to one without quotes, $, \\ and bytes that are not UTF-8"),
+    ("limit of open files", "raise it (server.nofile; of a process: ulimit -n), then deployer restart"),
+    ("link-local", "set network.bind to another address, then deployer up"),
+)
+"""Reasons why nginx does not answer, and their cures."""
+
+
 def front(told: str, *, in_container: bool) -> Check:
     """Who answers clients, as the server tells it: ``nginx VERSION``, or ``python: `` and why it is not nginx."""
     if told.startswith("nginx"):
@@ -70,8 +79,8 @@ def front(told: str, *, in_container: bool) -> Check:
     why = told.partition(": ")[2]
     if "switched off" in why or "could outlive" in why:  # by the profile, or by this system: there is no cure
         return ok("front", f"devpi answers everything itself: {why}")
-    cure = "install nginx (Debian: apt install nginx-light), then deployer restart"
-    if in_container:
+    cure = next((cure for said, cure in _FRONT_CURES if said in why), "read the reason in: deployer logs")
+    if "not installed" in why and in_container:
         cure = (
             "deployer up on a --base-image that has nginx; or, where apt works, deployer image build, then deployer up"
         )

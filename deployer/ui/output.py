@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TextIO, cast
 
 from deployer.errors import DeployerError
 from deployer.secrets import mask
+from deployer.ui.streams import Messages, silence
 
 SCHEMA = 1
 WIDTH = 10
@@ -33,35 +33,6 @@ _CONTROLS = re.compile(
 def strip_controls(text: str) -> str:
     """Remove terminal control sequences (ECMA-48) from untrusted text such as log lines and index titles."""
     return _CONTROLS.sub("", text)
-
-
-def silence(stream: TextIO) -> None:
-    """Redirect ``stream`` to the null device, so that later writes and the flush at exit do not fail."""
-    with Path(os.devnull).open("wb") as nowhere:
-        os.dup2(nowhere.fileno(), stream.fileno())
-
-
-class Messages:
-    """A stream that ignores the loss of its reader (``| head``, a closed window), so that the work goes on."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        try:
-            return self._stream.write(text)
-        except OSError:
-            silence(self._stream)
-            return len(text)
-
-    def flush(self) -> None:
-        try:
-            self._stream.flush()
-        except OSError:
-            silence(self._stream)
 
 
 @dataclass(frozen=True, kw_only=True)
