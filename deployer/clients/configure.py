@@ -123,7 +123,7 @@ def _change(
         after=after,
         keys=keys,
         backup=backup,
-        masks=tuple(line for key in keys for line in config.masks(key, place.path)),
+        masks=tuple(dict.fromkeys(line for key in keys for line in config.masks(key, place.path))),
         warnings=(*client.cautions(settings), *config.warnings),
     )
 

@@ -35,8 +35,9 @@ def run(options: Options, ui: UI) -> Result:
     """
     from deployer.clients.client import Account
     from deployer.clients.configure import configure, preview, undo
+    from deployer.clients.pip import read_config
     from deployer.clients.registry import CLIENT_FILES
-    from deployer.errors import UsageError
+    from deployer.errors import ClientFileError, UsageError
     from deployer.operations.client_files import scope_of, settings_for
 
     pip, account = CLIENT_FILES["pip"], Account.of(os.environ)
@@ -51,10 +52,16 @@ def run(options: Options, ui: UI) -> Result:
     if options.print:
         change = preview(pip, settings, scope=scope, account=account)
         return Result(data=_data(change), text=change.text, warnings=change.warnings)
+    proposed = preview(pip, settings, scope=scope, account=account)
+    if why := read_config(account).ignored.get(proposed.path):
+        raise ClientFileError(
+            f"pip does not read {proposed.path}: {why}; nothing was written",
+            hint="unset PIP_CONFIG_FILE, or for one command: deployer exec -- pip install NAME",
+        )
     change = configure(pip, settings, scope=scope, account=account)
     ui.step("pip", f"{change.path}: {', '.join(change.keys) + ' written' if change.changed else 'unchanged'}")
     value, source = pip.read(account).effective(pip.index_key)
-    ui.note(f"{pip.index_key} is now {value} ({source})")
+    ui.note(f"{pip.index_key} is now {value} ({source})" if value else f"pip reads no {pip.index_key}")
     return Result(data=_data(change), warnings=(*change.masks, *change.warnings))
 
 

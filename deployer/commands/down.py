@@ -45,7 +45,7 @@ def run(options: Options, ui: UI) -> Result:
             consent(f"{doomed.mount.source} and everything uploaded to it", yes=options.yes)
         removed = remove(deployment, ui) if deployment else []
         purged = purge(doomed, ui) if doomed is not None else False
-        kept = data.source if data is not None and not purged and is_there(data) else ""
+        kept = data.source if data is not None and not purged and is_there(data, deployment) else ""
         if kept and removed:
             ui.step("data", f"{kept} (kept; delete it with --purge)")
         if options.purge:

@@ -45,9 +45,17 @@ def data_of(name: str, deployment: Deployment | None) -> Mount | None:
     return Mount(kind="bind", source=str(path), target=str(path))
 
 
-def is_there(data: Mount) -> bool:
-    """Whether the data may exist: a volume, or an existing directory."""
-    return data.kind == "volume" or Path(data.source).exists()
+def is_there(data: Mount, deployment: Deployment | None) -> bool:
+    """Whether the data exists, as far as this user and the engine of the deployment can tell."""
+    if data.kind == "volume":
+        return deployment is None or deployment.engine.volume(data.source) is not None
+    try:
+        Path(data.source).stat()
+    except PermissionError:
+        return True  # unreadable is not absent
+    except OSError:
+        return False
+    return True
 
 
 def throw_away(name: str, data: Mount | None) -> bool:

@@ -19,6 +19,7 @@ from deployer.protocol import parsed
 if TYPE_CHECKING:
     from deployer.deployment.find import Deployment
     from deployer.errors import DeployerError
+    from deployer.spec import Container
 
 TIMEOUT = 3.0
 """Timeout of one request to the server, in seconds."""
@@ -185,6 +186,22 @@ def _age(started_at: str) -> float:
     return (datetime.now(UTC) - started).total_seconds()
 
 
+_RESTING = {
+    "stopped": ("is stopped", "run deployer up, or deployer logs for the cause"),
+    "paused": ("is paused", "deployer start"),
+    "created": ("was created and never started", "deployer up"),
+    "lost": ("has ended", "deployer up"),
+}
+"""Words and cures by the state of a container that does not run."""
+
+
+def _end(container: Container) -> str:
+    """Return why a container does not run, as far as its engine reports it; a process has no exit code on record."""
+    if container.oom_killed:
+        return "out of memory (OOM-killed)"
+    return container.error or ("" if container.exit_code is None else f"exit code {container.exit_code}")
+
+
 def _unready(deployment: Deployment, data: dict[str, Any]) -> DeployerError | None:
     from deployer.errors import NotReadyError
 
@@ -195,12 +212,9 @@ def _unready(deployment: Deployment, data: dict[str, Any]) -> DeployerError | No
         return refused
     match data["state"]:
         case "stopped":
-            why = (
-                "out of memory (OOM-killed)"
-                if container.oom_killed
-                else container.error or f"exit code {container.exit_code}"
-            )
-            return NotReadyError(f"{name} is stopped ({why})", hint="run deployer up, or deployer logs for the cause")
+            why = f" ({ended})" if (ended := _end(container)) else ""
+            words, cure = _RESTING.get(container.state, _RESTING["stopped"])
+            return NotReadyError(f"{name} {words}{why}", hint=cure)
         case "starting":
             return NotReadyError(f"{name} is starting", hint="deployer logs -f")
         case "unhealthy" if deployment.server_dir is not None and deployment.server_dir.gone:
@@ -233,17 +247,23 @@ def _refusal(deployment: Deployment) -> DeployerError | None:
 def _drift(profile: str, deployment: Deployment, data: dict[str, Any]) -> DeployerError | None:
     """Compare with the profile and recorded overrides; set ``compared_with`` and ``drift`` in ``data``."""
     from deployer.errors import DriftError
+    from deployer.operations.differences import differences
     from deployer.operations.plan import due
     from deployer.operations.prepare import prepare
     from deployer.operations.recorded import deployed, spelt
 
     ref, held = deployed(profile, deployment.applied)
     data["compared_with"] = {"profile": ref, "overrides": {override.key: override.value for override in held}}
-    data["drift"] = due(prepare(ref, deployment.name, overrides=held))
+    prepared = prepare(ref, deployment.name, overrides=held)
+    data["drift"] = due(prepared)
     if not data["drift"]:
         return None
     words = shlex.join(("deployer", "up", *spelt(ref, held, name=deployment.name)))
-    return DriftError(f"the server differs from {comparison(data)}: {', '.join(data['drift'])}", hint=words)
+    return DriftError(
+        f"the server differs from {comparison(data)}: {', '.join(data['drift'])}",
+        hint=words,
+        details=differences(prepared) if "server" in data["drift"] else (),
+    )
 
 
 def comparison(data: dict[str, Any]) -> str:

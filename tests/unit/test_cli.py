@@ -404,3 +404,52 @@ def test_port_zero_is_a_choice() -> None:
     given = {(override.key, override.value) for override in overrides(Overrides(port=0))}
     assert ("network.port", 0) in given
     assert overrides(Overrides(port=None)) == ()
+
+
+# exec
+
+
+def deployed_home(tmp_path: Path) -> None:
+    """The record of an `up` in the home of :func:`command`."""
+    from deployer.deployment.record import Applied
+
+    record = Applied(
+        profile_name="default", profile_ref="default", engine="process", simple_url="http://127.0.0.1:9/r/d/+simple/"
+    )
+    where = tmp_path / ".local/state/deployer/devpi"
+    where.mkdir(parents=True, mode=0o700)
+    (where / "applied.json").write_text(json.dumps({"schema": 1, **vars(record)}))
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "kind"),
+    [
+        ("nosuch", 127, "not-found"),
+        ("./nosuch", 127, "not-found"),
+        ("./", 126, "not-executable"),
+        ("./plain", 126, "not-executable"),
+        ("./broken", 126, "not-executable"),
+        ("./plain/below", 126, "not-executable"),
+        ("./three", 3, ""),
+    ],
+)
+def test_exec_ends_as_a_shell_does(
+    program: str, code: int, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    deployed_home(tmp_path)
+    for name, text, mode in (("plain", "x", 0o644), ("broken", "x", 0o755), ("three", "#!/bin/sh\nexit 3\n", 0o755)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(mode)
+    done = command(tmp_path, "exec", "--json", "--", program)
+    assert done.returncode == code
+    if kind:
+        assert json.loads(done.stdout)["error"]["code"] == kind
+
+
+@pytest.mark.parametrize("version", ["6", "7"])
+@pytest.mark.parametrize("form", ["sh", "argv", "systemd"])
+def test_a_process_is_rendered_for_any_environment(version: str, form: str, tmp_path: Path) -> None:
+    words = ("--engine", "process", "--set", f"server.version={version}", "--format", form)
+    done = command(tmp_path, "render", *words)
+    assert (done.returncode, done.stderr) == (0, "")

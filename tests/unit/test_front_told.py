@@ -53,3 +53,21 @@ def test_the_doctor_names_a_cure_where_there_is_no_nginx() -> None:
         check = front("python: nginx is not installed", in_container=in_container)
         assert (check.level, cure in check.cure) == ("warning", True)
         assert "(nginx is not installed): several times slower" in check.evidence
+
+
+@pytest.mark.parametrize(
+    ("why", "cure"),
+    [
+        ("nginx can't use the path '/home/\\udcff'", "deployer move --data PATH"),
+        ("the limit of open files is too low (ulimit -n): 64", "server.nofile"),
+        ("nginx can't listen on the link-local address fe80::1", "network.bind"),
+        ("nginx rejects its configuration: unknown directive", "deployer logs"),
+        ("can't run /usr/sbin/nginx: permission denied", "deployer logs"),
+    ],
+)
+@pytest.mark.parametrize("in_container", [False, True])
+def test_an_nginx_that_is_installed_is_not_to_be_installed(why: str, cure: str, in_container: bool) -> None:
+    check = front(f"python: {why}", in_container=in_container)
+    assert (check.level, cure in check.cure) == ("warning", True)
+    assert "install" not in check.cure
+    assert "image build" not in check.cure
