@@ -181,6 +181,7 @@ class Container:
     mounts: tuple[Mount, ...] = ()
     network: NetworkMode | None = None
     command: tuple[str, ...] = ()
+    """All words, from its entry point on."""
     settings: Settings = field(default_factory=Settings)
 
     @property

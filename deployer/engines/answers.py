@@ -38,7 +38,7 @@ def container_from(raw: dict[str, Any], dialect: Dialect) -> Container:
         ports=_ports(raw),
         mounts=tuple(_mount(mount) for mount in raw.get("Mounts") or () if mount.get("Type") != "tmpfs"),
         network=_network(raw, dialect),
-        command=words(raw.get("Args")),
+        command=(*words([raw["Path"]] if raw.get("Path") else []), *words(raw.get("Args"))),
         settings=_settings(raw) if dialect.tells_settings else Settings(),
     )
 

@@ -52,7 +52,7 @@ def _outside(spec: ContainerSpec, found: Container) -> Iterator[tuple[str, objec
     if spec.network is NetworkMode.BRIDGE and (found.state is State.RUNNING or found.ports):
         yield "published ports", sorted(map(_port, found.ports)), sorted(map(_port, spec.ports))
     yield "mounts", _mounts(found.mounts, spec.mounts), sorted(map(_mount, spec.mounts))
-    if spec.command:  # the arguments of the entry point may precede it
+    if spec.command:  # an entry point may precede it
         yield "command", found.command[-len(spec.command) :] or None, spec.command
 
 

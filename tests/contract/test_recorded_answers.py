@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,38 @@ from deployer.engines.argv import ArgvEngine
 from deployer.engines.dialects import Dialect, dialect_of
 from deployer.errors import ConflictError, EngineError, EngineUnreachable, ImageUnavailable
 from deployer.host.runner import Completed, ProcessFailed, Runner
-from deployer.spec import BuildRequest, ContainerSpec, EngineName, Mount, NetworkMode, Port, State
+from deployer.plan.drift import strayed
+from deployer.spec import (
+    LABEL_NAME,
+    BuildRequest,
+    ContainerSpec,
+    EngineName,
+    Limits,
+    Mount,
+    NetworkMode,
+    Port,
+    State,
+)
 
 RECORDINGS = Path(__file__).parent / "recordings"
 BASE = "localhost/deployer-test-base:1"
+
+
+SET_UP = ContainerSpec(
+    name="rec-a",
+    image=BASE,
+    build="rec",
+    command=("sleep", "100"),
+    env=(("GREETING", "hello=you"),),
+    labels=((LABEL_NAME, "rec-a"),),
+    mounts=(Mount(kind="bind", source="/tmp", target="/data", read_only=True),),
+    tmpfs=("/tmp:rw,noexec,nosuid,nodev,size=8m",),
+    ports=(Port(host_ip="127.0.0.1", host_port=33141, container_port=3141),),
+    user="12345:12345",
+    restart="on-failure:3",
+    limits=Limits(memory="64m", pids=32, nofile=512, nproc=9000, cpus=0.5),
+)
+"""What the answer ``inspect-set-up`` is about; docker's restart policy was changed to it by ``docker update``."""
 
 
 class Replay(Runner):
@@ -143,6 +172,16 @@ def test_a_container_whose_processes_are_gone(recorded: Recorded, monkeypatch: p
     found = recorded.engine("inspect").inspect("rec-a")
     assert found is not None
     assert found.state is (State.LOST if recorded.dialect.monitor else State.RUNNING)
+
+
+@of_those_with("inspect-set-up")
+def test_how_a_container_is_set_up(recorded: Recorded, answer: str) -> None:
+    found = recorded.engine(answer).inspect("rec-a")
+    assert found is not None
+    assert strayed(SET_UP, found) == ()
+    other = replace(SET_UP, restart="always", user="1:1", read_only=False, limits=Limits(memory="1m", pids=1, cpus=1.0))
+    names = ["restart policy", "memory limit", "pids limit", "CPU limit", "user", "read-only root"]
+    assert [line.partition(":")[0] for line in strayed(other, found)] == names
 
 
 @of_all

@@ -453,3 +453,15 @@ def test_a_process_is_rendered_for_any_environment(version: str, form: str, tmp_
     words = ("--engine", "process", "--set", f"server.version={version}", "--format", form)
     done = command(tmp_path, "render", *words)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("chosen", ["/dev/null", "other.conf"])
+def test_a_file_that_pip_does_not_read_is_not_written(chosen: str, tmp_path: Path) -> None:
+    (tmp_path / "other.conf").touch()
+    url = ("--url", "http://127.0.0.1:9/root/dev/+simple/")
+    done = command(tmp_path, "configure-pip", *url, PIP_CONFIG_FILE=str(tmp_path / chosen))
+    assert done.returncode == 8
+    assert "unset PIP_CONFIG_FILE" in done.stderr
+    assert not (tmp_path / ".config").exists()
+    assert command(tmp_path, "configure-pip", *url).returncode == 0
+    assert (tmp_path / ".config/pip/pip.conf").exists()
