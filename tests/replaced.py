@@ -10,7 +10,7 @@ from pathlib import Path
 DOCS = Path(__file__).parents[1] / "docs/reference/devpi-replaced.md"
 INSTALL = """
 from deployer.server.devpi import replacements
-replacements.install(lambda url: None)
+replacements.install(lambda url: None, web=True)
 """
 _LOOK = """
 import json, sys
@@ -24,7 +24,7 @@ for name, module in list(sys.modules.items()):
     for label, value in vars(module).items():
         if isinstance(value, type) and value.__module__ == name:
             found |= {f"{label}.{key}" for key, own in vars(value).items() if home(own).startswith("deployer.server")}
-        elif type(value).__module__.startswith("deployer.server"):
+        elif home(value).startswith("deployer.server"):
             found.add(f"{name.rpartition('.')[2]}.{label}")
 print(json.dumps(sorted(found)))
 """

@@ -80,6 +80,11 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     config.waitress_info["kwargs"].update(outbuf_high_watermark=UNSENT, asyncore_use_poll=True, channel_timeout=SLOWEST)
     # With `over` alone, Pyramid moves its exception view above devpi's transaction, and every write is rolled back.
     pyramid_config.add_tween("deployer.server.assemble.middleware_factory", over=LOGGING, under=INGRESS)
+    pyramid_config.add_tween(
+        "deployer.server.middleware.browsers.tween_factory",
+        over="deployer.server.assemble.middleware_factory",
+        under=INGRESS,
+    )
     pyramid_config.add_tween("deployer.server.middleware.middleware.note_transaction", over=EXCVIEW, under=TRANSACTION)
     pyramid_config.registry[middleware_factory] = middleware
 

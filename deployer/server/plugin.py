@@ -15,6 +15,7 @@ from deployer.protocol import IDENTITY_ROUTE, NAMES_ROUTE, NONCE_HEADER, About, 
 from deployer.server import assemble, secret_files
 from deployer.server.devpi import audit, ordered
 from deployer.server.devpi.installed import default_mirror_url, server_version
+from deployer.server.middleware import browsers
 from deployer.server.secret_files import Private
 from deployer.server.upstream.credentials import Credentials
 
@@ -40,6 +41,11 @@ class Plugin:
         pyramid_config.add_route(NAMES_ROUTE, NAMES_ROUTE)
         pyramid_config.add_view(audit.names, route_name=NAMES_ROUTE, renderer="json", request_method="GET")
         assemble.configure(pyramid_config, self._credentials)
+        if config.pluginmanager.has_plugin("devpi-web"):
+            from deployer.server.devpi import documentation
+
+            documentation.configure(pyramid_config)
+            pyramid_config.registry[browsers.SCRIPTS] = documentation.scripts()
 
     @hookimpl
     def devpiserver_get_stage_customizer_classes(self) -> list[tuple[str, type]]:

@@ -201,10 +201,10 @@ def touched(kind, **params):
     return ["everything" if one is None else one for one in found]
 
 kinds = [name for base in Schema.__mro__ for name in vars(base) if name.isupper()]
-renamed = [one.path for one in relied_on.table() for word in one.words
+renamed = [one.path for one in relied_on.table(web=True) for word in one.words
            if not relied_on.Reliance(one.module, one.path, (word + "_renamed",)).missing]
 print(json.dumps({
-    "missing": list(relied_on.missing(relied_on.table())),
+    "missing": list(relied_on.missing(relied_on.table(web=True))),
     "renamed": renamed,
     "kinds": sorted(kinds),
     "known": sorted({"USER", "INDEX"} | version7._OF_ONE_PROJECT | version7._FILES | version7._OF_NO_PAGE),

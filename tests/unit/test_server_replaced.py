@@ -25,19 +25,23 @@ def test_what_is_documented_is_all() -> None:
 
 
 def test_what_is_replaced_is_relied_on() -> None:
-    names = {f"{reliance.module.rpartition('.')[2]}.{reliance.path}" for reliance in relied_on.table()}
+    names = {f"{reliance.module.rpartition('.')[2]}.{reliance.path}" for reliance in relied_on.table(web=True)}
     assert {name for name in documented("6") if not any(known.endswith(name) for known in names)} == set()
 
 
 def test_what_is_relied_on_is_documented() -> None:
-    tables = {"6": relied_on.OF_6, "7": relied_on.OF_7, "both": (*relied_on.BOTH, *relied_on.OF_TOKENS)}
+    tables = {
+        "6": relied_on.OF_6,
+        "7": relied_on.OF_7,
+        "both": (*relied_on.BOTH, *relied_on.OF_TOKENS, *relied_on.OF_WEB),
+    }
     assert {
         kind: {reliance.module for reliance in table} for kind, table in tables.items()
     } == relied_on_as_documented()
 
 
 def test_the_installed_devpi_has_it_all() -> None:
-    relied_on.check()
+    relied_on.check(web=True)
 
 
 def holders(reliance: Reliance) -> tuple[list[Any], str]:
@@ -51,7 +55,7 @@ def holders(reliance: Reliance) -> tuple[list[Any], str]:
 
 @pytest.mark.parametrize(
     "reliance",
-    [one for one in relied_on.table() if not one.path.endswith("__init__")],
+    [one for one in relied_on.table(web=True) if not one.path.endswith("__init__")],
     ids=lambda reliance: f"{reliance.module}:{reliance.path}",
 )
 def test_a_devpi_without_it_is_refused_by_name(reliance: Reliance, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,14 +66,14 @@ def test_a_devpi_without_it_is_refused_by_name(reliance: Reliance, monkeypatch: 
             monkeypatch.delattr(holder, name)
     before = vars(import_module("devpi_server.auth")).get("pwd_context")
     with pytest.raises(Refusal) as caught:
-        replacements.install(lambda url: None)
+        replacements.install(lambda url: None, web=True)
     assert caught.value.message == f"unsupported devpi-server {server_version()}: {reliance.path} not found"
     assert caught.value.code == ExitCode.REFUSED
     assert vars(import_module("devpi_server.auth")).get("pwd_context") is before  # nothing was replaced
 
 
 @pytest.mark.parametrize(
-    "reliance", [one for one in relied_on.table() if one.words], ids=lambda reliance: reliance.path
+    "reliance", [one for one in relied_on.table(web=True) if one.words], ids=lambda reliance: reliance.path
 )
 def test_a_renamed_singleton_attribute_or_key_is_seen(reliance: Reliance) -> None:
     assert not reliance.missing

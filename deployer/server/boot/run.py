@@ -161,8 +161,9 @@ def _serve_on(
 
         from deployer.server.devpi import replacements
 
-        replacements.install(credentials.header)
-        plugins = _plugins(credentials, web=options.web)
+        web = options.web and relied_on.has_web()
+        replacements.install(credentials.header, web=web)
+        plugins = _plugins(credentials, web=web)
         if first:
             _first_boot(serverdir, private, plugins, pwhash)
         stop.proxy = _proxy(options, serverdir, private, plugins, listeners)
@@ -336,6 +337,8 @@ def _arguments(options: argparse.Namespace, serverdir: Path, private: Private, p
     words += ["--max-request-body-size", str(LARGEST_BODY)]
     words += ["--request-timeout", str(options.request_timeout), "--threads", str(options.threads)]
     words += [installed().expiry_option, str(options.mirror_cache_expiry)]
+    if options.web and relied_on.has_web():
+        words.append("--keep-docs-packed")  # devpi-web extracts nothing then
     if options.offline:
         words.append("--offline-mode")
     if options.outside_url:

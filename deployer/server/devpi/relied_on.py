@@ -130,6 +130,7 @@ BOTH = _table(
             "parseoptions",
         ),
         "devpi_server.hookspecs": _HOOKS,
+        "devpi_server.filestore": ("ZipFile", ("get_core_metadata", ("ZipFile", "read"))),
         "devpi_server.httpclient": (
             "FatalResponse",
             "HTTPClient.Errors",
@@ -163,7 +164,9 @@ BOTH = _table(
             "INSTALLER_USER_AGENT_REGEXP",
             "PyPIView._push_external",
             "PyPIView.simple_refresh",
+            "PyPIView.submit",
             "SIMPLE_API_V1_JSON",
+            "abort_submit",
             "apiresult",
             "tween_keyfs_transaction",
             "tween_request_logging",
@@ -263,12 +266,30 @@ OF_TOKENS = _table(
         )
     }
 )
+OF_WEB = _table(
+    {
+        "devpi_web.doczip": (
+            "Archive",
+            "Docs._entries",
+            "Docs.__getitem__",
+            "Docs._packed_entries",
+            ("docs_file_exists", ("Archive", "FileNotExist", "getfile")),
+            ("keep_docs_packed", ("keep_docs_packed",)),
+        ),
+        "devpi_web.main": (("includeme", ("docroot",)),),
+        "devpi_web.views": (
+            "ContextWrapper",
+            "docs_file_content",
+            ("get_doc_info", ("docs_file_content", "docs_file_exists")),
+        ),
+    }
+)
 
 
-def table() -> tuple[Reliance, ...]:
-    """Everything that is relied on in what is installed."""
+def table(*, web: bool) -> tuple[Reliance, ...]:
+    """Everything that is relied on in what is installed. ``web``: also what is in devpi-web."""
     own = {"6": OF_6, "7": OF_7}[installed().major]
-    return (*BOTH, *own, *(OF_TOKENS if has_tokens() else ()))
+    return (*BOTH, *own, *(OF_TOKENS if has_tokens() else ()), *(OF_WEB if web else ()))
 
 
 def has_tokens() -> bool:
@@ -281,7 +302,12 @@ def missing(reliances: Iterable[Reliance]) -> Iterator[str]:
     return (reliance.missing for reliance in reliances if reliance.missing)
 
 
-def check() -> None:
+def has_web() -> bool:
+    """Whether the plugin devpi-web is installed."""
+    return find_spec("devpi_web") is not None
+
+
+def check(*, web: bool) -> None:
     """Raise Refusal, with the name of what is missing, for a devpi-server that lacks anything of the table."""
-    for name in missing(table()):
+    for name in missing(table(web=web)):
         raise unsupported(f"{name} not found")

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from deployer.server.devpi import mirror_auth, ordered, page_fetch, passwords, push, relied_on
+from deployer.server.devpi import archives, mirror_auth, ordered, page_fetch, passwords, push, relied_on, uploads
 
 
-def install(header_of: Callable[[str], str | None]) -> None:
+def install(header_of: Callable[[str], str | None], *, web: bool) -> None:
     """Replace it all; to be called once, before devpi's application is made.
 
-    ``header_of``: the Authorization header for a mirror's URL. Raises Refusal, before anything is replaced, for a
-    devpi-server that lacks something that deployer relies on.
+    ``header_of``: the Authorization header for a mirror's URL. ``web``: devpi-web is to run. Raises Refusal, before
+    anything is replaced, for a devpi-server that lacks something that deployer relies on.
     """
-    relied_on.check()
+    relied_on.check(web=web)
     ordered.install()
     page_fetch.install()
     push.install()
+    archives.install()
+    uploads.install()
     mirror_auth.install(header_of)
     passwords.install()
     if relied_on.has_tokens():
         from deployer.server.devpi import tokens
 
         tokens.install()
+    if web:
+        from deployer.server.devpi import documentation
+
+        documentation.install()

@@ -1,0 +1,189 @@
+"""Documentation of releases: read from the uploaded archive, within bounds, and sent without scripts.
+
+devpi-web extracts an archive into the server directory, as far up as a member's name leads, and sends clients any file
+that their path leads to from there. With ``--keep-docs-packed``, which ``serve`` sets, it extracts nothing and looks
+members up by their name. It would still read each one as a whole, and all pages at once for the search index.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import mimetypes
+import re
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import IO, Any
+from zipfile import BadZipFile
+
+from deployer.server.devpi.archives import MIB, Documentation, problem
+
+INDEXED_PAGE, INDEXED_PAGES, INDEXED = MIB // 4, 1_000, 8 * MIB
+"""What the search index gets: pages up to this size, this many of them, and bytes of them together."""
+SANDBOX = (
+    "sandbox allow-same-origin allow-popups allow-top-navigation-by-user-activation; default-src 'none'; "
+    "img-src 'self' data:; style-src 'self' 'unsafe-inline'; font-src 'self' data:; media-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+)
+"""Content-Security-Policy of documentation: no scripts, no forms, nothing from elsewhere."""
+_SKIPPED = ("script", "style")
+
+
+class _Nothing:
+    """Takes the place of an archive that is refused: it was stored before, or came from another server."""
+
+    FileNotExist = KeyError
+
+    def getfile(self, name: str) -> IO[bytes]:
+        raise self.FileNotExist(name)
+
+    def namelist(self) -> list[str]:
+        return []
+
+    def __enter__(self) -> _Nothing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def opened(file: IO[bytes]) -> Any:
+    """Replaces devpi-common's ``Archive`` in devpi-web: an archive within bounds, or one without members."""
+    from devpi_server.log import threadlog
+
+    if why := problem(file):
+        threadlog.warn("documentation is refused: %s", why)
+        return _Nothing()
+    return Documentation(file)
+
+
+# The search index
+
+
+def entries(docs: Any) -> dict[str, bytes]:
+    """Replaces ``Docs._packed_entries``: pages by their name, and as many as the index takes."""
+    found: dict[str, bytes] = {}
+    with docs.entry.file_open_read() as file, opened(file) as archive:
+        names = archive.namelist()
+        suffix = ".fjson" if any(name.endswith(".fjson") for name in names) else ".html"
+        left = INDEXED
+        for name in [name for name in names if name.endswith(suffix)][:INDEXED_PAGES]:
+            size = archive.getinfo(name).file_size
+            if size > min(INDEXED_PAGE, left):
+                continue
+            try:
+                found[name.removesuffix(suffix)] = archive.read(name)
+            except (BadZipFile, OSError):
+                continue
+            left -= size
+    return found
+
+
+def page(docs: Any, name: str) -> dict[str, str]:
+    """Replaces ``Docs.__getitem__``: title and text of a page; devpi-web would build a tree of its elements."""
+    content = docs._entries.get(name, b"").decode("utf-8", "replace")
+    path = name
+    if content.startswith("{"):  # Sphinx's fjson
+        try:
+            info = json.loads(content)
+            path = str(info.get("current_page_name", name))
+            content = f"<title>{info.get('title', '')}</title>{info.get('body', '')}"
+        except (ValueError, RecursionError, AttributeError):
+            content = ""
+    title, text = words(content)
+    return {"title": title, "text": text, "path": path}
+
+
+def words(markup: str) -> tuple[str, str]:
+    """Title and text of an HTML page, in time that grows with its length only, and without a tree."""
+    title: list[str] = []
+    text: list[str] = []
+    first, *rest = markup.split("<")
+    text.append(first)
+    inside = ""
+    for part in rest:
+        tag, _, after = part.partition(">")
+        name = tag.split(maxsplit=1)[0].lower() if tag.strip() else ""
+        if inside in _SKIPPED and name != f"/{inside}":
+            continue
+        inside = name
+        if name not in _SKIPPED:
+            (title if name == "title" else text).append(after)
+    return html.unescape(" ".join(title)).strip(), html.unescape(" ".join(text)).strip()
+
+
+# The view
+
+
+class _Body:
+    """The pieces of a member; its files are closed with it."""
+
+    def __init__(self, archive: Documentation, name: str, file: IO[bytes]) -> None:
+        self._archive, self._file = archive, file
+        self._pieces = archive.pieces(name)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._pieces
+
+    def close(self) -> None:
+        self._archive.close()
+        self._file.close()
+
+
+def serve(context: Any, request: Any) -> Any:
+    """Replaces devpi-web's view of a file of documentation: it is sent in pieces, and runs no scripts."""
+    from devpi_web import views
+    from pyramid.httpexceptions import HTTPNotFound, HTTPNotModified
+    from pyramid.response import Response
+
+    wrapped = views.ContextWrapper(context)
+    known = views.get_doc_info(wrapped, request)  # raises HTTPNotFound, HTTPFound
+    if known["etag"] in request.if_none_match.etags if request.if_none_match else False:
+        return HTTPNotModified(etag=known["etag"])
+    (link,) = wrapped.stage.get_linkstore_perstage(wrapped.project, known["doc_version"]).get_links(rel="doczip")[:1]
+    file = link.entry.file_open_read()
+    archive = opened(file)
+    try:
+        member = archive.getinfo(known["relpath"])
+    except (KeyError, AttributeError):
+        file.close()
+        raise HTTPNotFound from None
+    kind, encoding = mimetypes.guess_type(known["relpath"], strict=False)
+    response = Response(
+        app_iter=_Body(archive, member.filename, file),
+        content_type=kind or "application/octet-stream",
+        content_encoding=encoding,
+    )
+    response.content_length = member.file_size
+    response.etag = known["etag"]
+    response.cache_expires(60)
+    response.headers["Content-Security-Policy"] = SANDBOX
+    return response
+
+
+def configure(pyramid_config: Any) -> None:
+    """Register the view of documentation in the place of devpi-web's, which comes by an include and so yields."""
+    pyramid_config.add_view(serve, route_name="docroot", request_method="GET")
+
+
+def scripts() -> tuple[str, ...]:
+    """The hashes of the scripts that are written into devpi-web's page around documentation (CSP level 2)."""
+    template = files("devpi_web").joinpath("templates/doc.pt").read_text(encoding="utf-8")
+    found = re.findall(r'<script type="text/javascript">(.*?)</script>', template, re.DOTALL)
+    return tuple(base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in found)
+
+
+def install() -> None:
+    """Replace what devpi-web reads documentation with. Imports devpi-web."""
+    from devpi_web import doczip, views
+
+    doczip.Archive = opened
+    doczip.Docs._packed_entries = entries
+    doczip.Docs.__getitem__ = page
+    views.docs_file_content = nothing
+
+
+def nothing(*_: object) -> None:
+    """Replaces ``docs_file_content``: :func:`serve` sends the content, in pieces."""
