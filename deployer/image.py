@@ -26,8 +26,6 @@ BUILD_LOCK = "build-requirements.txt"
 LOCKS = {"6": "requirements-6.txt", "7": "requirements-7.txt"}
 """Of each major version of devpi-server that our image can have: what is installed, in ``templates/image``."""
 DEFAULT_MAJOR = "6"
-PYTHON = "/opt/deployer/bin/python"
-"""The interpreter of the server in our image (``templates/image/Dockerfile.j2``)."""
 REPOSITORY = "localhost/deployer-devpi"
 _PACKAGE = Path(__file__).resolve().parent
 # What an engine takes for an image; anything else could end the line that it stands on.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hmac
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import IntEnum, StrEnum
@@ -96,6 +97,13 @@ class ExitCode(IntEnum):
 
 FINAL = frozenset({ExitCode.CONFLICT, ExitCode.VERIFICATION, ExitCode.REFUSED})
 """Exit codes of a server after which a restart cannot help."""
+
+# Programs
+
+OWN_PYTHON = (sys.executable, "-P")
+"""The interpreter that runs this program, for children of ours: modules in the current directory are never imported."""
+IMAGE_PYTHON = ("/opt/deployer/bin/python", "-P")
+"""The same in our image (``templates/image/Dockerfile.j2``)."""
 
 # Refusals
 

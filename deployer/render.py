@@ -10,7 +10,6 @@ import csv
 import io
 import re
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deployer.protocol import OWN_PYTHON
 from deployer.resources import templates_dir
 from deployer.spec import ContainerSpec, EngineName, Mount, Port, features
 
@@ -111,7 +111,7 @@ def _seconds(duration: timedelta) -> int:
 def run_argv(spec: ContainerSpec, engine: EngineName, *, once: bool = False) -> tuple[str, ...]:
     """The command that creates and starts ``spec`` on ``engine``. ``once``: in the foreground, removed at its end."""
     template = environment("sh").get_template(f"run/{engine}.j2")
-    return tuple(shlex.split(template.render(spec=spec, engine=engine, once=once, python=sys.executable)))
+    return tuple(shlex.split(template.render(spec=spec, engine=engine, once=once, python=OWN_PYTHON)))
 
 
 def run_script(

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 from deployer.host.runner import Runner
-from deployer.protocol import parsed
+from deployer.protocol import OWN_PYTHON, parsed
 
 PATIENCE = 120.0  # seconds for one installer
 
@@ -37,11 +37,11 @@ def probe(simple_url: str, project: str) -> dict[str, str]:
 
 
 def _has_pip(env: Mapping[str, str]) -> bool:
-    return Runner().run((sys.executable, "-m", "pip", "--version"), env=env).returncode == 0
+    return Runner().run((*OWN_PYTHON, "-m", "pip", "--version"), env=env).returncode == 0
 
 
 def _pip(simple_url: str, project: str, env: Mapping[str, str]) -> str:
-    words = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-cache-dir", "install", "--quiet"]
+    words = [*OWN_PYTHON, "-m", "pip", "--disable-pip-version-check", "--no-cache-dir", "install", "--quiet"]
     words += ["--retries", "0", "--dry-run", "--ignore-installed", "--no-deps", "--only-binary", ":all:"]
     words += ["--report", "-", "--index-url", simple_url, "--", project]
     done = Runner().run(words, timeout=PATIENCE, env=env)

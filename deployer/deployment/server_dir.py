@@ -13,7 +13,7 @@ from deployer.engines.base import Engine
 from deployer.errors import ConflictError, DeployerError, EngineError, Refused
 from deployer.host import untrusted
 from deployer.host.gather import NODEINFO, parse_uuid
-from deployer.protocol import PrivateFile, Refusal
+from deployer.protocol import IMAGE_PYTHON, PrivateFile, Refusal
 from deployer.secrets import Secret
 from deployer.spec import Container, Mount
 
@@ -69,7 +69,7 @@ class ServerDir:
                 pass
             except untrusted.Untrusted as error:
                 raise _refusal(error, self.path) from None
-        inside = ("/opt/deployer/bin/python", "-m", "deployer.server", *verb, "--serverdir", self.mount.target)
+        inside = (*IMAGE_PYTHON, "-m", "deployer.server", *verb, "--serverdir", self.mount.target)
         result = self.engine.exec(self.container, inside, stdin=text.encode())
         if result.returncode:
             refusal = Refusal.parse(result.stderr.splitlines())

@@ -25,6 +25,7 @@ from deployer.engines.timestamps import moment
 from deployer.errors import ConflictError, EngineError, EngineUnreachable
 from deployer.files import make_private
 from deployer.host.runner import Runner, spawning
+from deployer.protocol import OWN_PYTHON
 from deployer.spec import (
     Container,
     ContainerSpec,
@@ -36,7 +37,7 @@ from deployer.spec import (
     Volume,
 )
 
-SERVER = (sys.executable, "-m", "deployer.server")
+SERVER = (*OWN_PYTHON, "-m", "deployer.server")
 # The server inherits what it needs to run and to reach the network, and no other variable: the environment of the
 # user often holds tokens and passwords.
 _INHERITED = frozenset(
@@ -238,7 +239,11 @@ class ProcessEngine:
 
 
 def _environment(env: Iterable[tuple[str, str]]) -> dict[str, str]:
-    return {key: value for key, value in os.environ.items() if key in _INHERITED} | dict(env)
+    inherited = {key: value for key, value in os.environ.items() if key in _INHERITED}
+    if paths := inherited.pop("PYTHONPATH", ""):
+        # A relative entry, and an empty one, would import what is in the current directory.
+        inherited["PYTHONPATH"] = os.pathsep.join(path for path in paths.split(os.pathsep) if path.startswith("/"))
+    return inherited | dict(env)
 
 
 def _utc(time: datetime) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from deployer.errors import EngineError
@@ -13,6 +13,14 @@ from deployer.ownership import unreadable
 from deployer.protocol import parsed
 from deployer.spec import ContainerSpec, Mount, Port
 from deployer.typed import built
+
+ENV = frozenset(
+    {
+        *("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy"),
+    }
+)
+"""Names of the variables that a plan gives a process. Others in a record would let its writer choose what runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +56,8 @@ class Record:
 def read_record(path: Path) -> Record | None:
     """The record in the file ``path``; ``None`` when there is none. Raises EngineError when it is damaged."""
     try:
-        return built(Record, parsed(path.read_bytes()))
+        record = built(Record, parsed(path.read_bytes()))
+        return replace(record, env={key: value for key, value in record.env.items() if key in ENV})
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -136,7 +136,7 @@ def spawning(argv: Sequence[str], *, env: Mapping[str, str], errors_to: Path) ->
 
 
 def _spawning(argv: Sequence[str], *, env: Mapping[str, str], errors_to: Path) -> Iterator[int]:
-    log = os.open(errors_to, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    log = os.open(errors_to, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     try:
         process = subprocess.Popen(
             list(argv),

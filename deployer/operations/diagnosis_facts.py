@@ -15,13 +15,13 @@ from deployer.errors import DeployerError
 from deployer.host import routes
 from deployer.host.runner import Runner
 from deployer.host.state_dir import state_dir
-from deployer.image import DEFAULT_BASE, PYTHON
+from deployer.image import DEFAULT_BASE
 from deployer.operations import upstream_probe
 from deployer.operations.prepare import Prepared, decided
 from deployer.plan.container import CA_TARGET
 from deployer.plan.facts import Measured, Vantage
 from deployer.plan.network import REACH_SECONDS, choose, upstreams
-from deployer.protocol import parsed
+from deployer.protocol import IMAGE_PYTHON, parsed
 from deployer.spec import LABEL_BUILD, THROW_AWAY, Container, Image, State
 
 
@@ -144,7 +144,7 @@ def _host(prepared: Prepared, urls: Sequence[str]) -> Vantage:
 def _inside(prepared: Prepared, running: Container, urls: Sequence[str]) -> Vantage | None:
     if prepared.plan.image is None or not prepared.plan.image.own:
         return None
-    words = (PYTHON, "-m", "deployer.server", "reach", f"--timeout={REACH_SECONDS}", *urls)
+    words = (*IMAGE_PYTHON, "-m", "deployer.server", "reach", f"--timeout={REACH_SECONDS}", *urls)
     try:
         vantage = upstream_probe.read(prepared.engine.exec(running.name, words))
     except DeployerError:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from datetime import timedelta
 
+from deployer.protocol import OWN_PYTHON
 from deployer.render import unit
 from deployer.spec import EngineName
 
@@ -29,4 +29,4 @@ def unit_text(name: str, engine: EngineName, *, scope: str) -> str:
 def _words(*words: str) -> tuple[str, ...]:
     """Return arguments of env(1): the current variables, then this installation's command."""
     kept = tuple(f"{key}={os.environ[key]}" for key in KEPT if os.environ.get(key))
-    return (*kept, sys.executable, "-m", "deployer.cli", *words)
+    return (*kept, *OWN_PYTHON, "-m", "deployer.cli", *words)

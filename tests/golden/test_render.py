@@ -140,6 +140,7 @@ def test_a_process_is_rendered_as_it_is_started() -> None:
     script = run_script(replace(BRIDGE, env=(("A", "b c"),)), EngineName.PROCESS)
     assert "export A='b c'" in script
     assert shlex.split(script.partition("exec ")[2].replace("\\\n", " "))[1:] == [
+        "-P",
         "-m",
         "deployer.server",
         *BRIDGE.command,

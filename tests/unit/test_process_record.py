@@ -23,7 +23,7 @@ SPEC = ContainerSpec(
     labels=(("io.devpi.deployer.name", "devpi"),),
     ports=(Port(host_ip="127.0.0.1", host_port=3141, container_port=3141),),
     mounts=(Mount(kind="bind", source="/data", target="/data"),),
-    env=(("TZ", "UTC"),),
+    env=(("SSL_CERT_FILE", "/ca.pem"),),
 )
 RECORD = Record(env=dict(SPEC.env), spec=Start.of(SPEC), pid=7, mark="boot:1", started_at="2026-01-01T00:00:00.000Z")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from types import SimpleNamespace
 from typing import Any
@@ -39,11 +40,9 @@ def test_a_good_archive_is_taken() -> None:
 
 
 def test_a_member_that_states_less_than_it_has_is_read_as_far_as_stated() -> None:
-    with documentation.opened(io.BytesIO(LYING)) as opened:
-        try:
-            assert len(opened.read("index.html")) <= 10
-        except BadZipFile:
-            pass  # its checksum is that of 32 MiB
+    checksum = contextlib.suppress(BadZipFile)  # that of 32 MiB
+    with documentation.opened(io.BytesIO(LYING)) as opened, checksum:
+        assert len(opened.read("index.html")) <= 10
 
 
 def test_a_large_list_of_members_is_never_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from deployer.protocol import ExitCode, Refusal, parse_size
+from deployer.protocol import OWN_PYTHON, ExitCode, Refusal, parse_size
 from deployer.server import secret_files
 from deployer.server.boot import copying, prepare
 from deployer.server.devpi import passwords, relied_on
@@ -69,8 +69,8 @@ def serve(options: argparse.Namespace) -> int:
         return 0
     if stop.proxy is not None and stop.proxy.failed and not stop.proxy.stopping:
         log_line(f"{stop.proxy.failed}: devpi serves without nginx from now on")
-        again = (sys.executable, "-m", "deployer.server", *sys.argv[1:], "--front", "python")
-        os.execv(sys.executable, again)  # noqa: S606 - the same program, in the same process
+        again = (*OWN_PYTHON, "-m", "deployer.server", *sys.argv[1:], "--front", "python")
+        os.execv(again[0], again)  # noqa: S606 - the same program, in the same process
     return code
 
 

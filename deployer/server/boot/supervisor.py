@@ -6,8 +6,10 @@ Standard library only, one thread, and little memory: this process stays for as 
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -17,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
-from deployer.protocol import FINAL, SUPERVISOR, ExitCode, parse_size
+from deployer.protocol import FINAL, OWN_PYTHON, SUPERVISOR, ExitCode, parse_size
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before a restart: doubled each time, reset once the server has run for STEADY seconds."""
@@ -41,7 +43,13 @@ class Log:
         self._open()
 
     def _open(self) -> None:
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        # O_NONBLOCK: opening a FIFO must not wait for a reader.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(self._path, flags, 0o600)
+        status = os.fstat(descriptor)
+        if not (stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_nlink == 1):
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, "not a regular file of this user", str(self._path))
         os.fchmod(descriptor, 0o600)
         self._stream = os.fdopen(descriptor, "ab", buffering=0)
         self._size = os.fstat(descriptor).st_size
@@ -201,6 +209,6 @@ def supervise(options: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:
         sys.stderr.write(f"deployer: can't supervise the server: {error}\n")
         return ExitCode.USAGE
-    supervisor = Supervisor((sys.executable, "-m", "deployer.server", *options.command), log, policy)
+    supervisor = Supervisor((*OWN_PYTHON, "-m", "deployer.server", *options.command), log, policy)
     supervisor.listen()
     return supervisor.run()
