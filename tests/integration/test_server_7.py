@@ -21,6 +21,8 @@ from tests.integration.cli import Cli
 from tests.plain_devpi import PlainDevpi, free_port, init
 from tests.replaced import documented, replaced
 from tests.upstream import Upstream, make_wheel
+from tests.views import documented as documented_views
+from tests.views import views
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
@@ -184,6 +186,10 @@ def test_daily_work_by_its_address(seven: PlainDevpi, upstream: Upstream, tmp_pa
 
 def test_what_is_replaced_of_its_code_is_what_is_documented(python7: str) -> None:
     assert replaced(python7) == documented("7")
+
+
+def test_every_view_has_a_row(python7: str) -> None:
+    assert views(python7) == documented_views()
 
 
 LOOK = """
