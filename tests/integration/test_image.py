@@ -147,6 +147,8 @@ def test_it_is_in_no_layer_no_history_and_no_inspection(boxed: Boxed) -> None:
         "HOME",
         "PATH",
         "PYTHONDONTWRITEBYTECODE",
+        "PYTHONNOUSERSITE",
+        "PYTHONSAFEPATH",
         "PYTHONUNBUFFERED",
     }
     # Neither the bundle nor pip itself is needed any more once the wheels are in.

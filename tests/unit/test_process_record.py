@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deployer.engines.process import ProcessEngine
+from deployer.engines.process import ProcessEngine, _environment
 from deployer.engines.process_record import Record, Start, read_record, write_record
 from deployer.errors import EngineError
 from deployer.host.runner import Runner
@@ -84,6 +84,16 @@ def test_anything_is_a_record_or_told_as_damaged(tmp_path: Path, content: bytes)
         assert read_record(file) is not None
     except EngineError as error:
         assert "is damaged" in error.message
+
+
+def test_a_record_can_not_choose_what_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted = {"PYTHONPATH": "/tmp/x", "LD_PRELOAD": "/tmp/x.so", "PATH": "/tmp", "PYTHONSTARTUP": "/tmp/x"}
+    write_record(path, replace(RECORD, env={**RECORD.env, **planted}))
+    found = read_record(path)
+    assert found is not None
+    assert found.env == RECORD.env
+    monkeypatch.setenv("PYTHONPATH", ":relative:/absolute:.:")
+    assert _environment(found.env.items())["PYTHONPATH"] == "/absolute"
 
 
 def test_one_of_a_process_that_had_ended_at_once_is_of_nobody(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -48,6 +49,22 @@ def test_lines_carry_their_time_and_nobody_else_reads_them(tmp_path: Path) -> No
     assert [line.split(" ", 1)[1] for line in lines] == ["one", "zwei ?"]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z .*", line) for line in lines)
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_log_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+    kinds = {name: tmp_path / name for name in ("link", "fifo", "directory", "linked")}
+    target = tmp_path / "of-another"
+    target.touch(mode=0o644)
+    kinds["link"].symlink_to(target)
+    kinds["linked"].hardlink_to(target)
+    os.mkfifo(kinds["fifo"], 0o644)
+    kinds["directory"].mkdir(mode=0o755)
+    for path in (*kinds.values(), Path("/dev/null")):
+        before = path.lstat()
+        with pytest.raises(OSError):
+            Log(path, max_bytes=1000, max_files=3)
+        assert (path.lstat().st_mode, path.lstat().st_ino) == (before.st_mode, before.st_ino)
+    assert target.stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.parametrize("files", [1, 2, 3])
