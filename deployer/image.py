@@ -18,7 +18,7 @@ from pathlib import Path
 from deployer.errors import ImageUnavailable, Refused
 from deployer.resources import templates_dir
 from deployer.secrets import mask_url
-from deployer.spec import LABEL_BUILD, BuildRequest
+from deployer.spec import LABEL_BASE, LABEL_BUILD, BuildRequest
 
 DEFAULT_BASE = "python:3.13.9-slim-bookworm"
 """Any image with Python 3.11 or newer and its venv module will do."""
@@ -111,12 +111,14 @@ def prepare(
     secrets_ok: bool,
     major: str = DEFAULT_MAJOR,
     from_environment: Sequence[str] = (),
+    found_base: str = "",
 ) -> BuildRequest:
     """Write the build context to ``directory`` (empty, and ours alone).
 
     ``secrets_ok``: the engine can give a build step a file that stays in no layer. ``from_environment``: names of
-    variables that the build gets from this program's environment; a proxy of pip wins.
-    Raises Refused where an index with credentials would need that, ImageUnavailable when the CA bundle can't be read.
+    variables that the build gets from this program's environment; a proxy of pip wins. ``found_base``: digest or ID of
+    the base that the engine has. Raises Refused where an index with credentials would need that, ImageUnavailable when
+    the CA bundle can't be read.
     """
     if pip.secret and not secrets_ok:
         raise Refused(
@@ -146,7 +148,10 @@ def prepare(
         tag=reference(major),
         build_args=_build_args(pip),
         from_environment=() if pip.proxy else tuple(from_environment),
-        labels=((LABEL_BUILD, build_digest(base if base != DEFAULT_BASE else "", major)),),
+        labels=(
+            (LABEL_BUILD, build_digest(base if base != DEFAULT_BASE else "", major)),
+            *(((LABEL_BASE, found_base),) if found_base else ()),
+        ),
         secrets=_secrets(directory, pip),
     )
 

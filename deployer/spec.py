@@ -20,6 +20,8 @@ LABEL_URL = LABEL_PREFIX + "url"
 """The server's URL on this host: finds a deployment without its profile."""
 LABEL_USER = LABEL_PREFIX + "user"
 """The uid of the user who deployed it: engines are shared, deployments are not."""
+LABEL_BASE = LABEL_PREFIX + "base"
+"""Of our image: the base that it was built on, by digest, or by ID where it came from no registry."""
 LABEL_BUILD = LABEL_PREFIX + "build-sha256"
 """On our own image: the digest of its build inputs."""
 

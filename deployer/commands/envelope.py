@@ -130,6 +130,7 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "id": "id of the image",
         "engine": "as of `up`",
         "build": "checksum of all that went into it",
+        "base": "digest of the base, or its id where it has none; empty: the engine fetched it only for the build",
     },
     "image remove": {
         "engine": "as of `up`",

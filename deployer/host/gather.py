@@ -47,6 +47,7 @@ def data_facts(path: Path) -> DataFacts:
         "symlink_to": _end_of_link(path),
         "read_only": bool(usage.f_flag & os.ST_RDONLY),
         "parent": parent,
+        "writable_by_all": _writable_by_all(parent if parent != path else path.parent),
         "parent_writable": os.access(parent, os.W_OK | os.X_OK),
         "free_bytes": usage.f_bavail * usage.f_frsize,
         # A file system without a fixed number of inodes (btrfs) says 0 of 0.
@@ -68,6 +69,22 @@ def data_facts(path: Path) -> DataFacts:
         strangers=_strangers(path, status.st_uid),
         **common,  # type: ignore[arg-type]
     )
+
+
+def _writable_by_all(directory: Path) -> Path | None:
+    """Return the nearest directory, from ``directory`` upwards, in which any user may rename what others own.
+
+    The sticky bit forbids that (unlink(2)). Links are followed as the kernel follows them.
+    """
+    try:
+        directory = directory.resolve()
+    except (OSError, RuntimeError):
+        return None
+    for place in (directory, *directory.parents):
+        status = _status(place)
+        if status is not None and status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+            return place
+    return None
 
 
 def _status(path: Path) -> os.stat_result | None:

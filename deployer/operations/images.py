@@ -95,9 +95,12 @@ def build_own(
 
     settings = PipSettings(**pip.build_settings(pip.read_config(Account.of(env)), ours=is_ours))
     with TemporaryDirectory(prefix="deployer-build-") as directory:
+        base = plan.base or DEFAULT_BASE
+        known = images.find(base)
         request = prepare(
             Path(directory),
-            base=plan.base or DEFAULT_BASE,
+            base=base,
+            found_base=next(iter(known.digests), known.id) if known is not None else "",
             pip=settings,
             secrets_ok=images.builds_with_secrets(),
             major=plan.major,

@@ -43,6 +43,7 @@ class DataFacts:
     read_only: bool = False
     parent: Path = Path("/")  # the nearest existing parent
     parent_writable: bool = True
+    writable_by_all: Path | None = None  # a directory above, whose entries any user may rename
     free_bytes: int = 1 << 40
     free_inodes: int = 1 << 20
     layout: str = ""  # the first number of .serverversion; empty: not readable

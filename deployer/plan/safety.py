@@ -80,6 +80,11 @@ def warnings(profile: Profile, facts: Facts, network: Network, *, url: str) -> I
             f"{profile.network.bind} is reachable from other hosts: reads need no password and logins are not "
             "throttled; put a TLS proxy in front"
         )
+    if facts.data is not None and (place := facts.data.writable_by_all):
+        yield (
+            f"any user of this host may replace the data: {place} is writable by all; chmod o-w {place}, or choose "
+            "another directory with --data PATH"
+        )
     for name, index in profile.indexes.items():
         if index.accept_confusion and (mirrors := merged(profile.indexes, name)):
             yield warning(name, mirrors)

@@ -6,8 +6,11 @@ import base64
 import hashlib
 import json
 import re
+import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -222,3 +225,44 @@ def test_files_are_not_run_by_a_browser(server: Server) -> None:
         assert got.headers["x-content-type-options"] == "nosniff"
         assert "html" not in got.headers["content-type"]
     assert get(server.port, base, {**HTML}).headers["x-content-type-options"] == "nosniff"
+
+
+class _Pages(BaseHTTPRequestHandler):
+    """An upstream that sends every file as a page, and names no hash."""
+
+    def do_GET(self) -> None:
+        listed = b'<a href="/files/evil-1.0.tar.gz">evil-1.0.tar.gz</a><a href="/files/evil-1.0.zip">evil-1.0.zip</a>'
+        body = listed if self.path.startswith("/simple/evil") else PAGE
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def pages() -> Iterator[str]:
+    upstream = ThreadingHTTPServer(("127.0.0.1", 0), _Pages)
+    threading.Thread(target=upstream.serve_forever, args=(0.02,), daemon=True).start()
+    yield f"http://127.0.0.1:{upstream.server_port}/simple/"
+    upstream.shutdown()
+    upstream.server_close()
+
+
+def test_a_page_of_an_upstream_is_no_page_of_ours(server: Server, pages: str) -> None:
+    kind, url = ("remote", "remote_url") if server.python != sys.executable else ("mirror", "mirror_url")
+    body = {"type": kind, url: pages}
+    assert request(server.port, "PUT", "/root/evil", body=body, headers=server.auth)[0] == 200
+    listed = json.loads(get(server.port, "/root/evil/+simple/evil/", JSON).body)["files"]
+    assert {file["filename"] for file in listed} == {"evil-1.0.tar.gz", "evil-1.0.zip"}
+    for file in listed:
+        path = "/root/evil/" + file["url"].removeprefix("../../").partition("#")[0]
+        assert "/+e/" in path
+        for _ in range(2):  # from the upstream, and then from the disk
+            got = get(server.port, path, BROWSER)
+            assert (got.status, got.body, got.headers["x-content-type-options"]) == (200, PAGE, "nosniff")
+            assert got.headers["content-type"] == "application/octet-stream"
+    assert request(server.port, "DELETE", "/root/evil", headers=server.auth)[0] in (200, 201)

@@ -305,3 +305,15 @@ def test_nothing_was_changed(tmp_path: Path) -> None:
     data_facts(directory)
     after = directory.stat()
     assert (stat.S_IMODE(after.st_mode), after.st_mtime_ns) == (stat.S_IMODE(before.st_mode), before.st_mtime_ns)
+
+
+def test_a_directory_above_that_all_may_write_to_is_found(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    (shared / "below").mkdir(parents=True)
+    assert data_facts(shared / "below" / "data").writable_by_all is None
+    shared.chmod(0o777)
+    assert data_facts(shared / "below" / "data").writable_by_all == shared
+    (tmp_path / "link").symlink_to(shared)
+    assert data_facts(tmp_path / "link" / "below").writable_by_all == shared
+    shared.chmod(0o1777)  # as /tmp has it: nobody renames what others own
+    assert data_facts(shared / "below" / "data").writable_by_all is None

@@ -11,16 +11,16 @@ from deployer import image
 from deployer.errors import ImageUnavailable, Refused
 from deployer.image import DEFAULT_BASE, PipSettings, build_digest, dockerfile, prepare, reference
 from deployer.resources import templates_dir
-from deployer.spec import LABEL_BUILD, BuildRequest
+from deployer.spec import LABEL_BASE, LABEL_BUILD, BuildRequest
 
 SECRET = "s3cr3t-t0ken"
 WITH_SECRET = PipSettings(index_url=f"https://deploy:{SECRET}@packages.example.com/simple/")
 
 
 def made(
-    directory: Path, pip: PipSettings | None = None, *, base: str = "base:1", secrets_ok: bool = True
+    directory: Path, pip: PipSettings | None = None, *, base: str = "base:1", secrets_ok: bool = True, **more: str
 ) -> BuildRequest:
-    return prepare(directory, base=base, pip=pip or PipSettings(), secrets_ok=secrets_ok)
+    return prepare(directory, base=base, pip=pip or PipSettings(), secrets_ok=secrets_ok, **more)
 
 
 def everything_in(context: Path) -> str:
@@ -116,6 +116,10 @@ def test_the_image_runs_as_nobody_and_stops_as_devpi_does() -> None:
 
 def test_the_digest_names_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert made(tmp_path / "one", base="base:1").labels == ((LABEL_BUILD, build_digest("base:1")),)
+    pinned = f"base@sha256:{'0' * 64}"
+    found = made(tmp_path / "three", base=pinned, found_base=pinned)
+    assert found.labels == ((LABEL_BUILD, build_digest(pinned)), (LABEL_BASE, pinned))
+    assert f"ARG BASE={pinned}\n" in (found.context / "Dockerfile").read_text()
     assert made(tmp_path / "two", base=DEFAULT_BASE).labels == ((LABEL_BUILD, build_digest("")),)
     # What pip needs on this host changes nothing in the image.
     bundle = tmp_path / "ca.pem"

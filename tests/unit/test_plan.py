@@ -499,3 +499,9 @@ def test_a_process_is_the_devpi_server_that_is_installed() -> None:
     seven = replace(PROCESS, engine=EngineInfo(name=EngineName.PROCESS, version="7.0.0b4"))
     assert make(SEVEN, seven).image is None
     assert "devpi-deployer[server]" in refuse(EngineError, Profile(), seven).hint
+
+
+def test_a_directory_above_the_data_that_all_may_write_to_is_warned_about() -> None:
+    assert not [line for line in make().warnings if "writable by all" in line]
+    (warning,) = make(facts=with_data(writable_by_all=Path("/srv/shared"))).warnings
+    assert "/srv/shared is writable by all; chmod o-w /srv/shared" in warning

@@ -21,10 +21,11 @@ def run(options: Options, ui: UI) -> Result:
     """
     from deployer.engines import detect
     from deployer.errors import UsageError
-    from deployer.image import build_digest, reference
+    from deployer.image import DEFAULT_BASE, build_digest, reference
     from deployer.operations.images import build_own
     from deployer.plan import ImagePlan
     from deployer.profile.load import load
+    from deployer.spec import LABEL_BASE
 
     profile = load(options.profile, overrides=overrides(options)).profile
     engine = detect(profile.engine).engine
@@ -43,6 +44,10 @@ def run(options: Options, ui: UI) -> Result:
         former = images.find(plan.ref)
         image = build_own(plan, images, former, env=dict(os.environ), on_line=progress)
     ui.step("image", f"{plan.ref} {image.id[:19]} ({engine.name})")
+    found = image.labels.get(LABEL_BASE, "")
+    ui.step("base", f"{base or DEFAULT_BASE} {found}".strip())
     if former is not None and former.id != image.id:
         ui.note("running servers keep the previous image until: deployer up")
-    return Result(data={"ref": plan.ref, "id": image.id, "engine": engine.name, "build": plan.build}, text=plan.ref)
+    return Result(
+        data={"ref": plan.ref, "id": image.id, "engine": engine.name, "build": plan.build, "base": found}, text=plan.ref
+    )
