@@ -232,7 +232,7 @@ class _Pages(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         listed = b'<a href="/files/evil-1.0.tar.gz">evil-1.0.tar.gz</a><a href="/files/evil-1.0.zip">evil-1.0.zip</a>'
-        body = listed if self.path.startswith("/simple/evil") else PAGE
+        body = {"/simple/": b'<a href="evil/">evil</a>', "/simple/evil/": listed}.get(self.path, PAGE)
         self.send_response(200)
         self.send_header("Content-Type", "text/html")
         self.send_header("Content-Length", str(len(body)))
