@@ -43,7 +43,8 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def prepare(server: Server) -> None:
     auth = server.auth
-    status, answer = request(server.port, "PUT", "/root/dev", body={"type": "stage", "bases": []}, headers=auth)
+    stage = "stage" if server.python == sys.executable else "local"  # devpi-server 7
+    status, answer = request(server.port, "PUT", "/root/dev", body={"type": stage, "bases": []}, headers=auth)
     assert status == 200, answer
     form = {":action": "submit", "name": "demo", "version": "1.0", "home_page": "javascript:alert(1)"}
     assert post(server.port, auth, "root/dev", form, {})[0] == 200
@@ -70,6 +71,20 @@ def test_a_hostile_archive_is_refused_and_nothing_is_written(server: Server, nam
     assert (status, reason.partition(":")[0]) == (400, "documentation is refused")
     assert not list(server.serverdir.parent.rglob("PWN"))
     assert get(server.port, "/root/dev/demo/6.6.6/+doc/index.html", BROWSER).status == 404
+    answers(server)
+
+
+@pytest.mark.parametrize("name", ["a name that leads up", "300 MB out of 306 kB", "no archive"])
+def test_a_hostile_archive_that_is_stored_already_is_not_read(server: Server, name: str) -> None:
+    version = f"9.{list(HOSTILE).index(name)}"
+    stored = archive(("index.html", PAGE), ("other.html", PAGE))
+    assert documentation(server.port, server.auth, stored, version=version) == (200, "OK")
+    (path,) = (server.serverdir / "+files").rglob(f"demo-{version}.doc.zip")
+    path.write_bytes(HOSTILE[name])
+    for view in ("+doc", "+d"):
+        assert get(server.port, f"/root/dev/demo/{version}/{view}/other.html", BROWSER).status == 404
+    assert not list(server.serverdir.parent.rglob("PWN"))
+    assert request(server.port, "DELETE", f"/root/dev/demo/{version}", headers=server.auth)[0] == 200
     answers(server)
 
 

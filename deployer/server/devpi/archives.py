@@ -25,6 +25,8 @@ FREE = 8 * MIB
 METADATA = 4 * MIB
 """Bytes of a wheel's METADATA; the page of a project does not offer a larger one."""
 CHUNK = 64 * 1024
+BROKEN = (BadZipFile, NotImplementedError, ValueError, OSError, RuntimeError)
+"""What ZipFile raises for an archive that is none, or that it can't read."""
 
 
 class _Directory:
@@ -73,13 +75,18 @@ class Bounded(ZipFile):
 class Documentation(Bounded):
     """An archive of documentation, with the methods that devpi-web calls. Raises BadZipFile for a hostile one."""
 
-    directory = 4 * MIB
+    directory = 2 * MIB
     member = MEMBER
     FileNotExist = KeyError
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file)
         _check(self.infolist(), size=file.seek(0, 2))
+
+    def forget(self) -> None:
+        """Drop the list of members; those that the caller has can be read."""
+        self.filelist.clear()
+        self.NameToInfo.clear()
 
     def getfile(self, name: str) -> IO[bytes]:
         if name.endswith("/"):
@@ -130,10 +137,8 @@ def problem(file: IO[bytes]) -> str:
     try:
         with Documentation(file):
             return ""
-    except BadZipFile as error:
-        return str(error)
-    except (NotImplementedError, ValueError, OSError, RuntimeError) as error:
-        return f"not a zip file: {error}"
+    except BROKEN as error:
+        return ascii(str(error))[1:-1]
     finally:
         file.seek(0)
 

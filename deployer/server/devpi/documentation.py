@@ -13,12 +13,13 @@ import html
 import json
 import mimetypes
 import re
+import threading
 from collections.abc import Iterator
 from importlib.resources import files
 from typing import IO, Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipInfo
 
-from deployer.server.devpi.archives import MIB, Documentation, problem
+from deployer.server.devpi.archives import BROKEN, MIB, Documentation
 
 INDEXED_PAGE, INDEXED_PAGES, INDEXED = MIB // 4, 1_000, 8 * MIB
 """What the search index gets: pages up to this size, this many of them, and bytes of them together."""
@@ -28,7 +29,13 @@ SANDBOX = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
 """Content-Security-Policy of documentation: no scripts, no forms, nothing from elsewhere."""
+AT_ONCE = 4
+"""Archives that are open for requests at a time: the list of members of a large one takes some megabytes."""
+REMEMBERED = 10_000
+"""Archives of which it is remembered whether they have a first page; the page of a project looks at each version's."""
 _SKIPPED = ("script", "style")
+_few = threading.BoundedSemaphore(AT_ONCE)
+_first_pages: dict[str, bool] = {}
 
 
 class _Nothing:
@@ -42,6 +49,12 @@ class _Nothing:
     def namelist(self) -> list[str]:
         return []
 
+    def infolist(self) -> list[ZipInfo]:
+        return []
+
+    def forget(self) -> None:
+        pass
+
     def __enter__(self) -> _Nothing:
         return self
 
@@ -53,10 +66,27 @@ def opened(file: IO[bytes]) -> Any:
     """Replaces devpi-common's ``Archive`` in devpi-web: an archive within bounds, or one without members."""
     from devpi_server.log import threadlog
 
-    if why := problem(file):
-        threadlog.warn("documentation is refused: %s", why)
+    try:
+        return Documentation(file)
+    except BROKEN as error:
+        threadlog.warn("documentation is refused: %s", error)
         return _Nothing()
-    return Documentation(file)
+
+
+def exists(_stage: Any, _name: str, _version: str, entry: Any, relpath: str) -> bool:
+    """Replaces ``docs_file_exists``: whether the archive of ``entry`` has the member ``relpath``."""
+    if not entry.file_exists():
+        return False
+    key = entry.best_available_hash_spec if relpath == "index.html" else ""
+    if key in _first_pages:
+        return _first_pages[key]
+    with _few, entry.file_open_read() as file, opened(file) as archive:
+        found = not relpath.endswith("/") and relpath in archive.namelist()
+    if key:
+        if len(_first_pages) >= REMEMBERED:
+            _first_pages.clear()
+        _first_pages[key] = found
+    return found
 
 
 # The search index
@@ -120,9 +150,9 @@ def words(markup: str) -> tuple[str, str]:
 class _Body:
     """The pieces of a member; its files are closed with it."""
 
-    def __init__(self, archive: Documentation, name: str, file: IO[bytes]) -> None:
+    def __init__(self, archive: Documentation, member: ZipInfo, file: IO[bytes]) -> None:
         self._archive, self._file = archive, file
-        self._pieces = archive.pieces(name)
+        self._pieces = archive.pieces(member)
 
     def __iter__(self) -> Iterator[bytes]:
         return self._pieces
@@ -144,15 +174,17 @@ def serve(context: Any, request: Any) -> Any:
         return HTTPNotModified(etag=known["etag"])
     (link,) = wrapped.stage.get_linkstore_perstage(wrapped.project, known["doc_version"]).get_links(rel="doczip")[:1]
     file = link.entry.file_open_read()
-    archive = opened(file)
-    try:
-        member = archive.getinfo(known["relpath"])
-    except (KeyError, AttributeError):
+    with _few:
+        archive = opened(file)
+        members = {member.filename: member for member in archive.infolist()}
+        archive.forget()  # a client may take its time
+    member = members.get(known["relpath"])
+    if member is None or member.is_dir():
         file.close()
-        raise HTTPNotFound from None
+        raise HTTPNotFound
     kind, encoding = mimetypes.guess_type(known["relpath"], strict=False)
     response = Response(
-        app_iter=_Body(archive, member.filename, file),
+        app_iter=_Body(archive, member, file),
         content_type=kind or "application/octet-stream",
         content_encoding=encoding,
     )
@@ -182,6 +214,7 @@ def install() -> None:
     doczip.Archive = opened
     doczip.Docs._packed_entries = entries
     doczip.Docs.__getitem__ = page
+    doczip.docs_file_exists = views.docs_file_exists = exists
     views.docs_file_content = nothing
 
 

@@ -273,13 +273,15 @@ OF_WEB = _table(
             "Docs._entries",
             "Docs.__getitem__",
             "Docs._packed_entries",
-            ("docs_file_exists", ("Archive", "FileNotExist", "getfile")),
+            ("docs_exist", ("docs_file_exists",)),
+            "docs_file_exists",
             ("keep_docs_packed", ("keep_docs_packed",)),
         ),
         "devpi_web.main": (("includeme", ("docroot",)),),
         "devpi_web.views": (
             "ContextWrapper",
             "docs_file_content",
+            "docs_file_exists",
             ("get_doc_info", ("docs_file_content", "docs_file_exists")),
         ),
     }
