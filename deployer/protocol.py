@@ -184,6 +184,7 @@ def _key(text: str) -> bytes:
 IDENTITY_ROUTE = "/+deployer"
 OFFLINE_ROUTE = "/+deployer/offline"
 NAMES_ROUTE = "/+deployer/names"
+BODY_ROUTE = "/+deployer/body"
 
 
 def parsed(text: str | bytes) -> Any:

@@ -12,6 +12,7 @@ from deployer.ui.output import UI, Result
 
 if TYPE_CHECKING:
     from deployer.deployment.find import Deployment
+    from deployer.protocol import NamesAnswer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +68,30 @@ def _index(deployment: Deployment) -> str:
     return str(found)
 
 
+_AT_ONCE = 50
+"""Names in one request: its address must not be too long."""
+_MOST = 1000
+"""Projects that one audit looks at."""
+
+
 def _ask(deployment: Deployment, index: str, names: list[str]) -> dict[str, Any]:
-    """Ask the server for the indexes of each project. Raises ServerRefused, NotReadyError."""
+    """Ask the server for the indexes of each project, a few at a time. Raises ServerRefused, NotReadyError."""
+    projects: list[Any] = []
+    left_out = 1
+    while left_out and len(projects) < _MOST:
+        left = names[len(projects) :]
+        after = projects[-1]["name"] if projects and not names else ""
+        found = _ask_some(deployment, index, left[:_AT_ONCE], after=after)
+        if not found["projects"]:
+            break
+        projects += found["projects"]
+        left_out = len(names) - len(projects) if names else found["left_out"]
+    else:
+        return {"projects": projects, "left_out": left_out}
+    return {"projects": projects, "left_out": 0}
+
+
+def _ask_some(deployment: Deployment, index: str, names: list[str], *, after: str) -> NamesAnswer:
     from http.client import HTTPConnection, HTTPException
     from urllib.parse import urlencode, urlsplit
 
@@ -79,7 +102,7 @@ def _ask(deployment: Deployment, index: str, names: list[str]) -> dict[str, Any]
     parts = urlsplit(deployment.url)
     connection = HTTPConnection(parts.hostname or "", parts.port, timeout=300)
     try:
-        query = urlencode([("index", index), *(("name", name) for name in names)])
+        query = urlencode([("index", index), ("after", after), *(("name", name) for name in names)])
         connection.request("GET", f"{NAMES_ROUTE}?{query}", headers={"Accept": "application/json"})
         response = connection.getresponse()
         body = response.read(16 << 20)
@@ -93,7 +116,7 @@ def _ask(deployment: Deployment, index: str, names: list[str]) -> dict[str, Any]
         raise NotReadyError(f"{deployment.name} does not answer at {deployment.url}", hint="deployer status") from None
     finally:
         connection.close()
-    return {"projects": found["projects"], "left_out": found["left_out"]}
+    return {"index": index, "projects": found["projects"], "left_out": found["left_out"]}
 
 
 def _text(index: str, rows: list[dict[str, Any]]) -> str:

@@ -137,6 +137,8 @@ def serve_command(
         command += ["--front", server.front]
     for origin in server.push_to:
         command += ["--push-to", origin]
+    for host in _hosts(profile):
+        command += ["--allow-host", host]
     if profile.network.outside_url:
         command += ["--outside-url", profile.network.outside_url]
     return tuple(command)
@@ -145,6 +147,16 @@ def serve_command(
 def by_hand(spec: ContainerSpec) -> ContainerSpec:
     """The spec for somebody who runs it without ``deployer up``, which leaves the mark in a new directory."""
     return replace(spec, command=tuple(word for word in spec.command if word != ONLY_MARKED))
+
+
+def _hosts(profile: Profile) -> tuple[str, ...]:
+    """The names in the Host header that are answered besides the server's own.
+
+    Others reach an exposed server by names that are not known here: it answers every name until some are listed.
+    """
+    network = profile.network
+    unknown = not network.bind.is_loopback and not network.hosts and not network.outside_url
+    return ("*",) if unknown else network.hosts
 
 
 def _environment(profile: Profile, facts: Facts) -> tuple[dict[str, str], tuple[Mount, ...]]:

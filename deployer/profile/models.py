@@ -18,6 +18,7 @@ from deployer.profile.types import (
     ClientName,
     Digest,
     EnvName,
+    HostName,
     Ids,
     ImageRef,
     IndexName,
@@ -47,6 +48,7 @@ class Network(Model):
     port: Whole = Field(3141, ge=0, le=65535)
     expose: bool = False
     outside_url: Url = ""
+    hosts: tuple[HostName, ...] = ()
     ca_file: Text = "auto"
     proxy: bool = False
 

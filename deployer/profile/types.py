@@ -20,6 +20,7 @@ _ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 _SIZE = r"^$|^[1-9][0-9]*[bkmg]?$"
 _MEMORY = r"^auto$|" + _SIZE
 _URL = r"^$|^https?://[^\x00-\x20\x7f]+$"
+_HOST_NAME = r"^(\*|[a-zA-Z0-9]([a-zA-Z0-9_.-]*[a-zA-Z0-9])?)$"
 _DIGEST = r"^$|^sha256:[0-9a-f]{64}$"
 # A comma would end the path in an engine's mount option.
 _INSIDE_PATH = r"^/[^\x00-\x1f\x7f,]*$"
@@ -45,6 +46,7 @@ FORMS: dict[str, str] = {
     _SIZE: "a whole number with a unit b, k, m or g, like 256m",
     _MEMORY: "auto, or a whole number with a unit b, k, m or g, like 512m",
     _URL: "an address that starts with http:// or https:// and has no spaces",
+    _HOST_NAME: "a host name without a port: letters, digits and . _ -; or * for any",
     _DIGEST: "sha256: and 64 hexadecimal digits",
     _INSIDE_PATH: "an absolute path without a comma",
     _IDS: "uid:gid as numbers, like 1000:1000",
@@ -66,6 +68,7 @@ Size = Annotated[str, StringConstraints(pattern=_SIZE, max_length=20)]
 Memory = Annotated[str, StringConstraints(pattern=_MEMORY, max_length=20)]
 SecretRef = Annotated[str, StringConstraints(pattern=_REFERENCE, max_length=4096)]
 ProjectPattern = Annotated[str, StringConstraints(pattern=_PROJECT_PATTERN, max_length=200)]
+HostName = Annotated[str, StringConstraints(pattern=_HOST_NAME, max_length=253)]
 Digest = Annotated[str, StringConstraints(pattern=_DIGEST)]
 InsidePath = Annotated[str, StringConstraints(pattern=_INSIDE_PATH, max_length=4096)]
 Ids = Annotated[str, StringConstraints(pattern=_IDS)]

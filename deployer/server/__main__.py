@@ -35,6 +35,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--metrics", default="", help="HOST:PORT of /metrics for Prometheus")
     serve.add_argument("--push-to", action="append", default=[], help="origin that releases may be pushed to")
     serve.add_argument(
+        "--allow-host", action="append", default=[], help="a name in the Host header that is answered; * = any"
+    )
+    serve.add_argument(
         "--front",
         choices=("auto", "nginx", "python"),
         default="auto",

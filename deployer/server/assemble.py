@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import socket
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,19 +11,22 @@ from typing import TYPE_CHECKING, Any
 from pyramid.tweens import EXCVIEW, INGRESS
 
 from deployer import __version__
-from deployer.protocol import OFFLINE_ROUTE
+from deployer.protocol import BODY_ROUTE, OFFLINE_ROUTE
+from deployer.server import hosts, secret_files
 from deployer.server.devpi import push
 from deployer.server.devpi.file_events import skip_mirrors
 from deployer.server.devpi.installed import inside, server_version
-from deployer.server.middleware import threads
+from deployer.server.middleware import bodies, clients, threads
 from deployer.server.middleware.bulkhead import Bulkhead
 from deployer.server.middleware.middleware import Middleware
 from deployer.server.nginx import statistics
+from deployer.server.nginx.reverse_proxy import SENT
 from deployer.server.pages.changelog import Changelog
 from deployer.server.pages.freshness import Indexes
 from deployer.server.pages.offline import OfflineSwitch
 from deployer.server.pages.store import PageStore
 from deployer.server.secret_files import Private
+from deployer.server.upstream.body import LARGEST_LIST, LARGEST_PAGE
 from deployer.server.upstream.client import Client
 from deployer.server.upstream.credentials import Credentials
 from deployer.server.upstream.health import Upstreams
@@ -37,10 +41,12 @@ STORE = "deployer.pages"
 """Key of the page store in Pyramid's registry, for other plugins."""
 STARTED = 0.5
 """Seconds after which the start is over; modules that it does not need are imported then."""
+RESERVE = 32 << 20
+"""Bytes of the disk that no file of an upstream takes: the database needs them."""
 UNSENT = 256 * 1024
 """Bytes of one response that may wait in memory for a slow client."""
-SLOWEST = 1800
-"""Seconds without progress after which a client is cut off: at 1 kB/s the socket's buffer takes as long."""
+SLOWEST = 300
+"""Seconds without progress after which a client is cut off: a third of the socket's buffer takes less at 1 kB/s."""
 
 
 def configure(pyramid_config: Any, credentials: Credentials) -> None:
@@ -61,23 +67,34 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
         offline=lambda: switch.on,
         may_get=indexes.may_get,
         may_push=push.allowed(config).allows,
+        largest_page=lambda url: LARGEST_LIST if indexes.is_mirror(url) else LARGEST_PAGE,
+        has_room=lambda: secret_files.free_bytes(private.directory) > RESERVE,
     )
+    grow, is_short = threads.growing(config.args.threads, config.waitress_info["kwargs"])
+    clients.install(clients.Clients(is_short), admits=config.args.unix_socket is None)
     middleware = Middleware(
         store,
         indexes,
-        Bulkhead(config.args.threads, threads.growing(config.args.threads, config.waitress_info["kwargs"])),
+        Bulkhead(config.args.threads, grow),
         Path(config.server_path),
         timeout=config.request_timeout,
         offline=lambda: switch.on,
+        hosts=hosts.known(config),
     )
     pyramid_config.registry[STORE] = store
     pyramid_config.registry[CHANGELOG] = changelog
     pyramid_config.registry[statistics.UPSTREAMS] = upstreams
     pyramid_config.registry[SWITCH] = switch
+    pyramid_config.add_route(BODY_ROUTE, BODY_ROUTE)
+    pyramid_config.add_view(bodies.admit, route_name=BODY_ROUTE, request_method="GET")
     pyramid_config.add_route(OFFLINE_ROUTE, OFFLINE_ROUTE)
     pyramid_config.add_view(switch.view, route_name=OFFLINE_ROUTE, renderer="json", request_method="POST")
     # By default waitress buffers 16 MiB for each slow client, more memory than there is for fifty of them.
     config.waitress_info["kwargs"].update(outbuf_high_watermark=UNSENT, asyncore_use_poll=True, channel_timeout=SLOWEST)
+    config.waitress_info["kwargs"]["socket_options"] = [
+        (socket.SOL_SOCKET, socket.SO_SNDBUF, SENT),
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    ]
     # With `over` alone, Pyramid moves its exception view above devpi's transaction, and every write is rolled back.
     pyramid_config.add_tween("deployer.server.assemble.middleware_factory", over=LOGGING, under=INGRESS)
     pyramid_config.add_tween(

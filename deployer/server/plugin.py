@@ -79,7 +79,7 @@ class IdentityView:
             offline=switch.on,
             challenge=switch.challenge,
             writable=self._can_write(),
-            free_bytes=self._free_bytes(),
+            free_bytes=secret_files.free_bytes(self._private.directory),
             front=secret_files.read_text(self._private.front),
             proof=server_proof(key, nonce=nonce, uuid=uuid) if key else None,
         ).json
@@ -97,7 +97,3 @@ class IdentityView:
             except OSError:
                 self._writable = False
         return self._writable
-
-    def _free_bytes(self) -> int:
-        usage = os.statvfs(self._private.directory)
-        return usage.f_bavail * usage.f_frsize

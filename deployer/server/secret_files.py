@@ -170,3 +170,9 @@ def new_password(path: Path) -> str:
         pass  # other programs would read it as an option: devpi login root --password ...
     write_private(path, password + "\n")
     return password
+
+
+def free_bytes(directory: Path) -> int:
+    """Bytes of the disk that this user may still write."""
+    usage = os.statvfs(directory)
+    return usage.f_bavail * usage.f_frsize

@@ -12,7 +12,7 @@ from deployer.server.middleware.threads import growing
 
 def test_there_are_as_many_as_the_system_gives_and_more_when_it_gives_more(monkeypatch: pytest.MonkeyPatch) -> None:
     words: dict[str, Any] = {}
-    grow = growing(2, words)
+    grow, _ = growing(2, words)
     dispatcher = words["_dispatcher"]
     start = threading.Thread.start
     left = 3

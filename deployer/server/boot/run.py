@@ -22,10 +22,11 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from deployer.protocol import OWN_PYTHON, ExitCode, Refusal, parse_size
-from deployer.server import secret_files
+from deployer.server import hosts, secret_files
 from deployer.server.boot import copying, prepare
 from deployer.server.devpi import passwords, relied_on
 from deployer.server.devpi.installed import installed
+from deployer.server.hosts import KnownHosts
 from deployer.server.nginx import metrics, statistics
 from deployer.server.nginx.reverse_proxy import (
     LARGEST_BODY,
@@ -207,7 +208,12 @@ def _proxy(
     try:
         if options.front != "python":
             proxy = ReverseProxy(
-                Nginx.find(), serverdir, listeners, request_timeout=options.request_timeout, files=files
+                Nginx.find(),
+                serverdir,
+                listeners,
+                request_timeout=options.request_timeout,
+                files=files,
+                hosts=KnownHosts.of(options.allow_host, outside_url=options.outside_url),
             )
     except NginxUnusable as problem:
         if options.front == "nginx":
@@ -281,6 +287,7 @@ def _devpi(
     from deployer.server.devpi import push
 
     plugins.register(push.PushTargets.of(options.push_to), name=push.NAME)
+    plugins.register(KnownHosts.of(options.allow_host, outside_url=options.outside_url), name=hosts.NAME)
     config = parseoptions(plugins, _arguments(options, serverdir, private, proxy))
     configure_logging(config.args)
     for handler in logging.getLogger().handlers:

@@ -1,11 +1,13 @@
 """``GET /+deployer/names``: projects that several indexes have, and the index that serves each one.
 
 No upstream is asked for its list of names: a mirror is known to have the projects that it has served before. The page
-of each project is made as for any client, so the answer is what an installer gets.
+of each project is made as for any client, so the answer is what an installer gets. That may ask an upstream for each
+name: one answer has few names, and ends in time.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -16,12 +18,15 @@ from deployer.protocol import NamesAnswer, ProjectNames
 from deployer.server.devpi.installed import inside, installed
 from deployer.server.devpi.ordered import TYPE, Priority
 
-LIMIT = 1000
+LIMIT = 100
 """Projects in one answer."""
 
 
 def names(request: Any) -> NamesAnswer:
-    """The view. Parameters: ``index``, and any number of ``name``; without one, all projects that are there twice."""
+    """The view. Parameters: ``index``, and any number of ``name``; without one, all projects that are there twice.
+
+    ``after``: the last name of the answer before.
+    """
     user, _, index = request.params.get("index", "").partition("/")
     if not user or not index:
         raise HTTPBadRequest("index=USER/NAME is needed")
@@ -34,9 +39,15 @@ def names(request: Any) -> NamesAnswer:
         for project in _known(one):
             holders.setdefault(str(normalize_name(project)), []).append(one.name)
     asked = [str(normalize_name(name)) for name in request.params.getall("name")]
-    chosen = asked or sorted(name for name, where in holders.items() if len(where) > 1)
-    found = [_holders(stage, below, name, holders.get(name, [])) for name in chosen[:LIMIT]]
-    return {"index": stage.name, "projects": found, "left_out": max(0, len(chosen) - LIMIT)}
+    after = request.params.get("after", "")
+    chosen = asked or sorted(name for name, where in holders.items() if len(where) > 1 and name > after)
+    deadline = time.monotonic() + request.registry["xom"].config.request_timeout
+    found: list[ProjectNames] = []
+    for name in chosen[:LIMIT]:
+        found.append(_holders(stage, below, name, holders.get(name, [])))
+        if time.monotonic() > deadline:
+            break
+    return {"index": stage.name, "projects": found, "left_out": len(chosen) - len(found)}
 
 
 def _below(stage: Any) -> Iterator[Any]:

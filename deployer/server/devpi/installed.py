@@ -21,7 +21,8 @@ class Devpi:
 
     ``layout``: first number of ``.serverversion`` in its server directory. ``tables``: tables that its database always
     has. ``mirror``: its type of a mirror index; ``url`` and ``expiry``: the fields of a mirror for its upstream and for
-    the seconds that a page stays fresh; ``expiry_option``: the option for the default of the latter.
+    the seconds that a page stays fresh; ``expiry_option``: the option for the default of the
+    latter; ``no_list``: the field of a mirror whose list of names is never asked for.
     """
 
     major: str
@@ -32,6 +33,7 @@ class Devpi:
     url: str
     expiry: str
     expiry_option: str
+    no_list: str
 
 
 DEVPI_6 = Devpi(
@@ -43,6 +45,7 @@ DEVPI_6 = Devpi(
     url="mirror_url",
     expiry="mirror_cache_expiry",
     expiry_option="--mirror-cache-expiry",
+    no_list="mirror_no_project_list",
 )
 DEVPI_7 = Devpi(
     major="7",
@@ -53,6 +56,7 @@ DEVPI_7 = Devpi(
     url="remote_url",
     expiry="remote_refresh_delay",
     expiry_option="--remote-refresh-delay",
+    no_list="remote_no_project_list",
 )
 KNOWN = (DEVPI_6, DEVPI_7)
 

@@ -2,14 +2,32 @@
 
 A slow hash protects a weak password from guessing. Nobody guesses 256 random bits, so a generated password is hashed
 with the cheapest parameters. Otherwise every start, which logs in as root, would take 64 MiB and 0.1 s.
+
+Requests that wait for a hash take a thread each, and wrong passwords cost nothing to send. So few may wait, and fewer
+for one user; those with the same password wait for one hash. A password that was right before is known by a keyed hash
+and does not wait: who logs in with it is answered while somebody tries wrong ones.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hmac
+import secrets
 import threading
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import Any
 
+from pyramid.httpexceptions import HTTPServiceUnavailable
+
 _CHEAP = "$argon2id$v=19$m=8,t=1,p=1$"
+WAITING = 16
+"""Passwords that wait for a slow hash at one time."""
+WAITING_FOR_ONE = 3
+"""The same for one user."""
+REMEMBERED = 1000
+"""Right passwords that are known by a keyed hash, in memory."""
 
 
 def hash_random(password: str) -> str:
@@ -17,6 +35,37 @@ def hash_random(password: str) -> str:
     from argon2 import PasswordHasher
 
     return PasswordHasher(memory_cost=8, time_cost=1, parallelism=1).hash(password)
+
+
+class TooManyLogins(HTTPServiceUnavailable):  # type: ignore[misc]
+    """Too many requests wait for a hash."""
+
+    def __init__(self) -> None:
+        super().__init__("too many logins at a time: try again", headers={"Retry-After": "1"})
+
+
+class _Turns:
+    """Who may compute a slow hash: one at a time, with few waiting."""
+
+    def __init__(self) -> None:
+        self.turn = threading.Lock()
+        self._lock = threading.Lock()
+        self._waiting: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def wait(self, lane: str) -> Iterator[None]:
+        """Wait for the turn. ``lane``: whose password it is. Raises TooManyLogins."""
+        with self._lock:
+            if self._waiting.total() >= WAITING or self._waiting[lane] >= WAITING_FOR_ONE:
+                raise TooManyLogins
+            self._waiting[lane] += 1
+        try:
+            with self.turn:
+                yield
+        finally:
+            with self._lock:
+                self._waiting[lane] -= 1
+                self._waiting += Counter()  # without those that wait no more
 
 
 class OneAtATime:
@@ -28,18 +77,50 @@ class OneAtATime:
 
     def __init__(self, context: Any) -> None:
         self._context = context
+        self._turns = _Turns()
+        self._key = secrets.token_bytes(32)
         self._lock = threading.Lock()
+        self._right: OrderedDict[bytes, None] = OrderedDict()
+        self._under_way: dict[bytes, Future[tuple[bool, str | None]]] = {}
 
     def hash(self, secret: str) -> str:
-        with self._lock:
+        with self._turns.turn:  # only users of this server get here
             return str(self._context.hash(secret))
 
     def verify_and_update(self, secret: str, known: str) -> tuple[bool, str | None]:
+        if known.startswith(_CHEAP):  # cheap on purpose: not to be replaced by a slow hash
+            return bool(self._context.verify(secret, known)), None
+        digest = hmac.digest(self._key, f"{known}\0{secret}".encode(errors="surrogatepass"), "sha256")
         with self._lock:
-            if known.startswith(_CHEAP):  # cheap on purpose: not to be replaced by a slow hash
-                return bool(self._context.verify(secret, known)), None
-            valid, update = self._context.verify_and_update(secret, known)
-            return bool(valid), update
+            if digest in self._right:
+                self._right.move_to_end(digest)
+                return True, None
+            found = self._under_way.get(digest)
+            if found is None:
+                mine = self._under_way[digest] = Future()
+        return found.result() if found is not None else self._verify(mine, digest, secret, known)
+
+    def _verify(
+        self, mine: Future[tuple[bool, str | None]], digest: bytes, secret: str, known: str
+    ) -> tuple[bool, str | None]:
+        try:
+            with self._turns.wait(known):
+                valid, update = self._context.verify_and_update(secret, known)
+            if valid and update is None:
+                self._remember(digest)
+            mine.set_result((bool(valid), update))
+        except BaseException as error:  # raised for all who wait for it
+            mine.set_exception(error)
+        finally:
+            with self._lock:
+                del self._under_way[digest]
+        return mine.result()
+
+    def _remember(self, digest: bytes) -> None:
+        with self._lock:
+            self._right[digest] = None
+            if len(self._right) > REMEMBERED:
+                self._right.popitem(last=False)
 
 
 def install() -> None:

@@ -6,6 +6,7 @@ of pushes that would bypass a token's index or project, and one key derivation a
 
 from __future__ import annotations
 
+from functools import lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,11 @@ _lock = Lock()
 
 
 def install() -> None:
-    """Derive one key at a time: each takes 100 MiB for a moment, and the server has a memory limit."""
-    derive = tokens.TokenUtility._derive_key
+    """Derive one key at a time, and each once: it takes 100 MiB for a moment, and the server has a memory limit.
+
+    devpi-tokens keeps keys, too, but many first requests at the same time would derive the same one.
+    """
+    derive = lru_cache(maxsize=1000)(tokens.TokenUtility._derive_key)
 
     def derive_key(utility: Any, key: str) -> Any:
         with _lock:

@@ -35,6 +35,7 @@ class Bulkhead:
 
     - Half of the threads for a quiet upstream; as many requests may be sent to it at once.
     - Four fifths for an upstream that has not answered yet, when many clients begin at the same time.
+    - Half of the threads, for all upstreams together, for requests that can't be let go once devpi works on them.
     - All threads for a slow upstream that keeps sending, as for a large file. When more than half of the threads wait,
       ``grow`` is called with the number of threads that leaves enough for others, at most MOST times ``threads``.
     """
@@ -46,6 +47,7 @@ class Bulkhead:
         self._share = max(1, threads // 2)
         self._most = max(1, threads * 4 // 5)
         self._lock = threading.Lock()
+        self._held = 0
         self._waiting: Counter[str] = Counter()
         self._asking: dict[str, threading.BoundedSemaphore] = {}
 
@@ -65,6 +67,20 @@ class Bulkhead:
                 self._permits -= 1
                 self._release(permit)
 
+    @contextlib.contextmanager
+    def holding(self, upstreams: Sequence[Upstream]) -> Iterator[bool]:
+        """Whether a request may begin in which devpi may ask these upstreams, in its own thread, until it is done."""
+        with self.waiting(upstreams) as permit:
+            valid = permit.valid
+            with self._lock:
+                admitted = valid and self._held < self._share
+                self._held += admitted
+            try:
+                yield admitted
+            finally:
+                with self._lock:
+                    self._held -= admitted
+
     def check(self, permit: Permit) -> bool:
         """Whether ``permit`` is still valid; it is released when too many wait for one of its upstreams."""
         with self._lock:
@@ -74,6 +90,8 @@ class Bulkhead:
 
     def _is_full(self, origin: str, upstream: Upstream) -> bool:
         waiting = self._waiting[origin]
+        if self._permits > (MOST - 1) * self._threads:  # many upstreams, each with few
+            return upstream.quiet
         if waiting > self._most:
             return upstream.since_last_byte > HEALTHY
         return waiting > self._share and upstream.quiet

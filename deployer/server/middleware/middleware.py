@@ -20,14 +20,17 @@ from devpi_server.log import threadlog
 from devpi_server.views import SIMPLE_API_V1_JSON as JSON_TYPE
 from pyramid.response import Response
 
+from deployer.protocol import NAMES_ROUTE
+from deployer.server.hosts import MISDIRECTED, REFUSED, KnownHosts
 from deployer.server.middleware.bulkhead import Bulkhead
 from deployer.server.middleware.downloads import Downloads
-from deployer.server.middleware.requests import PageRequest, is_text, page_request
+from deployer.server.middleware.requests import PageRequest, is_text, may_ask, page_request
 from deployer.server.middleware.responses import SharedResponse, StreamedBody, busy, send_file
 from deployer.server.middleware.single_flight import Flight, SingleFlight
 from deployer.server.pages.freshness import RETRY, Indexes, Mirror
 from deployer.server.pages.store import Key, PageStore, View
 from deployer.server.secret_files import Private
+from deployer.server.upstream.health import Upstream
 
 STORED_HEADER = "X-Deployer-Kept"
 """For nginx's access log: the page was stored. nginx does not pass it on to clients."""
@@ -63,7 +66,9 @@ class Middleware:
         *,
         timeout: float,
         offline: Callable[[], bool],
+        hosts: KnownHosts,
     ) -> None:
+        self._hosts = hosts
         self._store = store
         self._indexes = indexes
         self._bulkhead = bulkhead
@@ -79,6 +84,8 @@ class Middleware:
         def handle(request: Any) -> Any:
             if request.environ.pop(_PASS, False):
                 return handler(request)
+            if not self._hosts.knows(request.environ.get("HTTP_HOST", "")):
+                return SharedResponse.of_text(MISDIRECTED, REFUSED).to_pyramid()
             if not is_text(request):
                 return SharedResponse.of_text(400, "the URL is not UTF-8").to_pyramid()
             page = page_request(request)
@@ -92,6 +99,25 @@ class Middleware:
 
     def _other(self, request: Any, handler: Handler) -> Any:
         self._indexes.refresh(self._store.configured)
+        upstreams = self._may_ask(request)
+        with self._bulkhead.holding(upstreams) if upstreams else contextlib.nullcontext(True) as admitted:
+            return self._answer(request, handler) if admitted else busy()
+
+    def _may_ask(self, request: Any) -> list[Upstream]:
+        """The upstreams that devpi may ask for this request, in its thread."""
+        asked = None if self._offline() else may_ask(request)
+        if asked is None:
+            return []
+        index, project = asked
+        again = request.method == "POST" or request.path_info == NAMES_ROUTE
+        mirrors = self._indexes.mirrors(index, configured=self._store.configured) or ()
+        return [
+            self._indexes.upstream(mirror)
+            for mirror in mirrors
+            if self._indexes.may_be_asked(mirror, project, again=again)
+        ]
+
+    def _answer(self, request: Any, handler: Handler) -> Any:
         try:
             return send_file(request, handler(request))
         finally:

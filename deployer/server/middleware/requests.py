@@ -11,6 +11,7 @@ from devpi_server.normalized import normalize_name
 from devpi_server.views import INSTALLER_USER_AGENT_REGEXP as INSTALLER
 from devpi_server.views import SIMPLE_API_V1_JSON as JSON_TYPE
 
+from deployer.protocol import NAMES_ROUTE
 from deployer.server.pages.store import Key
 
 _PAGE = re.compile(r"/([^+/]+)/([^+/]+)/(?:\+simple/)?([^+/]+)/?")
@@ -46,6 +47,32 @@ def negotiate(request: Any) -> str | None:
     if offers[0][0] == JSON_TYPE:
         return "json"
     return "html" if INSTALLER.match(request.user_agent or "") else None
+
+
+_INDEX = re.compile(r"/([^+/]+)/([^+/]+)(?:/(?:\+simple/)?(?:([^+/]+)(?:/.*)?)?)?")
+
+
+def may_ask(request: Any) -> tuple[str, str | None] | None:
+    """The index, and the project if it is about one alone, of which devpi may ask an upstream; None when it asks none.
+
+    Every view below an index counts, whichever plugin it is of, except what is written by a user: an upload, and a
+    change of the index itself.
+    """
+    if request.path_info == NAMES_ROUTE:
+        return request.GET.get("index", ""), None
+    found = _INDEX.fullmatch(request.path_info)
+    if found is None or request.method in ("PUT", "PATCH", "DELETE") or _is_upload(request):
+        return None
+    user, index, project = found.groups()
+    return f"{user}/{index}", None if project is None else str(normalize_name(project))
+
+
+def _is_upload(request: Any) -> bool:
+    """Whether devpi takes it for an upload, and not for a push."""
+    try:
+        return request.method == "POST" and bool(request.POST.get(":action"))
+    except ValueError:  # an invalid form
+        return False
 
 
 def is_text(request: Any) -> bool:

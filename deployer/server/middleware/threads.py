@@ -23,13 +23,15 @@ class _Pool(ThreadedTaskDispatcher):  # type: ignore[misc]
             raise
 
 
-def growing(count: int, settings: dict[str, Any]) -> Callable[[int], None]:
-    """Put a pool of ``count`` threads into waitress's ``settings``; call the result to have more threads.
+def growing(count: int, settings: dict[str, Any]) -> tuple[Callable[[int], None], Callable[[], bool]]:
+    """Put a pool of ``count`` threads into waitress's ``settings``.
+
+    Call the first result to have more threads, the second to know whether requests wait for one.
 
     Started threads stay. The system's limit is obeyed. A waitress that takes no other pool never has more threads.
     """
     if _POOL not in signature(create_server).parameters:
-        return lambda threads: None
+        return lambda threads: None, lambda: False
     pool = _Pool()
     pool.set_thread_count(count)
     settings[_POOL] = pool
@@ -39,4 +41,4 @@ def growing(count: int, settings: dict[str, Any]) -> Callable[[int], None]:
             with contextlib.suppress(RuntimeError):  # the limit of this container or user
                 pool.set_thread_count(threads)
 
-    return grow
+    return grow, lambda: bool(pool.queue)

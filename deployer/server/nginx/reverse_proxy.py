@@ -23,7 +23,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployer.protocol import PrivateFile
+from deployer.protocol import BODY_ROUTE, PrivateFile
+from deployer.server.hosts import MISDIRECTED, REFUSED, KnownHosts
 from deployer.server.secret_files import Private, write_private
 
 BACKLOG = 511
@@ -33,6 +34,11 @@ MOST_FAILURES = 5
 """Quick exits in a row after which devpi serves without nginx."""
 LARGEST_BODY = 2**30
 """Bytes of the largest upload, devpi's default. nginx has the same limit, and refuses a larger one at once."""
+SMALL_BODY_DIGITS = 4
+"""A body whose length has at most so many digits, less than 10 kB, needs no login. It fits nginx's buffer."""
+SENT = 256 << 10
+"""Bytes that the kernel keeps for each client (SO_SNDBUF): with its default of megabytes a client that takes a
+kilobyte a second makes no progress for half an hour."""
 FEWEST = 16
 """Fewest connections with which nginx is useful."""
 DRAINED = 4.0
@@ -62,7 +68,8 @@ _PROXY = """\
       proxy_ignore_headers X-Accel-Redirect X-Accel-Expires X-Accel-Limit-Rate X-Accel-Buffering X-Accel-Charset;
       proxy_redirect off;
       proxy_next_upstream off;
-      proxy_buffers 8 32k;
+      proxy_max_temp_file_size 0;
+      proxy_buffers 8 16k;
       proxy_buffer_size 32k;
       proxy_connect_timeout 10s;
       proxy_send_timeout %{wait}s;
@@ -101,6 +108,8 @@ class Nginx:
         version = re.search(r"nginx version: \S+?/([\d.]+)", printed)
         if version is None:
             raise NginxUnusable(f"{path} -V prints no version")
+        if "http_auth_request_module" not in printed:
+            raise NginxUnusable(f"{path} has no auth_request module")
         return cls(path=path, version=version[1], modules=printed)
 
     @property
@@ -114,9 +123,17 @@ class ReverseProxy:
     """Runs nginx, and restarts it, until this process ends or nginx failed too often."""
 
     def __init__(
-        self, nginx: Nginx, serverdir: Path, listeners: Sequence[socket.socket], *, request_timeout: int, files: bool
+        self,
+        nginx: Nginx,
+        serverdir: Path,
+        listeners: Sequence[socket.socket],
+        *,
+        request_timeout: int,
+        files: bool,
+        hosts: KnownHosts,
     ) -> None:
-        """``request_timeout``: seconds that an upstream has. ``files``: whether anybody may read every file.
+        """``request_timeout``: seconds that an upstream has. ``files``: whether anybody may read every file. ``hosts``:
+        whose name requests may be for.
 
         Raises NginxUnusable when nginx rejects the configuration.
         """
@@ -127,6 +144,8 @@ class ReverseProxy:
         """Set once nginx has ended and will not be restarted."""
         self._serverdir = serverdir
         self._listeners = tuple(listeners)
+        for listener in listeners:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT)  # inherited by connections
         self._lock = threading.RLock()  # a second signal may arrive while the first one holds it
         self._child: subprocess.Popen[bytes] | None = None
         self._stopping = False
@@ -140,10 +159,10 @@ class ReverseProxy:
         self.inner.bind(str(self.socket))
         self.inner.listen(BACKLOG)
         self._config = self._run / "nginx.conf"
-        write_private(self._config, self._render(request_timeout=request_timeout, files=files))
+        write_private(self._config, self._render(request_timeout=request_timeout, files=files, hosts=hosts))
         self._test()
 
-    def _render(self, *, request_timeout: int, files: bool) -> str:
+    def _render(self, *, request_timeout: int, files: bool, hosts: KnownHosts) -> str:
         for path in (str(self._serverdir), str(self.socket)):
             if not re.fullmatch(
                 r"[^\x00-\x1f\x7f$\"\\\ud800-\udfff]+", path
@@ -160,6 +179,13 @@ class ReverseProxy:
             connections=connections,
             socket=self.socket,
             largest=LARGEST_BODY,
+            of_one_client=connections // 3,
+            of_one_file=connections // 6,
+            hosts=hosts.pattern,
+            misdirected=MISDIRECTED,
+            refused=REFUSED,
+            small=SMALL_BODY_DIGITS,
+            admission=BODY_ROUTE,
             listen="".join(f"    listen {_address(listener)};\n" for listener in self._listeners),
             proxy=_Template(_PROXY).substitute(wait=300 + 4 * request_timeout),
             pages=PrivateFile.PAGES.relative,

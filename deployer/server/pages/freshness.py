@@ -27,6 +27,7 @@ class Mirror:
     url: str
     expiry: float
     credentials: str | None  # the Authorization header from the URL itself
+    lists: bool = True  # whether devpi asks the upstream for the list of all names
 
     def page(self, project: str) -> str:
         """The URL from which devpi gets a project's page."""
@@ -97,7 +98,9 @@ class Indexes:
             if url.username or url.password:
                 pair = f"{url.username or ''}:{url.password or ''}".encode()
                 credentials = f"Basic {b64encode(pair).decode()}"
-            self._mirrors[name] = Mirror(name, url.replace(username=None, password=None).url, expiry, credentials)
+            self._mirrors[name] = Mirror(
+                name, url.replace(username=None, password=None).url, expiry, credentials, not config.get(here.no_list)
+            )
 
     # When devpi fetched a project's page last: it keeps that in memory only
 
@@ -112,6 +115,13 @@ class Indexes:
     def is_fresh(self, mirror: Mirror, project: str) -> bool:
         """Whether devpi answers for ``project`` without asking the upstream."""
         return time.time() - self._retrieved(mirror, project) < mirror.expiry
+
+    def may_be_asked(self, mirror: Mirror, project: str | None, *, again: bool) -> bool:
+        """Whether devpi may ask the upstream for a project's page, or for what it has if ``project`` is None.
+
+        ``again``: even for a page that is fresh.
+        """
+        return again or (mirror.lists if project is None else not self.is_fresh(mirror, project))
 
     def due(self, mirrors: tuple[Mirror, ...], project: str, *, began: float) -> float:
         """When a page becomes stale (seconds since the epoch). ``began``: when devpi was asked for it (monotonic)."""
@@ -149,6 +159,11 @@ class Indexes:
     def upstream(self, mirror: Mirror) -> Upstream:
         """The upstream that serves the mirror's pages."""
         return self._upstreams.of(mirror.url)
+
+    def is_mirror(self, url: str) -> bool:
+        """Whether ``url`` is that of a whole mirror, where its list of names is."""
+        with self._lock:
+            return any(mirror.url.rstrip("/") == url.rstrip("/") for mirror in self._mirrors.values())
 
     # Credentials
 

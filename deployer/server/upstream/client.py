@@ -13,6 +13,7 @@ import httpx
 from devpi_server.httpclient import FatalResponse, HTTPClient
 from devpi_server.log import threadlog
 
+from deployer.server.upstream.body import LARGEST_FILE, LARGEST_OTHER, Body, InvalidBody
 from deployer.server.upstream.health import Upstream, Upstreams
 
 KEPT_CONNECTIONS, KEPT_SECONDS = 20, 60.0
@@ -26,13 +27,18 @@ WHOLE = 10.0
 _JSON = "application/vnd.pypi.simple.v1+json"
 _PAGES = (_JSON, "application/vnd.pypi.simple.v1+html", "text/html")
 """Media types of pages (PEP 691); pip accepts the same."""
+_ENCODINGS = "gzip, deflate"
+"""What can be decoded within bounds."""
+LARGE = 1 << 20
+"""Bytes after which a page waits for others of its upstream that are as large: one at a time may use memory."""
 
 
 class Client(HTTPClient):
     """The HTTP client of devpi (its ``http``, which its own tests replace in the same way).
 
     ``offline``: whether requests are forbidden. ``may_get``: whether a URL may receive an Authorization header.
-    ``may_push``: whether a release may be pushed to a URL.
+    ``may_push``: whether a release may be pushed to a URL. ``largest_page``: bytes that the page at a URL may have.
+    ``has_room``: whether there is disk space for more of a file.
     """
 
     def __init__(
@@ -43,12 +49,17 @@ class Client(HTTPClient):
         offline: Callable[[], bool],
         may_get: Callable[[str, str], bool],
         may_push: Callable[[object], bool],
+        largest_page: Callable[[str], int],
+        has_room: Callable[[], bool],
     ) -> None:
         super().__init__(component_name="server", timeout=timeout)
         self._upstreams = upstreams
         self._offline = offline
         self._may_get = may_get
         self._may_push = may_push
+        self._largest_page = largest_page
+        self._has_room = has_room
+        self._large: dict[str, asyncio.Lock] = {}
         self.client.close()
         self.client = httpx.Client(
             **self._settings(), event_hooks={"request": [self._before], "response": [self._after]}
@@ -61,7 +72,8 @@ class Client(HTTPClient):
         )
         # A cookie of one mirror must not be sent for another one, whose credentials differ.
         cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-        return {"headers": self.headers, "verify": self._ssl_context, "limits": limits, "cookies": cookies}
+        headers = {**self.headers, "Accept-Encoding": _ENCODINGS}
+        return {"headers": headers, "verify": self._ssl_context, "limits": limits, "cookies": cookies}
 
     def _async(self) -> httpx.AsyncClient:
         """One client for all pages, in devpi's event loop; devpi itself makes a client and connection for each page."""
@@ -86,12 +98,13 @@ class Client(HTTPClient):
         for again in (True, False):
             try:
                 async with asyncio.timeout(WHOLE * seconds):
-                    response = await self._async().get(
-                        address, follow_redirects=allow_redirects, headers=extra_headers, timeout=wait
-                    )
+                    response = await self._whole(address, follow=allow_redirects, headers=extra_headers, wait=wait)
             except TimeoutError:
                 endless = httpx.ReadTimeout("the answer does not end", request=httpx.Request("GET", address))
                 return self._failed(address, endless), None
+            except InvalidBody as error:
+                threadlog.warn("invalid page: %s has %s", address, error)
+                return FatalResponse(address, f"invalid page: {error}"), None
             except (httpx.RemoteProtocolError, httpx.ReadError) as error:
                 # The upstream may have closed a keep-alive connection at this moment.
                 if again and not self._is_down(error):
@@ -101,6 +114,22 @@ class Client(HTTPClient):
                 return self._failed(address, error), None
             return self._page(address, response)
         raise AssertionError("the second try returns")
+
+    async def _whole(
+        self, address: str, *, follow: bool, headers: dict[str, str] | None, wait: httpx.Timeout
+    ) -> httpx.Response:
+        """The answer with its body. Raises InvalidBody."""
+        asked = self._async().stream("GET", address, follow_redirects=follow, headers=headers, timeout=wait)
+        async with asked as response, contextlib.AsyncExitStack() as alone:
+            body = _body(response, self._largest_page(address))
+            is_large = False
+            async for piece in response.aiter_raw():
+                body.feed(piece)
+                if not is_large and len(body.decoded) > LARGE:
+                    is_large = True
+                    origin = self._upstreams.of(str(response.request.url)).origin
+                    await alone.enter_async_context(self._large.setdefault(origin, asyncio.Lock()))
+            return _read(response, body)
 
     def _page(self, address: str, response: httpx.Response) -> tuple[Any, str | None]:
         if response.status_code >= 300:
@@ -136,9 +165,19 @@ class Client(HTTPClient):
         """Get a whole answer; a ``FatalResponse`` when that fails."""
         address = getattr(url, "url", url)
         try:
-            return self.client.get(
-                address, follow_redirects=allow_redirects, headers=extra_headers, timeout=timeout or self.timeout
-            )
+            with self.client.stream(
+                "GET",
+                address,
+                follow_redirects=allow_redirects,
+                headers=extra_headers,
+                timeout=timeout or self.timeout,
+            ) as response:
+                body = _body(response, self._largest_page(address))
+                for piece in response.iter_raw():
+                    body.feed(piece)
+                return _read(response, body)
+        except InvalidBody as error:
+            return FatalResponse(address, f"invalid answer: {error}")
         except self.Errors as error:
             return self._failed(address, error)
 
@@ -181,16 +220,51 @@ class Client(HTTPClient):
         if response.request.method != "GET":
             return
         upstream = self._answered(response)
-        response.stream = _Observed(response.stream, upstream, id(response.request))
+        most = _most(response)
+        response.stream = _Observed(response.stream, upstream, response, most=most, has_room=self._has_room)
 
     async def _after_async(self, response: httpx.Response) -> None:
         upstream = self._answered(response)
-        response.stream = _ObservedAsync(response.stream, upstream, id(response.request))
+        response.stream = _ObservedAsync(response.stream, upstream, response, most=_most(response))
 
     def _answered(self, response: httpx.Response) -> Upstream:
         upstream = self._upstreams.of(str(response.request.url))
         upstream.answered(id(response.request), retry_after=_retry_after(response))
         return upstream
+
+
+def _body(response: httpx.Response, most: int) -> Body:
+    is_page = response.status_code == 200
+    return Body(response.headers.get("Content-Encoding", ""), most=most if is_page else LARGEST_OTHER)
+
+
+def _read(response: httpx.Response, body: Body) -> httpx.Response:
+    """``response``, with a body that is read and decoded. Raises InvalidBody."""
+    if not body.is_whole:
+        raise InvalidBody("an encoded body that breaks off")
+    headers = [
+        (name, value)
+        for name, value in response.headers.multi_items()
+        if name not in ("content-encoding", "content-length", "transfer-encoding")
+    ]
+    return httpx.Response(
+        response.status_code,
+        headers=headers,
+        content=bytes(body.decoded),
+        request=response.request,
+        history=response.history,
+        extensions={
+            key: value for key, value in response.extensions.items() if key in ("http_version", "reason_phrase")
+        },
+    )
+
+
+def _most(response: httpx.Response) -> int:
+    """Bytes that may come, as sent. httpx reads the body of a redirect to its end, and would decode it."""
+    if not response.has_redirect_location:
+        return LARGEST_FILE
+    response.headers.pop("Content-Encoding", None)
+    return LARGEST_OTHER
 
 
 class NotSent(httpx.TransportError):
@@ -205,28 +279,54 @@ def _retry_after(response: httpx.Response) -> float:
 
 
 class _Observed(httpx.SyncByteStream):
-    def __init__(self, inner: Any, upstream: Upstream, request: int) -> None:
-        self._inner, self._upstream, self._request = inner, upstream, request
+    """A body on its way: counted, and broken off when it has more than ``most`` bytes or the disk is nearly full."""
+
+    def __init__(
+        self,
+        inner: Any,
+        upstream: Upstream,
+        response: httpx.Response,
+        *,
+        most: int,
+        has_room: Callable[[], bool],
+    ) -> None:
+        self._inner, self._upstream, self._request = inner, upstream, response.request
+        self._most, self._has_room = most, has_room
+        length = response.headers.get("Content-Length", "")
+        self._length = int(length) if length.isdecimal() else 0
 
     def __iter__(self) -> Iterator[bytes]:
+        came = 0
         for piece in self._inner:
+            came += len(piece)
+            _check(max(came, self._length), self._most, self._request)
+            if not self._has_room():
+                raise httpx.ReadError("the disk is nearly full", request=self._request)
             self._upstream.received(len(piece))
             yield piece
 
     def close(self) -> None:
-        self._upstream.ended(self._request)
+        self._upstream.ended(id(self._request))
         self._inner.close()
 
 
 class _ObservedAsync(httpx.AsyncByteStream):
-    def __init__(self, inner: Any, upstream: Upstream, request: int) -> None:
-        self._inner, self._upstream, self._request = inner, upstream, request
+    def __init__(self, inner: Any, upstream: Upstream, response: httpx.Response, *, most: int) -> None:
+        self._inner, self._upstream, self._request, self._most = inner, upstream, response.request, most
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        came = 0
         async for piece in self._inner:
+            came += len(piece)
+            _check(came, self._most, self._request)
             self._upstream.received(len(piece))
             yield piece
 
     async def aclose(self) -> None:
-        self._upstream.ended(self._request)
+        self._upstream.ended(id(self._request))
         await self._inner.aclose()
+
+
+def _check(came: int, most: int, request: httpx.Request) -> None:
+    if came > most:
+        raise httpx.DecodingError(f"more than {most} bytes", request=request)

@@ -1,0 +1,31 @@
+"""``GET /+deployer/body``: whether a body that is not small may be read, asked before it is.
+
+A body is buffered on the disk before devpi sees the request. nginx asks here with the headers of the request alone
+(``auth_request``); without nginx, :mod:`clients` does the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyramid.response import Response
+
+SMALL = 10_000
+"""Bytes of a body from which on its sender must be known."""
+ORIGINAL = "X-Original-URI"
+"""The header with the address of the request that has the body."""
+_ANONYMOUS = ":ANONYMOUS:"
+_RIGHTS = ("acl_upload", "acl_toxresult_upload")
+
+
+def admit(request: Any) -> Any:
+    """The view: 204 for a user of this server, and where the index takes uploads of everybody; else 401."""
+    admitted = request.authenticated_userid is not None or _is_open(request)
+    return Response(status=204 if admitted else 401)
+
+
+def _is_open(request: Any) -> bool:
+    user, _, rest = request.headers.get(ORIGINAL, "").lstrip("/").partition("/")
+    index = rest.partition("?")[0].partition("/")[0]
+    stage = request.registry["xom"].model.getstage(user, index) if user and index else None
+    return stage is not None and any(_ANONYMOUS in (stage.ixconfig.get(right) or ()) for right in _RIGHTS)

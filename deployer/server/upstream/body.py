@@ -1,0 +1,54 @@
+"""A body of an upstream, decoded piece by piece within bounds.
+
+httpx decodes a whole answer: 411 kB of gzip became 400 MB of memory.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+LARGEST_PAGE = 32 << 20
+"""Bytes of a project's page, decoded as well as encoded. The largest on the public index has about ten million."""
+LARGEST_LIST = 128 << 20
+"""The same of a list of all names, which is asked for where the profile says ``project_list: true``."""
+LARGEST_OTHER = 64 << 10
+"""The same of a body that nobody reads: of an error or a redirect."""
+LARGEST_FILE = 4 << 30
+"""Bytes of a file."""
+_WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 47}
+"""zlib's ``wbits`` for each encoding."""
+
+
+class InvalidBody(Exception):
+    """The body is too large, or not encoded as its header says."""
+
+
+class Body:
+    """One body with at most ``most`` bytes. Raises InvalidBody for an unknown encoding."""
+
+    def __init__(self, encoding: str, *, most: int) -> None:
+        name = encoding.strip().lower()
+        if name not in ("", "identity", *_WINDOWS):
+            raise InvalidBody(f"unknown encoding {name!r}")
+        self._most = most
+        self._unpack: Any = zlib.decompressobj(_WINDOWS[name]) if name in _WINDOWS else None
+        self._encoded = 0
+        self.decoded = bytearray()
+
+    def feed(self, piece: bytes) -> None:
+        """Add a piece as it came. Raises InvalidBody."""
+        self._encoded += len(piece)
+        left = self._most - len(self.decoded)
+        try:
+            plain = piece if self._unpack is None else self._unpack.decompress(piece, left + 1)
+        except zlib.error as error:
+            raise InvalidBody(f"invalid encoding: {error}") from None
+        if self._encoded > self._most or len(plain) > left:
+            raise InvalidBody(f"more than {self._most} bytes")
+        self.decoded += plain
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether an encoded body has come to its end."""
+        return self._unpack is None or self._unpack.eof or not self._encoded
