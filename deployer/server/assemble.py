@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import socket
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,6 @@ from deployer.server.middleware import bodies, clients, threads
 from deployer.server.middleware.bulkhead import Bulkhead
 from deployer.server.middleware.middleware import Middleware
 from deployer.server.nginx import statistics
-from deployer.server.nginx.reverse_proxy import SENT
 from deployer.server.pages.changelog import Changelog
 from deployer.server.pages.freshness import Indexes
 from deployer.server.pages.offline import OfflineSwitch
@@ -91,10 +89,6 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     pyramid_config.add_view(switch.view, route_name=OFFLINE_ROUTE, renderer="json", request_method="POST")
     # By default waitress buffers 16 MiB for each slow client, more memory than there is for fifty of them.
     config.waitress_info["kwargs"].update(outbuf_high_watermark=UNSENT, asyncore_use_poll=True, channel_timeout=SLOWEST)
-    config.waitress_info["kwargs"]["socket_options"] = [
-        (socket.SOL_SOCKET, socket.SO_SNDBUF, SENT),
-        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-    ]
     # With `over` alone, Pyramid moves its exception view above devpi's transaction, and every write is rolled back.
     pyramid_config.add_tween("deployer.server.assemble.middleware_factory", over=LOGGING, under=INGRESS)
     pyramid_config.add_tween(

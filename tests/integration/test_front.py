@@ -60,7 +60,7 @@ def made(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     need_nginx()
     server = Fronted(tmp_path_factory.mktemp("front") / "server")
     try:
-        server.start("--front", "nginx")
+        server.start("--front", "nginx", "--allow-host", "index.example", "--allow-host", "evil.example")
         server.auth_now = make_indexes(server, upstream.simple_url)
         yield server
     finally:
@@ -71,7 +71,7 @@ def made(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def server(made: Fronted) -> Fronted:
     """The module's server, answering."""
     if made.process is None:
-        made.start("--front", "nginx")
+        made.start("--front", "nginx", "--allow-host", "index.example", "--allow-host", "evil.example")
     return made.wait()  # type: ignore[return-value]
 
 

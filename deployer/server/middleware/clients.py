@@ -30,6 +30,7 @@ from waitress.utilities import Error
 
 from deployer.protocol import BODY_ROUTE
 from deployer.server.middleware.bodies import ORIGINAL, SMALL
+from deployer.server.nginx.reverse_proxy import SENT
 
 STALLED = 10.0
 """Seconds without progress after which a client may have to give way."""
@@ -102,6 +103,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     _admitted = False
 
     def __init__(self, server: Any, sock: Any, *more: Any, **named: Any) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT)
         super().__init__(server, sock, *more, **named)
         if len(self._map) > self.adj.connection_limit - _SPARE:
             self._replace_one()
@@ -200,6 +202,7 @@ class _Admission:
                 name.replace("_", "-"): self._request.headers[name] for name in _SENDER if name in self._request.headers
             }
             asked = Request.blank(BODY_ROUTE, headers={**headers, ORIGINAL: self._request.path})
+            asked.environ["REMOTE_ADDR"] = self._channel.host
             status = asked.get_response(self._channel.server.application).status_code
         finally:
             self._channel.decide(self._request, status)
