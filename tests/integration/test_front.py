@@ -365,7 +365,8 @@ def test_an_nginx_that_keeps_dying_is_given_up(lone: Server, monkeypatch: pytest
     dying = tmp_path / "bin" / "nginx"
     dying.parent.mkdir()
     dying.write_text(
-        '#!/bin/sh\ncase "$*" in *-V*) echo "nginx version: nginx/1.22.1 --with-http_auth_request_module" >&2;; *-t*) ;; *) exit 7;; esac\n'
+        '#!/bin/sh\ncase "$*" in *-V*) echo "nginx version: nginx/1.22.1 --with-http_auth_request_module" >&2;; '
+        "*-t*) ;; *) exit 7;; esac\n"
     )
     dying.chmod(0o755)
     monkeypatch.setenv("PATH", f"{dying.parent}:{os.environ['PATH']}")

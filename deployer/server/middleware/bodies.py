@@ -15,7 +15,6 @@ SMALL = 10_000
 ORIGINAL = "X-Original-URI"
 """The header with the address of the request that has the body."""
 _ANONYMOUS = ":ANONYMOUS:"
-_RIGHTS = ("acl_upload", "acl_toxresult_upload")
 
 
 def admit(request: Any) -> Any:
@@ -25,7 +24,9 @@ def admit(request: Any) -> Any:
 
 
 def _is_open(request: Any) -> bool:
-    user, _, rest = request.headers.get(ORIGINAL, "").lstrip("/").partition("/")
-    index = rest.partition("?")[0].partition("/")[0]
+    """Whether everybody may send what the request is about: a release, or a file's test results."""
+    path: str = request.headers.get(ORIGINAL, "").partition("?")[0]
+    user, index, kind = [*path.lstrip("/").split("/"), "", "", ""][:3]
     stage = request.registry["xom"].model.getstage(user, index) if user and index else None
-    return stage is not None and any(_ANONYMOUS in (stage.ixconfig.get(right) or ()) for right in _RIGHTS)
+    right = "acl_toxresult_upload" if kind == "+f" else "acl_upload"
+    return bool(stage is not None and _ANONYMOUS in (stage.ixconfig.get(right) or ()))

@@ -99,6 +99,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     admits = False
     """Whether bodies are admitted here; otherwise nginx has done so."""
     cut = False
+    _taken = 0.0  # when the client last took something, or something began to wait for it
     _asking = False
     _admitted = False
 
@@ -140,6 +141,17 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)  # the kernel keeps nothing either
             self.socket.shutdown(socket.SHUT_RDWR)
 
+    def write_soon(self, data: Any) -> int:
+        if not self.total_outbufs_len:
+            self._taken = time.time()
+        return int(super().write_soon(data))
+
+    def send(self, data: bytes, do_close: bool = True) -> int:
+        sent = int(super().send(data, do_close=do_close))
+        if sent:
+            self._taken = time.time()
+        return sent
+
     def writable(self) -> bool:
         if self.total_outbufs_len and not self.cut and self._has_to_go(time.time()):
             self.cut_off()
@@ -147,7 +159,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def _has_to_go(self, now: float) -> bool:
         """Whether its client takes nothing, and what it keeps from others is needed."""
-        idle = now - self.last_activity
+        idle = now - self._taken
         if idle < STALLED:
             return False
         if idle > self.adj.channel_timeout:
