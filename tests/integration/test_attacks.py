@@ -270,7 +270,7 @@ def test_wrong_logins_do_not_take_all_threads(attacked: Attacked) -> None:
     for one in crowd:
         one.start()
     try:
-        until(lambda: {401, 503} <= statuses, "some logins are refused, and some not even looked at")
+        until(lambda: {401, 503} <= statuses, f"some are refused, and some not even looked at: {statuses}")
         for _ in range(3):
             attacked.works()
     finally:

@@ -5,7 +5,8 @@ with the cheapest parameters. Otherwise every start, which logs in as root, woul
 
 Requests that wait for a hash take a thread each, and wrong passwords cost nothing to send. So few may wait, and fewer
 for one user; those with the same password wait for one hash. A password that was right before is known by a keyed hash
-and does not wait: who logs in with it is answered while somebody tries wrong ones.
+and does not wait: who logs in with it is answered while somebody tries wrong ones. What was wrong is known for a while,
+so that the middleware can have a password verified before devpi's write transaction, of which there is one at a time.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import contextlib
 import hmac
 import secrets
 import threading
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -27,7 +29,8 @@ WAITING = 16
 WAITING_FOR_ONE = 3
 """The same for one user."""
 REMEMBERED = 1000
-"""Right passwords that are known by a keyed hash, in memory."""
+"""Passwords that are known by a keyed hash, in memory."""
+WRONG_SECONDS = 10.0
 
 
 def hash_random(password: str) -> str:
@@ -80,7 +83,8 @@ class OneAtATime:
         self._turns = _Turns()
         self._key = secrets.token_bytes(32)
         self._lock = threading.Lock()
-        self._right: OrderedDict[bytes, None] = OrderedDict()
+        self._until: OrderedDict[bytes, float] = OrderedDict()
+        """Until when a password is wrong (monotonic); infinity for a right one."""
         self._under_way: dict[bytes, Future[tuple[bool, str | None]]] = {}
 
     def hash(self, secret: str) -> str:
@@ -92,9 +96,10 @@ class OneAtATime:
             return bool(self._context.verify(secret, known)), None
         digest = hmac.digest(self._key, f"{known}\0{secret}".encode(errors="surrogatepass"), "sha256")
         with self._lock:
-            if digest in self._right:
-                self._right.move_to_end(digest)
-                return True, None
+            until = self._until.get(digest, 0.0)
+            if until > time.monotonic():
+                self._until.move_to_end(digest)
+                return until == float("inf"), None
             found = self._under_way.get(digest)
             if found is None:
                 mine = self._under_way[digest] = Future()
@@ -106,8 +111,8 @@ class OneAtATime:
         try:
             with self._turns.wait(known):
                 valid, update = self._context.verify_and_update(secret, known)
-            if valid and update is None:
-                self._remember(digest)
+            if update is None:
+                self._remember(digest, float("inf") if valid else time.monotonic() + WRONG_SECONDS)
             mine.set_result((bool(valid), update))
         except BaseException as error:  # raised for all who wait for it
             mine.set_exception(error)
@@ -116,11 +121,13 @@ class OneAtATime:
                 del self._under_way[digest]
         return mine.result()
 
-    def _remember(self, digest: bytes) -> None:
+    def _remember(self, digest: bytes, until: float) -> None:
         with self._lock:
-            self._right[digest] = None
-            if len(self._right) > REMEMBERED:
-                self._right.popitem(last=False)
+            self._until[digest] = until
+            if len(self._until) > REMEMBERED:
+                # Wrong ones go first: nobody who guesses makes the server forget who has logged in.
+                wrong = (known for known, until in self._until.items() if until < float("inf"))
+                del self._until[next(wrong, next(iter(self._until)))]
 
 
 def install() -> None:

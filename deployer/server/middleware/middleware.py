@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,11 @@ from devpi_server.log import threadlog
 from devpi_server.views import SIMPLE_API_V1_JSON as JSON_TYPE
 from pyramid.response import Response
 
-from deployer.protocol import NAMES_ROUTE
+from deployer.protocol import BODY_ROUTE, NAMES_ROUTE
 from deployer.server.hosts import MISDIRECTED, REFUSED, KnownHosts
 from deployer.server.middleware.bulkhead import Bulkhead
 from deployer.server.middleware.downloads import Downloads
-from deployer.server.middleware.requests import PageRequest, is_text, may_ask, page_request
+from deployer.server.middleware.requests import PageRequest, credentials, is_text, may_ask, page_request
 from deployer.server.middleware.responses import SharedResponse, StreamedBody, busy, send_file
 from deployer.server.middleware.single_flight import Flight, SingleFlight
 from deployer.server.pages.freshness import RETRY, Indexes, Mirror
@@ -99,9 +100,24 @@ class Middleware:
 
     def _other(self, request: Any, handler: Handler) -> Any:
         self._indexes.refresh(self._store.configured)
+        if request.method not in ("GET", "HEAD") and (crowd := self._verified(request)) is not None:
+            return crowd
         upstreams = self._may_ask(request)
         with self._bulkhead.holding(upstreams) if upstreams else contextlib.nullcontext(True) as admitted:
             return self._answer(request, handler) if admitted else busy()
+
+    def _verified(self, request: Any) -> Any:
+        """Have the password of a write verified before its transaction: one at a time may write, and hashes are slow.
+
+        None, or the response when too many wait for that.
+        """
+        headers = credentials(request)
+        if not headers:
+            return None
+        asked = type(request).blank(BODY_ROUTE, headers=headers)
+        asked.environ |= {_PASS: True, "REMOTE_ADDR": request.environ.get("REMOTE_ADDR", "")}
+        response = request.invoke_subrequest(asked, use_tweens=True)
+        return response if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE else None
 
     def _may_ask(self, request: Any) -> list[Upstream]:
         """The upstreams that devpi may ask for this request, in its thread."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
+from base64 import b64encode
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -12,6 +15,7 @@ from devpi_server.views import INSTALLER_USER_AGENT_REGEXP as INSTALLER
 from devpi_server.views import SIMPLE_API_V1_JSON as JSON_TYPE
 
 from deployer.protocol import NAMES_ROUTE
+from deployer.server.middleware.bodies import SMALL
 from deployer.server.pages.store import Key
 
 _PAGE = re.compile(r"/([^+/]+)/([^+/]+)/(?:\+simple/)?([^+/]+)/?")
@@ -47,6 +51,17 @@ def negotiate(request: Any) -> str | None:
     if offers[0][0] == JSON_TYPE:
         return "json"
     return "html" if INSTALLER.match(request.user_agent or "") else None
+
+
+def credentials(request: Any) -> dict[str, str]:
+    """The headers that state who sends a request; for a login, those that state what its body does."""
+    found = {name: request.headers[name] for name in ("Authorization", "X-Devpi-Auth") if name in request.headers}
+    if request.path_info == "/+login" and request.method == "POST" and (request.content_length or 0) < SMALL:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            told = json.loads(request.body)
+            pair = f"{told['user']}:{told['password']}".encode()
+            found = {"Authorization": f"Basic {b64encode(pair).decode()}"}
+    return found
 
 
 _INDEX = re.compile(r"/([^+/]+)/([^+/]+)(?:/(?:\+simple/)?(?:([^+/]+)(?:/.*)?)?)?")
