@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 import stat
+from functools import cache
 from pathlib import Path
 
 from deployer.errors import ConflictError, Refused
-
-NOBODY = 65534
-"""The uid of files whose owner has none in this user namespace (user_namespaces(7))."""
 
 
 def require_own(path: Path, what: str, *, owners: tuple[int, ...] = (), insist: str = "") -> None:
@@ -29,7 +27,7 @@ def require_own(path: Path, what: str, *, owners: tuple[int, ...] = (), insist: 
         )
     for above in dict.fromkeys((*path.parents, *path.resolve().parents)):
         status = _status(above)
-        if status is not None and status.st_uid not in (os.geteuid(), 0, NOBODY):
+        if status is not None and status.st_uid not in (os.geteuid(), 0, *_unmapped()):
             raise _of_another(f"the {what} {path} is in {above}, which belongs to", status.st_uid, insist)
         if status is not None and status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
             raise Refused(
@@ -42,6 +40,16 @@ def _of_another(start: str, uid: int, insist: str) -> ConflictError:
     name = user_name(uid)
     hint = f"run it as {name}; with sudo, add -H" + (f"; or set {insist}" if insist else "")
     return ConflictError(f"{start} {name}, and you are {user_name(os.geteuid())}", hint=hint)
+
+
+@cache
+def _unmapped() -> tuple[int, ...]:
+    """Return the uid of files whose owner has none in this user namespace (user_namespaces(7)): nobody can be it."""
+    try:
+        whole = Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
+        return () if whole else (int(Path("/proc/sys/kernel/overflowuid").read_text()),)
+    except (OSError, ValueError):
+        return ()
 
 
 def is_there(path: Path) -> bool:
