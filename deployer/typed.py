@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
@@ -69,5 +68,5 @@ def _checked(hint: Any, value: Any) -> Any:
     if hint is str and "\0" in value:
         raise ValueError("a string with NUL")
     if hint is str:
-        os.fsencode(value)  # raises UnicodeEncodeError
+        value.encode()  # raises UnicodeEncodeError
     return value

@@ -34,6 +34,7 @@ def test_a_body_arrives_as_it_was_sent(encoding: str, encode: Callable[[bytes], 
 @pytest.mark.parametrize(
     ("encoding", "sent"),
     [("", bytes(1001)), ("gzip", gzip.compress(bytes(1001))), ("gzip", gzip.compress(bytes(100 << 20)))],
+    ids=["plain", "encoded", "expanding"],
 )
 def test_a_body_has_a_bound_encoded_and_decoded(encoding: str, sent: bytes) -> None:
     body = Body(encoding, most=1000)
