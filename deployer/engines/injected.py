@@ -5,11 +5,11 @@ They often hold the password of a proxy, which ``inspect`` then shows. deployer 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from deployer.protocol import parsed
 from deployer.spec import PROXY_VARIABLES
 
 PASSED_ON = (*PROXY_VARIABLES, "FTP_PROXY", "ftp_proxy")
@@ -41,8 +41,8 @@ def from_docker_config(env: Mapping[str, str]) -> tuple[str, ...]:
     """
     place = Path(env["DOCKER_CONFIG"]) if env.get("DOCKER_CONFIG") else Path(env.get("HOME", "/")) / ".docker"
     try:
-        settings = json.loads((place / "config.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
+        settings = parsed((place / "config.json").read_bytes())
+    except (OSError, ValueError):
         return ()
     engines = _object(_object(settings).get("proxies")).values()
     names = (variable for key, variable in _KEYS.items() if any(_object(engine).get(key) for engine in engines))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from deployer.deployment.lock import hold
-from deployer.deployment.record import Applied, read_applied
+from deployer.deployment.record import Applied, Overridden, read_applied
 from deployer.devpi.change import Change
 from deployer.devpi.identity import Identity
 from deployer.engines import Detection
@@ -168,7 +168,7 @@ def test_a_success_is_recorded_here_and_beside_the_data(world: World, tmp_path: 
         engine="docker",
         simple_url=done.plan.simple_url,
         profile=world.profile.model_dump(mode="json"),
-        overrides=[asdict(OVERRIDE)],
+        overrides=(Overridden(**asdict(OVERRIDE)),),
         data_source=str(tmp_path / "data"),
         data_uuid="u",
     )

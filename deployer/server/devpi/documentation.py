@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import json
 import mimetypes
 import re
 import threading
@@ -19,6 +18,7 @@ from importlib.resources import files
 from typing import IO, Any
 from zipfile import BadZipFile, ZipInfo
 
+from deployer.protocol import parsed
 from deployer.server.devpi.archives import BROKEN, MIB, Documentation
 
 INDEXED_PAGE, INDEXED_PAGES, INDEXED = MIB // 4, 1_000, 8 * MIB
@@ -117,10 +117,10 @@ def page(docs: Any, name: str) -> dict[str, str]:
     path = name
     if content.startswith("{"):  # Sphinx's fjson
         try:
-            info = json.loads(content)
+            info = parsed(content)
             path = str(info.get("current_page_name", name))
             content = f"<title>{info.get('title', '')}</title>{info.get('body', '')}"
-        except (ValueError, RecursionError, AttributeError):
+        except (ValueError, AttributeError):
             content = ""
     title, text = words(content)
     return {"title": title, "text": text, "path": path}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from base64 import b64encode
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from devpi_server.normalized import normalize_name
 from devpi_server.views import INSTALLER_USER_AGENT_REGEXP as INSTALLER
 from devpi_server.views import SIMPLE_API_V1_JSON as JSON_TYPE
 
-from deployer.protocol import NAMES_ROUTE
+from deployer.protocol import NAMES_ROUTE, parsed
 from deployer.server.middleware.bodies import SMALL
 from deployer.server.pages.store import Key
 
@@ -58,7 +57,7 @@ def credentials(request: Any) -> dict[str, str]:
     found = {name: request.headers[name] for name in ("Authorization", "X-Devpi-Auth") if name in request.headers}
     if request.path_info == "/+login" and request.method == "POST" and (request.content_length or 0) < SMALL:
         with contextlib.suppress(ValueError, KeyError, TypeError):
-            told = json.loads(request.body)
+            told = parsed(request.body)
             pair = f"{told['user']}:{told['password']}".encode()
             found = {"Authorization": f"Basic {b64encode(pair).decode()}"}
     return found
