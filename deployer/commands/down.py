@@ -22,7 +22,7 @@ def run(options: Options, ui: UI) -> Result:
     from deployer.deployment.find import find
     from deployer.deployment.lock import hold
     from deployer.deployment.passwords import Passwords
-    from deployer.deployment.record import forget
+    from deployer.deployment.record import forget, forget_data
     from deployer.operations import upstream_probe
     from deployer.operations.admit import admit
     from deployer.operations.purge import (
@@ -44,6 +44,8 @@ def run(options: Options, ui: UI) -> Result:
         if doomed is not None and not temporary:
             consent(f"{doomed.mount.source} and everything uploaded to it", yes=options.yes)
         removed = remove(deployment, ui) if deployment else []
+        if doomed is not None:
+            forget_data(options.name)
         purged = purge(doomed, ui) if doomed is not None else False
         kept = data.source if data is not None and not purged and is_there(data, deployment) else ""
         if kept and removed:

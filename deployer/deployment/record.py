@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from deployer.errors import ProfileError
@@ -85,6 +85,13 @@ def write_applied(name: str, applied: Applied) -> None:
     except (OSError, ValueError):
         pass  # absent, or damaged
     write_private(path, text)
+
+
+def forget_data(name: str) -> None:
+    """Remove the identity of the data from the record: it is about to be deleted, and no later ``up`` may miss it."""
+    applied = read_applied(name)
+    if applied is not None:
+        write_applied(name, replace(applied, data_uuid=""))
 
 
 def forget(name: str) -> None:

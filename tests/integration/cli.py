@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,11 +20,13 @@ from typing import IO, Any
 
 from deployer.commands.envelope import DATA, FIELDS
 from deployer.image import build_digest, reference
+from deployer.protocol import BODY_ROUTE
 from deployer.spec import LABEL_BUILD
 from tests.engines import BASE
 from tests.forked import run_module
 from tests.own_image import alone, share
 from tests.plain_devpi import free_port
+from tests.server_process import PATIENCE, request
 
 KEPT = (
     *("PATH", "LANG", "PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR", "PYTHONPATH"),
@@ -110,8 +113,19 @@ class Cli:
         return [" ".join(word for word in line.split()[:2] if word.isalpha()) for line in lines]
 
     def requests(self) -> list[str]:
-        """What the server was asked so far, from its log: methods and paths."""
-        return re.findall(r"\[req\d+\] ([A-Z]+ \S+)", self.run("logs").out)
+        """What the server was asked so far, from its log: methods and paths.
+
+        A log is written behind the server's back: it is complete as soon as it tells of a request that is made now.
+        """
+        last = f"/mark-{uuid.uuid4().hex}"
+        request(self.port, "GET", last)
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            found = re.findall(r"\[req\d+\] ([A-Z]+ \S+)", self.run("logs", "-n", "100000").out)
+            if f"GET {last}" in found:
+                # Not asked by the command: the mark, and what nginx asks before it lets a body through.
+                return [one for one in found if not one.startswith(("GET /mark-", f"GET {BODY_ROUTE}"))]
+            assert time.monotonic() < deadline, found[-20:]
 
     def argv(self, *words: str) -> list[str]:
         return [self.python, "-m", "deployer.cli", *words]

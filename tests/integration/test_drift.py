@@ -3,7 +3,6 @@ few requests as can be, and removed only when told."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,12 +30,6 @@ def cli(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         yield running
 
 
-def requests(cli: Cli) -> list[str]:
-    """Every request so far, as the server's log tells it."""
-    lines = cli.run("logs", "-n", "100000").out.splitlines()
-    return [found[1] for line in lines if (found := re.search(r"\[req\d+\] ((?:GET|PUT|POST|PATCH|DELETE) \S+)", line))]
-
-
 def test_a_group_has_its_rights(cli: Cli) -> None:
     shown = cli.run("index", "show", "dev/work", "--json").data
     assert shown["acl_upload"] == ["ci", "dev"]
@@ -49,10 +42,10 @@ def test_apply_changes_one_field_by_one_request_and_tells_drift(cli: Cli) -> Non
     assert (drift.code, drift.envelope["error"]["code"]) == (10, "drift")
     plan = cli.run("plan")
     assert "modify index dev/work: volatile false -> true" in plan.out
-    before = len(requests(cli))
+    before = len(cli.requests())
     done = cli.run("index", "apply", "--json")
     assert done.data["changes"] == ["modify index dev/work: volatile false -> true"]
-    assert [one.split()[0] for one in requests(cli)[before:]] == ["GET", "GET", "PATCH"]
+    assert [one.split()[0] for one in cli.requests()[before:]] == ["GET", "GET", "PATCH"]
     assert cli.run("index", "show", "dev/work", "--json").data["title"] == "by hand"
     assert cli.run("status", "--check").code == 0
 
@@ -106,9 +99,9 @@ def test_fifty_indexes_that_are_right_cost_five_requests_at_most_and_a_field_one
         if change:
             indexes["user7/index7"]["title"] = change
             path.write_text(yaml.safe_dump(whole))
-        before = len(requests(cli))
+        before = len(cli.requests())
         done = cli.run("index", "apply", "--profile", str(path), "--json")
         assert len(done.data["changes"]) == (1 if change else 0)
-        counts.append(len(requests(cli)) - before)
+        counts.append(len(cli.requests()) - before)
     assert counts[0] <= 5
     assert counts[1] == counts[0] + 1
