@@ -141,7 +141,8 @@ def named_tests(text: str) -> Iterator[tuple[str, str]]:
 
 def test_every_test_that_a_document_names_exists() -> None:
     files = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")}
-    named = list(named_tests((ROOT / "docs/reference/faults.md").read_text(encoding="utf-8")))
+    documents = [(ROOT / name).read_text(encoding="utf-8") for name in ("docs/reference/faults.md", "SECURITY.md")]
+    named = [test for document in documents for test in named_tests(document)]
     assert len(named) > 80
     assert [f"{file}::{test}" for file, test in named if f"def {test}(" not in files.get(file, "")] == []
 

@@ -37,7 +37,7 @@ def tween_factory(handler: Handler, registry: Any) -> Handler:
     policy = PAGES.format(inline=_inline(registry))
 
     def tween(request: Any) -> Any:
-        if _is_impossible(request.path_info):
+        if _is_impossible(_path(request)):
             return _headers(request, SharedResponse.of_text(404, "there is no such name").to_pyramid(), policy)
         try:
             response = handler(request)
@@ -45,26 +45,31 @@ def tween_factory(handler: Handler, registry: Any) -> Handler:
             route = getattr(request, "matched_route", None)
             if route is None or route.name not in _FRAGILE or request.method not in ("GET", "HEAD"):
                 raise
-            threadlog.warn("devpi-web can't serve %s: %r", request.path_info, error)
+            threadlog.warn("devpi-web can't serve %r: %r", _path(request), error)
             response = SharedResponse.of_text(404, "there is no such page").to_pyramid()
         return _headers(request, response, policy)
 
     return tween
 
 
+def _path(request: Any) -> str:
+    """The path, one character for each byte: it need not be UTF-8."""
+    return str(request.environ.get("PATH_INFO", ""))
+
+
 def _is_impossible(path: str) -> bool:
     """Whether a path names something that no file system, and so no index, can hold."""
-    return "\0" in path or any(len(segment.encode("utf-8", "replace")) > LONGEST for segment in path.split("/"))
+    return "\0" in path or any(len(segment) > LONGEST for segment in path.split("/"))
 
 
 def _headers(request: Any, response: Any, policy: str) -> Any:
     headers = response.headers
     headers["X-Content-Type-Options"] = "nosniff"
     kind = headers.get("Content-Type", "")
-    if _FILE.fullmatch(request.path_info) and response.status_code in (200, 206) and "json" not in kind:
+    if _FILE.fullmatch(_path(request)) and response.status_code in (200, 206) and "json" not in kind:
         if _ACTIVE.search(kind) or not kind:
             headers["Content-Type"] = "application/octet-stream"
-        if not _PACKAGE.search(request.path_info):
+        if not _PACKAGE.search(_path(request)):
             headers["Content-Disposition"] = "attachment"
     if "html" in headers.get("Content-Type", "") and "Content-Security-Policy" not in headers:
         headers["Content-Security-Policy"] = policy
