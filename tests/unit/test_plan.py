@@ -308,6 +308,19 @@ def test_an_address_that_others_reach_needs_insistence() -> None:
     assert exposed.url == "http://127.0.0.1:3141"
 
 
+def test_an_exposed_server_answers_every_name_until_some_are_listed() -> None:
+    def allowed(**network: object) -> list[str]:
+        command = make(Profile(network=Network.model_validate(network))).spec.command
+        return [word for before, word in pairwise(command) if before == "--allow-host"]
+
+    open_to_all = {"bind": "0.0.0.0", "expose": True}
+    assert allowed() == []
+    assert allowed(hosts=["a.example", "b.example"]) == ["a.example", "b.example"]
+    assert allowed(**open_to_all) == ["*"]
+    assert allowed(**open_to_all, hosts=["a.example"]) == ["a.example"]
+    assert allowed(**open_to_all, outside_url="https://a.example") == []
+
+
 def stage(*bases: str) -> Index:
     return Index(type="stage", bases=bases)
 
