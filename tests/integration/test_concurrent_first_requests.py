@@ -82,7 +82,7 @@ def test_who_waits_is_not_told_what_another_ones_headers_make_of_an_answer(tmp_p
     try:
         make_indexes(server.port, server.auth, upstream)
         for name, kind in ((NAMES[0], {"Accept": "text/html", "User-Agent": "Mozilla/5.0"}), ("missing", JSON)):
-            asked = [(f"/root/dev/+simple/{name}/", {**kind, "Host": f"host{one}.example"}) for one in range(8)]
+            asked = [(f"/root/dev/+simple/{name}/", {**kind, "Host": f"host{one}-example"}) for one in range(8)]
             for (_, headers), got in zip(asked, at_once(server.port, asked), strict=True):
                 others = {other["Host"] for _, other in asked} - {headers["Host"]}
                 assert not [host for host in others if host.encode() in got.body]

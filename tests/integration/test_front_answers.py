@@ -164,7 +164,7 @@ def anything(chance: random.Random, known: Known, logins: tuple[dict[str, str], 
     path = chance.choice((chance.choice(ODD), page, page, page, page, file, file, file, file, chance.choice(near)))
     path += chance.choice((*[""] * 9, "?", "?x=1", "?no_projects="))
     method = chance.choice(METHODS)
-    headers = {"Host": "index.example", "User-Agent": chance.choice(AGENTS)}
+    headers = {"Host": "index-example", "User-Agent": chance.choice(AGENTS)}
     if accept := chance.choice(ACCEPTS):
         headers["Accept"] = accept
     if chance.random() < 0.3:

@@ -88,14 +88,14 @@ def test_browsers_and_headers_that_change_the_answer_are_not_served_from_files(
 ) -> None:
     make_indexes(server.port, server.auth, upstream)
     path = page("root/dev", "alpha")
-    human = {"Accept": "text/html", "User-Agent": "Mozilla/5.0", "Host": "evil.example"}
-    assert b"evil.example" in get(server.port, path, human).body
-    absolute = {**JSON, "X-Devpi-Absolute-Urls": "", "X-Outside-Url": "http://evil.example/x"}
-    assert b"evil.example" in get(server.port, path, absolute).body
+    human = {"Accept": "text/html", "User-Agent": "Mozilla/5.0", "Host": "evil-example"}
+    assert b"evil-example" in get(server.port, path, human).body
+    absolute = {**JSON, "X-Devpi-Absolute-Urls": "", "X-Outside-Url": "http://evil-example/x"}
+    assert b"evil-example" in get(server.port, path, absolute).body
     for headers in (JSON, HTML):
-        outside = get(server.port, path, {**headers, "X-Outside-Url": "http://evil.example"})
+        outside = get(server.port, path, {**headers, "X-Outside-Url": "http://evil-example"})
         assert outside.status == 200
-        assert b"evil.example" not in get(server.port, path, headers).body
+        assert b"evil-example" not in get(server.port, path, headers).body
 
 
 def test_writes_are_kept_and_seen_by_the_very_next_request(server: Server, upstream: Upstream) -> None:
