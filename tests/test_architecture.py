@@ -163,6 +163,24 @@ def test_every_fault_has_its_proof() -> None:
     assert missing == []
 
 
+@pytest.mark.parametrize("document", ["SECURITY.md", "docs/explanation/threat-model.md"])
+def test_every_promise_of_security_has_its_test(document: str) -> None:
+    """A row of a table with a column *test* names at least one, and each that is named exists."""
+    sources = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")}
+    text = (ROOT / document).read_text(encoding="utf-8")
+    tables = re.findall(r"^\|.* \| test \|\n\|[-|]+\|\n((?:\|.*\|\n)+)", text, re.MULTILINE)
+    rows = [row.split(" | ") for table in tables for row in table.splitlines()]
+    assert len(rows) > 15
+    file = ""
+    for row in rows:
+        named = re.findall(r"`(test_\w+\.py)?(?:(?:::)?(test_\w+))?`", row[-1])
+        assert named, row
+        for module, test in named:
+            file = module or file
+            assert not module or module in sources, module
+            assert not test or any(f"def {test}(" in source for source in sources.values()), f"{file}::{test}"
+
+
 def test_every_kind_of_failure_is_told_with_its_exit_code() -> None:
     text = (reference.PAGES / "exit-codes.md").read_text(encoding="utf-8")
     table = {(name, int(code)) for code, name in re.findall(r"^\| (\d+) \| `([^`|]+)` \|", text, re.MULTILINE)}
