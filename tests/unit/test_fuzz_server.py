@@ -16,6 +16,7 @@ from tests.fuzzed import DEEP, changed, written
 
 pytest.importorskip("devpi_server")
 
+
 from deployer.server.boot import prepare
 from deployer.server.boot.supervisor import Policy
 from deployer.server.nginx.statistics import Statistics
