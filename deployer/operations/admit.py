@@ -48,6 +48,11 @@ def admit(name: str, data: Mount, deployment: Deployment | None) -> Doomed:
         raise ConflictError(f"{path} can't be read", hint=f"run the command as its owner {user_name(facts.uid)}")
     if facts.content not in (Content.DEVPI, Content.EMPTY) or facts.symlink_to is not None:
         raise Refused(f"{path} is not a devpi data directory; nothing was deleted", hint=f"ls -la {quote(str(path))}")
+    if facts.read_only:
+        raise Refused(
+            f"the file system of {path} is mounted read-only; nothing was deleted",
+            hint=f"mount -o remount,rw {quote(str(facts.parent))}",
+        )
     if os.geteuid() != 0:  # this user can't delete what root restored, nor read what it says
         check_strangers(facts, uid=facts.uid, gid=facts.gid)
     _check_owner(name, path, facts, deployment)

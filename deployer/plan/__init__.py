@@ -83,7 +83,7 @@ def plan(profile: Profile, facts: Facts, *, name: str, profile_name: str, moving
     network = choose(profile, facts, profile_name=profile_name)
     check_server(profile, facts)
     check_kept(facts.recorded, facts.data)
-    data = plan_data(profile, facts)
+    data = plan_data(profile, facts, moving=moving)
     check_volume_kept(facts.recorded, data.source, absent=facts.volume_absent)
     check_owner(facts, name=name)
     check_layout(profile, facts)

@@ -79,8 +79,11 @@ def data_path(choice: str, *, name: str, home: Path, uid: int) -> Path | None:
     return path.with_name(f"{path.name}-{name}") if seat and name != "devpi" else path
 
 
-def plan_data(profile: Profile, facts: Facts) -> DataPlan:
-    """Choose the place. Raises Refused, ConflictError when it is unusable or belongs to another user."""
+def plan_data(profile: Profile, facts: Facts, *, moving: bool = False) -> DataPlan:
+    """Choose the place. ``moving``: a copy of the data comes there, and no new index.
+
+    Raises Refused, ConflictError when it is unusable or belongs to another user.
+    """
     if facts.data is None:
         if not facts.engine.features.volumes:
             raise ConflictError(
@@ -107,7 +110,7 @@ def plan_data(profile: Profile, facts: Facts) -> DataPlan:
         gid=gid,
         create=absent,
         begin=begin,
-        mark=begin and not profile.image.ref,
+        mark=begin and not moving and not profile.image.ref,
         tighten=not absent and (bool(data.mode & 0o077) or data.uid != uid),
     )
 

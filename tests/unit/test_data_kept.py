@@ -216,6 +216,7 @@ def test_a_damaged_mark_of_use_is_none(data: Path, text: str) -> None:
 def test_only_our_own_server_needs_a_mark_to_begin() -> None:
     facts = with_data()
     assert plan_data(Profile(), facts).mark
+    assert not plan_data(Profile(), facts, moving=True).mark  # a copy comes there
     assert not plan_data(Profile.model_validate({"image": {"ref": "example/devpi:6"}}), facts).mark
 
 

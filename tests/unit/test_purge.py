@@ -350,6 +350,19 @@ def test_what_is_mounted_inside_stays(host: Host, tmp_path: Path) -> None:
         subprocess.run(["umount", str(inside)], check=True)
 
 
+@as_root
+def test_data_that_cannot_be_deleted_is_told_before_the_effect(host: Host, tmp_path: Path) -> None:
+    host.used()
+    host.recorded()
+    host.runs()
+    subprocess.run(["mount", "--bind", str(host.data), str(host.data)], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(host.data)], check=True)
+        assert "is mounted read-only" in host.refuses(kind=Refused)
+    finally:
+        subprocess.run(["umount", str(host.data)], check=True)
+
+
 @pytest.mark.parametrize("state", [State.STOPPED, None])
 def test_data_under_a_running_server_stays(host: Host, state: State | None) -> None:
     host.used()
