@@ -170,7 +170,9 @@ class Dialect:
     misled: tuple[tuple[re.Pattern[str], str], ...] = ()
     """(message, hint) of a client whose settings lead to no engine."""
     refused: re.Pattern[str] = re.compile(
-        r"connect.*permission denied|PermissionError\(13|access containerd socket.*permission denied", re.IGNORECASE
+        r"permission denied while trying to connect|connect: permission denied|PermissionError\(13"
+        r"|access containerd socket.*permission denied",
+        re.IGNORECASE,
     )
     """Its message when this user may not ask the engine. A container may be refused other things."""
     down: re.Pattern[str] = re.compile(
