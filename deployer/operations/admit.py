@@ -59,6 +59,13 @@ def admit(name: str, data: Mount, deployment: Deployment | None) -> Doomed:
     _check_identity(path, facts, deployment, applied)
     for engine_name, container in _users(lambda mount: _overlap(path, mount), deployment, applied):
         raise _used(data.source, engine_name, container)
+    if deployment is None and facts.used_by is None:
+        _check_recorded_once(
+            name,
+            str(path),
+            lambda one: one.data_source.startswith("/") and _same(path, Path(one.data_source)),
+            cure=f"rm -r {quote(str(path))}",
+        )
     _check_content(path)
     if not _runs(deployment):
         check_stopped(path, facts)
@@ -199,7 +206,12 @@ def _admit_volume(name: str, data: Mount, deployment: Deployment | None, applied
                 f"the volume {data.source} on {engine.name} does not carry the labels of {name}; nothing was deleted",
                 hint=f"if it is not needed: {engine.name} volume rm {data.source}",
             )
-        _check_recorded_once(name, data.source, engine.name)
+        _check_recorded_once(
+            name,
+            f"the volume {data.source}",
+            lambda one: (one.engine, one.data_source) == (engine.name, data.source),
+            cure=f"{engine.name} volume rm {data.source}",
+        )
     own = _own(deployment)
     for container in engine.containers():
         if container.id not in own and any(_is_volume(mount, data.source) for mount in container.mounts):
@@ -220,13 +232,16 @@ def _is_volume(mount: Mount, volume: str) -> bool:
     return mount.kind == "volume" and mount.source == volume
 
 
-def _check_recorded_once(name: str, volume: str, engine: EngineName) -> None:
-    """Raise ConflictError when another deployment of this user used the volume, whose label names only the first."""
+def _check_recorded_once(name: str, what: str, has: Callable[[Applied], bool], *, cure: str) -> None:
+    """Raise ConflictError when another deployment of this user has the same data on record. ``what``: the noun for it.
+
+    Of several, nothing tells which used it last: the label of a volume names the first.
+    """
     for path in sorted(state_root().glob("*/applied.json")):
         other = path.parent.name
         applied = read_applied(other) if other != name else None
-        if applied is not None and (applied.engine, applied.data_source) == (engine, volume):
+        if applied is not None and has(applied):
             raise ConflictError(
-                f"the volume {volume} is also the data of the deployment {other}; nothing was deleted",
-                hint=f"if it is not needed: {engine} volume rm {volume}",
+                f"{what} is also the data of the deployment {other}; nothing was deleted",
+                hint=f"if it is not needed: {cure}",
             )

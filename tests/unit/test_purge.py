@@ -550,6 +550,16 @@ def test_a_volume_that_another_deployment_recorded_stays(host: Host) -> None:
     assert "also the data of the deployment new" in host.refuses()
 
 
+def test_a_directory_that_another_deployment_recorded_stays(host: Host) -> None:
+    """A server that is not ours leaves no mark of who used the directory last."""
+    host.used("")
+    host.recorded()
+    host.recorded("new")
+    assert "also the data of the deployment new" in host.refuses()
+    host.runs()
+    assert host.down()
+
+
 def test_a_volume_without_a_recorded_engine_stays(host: Host) -> None:
     volume(host)
     host.recorded(source="v", engine="rkt")
