@@ -288,7 +288,9 @@ class ArgvEngine:
         self._client.checked("rename", name, new)
 
     def exec(self, name: str, argv: Sequence[str], *, stdin: bytes = b"") -> ExecResult:
-        done = self._client.call("exec", "--interactive", name, *argv, stdin=stdin)
+        # nerdctl now and then waits for ever for a standard input that is empty.
+        attached = ("--interactive",) if stdin else ()
+        done = self._client.call("exec", *attached, name, *argv, stdin=stdin)
         said = self._dialect.exec_code
         if done.returncode and said is not None and (own := said.search(done.stderr)):
             return ExecResult(returncode=int(own[1]), stdout=done.stdout, stderr=said.sub("", done.stderr))
