@@ -43,6 +43,8 @@ RESERVE = 32 << 20
 """Bytes of the disk that no file of an upstream takes: the database needs them."""
 UNSENT = 256 * 1024
 """Bytes of one response that may wait in memory for a slow client."""
+UNSENT_TO_NGINX = 64 * 1024
+"""The same for nginx, which has a buffer of its own."""
 SLOWEST = 300
 """Seconds without progress after which a client is cut off: a third of the socket's buffer takes less at 1 kB/s."""
 
@@ -68,8 +70,9 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
         largest_page=lambda url: LARGEST_LIST if indexes.is_mirror(url) else LARGEST_PAGE,
         has_room=lambda: secret_files.free_bytes(private.directory) > RESERVE,
     )
+    fronted = config.args.unix_socket is not None
     grow, is_short = threads.growing(config.args.threads, config.waitress_info["kwargs"])
-    clients.install(clients.Clients(is_short), admits=config.args.unix_socket is None)
+    clients.install(clients.Clients(is_short), admits=not fronted)
     middleware = Middleware(
         store,
         indexes,
@@ -88,7 +91,9 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     pyramid_config.add_route(OFFLINE_ROUTE, OFFLINE_ROUTE)
     pyramid_config.add_view(switch.view, route_name=OFFLINE_ROUTE, renderer="json", request_method="POST")
     # By default waitress buffers 16 MiB for each slow client, more memory than there is for fifty of them.
-    config.waitress_info["kwargs"].update(outbuf_high_watermark=UNSENT, asyncore_use_poll=True, channel_timeout=SLOWEST)
+    config.waitress_info["kwargs"].update(
+        outbuf_high_watermark=UNSENT_TO_NGINX if fronted else UNSENT, asyncore_use_poll=True, channel_timeout=SLOWEST
+    )
     # With `over` alone, Pyramid moves its exception view above devpi's transaction, and every write is rolled back.
     pyramid_config.add_tween("deployer.server.assemble.middleware_factory", over=LOGGING, under=INGRESS)
     pyramid_config.add_tween(

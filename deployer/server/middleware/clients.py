@@ -38,6 +38,8 @@ UNSENT = 128 << 20
 """Bytes of all responses that may wait for slow clients, in memory and in temporary files."""
 _SPARE = 8
 """Connections that are kept free."""
+SENT_TO_NGINX = 64 << 10
+"""Bytes that the kernel keeps for nginx: a container of 256 MiB has to hold hundreds of slow clients."""
 _COUNTED = 1.0
 _RESET = struct.pack("ii", 1, 0)
 _SENDER = ("AUTHORIZATION", "X_DEVPI_AUTH", "HOST")
@@ -104,7 +106,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     _admitted = False
 
     def __init__(self, server: Any, sock: Any, *more: Any, **named: Any) -> None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT)
+        kept = SENT_TO_NGINX if sock.family == socket.AF_UNIX else SENT
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, kept)
         super().__init__(server, sock, *more, **named)
         if len(self._map) > self.adj.connection_limit - _SPARE:
             self._replace_one()
