@@ -70,7 +70,7 @@ _PROXY = """\
       proxy_next_upstream off;
       proxy_max_temp_file_size 0;
       proxy_buffers 4 16k;
-      proxy_buffer_size 32k;
+      proxy_buffer_size 16k;
       proxy_connect_timeout 10s;
       proxy_send_timeout %{wait}s;
       proxy_read_timeout %{wait}s;
