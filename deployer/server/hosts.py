@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 NAME = "deployer-hosts"
 ANY = "*"
 """Entry of the list that switches the check off."""
+ASKED_HOST = "deployer.host"
+"""Key of a WSGI environment: the ``Host`` header as the client sent it."""
 MISDIRECTED = 421
 """Misdirected Request (RFC 9110, 15.5.20)."""
 REFUSED = "this server is not known by the host name of this URL: add it to network.hosts of the profile"

@@ -26,9 +26,11 @@ from pyramid.request import Request
 from waitress.buffers import ReadOnlyFileBasedBuffer
 from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer
+from waitress.task import WSGITask
 from waitress.utilities import Error
 
 from deployer.protocol import BODY_ROUTE
+from deployer.server.hosts import ASKED_HOST
 from deployer.server.middleware.bodies import ORIGINAL, SMALL
 from deployer.server.nginx.reverse_proxy import SENT
 
@@ -94,9 +96,19 @@ class Clients:
         return self._unsent > UNSENT
 
 
+class _Task(WSGITask):  # type: ignore[misc]
+    """A request that keeps its ``Host``: devpi replaces it by that of ``X-Outside-URL``, which any client may send."""
+
+    def get_environment(self) -> dict[str, Any]:
+        environ: dict[str, Any] = super().get_environment()
+        environ[ASKED_HOST] = environ.get("HTTP_HOST", "")
+        return environ
+
+
 class Channel(HTTPChannel):  # type: ignore[misc]
     """A connection that gives way."""
 
+    task_class = _Task
     clients: Clients
     admits = False
     """Whether bodies are admitted here; otherwise nginx has done so."""

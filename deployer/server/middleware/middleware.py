@@ -22,7 +22,7 @@ from devpi_server.views import SIMPLE_API_V1_JSON as JSON_TYPE
 from pyramid.response import Response
 
 from deployer.protocol import BODY_ROUTE, NAMES_ROUTE
-from deployer.server.hosts import MISDIRECTED, REFUSED, KnownHosts
+from deployer.server.hosts import ASKED_HOST, MISDIRECTED, REFUSED, KnownHosts
 from deployer.server.middleware.bulkhead import Bulkhead
 from deployer.server.middleware.downloads import Downloads
 from deployer.server.middleware.requests import PageRequest, credentials, is_text, may_ask, page_request
@@ -85,7 +85,7 @@ class Middleware:
         def handle(request: Any) -> Any:
             if request.environ.pop(_PASS, False):
                 return handler(request)
-            if not self._hosts.knows(request.environ.get("HTTP_HOST", "")):
+            if not self._hosts.knows(request.environ.get(ASKED_HOST, "")):
                 return SharedResponse.of_text(MISDIRECTED, REFUSED).to_pyramid()
             if not is_text(request):
                 return SharedResponse.of_text(400, "the URL is not UTF-8").to_pyramid()
