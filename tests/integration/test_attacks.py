@@ -233,11 +233,12 @@ def test_who_may_upload_without_a_login_still_may(attacked: Attacked) -> None:
 
 @pytest.mark.parametrize("spelling", ["{}?a={}", "{}?{}", "/{}?{}", "{}%3F{}"])
 def test_who_reads_a_file_slowly_by_another_address_fills_no_disk(alone: Attacked, spelling: str) -> None:
+    before = alone.spooled()  # uploads that were taken, until the garbage collector closes them
     with Stack() as stack:
         for number in range(100):
             alone.get(stack, spelling.format(alone.big, number))
         time.sleep(2)
-        assert alone.spooled() < 2**20
+        assert alone.spooled() - before < 2**20
         alone.works()
 
 
