@@ -16,7 +16,7 @@ from deployer.server.upstream.health import Upstream
 
 def fed(body: Body, data: bytes, *, step: int = 7) -> Body:
     for at in range(0, len(data), step):
-        body.feed(data[at : at + step])
+        assert list(body.feed(data[at : at + step]))[-1] == len(body.decoded)
     return body
 
 

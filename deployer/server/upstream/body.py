@@ -6,6 +6,7 @@ httpx decodes a whole answer: 411 kB of gzip became 400 MB of memory.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 LARGEST_PAGE = 32 << 20
@@ -16,6 +17,8 @@ LARGEST_OTHER = 64 << 10
 """The same of a body that nobody reads: of an error or a redirect."""
 LARGEST_FILE = 4 << 30
 """Bytes of a file."""
+_STEP = 64 << 10
+"""Most bytes that are decoded at once: a few bytes of gzip may stand for a million."""
 _WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 47}
 """zlib's ``wbits`` for each encoding."""
 
@@ -36,17 +39,31 @@ class Body:
         self._encoded = 0
         self.decoded = bytearray()
 
-    def feed(self, piece: bytes) -> None:
-        """Add a piece as it came. Raises InvalidBody."""
+    def feed(self, piece: bytes) -> Iterator[int]:
+        """Add a piece as it came, step by step; the bytes that are decoded after each. Raises InvalidBody."""
         self._encoded += len(piece)
-        left = self._most - len(self.decoded)
-        try:
-            plain = piece if self._unpack is None else self._unpack.decompress(piece, left + 1)
-        except zlib.error as error:
-            raise InvalidBody(f"invalid encoding: {error}") from None
-        if self._encoded > self._most or len(plain) > left:
-            raise InvalidBody(f"more than {self._most} bytes")
+        self._check(self._encoded)
+        if self._unpack is None:
+            yield self._add(piece)
+            return
+        while True:
+            try:
+                plain = self._unpack.decompress(piece, _STEP)
+            except zlib.error as error:
+                raise InvalidBody(f"invalid encoding: {error}") from None
+            piece = self._unpack.unconsumed_tail
+            yield self._add(plain)
+            if not piece and len(plain) < _STEP:  # else zlib may still hold some
+                return
+
+    def _add(self, plain: bytes) -> int:
+        self._check(len(self.decoded) + len(plain))
         self.decoded += plain
+        return len(self.decoded)
+
+    def _check(self, size: int) -> None:
+        if size > self._most:
+            raise InvalidBody(f"more than {self._most} bytes")
 
     @property
     def is_whole(self) -> bool:

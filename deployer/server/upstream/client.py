@@ -124,11 +124,11 @@ class Client(HTTPClient):
             body = _body(response, self._largest_page(address))
             is_large = False
             async for piece in response.aiter_raw():
-                body.feed(piece)
-                if not is_large and len(body.decoded) > LARGE:
-                    is_large = True
-                    origin = self._upstreams.of(str(response.request.url)).origin
-                    await alone.enter_async_context(self._large.setdefault(origin, asyncio.Lock()))
+                for size in body.feed(piece):
+                    if not is_large and size > LARGE:
+                        is_large = True
+                        origin = self._upstreams.of(str(response.request.url)).origin
+                        await alone.enter_async_context(self._large.setdefault(origin, asyncio.Lock()))
             return _read(response, body)
 
     def _page(self, address: str, response: httpx.Response) -> tuple[Any, str | None]:
@@ -174,7 +174,8 @@ class Client(HTTPClient):
             ) as response:
                 body = _body(response, self._largest_page(address))
                 for piece in response.iter_raw():
-                    body.feed(piece)
+                    for _size in body.feed(piece):
+                        pass
                 return _read(response, body)
         except InvalidBody as error:
             return FatalResponse(address, f"invalid answer: {error}")
