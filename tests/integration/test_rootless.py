@@ -173,7 +173,8 @@ def cli(request: pytest.FixtureRequest) -> Iterator[Rootless]:
 
 
 def give_image(cli: Rootless, home: Path) -> None:
-    root = Cli(home=home / "run", engine=cli.engine)
+    root = Cli(home=home.parent / "root", engine=cli.engine)  # root believes no state in the home of another user
+    root.home.mkdir()
     root.have_image()
     with subprocess.Popen([cli.engine, "save", reference()], stdout=subprocess.PIPE) as saved:
         cli.client("load", stdin=saved.stdout)
@@ -212,5 +213,5 @@ def test_a_port_for_root_is_refused_before_anything_is_made(cli: Rootless) -> No
         pytest.skip("every port is for everybody here")
     refused = cli.run("up", *words(cli, cli.home / "none"), "--port", "80", "--no-pip")
     assert refused.code == 5
-    assert f"for root only, and a rootless {cli.engine}" in refused.err
+    assert f"is privileged, and a rootless {cli.engine}" in refused.err
     assert not (cli.home / "none").exists()
