@@ -11,10 +11,11 @@ import sys
 from functools import partial
 from unittest.mock import patch
 
+from deployer.protocol import OWN_PYTHON
 from deployer.server.__main__ import main
 from deployer.server.boot import supervisor
 
-OURS = len((sys.executable, "-m", "deployer.server"))
+OURS = len((*OWN_PYTHON, "-m", "deployer.server"))
 
 
 def supervised(real: type[supervisor.Supervisor], program: str, command, *more):  # type: ignore[no-untyped-def]

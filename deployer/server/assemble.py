@@ -40,7 +40,7 @@ STORE = "deployer.pages"
 STARTED = 0.5
 """Seconds after which the start is over; modules that it does not need are imported then."""
 RESERVE = 32 << 20
-"""Bytes of the disk that no file of an upstream takes: the database needs them."""
+"""Bytes of the disk that no file of an upstream takes (of a small disk a twentieth): the database needs them."""
 UNSENT = 256 * 1024
 """Bytes of one response that may wait in memory for a slow client."""
 UNSENT_TO_NGINX = 64 * 1024
@@ -68,7 +68,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
         may_get=indexes.may_get,
         may_push=push.allowed(config).allows,
         largest_page=lambda url: LARGEST_LIST if indexes.is_mirror(url) else LARGEST_PAGE,
-        has_room=lambda: secret_files.free_bytes(private.directory) > RESERVE,
+        has_room=lambda: secret_files.has_room(private.directory, RESERVE),
     )
     fronted = config.args.unix_socket is not None
     grow, is_short = threads.growing(config.args.threads, config.waitress_info["kwargs"])

@@ -172,6 +172,12 @@ def new_password(path: Path) -> str:
     return password
 
 
+def has_room(directory: Path, reserve: int) -> bool:
+    """Whether more than ``reserve`` bytes of the disk are free; on a small disk a twentieth of it is enough."""
+    usage = os.statvfs(directory)
+    return usage.f_bavail * usage.f_frsize > min(reserve, usage.f_blocks * usage.f_frsize // 20)
+
+
 def free_bytes(directory: Path) -> int:
     """Bytes of the disk that this user may still write."""
     usage = os.statvfs(directory)

@@ -102,7 +102,7 @@ def test_a_unit_that_is_not_ours_is_left_alone(cli: Cli, systemctl: Path) -> Non
     path_of(cli).write_text("[Service]\nExecStart=/bin/true\n")
     for words in ((), ("--undo",)):
         done = service(cli, systemctl, *words)
-        assert (done.code, "is not deployer's" in done.err) == (5, True)
+        assert (done.code, "was not written by deployer" in done.err) == (5, True)
     assert path_of(cli).read_text() == "[Service]\nExecStart=/bin/true\n"
     assert not (systemctl.parent / "told").exists()
 
