@@ -57,7 +57,7 @@ class Topology:
         return cls(users=users, indexes=indexes)
 
     def fit(self, codec: IndexCodec) -> Topology:
-        """What of this a server of that codec can hold. Raises ProfileError for what it can't be told."""
+        """Return the part that a server of ``codec`` supports. Raises ProfileError for unsupported values."""
         return Topology(
             users=self.users,
             indexes={

@@ -134,7 +134,10 @@ def _check_identity(path: Path, facts: DataFacts, deployment: Deployment | None,
 def _check_content(path: Path) -> None:
     """Raise Refused for content that is not the server's own."""
     if (strange := strange_below(path)) is not None:
-        raise Refused(f"{strange} is not part of the index in {path}; nothing was deleted", hint=f"move {strange} away")
+        raise Refused(
+            f"{strange} is not part of the index in {path}; nothing was deleted",
+            hint=f"move {quote(str(strange))} away",
+        )
 
 
 def check_stopped(path: Path, facts: DataFacts) -> None:

@@ -50,7 +50,7 @@ class Pip:
 
     def cautions(self, settings: ClientSettings) -> tuple[str, ...]:
         host = _host_to_trust(settings.index_url)
-        return (f"pip is told to trust {host}, because the index address is plain http: use https",) if host else ()
+        return (f"pip must trust {host}, because the index address is plain http: use https",) if host else ()
 
     def merge(self, content: bytes, values: Values) -> bytes:
         return merging.merge(grammar.decode(content), values).encode()
