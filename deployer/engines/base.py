@@ -93,7 +93,10 @@ class Engine(Protocol):
         """
 
     def exec(self, name: str, argv: Sequence[str], *, stdin: bytes = b"") -> ExecResult:
-        """Run ``argv`` in a running container, as its user, with ``stdin`` as standard input."""
+        """Run ``argv`` in a running container, as its user, with ``stdin`` as standard input.
+
+        The command has to read all of ``stdin``: where it ends before, podman may lose what it wrote.
+        """
 
     def volume(self, name: str) -> Volume | None:
         """Return the volume with exactly this name; ``None`` when absent."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from deployer.errors import EngineUnreachable
@@ -31,12 +32,14 @@ def execute(api: APIClient, container: str, argv: Sequence[str], *, stdin: bytes
     made = api.exec_create(container, list(argv), stdin=True)
     opened: Any = api.exec_start(made["Id"], socket=True)
     response = opened._response
+    connection = getattr(opened, "_sock", opened)
     try:
         # A command may write before it has read all its input: neither side may wait for the other.
-        sending = meanwhile(lambda: _send(getattr(opened, "_sock", opened), stdin))
+        sending = meanwhile(lambda: _send(connection, stdin))
         # The package hands out the socket below the buffer that read the HTTP headers. Frames that arrived together
         # with the headers are in that buffer.
         out, err = _output(response.raw._fp.fp)
+        _end(connection)
         sending.result()
     finally:
         response.close()
@@ -52,6 +55,12 @@ def _send(connection: socket.socket, stdin: bytes) -> None:
         socket.socket.shutdown(connection, socket.SHUT_WR)
     except OSError:
         return
+
+
+def _end(connection: socket.socket) -> None:
+    """End what is still being sent: docker neither reads nor refuses the input of a command that has ended."""
+    with suppress(OSError):
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 def _output(stream: BinaryIO) -> tuple[bytes, bytes]:
