@@ -39,6 +39,8 @@ class PrivateFile(StrEnum):
     NGINX = "run"
     STATISTICS = "statistics.json"
     PAGES = "pages"
+    UPSTREAM = "upstream"
+    COMPANIONS = "companions"
     LOCK = "lock"
     USED_BY = "used-by"
 

@@ -19,7 +19,8 @@ import tarfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -43,6 +44,14 @@ class Distribution:
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.content).hexdigest()
+
+    @property
+    def metadata(self) -> bytes:
+        """METADATA of a wheel; of another file nothing."""
+        if not self.filename.endswith(".whl"):
+            return b""
+        with zipfile.ZipFile(io.BytesIO(self.content)) as archive:
+            return archive.read(next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA")))
 
 
 def normalize(name: str) -> str:
@@ -136,10 +145,26 @@ class Request:
     method: str
     path: str
     headers: Mapping[str, str]  # names in lower case
+    target: str = ""  # path and query as they were sent
 
     @property
     def authorization(self) -> str | None:
         return self.headers.get("authorization")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What is sent for one address. An ``ETag`` among ``headers`` is compared with ``If-None-Match``."""
+
+    body: bytes = b""
+    kind: str = "application/octet-stream"  # "" = no media type
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    compressed: bool = False  # with gzip, for clients that accept it
+
+
+Script = Callable[[Request], Answer]
+"""An answer that depends on the request."""
 
 
 @dataclass
@@ -156,10 +181,17 @@ class Upstream:
     """Where pages say that a file is, by its name, when it is not here."""
     redirects: dict[str, str] = field(default_factory=dict)
     """Where requests for a path are sent on to."""
+    ranges: bool = False
+    """Whether a part of a file can be asked for."""
+    core_metadata: bool = False
+    """Whether pages promise the metadata of wheels (PEP 658), and the files with it are here."""
+    answers: dict[str, Answer | Script] = field(default_factory=dict)
+    """What is sent for a path with its query, whatever the distributions and faults are."""
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._requests: list[Request] = []
+        self._sent: Counter[str] = Counter()
         self._server: _Server | None = None
         self.stopping = threading.Event()
 
@@ -218,10 +250,20 @@ class Upstream:
         with self._lock:
             self._requests.append(request)
 
+    def record_sent(self, path: str, size: int) -> None:
+        with self._lock:
+            self._sent[path] += size
+
+    def sent(self, path: str) -> int:
+        """Bytes of bodies that went out for exactly this path."""
+        with self._lock:
+            return self._sent[path]
+
     def forget(self) -> None:
         """Begin to count anew."""
         with self._lock:
             self._requests.clear()
+            self._sent.clear()
 
     def count(self, path: str) -> int:
         """How often exactly this path was asked for."""
@@ -258,7 +300,13 @@ class Upstream:
         if as_json:
             # Version 1.1 says the size of each file (PEP 700).
             files = [
-                {"filename": name, "url": path, "hashes": {"sha256": digest}, "size": len(known.content)}
+                {
+                    "filename": name,
+                    "url": path,
+                    "hashes": {"sha256": digest},
+                    "size": len(known.content),
+                    **self._promised_metadata(known),
+                }
                 for known, (name, path, digest) in zip(found, links, strict=True)
             ]
             versions = list(dict.fromkeys(known.version for known in found))
@@ -277,7 +325,16 @@ class Upstream:
 
     def file(self, filename: str) -> bytes | None:
         """The content of a file; None when there is none of that name."""
-        return next((known.content for known in self.distributions if known.filename == filename), None)
+        for known in self.distributions:
+            if known.filename == filename:
+                return known.content
+            if self.core_metadata and filename == f"{known.filename}.metadata":
+                return known.metadata or None
+        return None
+
+    def _promised_metadata(self, distribution: Distribution) -> dict[str, object]:
+        metadata = distribution.metadata if self.core_metadata else b""
+        return {"core-metadata": {"sha256": hashlib.sha256(metadata).hexdigest()}} if metadata else {}
 
     def _promise(self, distribution: Distribution) -> str:
         return "0" * 64 if self.faults.wrong_hash else distribution.sha256
@@ -307,8 +364,12 @@ class _Handler(BaseHTTPRequestHandler):
         upstream, faults = self.server.upstream, self.server.upstream.faults
         path = unquote(urlsplit(self.path).path)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        upstream.record(Request(method=self.command, path=path, headers=headers))
-        if not path.startswith(faults.path):
+        request = Request(method=self.command, path=path, headers=headers, target=self.path)
+        upstream.record(request)
+        answer = upstream.answers.get(self.path)
+        if answer is not None:
+            self._send_scripted(answer if isinstance(answer, Answer) else answer(request), request)
+        elif not path.startswith(faults.path):
             self._answer(path, Faults())
         elif faults.hang:
             upstream.stopping.wait()
@@ -337,6 +398,18 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._send(200, page, faults, {"Content-Type": kind + faults.charset, "Vary": "Accept"})
 
+    def _send_scripted(self, answer: Answer, request: Request) -> None:
+        headers = {**({"Content-Type": answer.kind} if answer.kind else {}), **answer.headers}
+        status, body = answer.status, answer.body
+        if "ETag" in headers and request.headers.get("if-none-match") == headers["ETag"]:
+            status, body = 304, b""
+        elif answer.compressed:
+            headers["Vary"] = "Accept-Encoding"
+            if "gzip" in request.headers.get("accept-encoding", ""):
+                headers["Content-Encoding"] = "gzip"
+                body = gzip.compress(body, mtime=0)
+        self._send(status, body, Faults(), headers)
+
     def _body(self, path: str, *, as_json: bool) -> tuple[bytes | None, str]:
         upstream = self.server.upstream
         kind = JSON_TYPE if as_json else HTML_TYPE
@@ -349,8 +422,11 @@ class _Handler(BaseHTTPRequestHandler):
         return None, kind
 
     def _send(self, status: int, body: bytes, faults: Faults, headers: Mapping[str, str] | None = None) -> None:
+        headers = dict(headers or {})
+        if self.server.upstream.ranges and status == 200:
+            status, body = self._ranged(body, headers)
         self.send_response(status)
-        for name, value in (headers or {}).items():
+        for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         if not self.server.upstream.keep_alive:
@@ -364,8 +440,23 @@ class _Handler(BaseHTTPRequestHandler):
         step = max(1, faults.bandwidth // 20) if faults.bandwidth else max(1, len(body))
         for start in range(0, len(body), step):
             self.wfile.write(body[start : start + step])
+            self.server.upstream.record_sent(unquote(urlsplit(self.path).path), len(body[start : start + step]))
             if faults.bandwidth:
                 time.sleep(step / faults.bandwidth)
+
+    def _ranged(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+        headers["Accept-Ranges"] = "bytes"
+        found = re.fullmatch(r"bytes=([0-9]*)-([0-9]*)", self.headers.get("Range", ""))
+        if found is None or self.command != "GET":
+            return 200, body
+        first, last = found.groups()
+        start = int(first) if first else max(len(body) - int(last), 0)
+        stop = min(int(last) + 1, len(body)) if first and last else len(body)
+        if start >= stop:
+            headers["Content-Range"] = f"bytes */{len(body)}"
+            return 416, b""
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(body)}"
+        return 206, body[start:stop]
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """Requests are recorded, not printed."""

@@ -12,15 +12,22 @@ from pyramid.tweens import EXCVIEW, INGRESS
 from deployer import __version__
 from deployer.protocol import BODY_ROUTE, OFFLINE_ROUTE
 from deployer.server import hosts, secret_files
-from deployer.server.devpi import push
+from deployer.server.devpi import ordered, push
 from deployer.server.devpi.file_events import skip_mirrors
 from deployer.server.devpi.installed import inside, server_version
 from deployer.server.middleware import bodies, clients, threads
 from deployer.server.middleware.bulkhead import Bulkhead
-from deployer.server.middleware.middleware import Middleware
+from deployer.server.middleware.middleware import Middleware, Mirrors
+from deployer.server.mirrors import for_devpi
+from deployer.server.mirrors.companions import Companions
+from deployer.server.mirrors.files import RemoteFiles
+from deployer.server.mirrors.indexes import Indexes
+from deployer.server.mirrors.rules import MirrorRules
+from deployer.server.mirrors.serving import Serving
+from deployer.server.mirrors.source import Source
+from deployer.server.mirrors.store import UpstreamPages
 from deployer.server.nginx import statistics
 from deployer.server.pages.changelog import Changelog
-from deployer.server.pages.freshness import Indexes
 from deployer.server.pages.offline import OfflineSwitch
 from deployer.server.pages.store import PageStore
 from deployer.server.secret_files import Private
@@ -59,9 +66,8 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     changelog = Changelog(xom.keyfs, offline=switch.on)
     store = PageStore(private.directory, changelog, settings=_settings(pyramid_config))
     indexes = Indexes(xom, upstreams, credentials.header)
-    credentials.on_change = indexes.expire
     # devpi's own tests replace its client in the same way.
-    xom.http = Client(
+    xom.http = client = Client(
         upstreams,
         timeout=config.request_timeout,
         offline=lambda: switch.on,
@@ -70,17 +76,32 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
         largest_page=lambda url: LARGEST_LIST if indexes.is_mirror(url) else LARGEST_PAGE,
         has_room=lambda: secret_files.has_room(private.directory, RESERVE),
     )
+
+    def changed(mirror: str, project: str) -> None:
+        for_devpi.expire(xom, mirror, project)
+        store.forget(project)
+
+    source = Source(
+        UpstreamPages(private.upstream), indexes, client, MirrorRules(), offline=lambda: switch.on, changed=changed
+    )
+    client.page_of = lambda url: for_devpi.page_of(indexes, source, url)
+    setattr(xom, ordered.ASKED, source.has)
+    credentials.on_change = source.expire
+    remote = RemoteFiles(xom, client, indexes, private.temporary)
+    companions = Companions(private.companions, Path(config.server_path) / "+files", source, remote)
     fronted = config.args.unix_socket is not None
     grow, is_short = threads.growing(config.args.threads, config.waitress_info["kwargs"])
     clients.install(clients.Clients(is_short), admits=not fronted)
     middleware = Middleware(
         store,
-        indexes,
+        Mirrors(indexes, source, Serving(xom, indexes, source), remote, companions),
         Bulkhead(config.args.threads, grow),
         Path(config.server_path),
         timeout=config.request_timeout,
         offline=lambda: switch.on,
         hosts=hosts.known(config),
+        absolute=config.args.absolute_urls,
+        readers=bool(config.hook.devpiserver_stage_get_principals_for_pkg_read.get_hookimpls()),
     )
     pyramid_config.registry[STORE] = store
     pyramid_config.registry[CHANGELOG] = changelog

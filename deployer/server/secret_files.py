@@ -81,6 +81,16 @@ class Private:
         return self.directory / PrivateFile.ACCESS_LOG
 
     @property
+    def upstream(self) -> Path:
+        """The pages of upstreams, as mirrors know them."""
+        return self.directory / PrivateFile.UPSTREAM
+
+    @property
+    def companions(self) -> Path:
+        """Metadata, provenance and signatures of mirrored files."""
+        return self.directory / PrivateFile.COMPANIONS
+
+    @property
     def temporary(self) -> Path:
         """Temporary files; emptied at each start."""
         return self.directory / PrivateFile.TEMPORARY

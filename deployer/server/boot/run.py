@@ -343,7 +343,7 @@ def _arguments(options: argparse.Namespace, serverdir: Path, private: Private, p
     words += ["--secretfile", str(private.secret), *_CHEAP, "--restrict-modify", "root"]
     words += ["--max-request-body-size", str(LARGEST_BODY)]
     words += ["--request-timeout", str(options.request_timeout), "--threads", str(options.threads)]
-    words += [installed().expiry_option, str(options.mirror_cache_expiry)]
+    words += [installed().expiry_option, str(options.mirror_cache_expiry), *installed().metadata_options]
     if options.web and relied_on.has_web():
         words.append("--keep-docs-packed")  # devpi-web extracts nothing then
     if options.offline:

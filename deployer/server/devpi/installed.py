@@ -20,9 +20,10 @@ class Devpi:
     """One major version of devpi-server.
 
     ``layout``: first number of ``.serverversion`` in its server directory. ``tables``: tables that its database always
-    has. ``mirror``: its type of a mirror index; ``url`` and ``expiry``: the fields of a mirror for its upstream and for
-    the seconds that a page stays fresh; ``expiry_option``: the option for the default of the
-    latter; ``no_list``: the field of a mirror whose list of names is never asked for.
+    has. ``mirror``, ``stage``: its types of a mirror index, and of one with uploads. ``expiry_option``: the option for
+    the default of ``expiry``. ``metadata_options``: those with which it serves metadata of uploaded wheels (PEP 658).
+    Fields of a mirror: ``url``, its upstream; ``expiry``, the seconds that a page stays fresh; ``no_list``, that the
+    list of names is never asked for; ``external``, that clients are sent to the upstream for files.
     """
 
     major: str
@@ -30,10 +31,13 @@ class Devpi:
     database: str
     tables: tuple[str, ...]
     mirror: str
+    stage: str
     url: str
     expiry: str
     expiry_option: str
     no_list: str
+    external: str
+    metadata_options: tuple[str, ...]
 
 
 DEVPI_6 = Devpi(
@@ -42,10 +46,13 @@ DEVPI_6 = Devpi(
     database=".sqlite",
     tables=("kv", "changelog"),
     mirror="mirror",
+    stage="stage",
     url="mirror_url",
     expiry="mirror_cache_expiry",
     expiry_option="--mirror-cache-expiry",
     no_list="mirror_no_project_list",
+    external="mirror_use_external_urls",
+    metadata_options=("--enable-core-metadata",),
 )
 DEVPI_7 = Devpi(
     major="7",
@@ -53,10 +60,13 @@ DEVPI_7 = Devpi(
     database=".sqlite_alchemy",
     tables=("ulid_info", "ulid_changelog"),
     mirror="remote",
+    stage="local",
     url="remote_url",
     expiry="remote_refresh_delay",
     expiry_option="--remote-refresh-delay",
     no_list="remote_no_project_list",
+    external="remote_use_external_urls",
+    metadata_options=(),
 )
 KNOWN = (DEVPI_6, DEVPI_7)
 

@@ -25,6 +25,9 @@ from devpi_server.normalized import normalize_name
 from deployer.server.devpi.installed import inside, installed
 
 TYPE = "ordered"
+ASKED = "deployer_has"
+"""Attribute of devpi's ``xom``: a function of a mirror's name and a project, whether the mirror has the project, None
+when that is unknown. It asks the upstream if need be."""
 _ENTRY = re.compile(r"(?P<base>[^:/]+/[^:/]+):(?P<pattern>[a-z0-9*]([a-z0-9*-]*[a-z0-9*])?)")
 
 
@@ -160,22 +163,11 @@ def _has(stages: Iterable[Any], project: str) -> bool | None:
 def _has_itself(stage: Any, project: str) -> bool | None:
     if stage.ixconfig["type"] != installed().mirror:
         return bool(stage.has_project_perstage(project))
+    # What a mirror has served once it goes on to own, also when its upstream has deleted it: nobody else may take over.
     if inside().has_served(stage, project):
         return True
-    if not stage.no_project_list:
-        # Without an answer devpi takes the project for absent, and remembers that.
-        known = stage.has_project_perstage(project)
-        if known is not True and known is not False:
-            return None
-        if project in stage.list_projects_perstage():
-            return True
-    try:
-        stage.get_simplelinks_perstage(project)
-    except stage.UpstreamNotFoundError:
-        return False
-    except stage.UpstreamError:
-        return None
-    return True
+    asked: bool | None = getattr(stage.xom, ASKED)(stage.name, project)
+    return asked
 
 
 def _refused(stage: Any, project: str) -> frozenset[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from deployer.server.devpi import archives, mirror_auth, ordered, page_fetch, passwords, push, relied_on, uploads
+from deployer.server.devpi.installed import inside
 
 
 def install(header_of: Callable[[str], str | None], *, web: bool) -> None:
@@ -16,6 +17,7 @@ def install(header_of: Callable[[str], str | None], *, web: bool) -> None:
     relied_on.check(web=web)
     ordered.install()
     page_fetch.install()
+    inside().forget_serials()
     push.install()
     archives.install()
     uploads.install()

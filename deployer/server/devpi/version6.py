@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from devpi_common.url import URL
+from devpi_server.filestore import Digests
 from devpi_server.mirror import MirrorStage, ProjectNamesCache, ProjectUpdateCache
 from devpi_server.model import BaseStage, InvalidIndexconfig, ensure_list
 from devpi_server.normalized import normalize_name
+
+from deployer.server.devpi.links import digest
 
 __all__ = ["InvalidIndexconfig", "MirrorStage", "ProjectNamesCache", "ProjectUpdateCache", "ensure_list"]
 
@@ -76,9 +80,10 @@ def touched(keyfs: Any, connection: Any, serial: int, *, offline: bool) -> Itera
     """
     for relpath, (keyname, back_serial, value) in connection.get_changes(serial).items():
         if keyname in _OF_ONE_PROJECT:
-            yield normalize_name(_parameters(keyfs, keyname, relpath)["project"])
+            if offline or not _is_mirror(keyfs, connection, keyname, relpath):
+                yield normalize_name(_parameters(keyfs, keyname, relpath)["project"])
         elif keyname == "PROJNAMES":
-            if not _is_mirror(keyfs, connection, relpath):
+            if not _is_mirror(keyfs, connection, keyname, relpath):
                 before = _value(connection, relpath, back_serial)
                 yield from (normalize_name(name) for name in set(value or ()) ^ set(before or ()))
         elif keyname in _FILES:
@@ -102,9 +107,10 @@ def _value(connection: Any, relpath: str, serial: int) -> Any:
         return None
 
 
-def _is_mirror(keyfs: Any, connection: Any, relpath: str) -> bool:
-    """Whether a list of names is a mirror's. It grows with each fetched page, which has a key of its own."""
-    of = _parameters(keyfs, "PROJNAMES", relpath)
+def _is_mirror(keyfs: Any, connection: Any, keyname: str, relpath: str) -> bool:
+    """Whether a key is of a mirror. Its pages are its upstream's (:mod:`deployer.server.mirrors`); what devpi stores
+    of them are the files that are here, which only pages of an offline server depend on."""
+    of = _parameters(keyfs, keyname, relpath)
     user = keyfs.USER(user=of["user"])
     try:
         value = connection.get_relpath_at(user.relpath, connection.db_read_last_changelog_serial())[2]
@@ -112,6 +118,102 @@ def _is_mirror(keyfs: Any, connection: Any, relpath: str) -> bool:
         return False
     index = ((value or {}).get("indexes") or {}).get(of["index"]) or {}
     return bool(index.get("type") == "mirror")
+
+
+def serving(stage: Any, project: str, narrowed: Callable[[Any, str], Iterable[Any]]) -> list[Any]:
+    """The indexes that may serve a project through an index, in devpi's order.
+
+    ``narrowed``: devpi's walk over the bases, without those that an ordered index refuses.
+    """
+    return list(narrowed(stage, project))
+
+
+# Files
+
+
+def facts(xom: Any, paths: Iterable[str]) -> dict[str, tuple[int | None, str | None]]:
+    """The size in bytes and the time of upload of files, by path."""
+    found: dict[str, tuple[int | None, str | None]] = {}
+    with xom.keyfs.read_transaction():
+        for path in paths:
+            entry = xom.filestore.get_file_entry(path)
+            if entry is not None and entry.meta:
+                found[path] = entry.file_size(), entry.last_modified
+    return found
+
+
+def try_others(mirror: Any, challenge: str) -> bool:
+    """Whether a plugin has other credentials for a mirror's upstream, which has refused those sent."""
+    return bool(mirror._update_auth_candidates(challenge))
+
+
+def keep_file(
+    xom: Any,
+    index: str,
+    path: str,
+    project: str,
+    file: Mapping[str, Any],
+    *,
+    content: Any,
+    digests: Mapping[str, str],
+    size: int,
+    last_modified: str,
+) -> None:
+    """Store a file of mirror ``index`` with its link, in one commit; none for one that was stored before and is lost.
+
+    ``path``: below the index. ``file``: the file object of its page. ``content``: what devpi takes, or None for the
+    entry alone. Raises LookupError when there is no such mirror any more.
+    """
+    hashes = Digests(digests)
+    with xom.keyfs.read_transaction():
+        known = xom.filestore.get_file_entry(f"{index}/{path}")
+        lost = (
+            known is not None and known.has_existing_metadata() and known.hashes.get("sha256") == digests.get("sha256")
+        )
+    if lost and content is not None:
+        with xom.keyfs.filestore_transaction():
+            known.file_set_content_no_meta(content, hashes=hashes)
+        return
+    with xom.keyfs.write_transaction():
+        stage = xom.model.getstage(index)
+        if stage is None or not is_mirror(stage):
+            raise LookupError(index)
+        link = _link(file)
+        entry = xom.filestore.maplink(link, stage.username, stage.index, project)
+        spec = link.hash_spec
+        if content is not None:
+            entry.file_set_content(content, last_modified=last_modified, hash_spec=spec or None, hashes=hashes)
+        href = f"{entry.relpath}#{spec}" if spec else entry.relpath
+        _add_link(stage, project, (file["filename"], href), file)
+
+
+def _add_link(stage: Any, project: str, link: tuple[str, str], file: Mapping[str, Any]) -> None:
+    """Add a link to those of the project. They are of the files that are here: devpi asks for the others."""
+    key = stage.key_projsimplelinks(project)
+    data = key.get_mutable()
+    links = data.setdefault("links", [])
+    if any(tuple(known) == link for known in links):
+        return
+    lists = {"requires_python": file.get("requires-python"), "yanked": file.get("yanked") or None}
+    for name, value in lists.items():
+        known = data.setdefault(name, [])
+        known.extend([None] * (len(links) - len(known)))
+        known.append(value)
+    links.append(link)
+    key.set(data | {"etag": None, "serial": -1})
+    stage.add_project_name(project)
+    # devpi keeps this in memory: what is stored is not the page.
+    stage.keyfs.tx.on_commit_success(lambda: stage.cache_retrieve_times.expire(project))
+
+
+def _link(file: Mapping[str, Any]) -> Any:
+    hashed = digest(file)
+    return URL(f"{file['url']}#{hashed[0]}={hashed[1]}" if hashed else file["url"])
+
+
+def forget_serials() -> None:
+    """Have devpi take a page that it gets for the newest one: its ``X-PyPI-Last-Serial`` may be of another upstream."""
+    setattr(MirrorStage, "ignore_serial_header", property(lambda _mirror: True))  # noqa: B010 - mypy knows a method
 
 
 # The walk over bases

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from devpi_common.url import URL
+from devpi_server.filestore import Digests
 from devpi_server.markers import Deleted
 from devpi_server.model.base import BaseIndex
 from devpi_server.model.config import ensure_list
@@ -12,7 +14,10 @@ from devpi_server.model.exceptions import InvalidIndexconfig
 from devpi_server.model.inheritance import IndexBases, TraversalInfos, TraversedIndex
 from devpi_server.model.remote import ProjectNamesCache, ProjectUpdateCache, url_without_auth
 from devpi_server.model.remote import RemoteIndex as MirrorStage
+from devpi_server.model.simpleapi import SimpleInfo
 from devpi_server.normalized import normalize_name
+
+from deployer.server.devpi.links import digest
 
 __all__ = ["InvalidIndexconfig", "MirrorStage", "ProjectNamesCache", "ProjectUpdateCache", "ensure_list"]
 
@@ -76,16 +81,38 @@ def _at(connection: Any, serial: int) -> Iterable[Any]:
 
 
 def touched(keyfs: Any, connection: Any, serial: int, *, offline: bool) -> Iterator[str | None]:
+    mirrors = _Mirrors(keyfs)
     for change in _at(connection, serial):
         key = change.key
         if key.key_name in _OF_ONE_PROJECT:
-            yield str(normalize_name(key.params["project"]))
+            if offline or f"{key.params['user']}/{key.params['index']}" not in mirrors:
+                yield str(normalize_name(key.params["project"]))
         elif key.key_name in _FILES:
             if offline:
                 entry = _entry(connection, change)
                 yield str(normalize_name(entry["project"])) if entry.get("project") else None
         elif key.key_name not in _OF_NO_PAGE:
             yield None
+
+
+class _Mirrors:
+    """The names of mirrors, asked for one at a time and once each."""
+
+    def __init__(self, keyfs: Any) -> None:
+        self._keyfs = keyfs
+        self._known: dict[str, bool] = {}
+
+    def __contains__(self, index: object) -> bool:
+        name = str(index)
+        if name not in self._known:
+            self._known[name] = self._is_mirror(*name.split("/"))
+        return self._known[name]
+
+    def _is_mirror(self, user: str, index: str) -> bool:
+        with self._keyfs.read_transaction(allow_reuse=True):
+            key = self._keyfs.schema.INDEX.locate(user=user, index=index)
+            found = key.with_resolved_parent().get() if key.exists(resolve_parents=True) else {}
+        return bool(found.get("type") == "remote")
 
 
 def _entry(connection: Any, change: Any) -> Mapping[str, Any]:
@@ -96,6 +123,94 @@ def _entry(connection: Any, change: Any) -> Mapping[str, Any]:
     except KeyError:
         return {}
     return {} if isinstance(before, Deleted) else before or {}
+
+
+def serving(stage: Any, project: str, narrowed: Callable[[Any, str], Iterable[Any]]) -> list[Any]:
+    # devpi's own walk is narrowed, and knows the rules of inheritance.
+    found = stage.index_bases.get_project_inheritance_info(normalize_name(project))
+    return [step.index for step in found.iter_indexes("serving")]
+
+
+# Files
+
+
+def facts(xom: Any, paths: Iterable[str]) -> dict[str, tuple[int | None, str | None]]:
+    found: dict[str, tuple[int | None, str | None]] = {}
+    with xom.keyfs.read_transaction():
+        for path in paths:
+            entry = xom.filestore.get_file_entry(path)
+            if entry is not None and entry.meta:
+                found[path] = entry.size, entry.last_modified
+    return found
+
+
+def try_others(mirror: Any, challenge: str) -> bool:
+    return bool(mirror._update_auth_candidates(challenge))
+
+
+def keep_file(
+    xom: Any,
+    index: str,
+    path: str,
+    project: str,
+    file: Mapping[str, Any],
+    *,
+    content: Any,
+    digests: Mapping[str, str],
+    size: int,
+    last_modified: str,
+) -> None:
+    hashes = Digests(digests)
+    with xom.keyfs.read_transaction():
+        stage = xom.model.getstage(index)
+        if stage is None or not is_mirror(stage):
+            raise LookupError(index)
+        known = xom.filestore.get_file_entry(f"{index}/{path}")
+        lost = (
+            known is not None and known.has_existing_metadata() and known.hashes.get("sha256") == digests.get("sha256")
+        )
+    if lost and content is not None:
+        with xom.keyfs.filestore_transaction():
+            known.file_set_content_no_meta(content, hashes=hashes)
+        return
+    with xom.keyfs.write_transaction():
+        stage = xom.model.getstage(index)
+        if stage is None or not is_mirror(stage):
+            raise LookupError(index)
+        hashed = digest(file)
+        info = SimpleInfo(
+            basename=file["filename"],
+            hashes=Digests({hashed[0]: hashed[1]}) if hashed else Digests(),
+            metadata_hashes=None,
+            requires_python=file.get("requires-python"),
+            size=file.get("size"),
+            upload_time=file.get("upload-time"),
+            url=URL(file["url"]),
+            yanked=file.get("yanked") or None,
+        )
+        entry = info.make_mutable_entry(xom.keyfs.schema, stage.username, stage.index, project)
+        if content is not None:
+            entry.file_set_content(content, hashes=hashes, last_modified=last_modified, size=size)
+        _add_link(stage, normalize_name(project), info, entry.index_relpath)
+
+
+def _add_link(stage: Any, project: Any, info: Any, relpath: str) -> None:
+    stage.add_project_name(project)
+    about = stage.key_remoteprojectinfo(project).with_resolved_parent()
+    if not about.exists():
+        about.set({**stage._get_remotedata(project).get_cache_info(), "serial": -1, "etag": None})
+    data: dict[str, Any] = {"relpath": relpath}
+    data |= {"hashes": info.hashes} if info.hashes else {}
+    named = {"requires_python": info.requires_python, "size": info.size, "upload_time": info.upload_time}
+    data |= {name: value for name, value in (named | {"yanked": info.yanked}).items() if value is not None}
+    for key, left_out in ((stage.key_remotefile, {"hashes", "size"}), (stage.key_simpledata, set())):
+        found = key(project, info.basename).with_resolved_parent()
+        found.set({name: value for name, value in data.items() if name not in left_out})
+    stage.keyfs.tx.on_commit_success(lambda: stage.cache_retrieve_times.expire(project))
+
+
+def forget_serials() -> None:
+    """devpi 7 keeps serials by upstream."""
 
 
 # The walk over bases

@@ -1,8 +1,7 @@
 """Files that are not stored yet: downloaded once, and sent to every client that asks meanwhile.
 
-One thread per file reads devpi's response to its end, even if clients disconnect, so that devpi stores the file. It
-writes to a spool file without a name, from which each client reads at its own speed: memory does not grow with the size
-of the file, and a kill leaves no file behind.
+One thread per file reads the answer to its end, even if clients disconnect, so that the file is kept. Each client reads
+at its own speed from the spool file: memory does not grow with the size of the file, and a kill leaves no file behind.
 """
 
 from __future__ import annotations
@@ -23,8 +22,12 @@ CHECK_EVERY = 1.0
 _CREDENTIALS = ("Authorization", "X-Devpi-Auth", "Cookie")
 
 
+class DownloadFailed(Exception):
+    """The file did not come; the message says why."""
+
+
 class Download:
-    """One response of devpi that is read into a spool file. ``spool``: the directory for such files."""
+    """One answer that is read into a spool file: its own, or else one below ``spool``, the directory for such files."""
 
     def __init__(self, spool: Path) -> None:
         self._directory = spool
@@ -32,14 +35,22 @@ class Download:
         self._changed = threading.Condition()
         self._size = 0
         self._begun = self._over = self._broken = False
+        self._spools = True
+        self.error: BaseException | None = None
+        """Why it failed."""
         self.status = 0
         self.headers: tuple[tuple[str, str], ...] = ()
 
     def read(self, answer: Callable[[], Any]) -> None:
-        """Get devpi's response and read it to its end; runs in a thread of its own."""
+        """Get the answer and read it to its end; runs in a thread of its own."""
         try:
             response = answer()
-            self._file = tempfile.TemporaryFile(dir=self._directory, buffering=0)  # noqa: SIM115 - clients read on
+            self._spools = getattr(response, "spool", None) is None
+            self._file = (
+                tempfile.TemporaryFile(dir=self._directory, buffering=0)  # noqa: SIM115 - clients read on
+                if self._spools
+                else response.spool
+            )
             with self._changed:
                 self.status = response.status_code
                 self.headers = tuple(response.headers.items())
@@ -48,7 +59,7 @@ class Download:
             self._spool(response.app_iter)
         except BaseException as error:  # any error must wake the clients that wait
             threadlog.warn("a download failed: %s", error)
-            self._broken = True
+            self._broken, self.error = True, error
         finally:
             with self._changed:
                 self._over = True
@@ -58,7 +69,8 @@ class Download:
         assert self._file is not None  # noqa: S101 - opened before
         try:
             for chunk in chunks:
-                self._file.write(chunk)
+                if self._spools:
+                    self._file.write(chunk)
                 with self._changed:
                     self._size += len(chunk)
                     self._changed.notify_all()
@@ -66,9 +78,16 @@ class Download:
             if hasattr(chunks, "close"):
                 chunks.close()
 
+    def wait(self) -> None:
+        """Wait for the end. Raises DownloadFailed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._over)
+        if self.error is not None:
+            raise DownloadFailed(str(self.error)) from self.error
+
     @property
     def failed(self) -> bool:
-        """Whether devpi gave no response at all."""
+        """Whether there was no answer at all."""
         return self._over and not self._begun
 
     def wait_for_headers(self, seconds: float) -> bool:
@@ -110,21 +129,28 @@ class Downloads:
         self._lock = threading.Lock()
         self._under_way: dict[tuple[str, ...], Download] = {}
 
-    def join(self, request: Any, answer: Callable[[Any], Any]) -> Download:
-        """The download for ``request``; ``answer`` begins one when there is none.
+    def join_request(self, request: Any, answer: Callable[[Any], Any]) -> Download:
+        """The download of devpi for ``request``; ``answer`` begins one when there is none.
 
         Requests with other credentials get another download, because devpi checks credentials. Raises RuntimeError when
         no thread can be started.
         """
         key = (request.path_info, *(_digest(request.headers.get(name, "")) for name in _CREDENTIALS))
+        return self.join(key, lambda: answer(request.copy_get()))[0]
+
+    def join(self, key: tuple[str, ...], answer: Callable[[], Any]) -> tuple[Download, bool]:
+        """The download with this ``key``, and whether this call began it, with ``answer``.
+
+        Raises RuntimeError when no thread can be started.
+        """
         with self._lock:
-            download = self._under_way.get(key)
-            if download is None:
-                download = Download(self._spool)
-                begin = (key, download, lambda: answer(request.copy_get()))
-                threading.Thread(target=self._read, args=begin, name=f"file {key[0]}", daemon=True).start()
-                self._under_way[key] = download
-            return download
+            if key in self._under_way:
+                return self._under_way[key], False
+            download = Download(self._spool)
+            begin = (key, download, answer)
+            threading.Thread(target=self._read, args=begin, name=f"file {key[0]}", daemon=True).start()
+            self._under_way[key] = download
+            return download, True
 
     def _read(self, key: tuple[str, ...], download: Download, answer: Callable[[], Any]) -> None:
         try:

@@ -11,7 +11,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -23,12 +23,18 @@ from pyramid.response import Response
 
 from deployer.protocol import BODY_ROUTE, NAMES_ROUTE
 from deployer.server.hosts import ASKED_HOST, MISDIRECTED, REFUSED, KnownHosts
-from deployer.server.middleware.bulkhead import Bulkhead
-from deployer.server.middleware.downloads import Downloads
+from deployer.server.middleware.bulkhead import Bulkhead, Permit
+from deployer.server.middleware.downloads import Download, DownloadFailed, Downloads
 from deployer.server.middleware.requests import PageRequest, credentials, is_text, may_ask, page_request
 from deployer.server.middleware.responses import SharedResponse, StreamedBody, busy, send_file
 from deployer.server.middleware.single_flight import Flight, SingleFlight
-from deployer.server.pages.freshness import RETRY, Indexes, Mirror
+from deployer.server.mirrors.companions import SUFFIXES, TYPES, Companions
+from deployer.server.mirrors.files import FOREVER, FileRefused, FileResponse, Found, RemoteFiles
+from deployer.server.mirrors.indexes import Indexes, Mirror
+from deployer.server.mirrors.ranges import Range
+from deployer.server.mirrors.render import Part, to_html, to_json
+from deployer.server.mirrors.serving import Served, Serving
+from deployer.server.mirrors.source import RETRY, Source
 from deployer.server.pages.store import Key, PageStore, View
 from deployer.server.secret_files import Private
 from deployer.server.upstream.health import Upstream
@@ -37,13 +43,26 @@ STORED_HEADER = "X-Deployer-Kept"
 """For nginx's access log: the page was stored. nginx does not pass it on to clients."""
 PATIENCE = 1.0
 """Seconds that a client waits for a new page before it gets the stale one."""
-_FILE = re.compile(r"/[^+/]+/[^+/]+/\+[ef]/.+")
+_FILE = re.compile(r"/([^+/]+/[^+/]+)/(\+[ef]/.+)")
 _PASS, _FIRST, _TRANSACTION = "deployer.pass", "deployer.first", "deployer.transaction"
 _TYPES = {"json": JSON_TYPE, "html": "text/html"}
+_CONTENT_TYPES = {"json": JSON_TYPE, "html": "text/html; charset=utf-8"}
+_VARIES = (("Vary", "Accept, User-Agent"), ("Cache-Control", "no-cache"))
 _CHECK_EVERY = 0.1
 """Seconds between two checks of whether a client may go on waiting."""
 
 Handler = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Mirrors:
+    """What the server knows and does of mirrors."""
+
+    indexes: Indexes
+    source: Source
+    serving: Serving
+    files: RemoteFiles
+    companions: Companions
 
 
 @dataclass(frozen=True)
@@ -61,23 +80,29 @@ class Middleware:
     def __init__(
         self,
         store: PageStore,
-        indexes: Indexes,
+        mirrors: Mirrors,
         bulkhead: Bulkhead,
         serverdir: Path,
         *,
         timeout: float,
         offline: Callable[[], bool],
         hosts: KnownHosts,
+        absolute: bool,
+        readers: bool,
     ) -> None:
+        """``absolute``: devpi is to write absolute addresses. ``readers``: a plugin decides who may read a file."""
         self._hosts = hosts
         self._store = store
-        self._indexes = indexes
+        self._indexes, self._source, self._serving = mirrors.indexes, mirrors.source, mirrors.serving
+        self._remote, self._companions = mirrors.files, mirrors.companions
+        self._absolute, self._readers = absolute, readers
         self._bulkhead = bulkhead
         self._timeout = timeout
         self._offline = offline
         self._files = serverdir / "+files"
         self._flights: SingleFlight[PageResult] = SingleFlight("page")
         self._downloads = Downloads(Private.of(serverdir).directory)
+        self._found: SingleFlight[bytes] = SingleFlight("companion")
 
     def tween(self, handler: Handler) -> Handler:
         """The function that Pyramid calls for each request; ``handler``: the next tween."""
@@ -92,9 +117,7 @@ class Middleware:
             page = page_request(request)
             if page is not None:
                 return self._page(request, page, handler)
-            if self._is_cold_file(request):
-                return self._file(request)
-            return self._other(request, handler)
+            return self._file(request, handler)
 
         return handle
 
@@ -130,7 +153,7 @@ class Middleware:
         return [
             self._indexes.upstream(mirror)
             for mirror in mirrors
-            if self._indexes.may_be_asked(mirror, project, again=again)
+            if self._source.may_be_asked(mirror, project, again=again)
         ]
 
     def _answer(self, request: Any, handler: Handler) -> Any:
@@ -148,34 +171,134 @@ class Middleware:
 
     # Files
 
-    def _is_cold_file(self, request: Any) -> bool:
-        """Whether devpi may have to download the file. A client that accepts JSON gets a description of it instead."""
-        if request.method not in ("GET", "HEAD") or "application/json" in request.headers.get("Accept", ""):
-            return False
+    def _file(self, request: Any, handler: Handler) -> Any:
+        """A file that is not here, or what belongs to a mirror's file; anything else is devpi's."""
         found = _FILE.fullmatch(request.path_info)
-        # devpi reads the metadata of a stored wheel from the wheel. An invalid path is not stored either.
-        return found is not None and not os.path.exists(self._files / found[0][1:].removesuffix(".metadata"))  # noqa: PTH110
-
-    def _file(self, request: Any) -> Any:
-        user, index = request.path_info.split("/")[1:3]
-        mirrors = self._indexes.mirrors(f"{user}/{index}", configured=self._store.configured) or ()
-        upstreams = [self._indexes.upstream(mirror) for mirror in mirrors]
-        deadline = time.monotonic() + self._timeout * 2
+        if found is None or request.method not in ("GET", "HEAD"):
+            return self._other(request, handler)
+        index, path = found.groups()
+        self._indexes.refresh(self._store.configured)
+        mirror = self._indexes.mirror(index)
+        suffix = next((suffix for suffix in SUFFIXES if path.endswith(suffix)), "")
+        path = path.removesuffix(suffix)
+        is_here = os.path.exists(self._files / index / path)  # noqa: PTH110
+        if mirror is None or self._offline() or self._readers:
+            return self._devpi_file(request, handler, mirror, path, is_here=is_here)
+        if is_here and not suffix and not self._is_due(mirror, path):
+            return self._other(request, handler)
+        if suffix and (content := self._companions.kept(index, path, suffix)) is not None:
+            return _companion(content, suffix)
         with contextlib.ExitStack() as stack:
-            permit = stack.enter_context(self._bulkhead.waiting(upstreams))
+            permit = stack.enter_context(self._bulkhead.waiting([self._indexes.upstream(mirror)]))
+            remote = self._remote_file(mirror, path) if permit.valid else None
             if not permit.valid:
                 return busy()
-            download = self._downloads.join(request, lambda asked: self._inside(request, asked))
-            while not download.wait_for_headers(_CHECK_EVERY):
-                if not permit.valid or time.monotonic() > deadline:
-                    return busy()
-            if download.failed:
-                return SharedResponse.of_text(502, "the file can't be downloaded").to_pyramid()
-            body: Any = []
-            if request.method == "GET":
-                # The permit is released when the body has been sent, or the client has disconnected.
-                body = StreamedBody(download.body(lambda: permit.valid), stack.pop_all())
-            return Response(status=download.status, headerlist=list(download.headers), app_iter=body)
+            if remote is not None and suffix:
+                return self._companion(request, remote, suffix, lambda: permit.valid)
+            if remote is not None and "application/json" not in request.headers.get("Accept", ""):
+                return self._mirrored(request, remote, permit, stack, is_here=is_here)
+        return self._devpi_file(request, handler, mirror, path, is_here=is_here)
+
+    def _remote_file(self, mirror: Mirror, path: str) -> Found | None:
+        found = self._source.file(mirror, path)
+        return None if found is None else Found(mirror, found[0], found[1], path)
+
+    def _is_due(self, mirror: Mirror, path: str) -> bool:
+        """Whether a file without a hash has to be looked for again: the upstream may have replaced it."""
+        if not path.startswith("+e/"):
+            return False
+        with contextlib.suppress(OSError):
+            return time.time() - (self._files / mirror.name / path).stat().st_mtime >= mirror.expiry
+        return True
+
+    def _devpi_file(self, request: Any, handler: Handler, mirror: Mirror | None, path: str, *, is_here: bool) -> Any:
+        """devpi's answer. It gets the entry of a file of which it does not know yet."""
+        if is_here or mirror is None or self._offline():
+            return self._other(request, handler)
+        remote = self._remote_file(mirror, path)
+        if remote is not None:
+            self._remote.enter(remote)
+        if "application/json" in request.headers.get("Accept", ""):
+            return self._other(request, handler)
+        with contextlib.ExitStack() as stack:
+            permit = stack.enter_context(self._bulkhead.waiting([self._indexes.upstream(mirror)]))
+            if not permit.valid:
+                return busy()
+            download = self._downloads.join_request(request, lambda asked: self._inside(request, asked))
+            return self._downloaded(request, download, permit, stack)
+
+    def _mirrored(
+        self, request: Any, remote: Found, permit: Permit, stack: contextlib.ExitStack, *, is_here: bool
+    ) -> Any:
+        if remote.mirror.external:
+            return Response(status=302, headerlist=[("Location", remote.file["url"])])
+        try:
+            if request.method == "HEAD":
+                return Response(status=200, headerlist=list(self._remote.head(remote).items()), app_iter=[])
+            asked = Range.of(request.headers.get("Range", ""))
+            if asked is not None and asked != Range(0) and not is_here:
+                part = self._remote.part(remote, asked.header)
+                if part.status_code != HTTPStatus.OK:
+                    return self._part(part, permit, stack)
+                return self._downloaded(request, self._download(remote, part), permit, stack)
+        except FileRefused as refused:
+            return _refused(refused)
+        return self._downloaded(request, self._download(remote), permit, stack)
+
+    def _whole(self, remote: Found, answer: FileResponse | None) -> None:
+        try:
+            self._download(remote, answer).wait()
+        except DownloadFailed as error:
+            raise FileRefused(str(error)) from None
+
+    def _download(self, remote: Found, answer: FileResponse | None = None) -> Download:
+        """The download of a file; ``answer``: the whole file that an upstream has begun to send."""
+        download, began = self._downloads.join(
+            (f"{remote.mirror.name}/{remote.path}",), lambda: answer or self._remote.fetch(remote)
+        )
+        if answer is not None and not began:
+            answer.close()
+        return download
+
+    @staticmethod
+    def _part(part: FileResponse, permit: Permit, stack: contextlib.ExitStack) -> Any:
+        def chunks() -> Iterator[bytes]:
+            for chunk in part.app_iter:
+                if not permit.valid:
+                    return
+                yield chunk
+
+        body: Any = StreamedBody(chunks(), stack.pop_all())
+        return Response(status=part.status_code, headerlist=list(part.headers.items()), app_iter=body)
+
+    def _downloaded(self, request: Any, download: Download, permit: Permit, stack: contextlib.ExitStack) -> Any:
+        deadline = time.monotonic() + self._timeout * 2
+        while not download.wait_for_headers(_CHECK_EVERY):
+            if not permit.valid or time.monotonic() > deadline:
+                return busy()
+        if download.failed:
+            if isinstance(download.error, FileRefused):
+                return _refused(download.error)
+            return SharedResponse.of_text(502, "the file can't be downloaded").to_pyramid()
+        body: Any = []
+        if request.method == "GET":
+            # The permit is released when the body has been sent, or the client has disconnected.
+            body = StreamedBody(download.body(lambda: permit.valid), stack.pop_all())
+        return Response(status=download.status, headerlist=list(download.headers), app_iter=body)
+
+    def _companion(self, request: Any, remote: Found, suffix: str, may_wait: Callable[[], bool]) -> Any:
+        flight, _ = self._found.join(
+            [f"{remote.mirror.name}/{remote.path}{suffix}"],
+            lambda: self._companions.get(remote, suffix, whole=lambda answer: self._whole(remote, answer)),
+        )
+        deadline = time.monotonic() + self._timeout * 2
+        while not flight.wait(_CHECK_EVERY):
+            if not may_wait() or time.monotonic() > deadline:
+                return busy()
+        try:
+            return _companion(flight.result, suffix)
+        except FileRefused as refused:
+            return _refused(refused)
 
     def _inside(self, request: Any, asked: Any) -> Any:
         """devpi's response, past this middleware; what it committed is taken into account."""
@@ -187,12 +310,14 @@ class Middleware:
     # Pages
 
     def _page(self, request: Any, page: PageRequest, handler: Handler) -> Any:
+        mirrors = self._indexes.mirrors(page.stage, configured=self._store.configured) or ()
+        if "no-cache" in request.headers.get("Cache-Control", "").lower():
+            self._source.hasten(mirrors, page.project, forget=self._store.forget)
         stored = self._stored_page(request, page, self._store.read)
         if stored is not None:
             stored.headers[STORED_HEADER] = "1"
             return stored
-        mirrors = self._indexes.mirrors(page.stage, configured=self._store.configured) or ()
-        if self._offline() or all(self._indexes.is_fresh(mirror, page.project) for mirror in mirrors):
+        if self._offline() or all(self._source.is_fresh(mirror, page.project) for mirror in mirrors):
             return self._ask(request, page, mirrors, handler).response.to_pyramid()
         stale = self._stored_page(request, page, self._store.read_stale)
         if stale is not None:
@@ -262,26 +387,75 @@ class Middleware:
 
     def _ask(self, request: Any, page: PageRequest, mirrors: tuple[Mirror, ...], handler: Handler) -> PageResult:
         """Ask devpi in this thread, and store the page if possible."""
+        if page.format is not None and not self._offline():
+            served = self._serving.of_mirrors(page.stage, page.project)
+            if served is not None and (page.up is not None and not self._absolute):
+                return self._served(request, page, served, handler)
+        return self._by_devpi(request, page, mirrors, handler)
+
+    def _served(self, request: Any, page: PageRequest, served: Served, handler: Handler) -> PageResult:
+        """The page of mirrors alone."""
+        view = View(first=served.first, own=None, mark=self._store.mark)
+        if served.part is None:
+            return PageResult(page, self._nothing(page, served.silent), view)
+        body = _rendered(page, served.part, page.up or "")
+        headers = [("Content-Type", _CONTENT_TYPES[str(page.format)]), *_VARIES]
+        if served.serial:
+            headers.append(("X-PyPI-Last-Serial", served.serial))
+        if page.name is not None:
+            self._store.put(page.key, page.name, body, due=served.until, view=view)
+        return PageResult(page, SharedResponse(200, tuple(headers), body), view)
+
+    @staticmethod
+    def _nothing(page: PageRequest, silent: str) -> SharedResponse:
+        if silent:
+            # To leave out an index that does not answer would be reported as "no such project".
+            threadlog.warn("upstream of %s did not answer for %s", silent, page.project)
+            return SharedResponse.of_text(502, f"the upstream of {silent} did not answer for {page.project}")
+        return SharedResponse.of_text(404, f"{page.stage} has no project {page.project}")
+
+    def _by_devpi(self, request: Any, page: PageRequest, mirrors: tuple[Mirror, ...], handler: Handler) -> PageResult:
         began, mark = time.monotonic(), self._store.mark
+        if page.format is not None:
+            request.headers["Accept"] = JSON_TYPE
         given = handler(request)
         response = SharedResponse(given.status_code, tuple(given.headers.items()), given.body)
         view = View(first=request.environ[_FIRST], own=request.environ[_TRANSACTION].commit_serial, mark=mark)
         self._store.catch_up(-1 if view.own is None else view.own)
-        if response.shows_nothing and (silent := self._silent(page, mirrors, began)):
-            # devpi skips a base that does not answer, and would report "no such project".
-            threadlog.warn("upstream of %s did not answer for %s", silent, page.project)
-            return PageResult(
-                page, SharedResponse.of_text(502, f"the upstream of {silent} did not answer for {page.project}"), view
-            )
-        if response.status == 200 and page.name is not None:
-            due = float("inf") if self._offline() else self._indexes.due(mirrors, page.project, began=began)
-            self._store.put(page.key, page.name, response.body, due=due, view=view)
+        silent = (mirror.name for mirror in mirrors if self._source.failed_since(mirror, page.project, began))
+        if response.shows_nothing and (name := next(silent, "")):
+            return PageResult(page, self._nothing(page, name), view)
+        if response.status == 200 and page.format is not None:
+            response = self._completed(page, response)
+            if page.name is not None:
+                due = float("inf") if self._offline() else self._source.due(mirrors, page.project, began=began)
+                self._store.put(page.key, page.name, response.body, due=due, view=view)
         return PageResult(page, response, view)
 
-    def _silent(self, page: PageRequest, mirrors: tuple[Mirror, ...], began: float) -> str:
-        """A mirror whose upstream was asked since ``began`` and did not answer; empty when there is none."""
-        silent = (mirror.name for mirror in mirrors if self._indexes.gave_nothing(mirror, page.project, began=began))
-        return next(silent, "")
+    def _completed(self, page: PageRequest, response: SharedResponse) -> SharedResponse:
+        part, up = self._serving.completed(response.body, page.project)
+        headers = [
+            (name, value)
+            for name, value in response.headers
+            if name.lower() not in ("content-type", "content-length", "vary")
+        ]
+        headers += [("Content-Type", _CONTENT_TYPES[str(page.format)]), *_VARIES]
+        return SharedResponse(200, tuple(headers), _rendered(page, part, up))
+
+
+def _rendered(page: PageRequest, part: Part, up: str) -> bytes:
+    if page.format == "json":
+        return to_json(part, up)
+    return to_html(part, up, title=f"{page.stage}: links for {page.project}")
+
+
+def _companion(content: bytes, suffix: str) -> Any:
+    headers = [("Content-Type", TYPES[suffix]), ("Cache-Control", FOREVER)]
+    return Response(body=content, headerlist=headers)
+
+
+def _refused(refused: FileRefused) -> Any:
+    return SharedResponse.of_text(refused.status, str(refused)).to_pyramid()
 
 
 def note_transaction(handler: Handler, registry: Any) -> Handler:

@@ -22,12 +22,19 @@ _PAGE = re.compile(r"/([^+/]+)/([^+/]+)/(?:\+simple/)?([^+/]+)/?")
 
 @dataclass(frozen=True)
 class PageRequest:
-    """A request for a project's page. ``name``: the stored file (``json``, ``html``) that answers it; None for none."""
+    """A request for a project's page.
+
+    ``format``: ``json`` or ``html``; None for the page of browsers. ``name``: the stored file that answers it, named
+    after the format; None for none. ``up``: the way from the page to the server's root; None where the client wants
+    absolute addresses.
+    """
 
     user: str
     index: str
     project: str  # normalised
+    format: str | None
     name: str | None
+    up: str | None
 
     @property
     def key(self) -> Key:
@@ -40,10 +47,6 @@ class PageRequest:
 
 def negotiate(request: Any) -> str | None:
     """``json`` or ``html``, as devpi would choose; None for the page of browsers."""
-    if request.method not in ("GET", "HEAD") or request.query_string or request.script_name:
-        return None
-    if "HTTP_X_DEVPI_ABSOLUTE_URLS" in request.environ:
-        return None
     offers = request.accept.acceptable_offers(["text/html", JSON_TYPE])
     if not offers:
         return None
@@ -108,5 +111,9 @@ def page_request(request: Any) -> PageRequest | None:
     user, index, project = found.groups()
     is_simple = "/+simple/" in path
     normal = str(normalize_name(project))
-    exact = is_simple and path.endswith("/") and project == normal
-    return PageRequest(user, index, normal, negotiate(request) if exact else None)
+    kind = None if "HTTP_X_DEVPI_REPLICA_UUID" in request.environ else negotiate(request)
+    relative = "HTTP_X_DEVPI_ABSOLUTE_URLS" not in request.environ
+    exact = is_simple and path.endswith("/") and project == normal and not request.query_string
+    storable = exact and relative and not request.script_name
+    up = "../" * (path.count("/") - 1) if relative else None
+    return PageRequest(user, index, normal, kind, kind if storable else None, up)

@@ -190,6 +190,7 @@ class ReverseProxy:
             proxy=_Template(_PROXY).substitute(wait=300 + 4 * request_timeout),
             pages=PrivateFile.PAGES.relative,
             files="+files" if files else f"{PrivateFile.NGINX.relative}/nothing",
+            companions=PrivateFile.COMPANIONS.relative if files else f"{PrivateFile.NGINX.relative}/nothing",
             gzip_static="on" if "http_gzip_static_module" in self.nginx.modules else "off",
             types=" ".join(f"{_content_type(example)} {suffix};" for suffix, example in _SUFFIXES.items()),
         )

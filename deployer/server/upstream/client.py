@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
@@ -27,6 +28,9 @@ WHOLE = 10.0
 _JSON = "application/vnd.pypi.simple.v1+json"
 _PAGES = (_JSON, "application/vnd.pypi.simple.v1+html", "text/html")
 """Media types of pages (PEP 691); pip accepts the same."""
+_READS = ("GET", "HEAD")
+_SMALL = "deployer.small"
+"""Mark of a request whose answer is not kept as a file: it needs no reserve on the disk."""
 _ENCODINGS = "gzip, deflate"
 """What can be decoded within bounds."""
 LARGE = 1 << 20
@@ -65,6 +69,8 @@ class Client(HTTPClient):
             **self._settings(), event_hooks={"request": [self._before], "response": [self._after]}
         )
         self._shared: httpx.AsyncClient | None = None
+        self.page_of: Callable[[str], Callable[[], Any] | None] = lambda url: None
+        """A function that answers instead of an upstream, for the page of a mirror."""
 
     def _settings(self) -> dict[str, Any]:
         limits = httpx.Limits(
@@ -92,6 +98,10 @@ class Client(HTTPClient):
     ) -> tuple[Any, str | None]:
         """Get a page and its text; a ``FatalResponse`` when that fails."""
         address = getattr(url, "url", url)
+        known = self.page_of(address)
+        if known is not None:
+            found = await asyncio.to_thread(known)
+            return found, getattr(found, "text", None)
         self._upstreams.note_asked(address)
         seconds = timeout or self.timeout or 30.0
         wait = httpx.Timeout(seconds, connect=CONNECT * seconds, read=FIRST_BYTE * seconds)
@@ -182,6 +192,38 @@ class Client(HTTPClient):
         except self.Errors as error:
             return self._failed(address, error)
 
+    def page(self, address: str, *, headers: dict[str, str]) -> httpx.Response:
+        """Get a page: an answer of any status, with its body decoded. Raises NoAnswer."""
+        seconds = self.timeout or 30.0
+        wait = httpx.Timeout(seconds, connect=CONNECT * seconds, read=FIRST_BYTE * seconds)
+        for again in (True, False):
+            try:
+                return self._whole_page(address, headers, wait, until=time.monotonic() + WHOLE * seconds)
+            except InvalidBody as error:
+                raise NoAnswer(f"invalid page: {error}") from None
+            except (httpx.RemoteProtocolError, httpx.ReadError) as error:
+                # The upstream may have closed a keep-alive connection at this moment.
+                if again and not self._is_down(error):
+                    continue
+                raise NoAnswer(self._failed(address, error).reason_phrase) from None
+            except self.Errors as error:
+                raise NoAnswer(self._failed(address, error).reason_phrase) from None
+        raise AssertionError("the second try returns")
+
+    def _whole_page(
+        self, address: str, headers: dict[str, str], wait: httpx.Timeout, *, until: float
+    ) -> httpx.Response:
+        asked = self.client.stream(
+            "GET", address, follow_redirects=True, headers=headers, timeout=wait, extensions={_SMALL: True}
+        )
+        with asked as response:
+            body = _body(response, self._largest_page(address))
+            for piece in response.iter_raw():
+                for _size in body.feed(piece):
+                    if time.monotonic() > until:
+                        raise httpx.ReadTimeout("the answer does not end", request=response.request)
+            return _read(response, body)
+
     def stream(
         self, cstack: contextlib.ExitStack, method: str, url: Any, *, raise_on_error: bool = False, **more: Any
     ) -> Any:
@@ -203,7 +245,7 @@ class Client(HTTPClient):
     def _before(self, request: httpx.Request) -> None:
         if self._offline():
             raise NotSent("this server is offline", request=request)
-        if request.method != "GET":  # a push, with credentials of its own
+        if request.method not in _READS:  # a push, with credentials of its own
             if not self._may_push(request.url):
                 raise NotSent("not a push target of this server", request=request)
             return
@@ -218,11 +260,11 @@ class Client(HTTPClient):
         self._before(request)
 
     def _after(self, response: httpx.Response) -> None:
-        if response.request.method != "GET":
+        if response.request.method not in _READS:
             return
         upstream = self._answered(response)
-        most = _most(response)
-        response.stream = _Observed(response.stream, upstream, response, most=most, has_room=self._has_room)
+        has_room = self._has_room if _SMALL not in response.request.extensions else _always
+        response.stream = _Observed(response.stream, upstream, response, most=_most(response), has_room=has_room)
 
     async def _after_async(self, response: httpx.Response) -> None:
         upstream = self._answered(response)
@@ -260,12 +302,20 @@ def _read(response: httpx.Response, body: Body) -> httpx.Response:
     )
 
 
+def _always() -> bool:
+    return True
+
+
 def _most(response: httpx.Response) -> int:
     """Bytes that may come, as sent. httpx reads the body of a redirect to its end, and would decode it."""
     if not response.has_redirect_location:
         return LARGEST_FILE
     response.headers.pop("Content-Encoding", None)
     return LARGEST_OTHER
+
+
+class NoAnswer(Exception):
+    """The upstream gave no answer that can be used; the message says why."""
 
 
 class NotSent(httpx.TransportError):

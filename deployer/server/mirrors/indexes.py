@@ -1,9 +1,8 @@
-"""The mirrors that an index reads, and until when a page of a mirror is fresh."""
+"""The indexes as configured: the mirrors that each one reads, and what each mirror's upstream may be sent."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,23 +10,24 @@ from typing import Any
 from devpi_common.url import URL
 from pyramid.authentication import b64encode
 
-from deployer.server.devpi import page_fetch
 from deployer.server.devpi.installed import inside, installed
 from deployer.server.upstream.health import Upstream, Upstreams, origin_of
-
-RETRY = 5.0
-"""Seconds for which a page stays in use when its upstream did not send a new one."""
 
 
 @dataclass(frozen=True)
 class Mirror:
-    """A mirror index as configured. ``expiry``: seconds for which its pages are fresh."""
+    """A mirror index as configured.
+
+    ``url``: of its upstream, with a slash at the end and without credentials. ``expiry``: seconds for which its pages
+    are fresh. ``external``: clients are sent to the upstream for files.
+    """
 
     name: str
     url: str
     expiry: float
     credentials: str | None  # the Authorization header from the URL itself
     lists: bool = True  # whether devpi asks the upstream for the list of all names
+    external: bool = False
 
     def page(self, project: str) -> str:
         """The URL from which devpi gets a project's page."""
@@ -48,6 +48,8 @@ class Indexes:
         self._at = -1
         self._mirrors: dict[str, Mirror] = {}
         self._bases: dict[str, tuple[str, ...]] = {}
+        self.on_change: Callable[[Mapping[str, Mirror]], None] = lambda mirrors: None
+        """Called with all mirrors, while they are locked, when one has changed."""
 
     def mirrors(self, index: str, *, configured: int) -> tuple[Mirror, ...] | None:
         """The mirrors that ``user/index`` reads, itself included; None when there is no such index.
@@ -59,6 +61,24 @@ class Indexes:
             if index not in self._bases:
                 return None
             return tuple(self._mirrors[name] for name in self._reach(index) if name in self._mirrors)
+
+    def mirror(self, index: str) -> Mirror | None:
+        """The mirror of this name, as known now."""
+        with self._lock:
+            return self._mirrors.get(index)
+
+    def all(self, *, configured: int) -> dict[str, Mirror]:
+        """All mirrors by name."""
+        with self._lock:
+            self._refresh(configured)
+            return dict(self._mirrors)
+
+    def page_of(self, url: str) -> tuple[Mirror, str] | None:
+        """The mirror and project whose page at the upstream has this address."""
+        above, _, project = url.rstrip("/").rpartition("/")
+        with self._lock:
+            found = [mirror for mirror in self._mirrors.values() if mirror.url == f"{above}/"]
+        return (found[0], project) if found and project else None
 
     def refresh(self, configured: int) -> None:
         """Read the indexes again if they are older than serial ``configured``. Call it outside a transaction."""
@@ -80,12 +100,15 @@ class Indexes:
 
     def _load(self) -> None:
         keyfs = self._xom.keyfs
+        before = self._mirrors
         self._mirrors, self._bases = {}, {}
         with keyfs.read_transaction() as transaction:
             self._at = transaction.at_serial
             for user in self._xom.model.get_userlist():
                 for index, config in inside().configured(user).items():
                     self._add(f"{user.name}/{index}", config)
+        if self._mirrors != before:
+            self.on_change(self._mirrors)
 
     def _add(self, name: str, config: Mapping[str, Any]) -> None:
         self._bases[name] = tuple(config.get("bases") or ())
@@ -99,62 +122,13 @@ class Indexes:
                 pair = f"{url.username or ''}:{url.password or ''}".encode()
                 credentials = f"Basic {b64encode(pair).decode()}"
             self._mirrors[name] = Mirror(
-                name, url.replace(username=None, password=None).url, expiry, credentials, not config.get(here.no_list)
+                name,
+                url.replace(username=None, password=None).url,
+                expiry,
+                credentials,
+                not config.get(here.no_list),
+                bool(config.get(here.external)),
             )
-
-    # When devpi fetched a project's page last: it keeps that in memory only
-
-    def _retrieved(self, mirror: Mirror, project: str) -> float:
-        return float(self._times(mirror).get_timestamp(project))
-
-    def _times(self, mirror: Mirror) -> Any:
-        return self._xom.setdefault_singleton(
-            mirror.name, "project_retrieve_times", factory=inside().ProjectUpdateCache
-        )
-
-    def is_fresh(self, mirror: Mirror, project: str) -> bool:
-        """Whether devpi answers for ``project`` without asking the upstream."""
-        return time.time() - self._retrieved(mirror, project) < mirror.expiry
-
-    def may_be_asked(self, mirror: Mirror, project: str | None, *, again: bool) -> bool:
-        """Whether devpi may ask the upstream for a project's page, or for what it has if ``project`` is None.
-
-        ``again``: even for a page that is fresh.
-        """
-        return again or (mirror.lists if project is None else not self.is_fresh(mirror, project))
-
-    def due(self, mirrors: tuple[Mirror, ...], project: str, *, began: float) -> float:
-        """When a page becomes stale (seconds since the epoch). ``began``: when devpi was asked for it (monotonic)."""
-        now = time.time()
-        dues = [float("inf")]
-        for mirror in mirrors:
-            if self.is_fresh(mirror, project):
-                dues.append(self._retrieved(mirror, project) + mirror.expiry)
-            elif self.was_asked(mirror, project, began=began):
-                dues.append(now + RETRY)  # no new page came: this is the previous one
-            else:
-                dues.append(now + mirror.expiry)  # nothing of this mirror is in the page
-        return min(dues)
-
-    def was_asked(self, mirror: Mirror, project: str, *, began: float) -> bool:
-        """Whether the page of ``project`` was asked for, or waited for in vain, since ``began`` (monotonic)."""
-        asked = self._upstreams.asked_since(mirror.page(project), began)
-        return asked or page_fetch.missed(self._times(mirror), project) >= began
-
-    def gave_nothing(self, mirror: Mirror, project: str, *, began: float) -> bool:
-        """Whether the upstream was asked about ``project`` since ``began`` (monotonic) and did not answer.
-
-        When devpi does not get the list of all names, it takes the project for absent until the mirror's expiry. That
-        is corrected here.
-        """
-        if self._upstreams.asked_since(mirror.url, began) and not self._has_names(mirror):
-            self._times(mirror).expire(project)
-            return True
-        return self.was_asked(mirror, project, began=began) and not self.is_fresh(mirror, project)
-
-    def _has_names(self, mirror: Mirror) -> bool:
-        names = self._xom.setdefault_singleton(mirror.name, "projectnames", factory=inside().ProjectNamesCache)
-        return not names.is_expired(mirror.expiry)
 
     def upstream(self, mirror: Mirror) -> Upstream:
         """The upstream that serves the mirror's pages."""
@@ -175,18 +149,27 @@ class Indexes:
             origin_of(mirror.url) == origin_of(url) and authorization in self._credentials(mirror) for mirror in mirrors
         )
 
-    def expire(self, urls: frozenset[str]) -> None:
-        """Expire every page of the mirrors at ``urls``: other credentials may give other answers."""
+    def at(self, urls: frozenset[str]) -> list[Mirror]:
+        """The mirrors of the upstreams at ``urls``, which have no slash at the end."""
         with self._lock:
-            mirrors = [mirror for mirror in self._mirrors.values() if mirror.url.rstrip("/") in urls]
-        for mirror in mirrors:
-            times = self._times(mirror)
-            for project in tuple(times._project2time):
-                times.expire(project, etag=times.get_etag(project))
+            return [mirror for mirror in self._mirrors.values() if mirror.url.rstrip("/") in urls]
+
+    def authorization(self, mirror: Mirror) -> str | None:
+        """The Authorization header for the mirror's upstream: from the credentials file, of a plugin, or its URL."""
+        return self._header_of(mirror.url) or next(iter(self._candidates(mirror)), mirror.credentials)
+
+    def try_others(self, mirror: Mirror, challenge: str) -> bool:
+        """Whether a plugin has other credentials for an upstream that answered with ``WWW-Authenticate: challenge``."""
+        with self._xom.keyfs.read_transaction():
+            stage = self._xom.model.getstage(mirror.name)
+            return stage is not None and bool(inside().try_others(stage, challenge))
+
+    def _candidates(self, mirror: Mirror) -> list[str]:
+        try:
+            return list(self._xom.get_singleton(mirror.name, "auth_candidates"))
+        except KeyError:
+            return []
 
     def _credentials(self, mirror: Mirror) -> set[str]:
-        try:
-            candidates = set(self._xom.get_singleton(mirror.name, "auth_candidates"))
-        except KeyError:
-            candidates = set()
+        candidates = set(self._candidates(mirror))
         return candidates | {header for header in (mirror.credentials, self._header_of(mirror.url)) if header}

@@ -1,0 +1,385 @@
+"""Files of mirrors that are not here yet: fetched from the address that the page names now, checked, and kept.
+
+A file is kept by one commit of devpi, when all of it has come and is what its page promises: by its hash, or, without
+one, by the first bytes that a file of its name has. What an upstream has compressed on the way is decoded, unless the
+file is right as it came.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import mimetypes
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
+from pathlib import Path
+from typing import IO, Any
+
+from deployer.server.devpi.installed import inside
+from deployer.server.devpi.links import digest
+from deployer.server.mirrors.indexes import Indexes, Mirror
+from deployer.server.mirrors.page import File
+from deployer.server.upstream.body import LARGEST_FILE
+from deployer.server.upstream.client import Client
+
+BLOCK = 64 * 1024
+FOREVER = "max-age=365000000, immutable, public"
+"""``Cache-Control`` of a file whose address has its hash."""
+_STARTS = {
+    (".whl", ".zip", ".egg"): (b"PK\x03\x04", b"PK\x05\x06"),
+    (".tar.gz", ".tgz"): (b"\x1f\x8b",),
+    (".tar.bz2", ".tbz"): (b"BZh",),
+    (".tar.xz", ".txz"): (b"\xfd7zXZ\x00",),
+}
+"""The first bytes of files by the end of their names."""
+_LONGEST = 6
+_REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+
+
+class FileRefused(Exception):
+    """The upstream sends no such file, or another one. ``status``: for the client."""
+
+    def __init__(self, message: str, *, status: int = HTTPStatus.BAD_GATEWAY) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file of a mirror's page. ``path``: below the mirror's index."""
+
+    mirror: Mirror
+    project: str
+    file: File
+    path: str
+
+    @property
+    def filename(self) -> str:
+        return str(self.file["filename"])
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that every answer with the file has, as nginx sends them."""
+        kind = mimetypes.guess_type(self.filename)[0] or "application/octet-stream"
+        made = {"Content-Type": kind, "Accept-Ranges": "bytes", "X-Accel-Buffering": "no"}
+        return made | ({"Cache-Control": FOREVER} if self.path.startswith("+f/") else {"Cache-Control": "no-cache"})
+
+
+@dataclass
+class FileResponse:
+    """An answer in the form of :class:`Download`. ``spool``: the file, while it grows; None when only chunks come."""
+
+    status_code: int
+    headers: dict[str, str]
+    app_iter: Iterator[bytes]
+    spool: IO[bytes] | None = None
+    close: Callable[[], None] = lambda: None  # for an answer that nobody reads
+
+
+class RemoteFiles:
+    """The files of upstreams. ``directory``: for temporary files, on the same file system as devpi's."""
+
+    def __init__(self, xom: Any, client: Client, indexes: Indexes, directory: Path) -> None:
+        self._xom, self._client, self._indexes, self._directory = xom, client, indexes, directory
+
+    def fetch(self, found: Found) -> FileResponse:
+        """The file, kept while the answer's body is read. Raises FileRefused."""
+        stack = contextlib.ExitStack()
+        try:
+            response = self._ask(stack, found, {})
+            if response.status_code != HTTPStatus.OK:
+                raise _answered(response)
+            return self._response(stack, found, response)
+        except BaseException:
+            stack.close()
+            raise
+
+    def _response(self, stack: contextlib.ExitStack, found: Found, response: Any) -> FileResponse:
+        spool = stack.enter_context(_Spool(self._directory))
+        headers = found.headers | {"Last-Modified": response.headers.get("Last-Modified") or formatdate(usegmt=True)}
+        pieces = response.iter_raw(BLOCK)
+        if response.headers.get("Content-Encoding", "identity").lower() not in ("", "identity"):
+            # Which bytes are the file is known at the end only.
+            spool.take(pieces)
+            self._decoded(found, spool, response.headers["Content-Encoding"])
+            pieces = iter(())
+        else:
+            spool.first(pieces)
+            if digest(found.file) is None:
+                _require_start(found.filename, spool.start)
+        expected = response.headers.get("Content-Length", "")
+        if spool.complete:
+            headers["Content-Length"] = str(spool.size)
+        elif expected.isdecimal():
+            headers["Content-Length"] = expected
+        return FileResponse(
+            HTTPStatus.OK, headers, self._rest(stack, found, spool, pieces, headers), spool.reader, stack.close
+        )
+
+    def _rest(
+        self, stack: contextlib.ExitStack, found: Found, spool: _Spool, pieces: Iterator[bytes], headers: dict[str, str]
+    ) -> Iterator[bytes]:
+        with stack:
+            yield spool.start
+            for piece in pieces:
+                spool.write(piece)
+                yield piece
+            expected = headers.get("Content-Length")
+            if expected is not None and spool.size != int(expected):
+                raise FileRefused(f"{found.filename}: {spool.size} bytes came instead of {expected}")
+            if not spool.is_right(found.file):
+                raise FileRefused(f"{found.filename} has another hash than its page says")
+            self._keep(found, spool, headers["Last-Modified"])
+
+    def _keep(self, found: Found, spool: _Spool, last_modified: str) -> None:
+        inside().keep_file(
+            self._xom,
+            found.mirror.name,
+            found.path,
+            found.project,
+            found.file,
+            content=spool.named,
+            digests=spool.digests,
+            size=spool.size,
+            last_modified=last_modified,
+        )
+
+    def _decoded(self, found: Found, spool: _Spool, encoding: str) -> None:
+        """Replace what came by what it stands for, unless it is right as it is."""
+        with contextlib.suppress(FileRefused):
+            if digest(found.file) is not None:
+                right = spool.is_right(found.file)
+            else:
+                _require_start(found.filename, spool.start)
+                right = not _is_packed_twice(spool)
+            if right:
+                return
+        try:
+            spool.decode(encoding)
+        except (zlib.error, ValueError) as error:
+            raise FileRefused(f"{found.filename} is not encoded as its header says: {error}") from None
+        if digest(found.file) is None:
+            _require_start(found.filename, spool.start)
+
+    def enter(self, found: Found) -> None:
+        """Have devpi know of a file that is not here."""
+        with contextlib.suppress(LookupError):
+            inside().keep_file(
+                self._xom,
+                found.mirror.name,
+                found.path,
+                found.project,
+                found.file,
+                content=None,
+                digests={},
+                size=0,
+                last_modified="",
+            )
+
+    def part(self, found: Found, value: str) -> FileResponse:
+        """The upstream's answer to a ``Range``, of which nothing is kept; where it has no ranges, the whole file as of
+        :meth:`fetch`. Raises FileRefused."""
+        stack = contextlib.ExitStack()
+        try:
+            response = self._ask(stack, found, {"Range": value})
+            if response.status_code == HTTPStatus.OK:
+                return self._response(stack, found, response)
+            if response.status_code not in (HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE):
+                raise _answered(response)
+            headers = found.headers
+            headers |= {
+                name: response.headers[name]
+                for name in ("Content-Range", "Content-Length", "Last-Modified")
+                if name in response.headers
+            }
+            pieces = _closing(stack, response.iter_raw(BLOCK))
+            return FileResponse(response.status_code, headers, pieces, close=stack.close)
+        except BaseException:
+            stack.close()
+            raise
+
+    def head(self, found: Found) -> dict[str, str]:
+        """The headers of the file, asked for without a byte of it. Raises FileRefused."""
+        size = found.file.get("size")
+        headers = found.headers
+        if type(size) is int:
+            return headers | {"Content-Length": str(size)}
+        with contextlib.ExitStack() as stack:
+            response = self._ask(stack, found, {}, method="HEAD")
+            if response.status_code != HTTPStatus.OK:
+                raise _answered(response)
+            return headers | {
+                name: response.headers[name] for name in ("Content-Length", "Last-Modified") if name in response.headers
+            }
+
+    def small(self, mirror: Mirror, url: str, *, most: int, headers: dict[str, str] | None = None) -> Any:
+        """A small answer of the mirror's upstream, read to its end: (status, headers, body). Raises FileRefused."""
+        with contextlib.ExitStack() as stack:
+            response = self._asked(stack, mirror, url, headers or {}, method="GET")
+            body = bytearray()
+            for piece in response.iter_raw(BLOCK):
+                body += piece
+                if len(body) > most:
+                    raise FileRefused(f"more than {most} bytes")
+            return response.status_code, response.headers, bytes(body)
+
+    def _ask(self, stack: contextlib.ExitStack, found: Found, headers: dict[str, str], method: str = "GET") -> Any:
+        return self._asked(stack, found.mirror, found.file["url"], headers, method=method)
+
+    def _asked(
+        self, stack: contextlib.ExitStack, mirror: Mirror, url: str, headers: dict[str, str], *, method: str
+    ) -> Any:
+        for _ in range(3):
+            authorization = self._indexes.authorization(mirror)
+            sent = {"Accept-Encoding": "identity", **headers}
+            sent |= {"Authorization": authorization} if authorization else {}
+            response = self._client.stream(stack, method, url, allow_redirects=True, extra_headers=sent)
+            if response.status_code == -1:
+                raise FileRefused(str(response.reason_phrase))
+            challenge = response.headers.get("WWW-Authenticate", "")
+            if response.status_code not in _REFUSED or not self._indexes.try_others(mirror, challenge):
+                break
+        return response
+
+
+def for_client(status: int) -> int:
+    """The status that a client gets for an upstream's."""
+    gone = status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
+    return HTTPStatus.NOT_FOUND if gone else HTTPStatus.BAD_GATEWAY
+
+
+def _answered(response: Any) -> FileRefused:
+    status = response.status_code
+    return FileRefused(f"the upstream answers with status {status}", status=for_client(status))
+
+
+def _closing(stack: contextlib.ExitStack, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    with stack:
+        yield from pieces
+
+
+def _starts(filename: str) -> tuple[bytes, ...]:
+    return next((starts for ends, starts in _STARTS.items() if filename.lower().endswith(ends)), ())
+
+
+def _require_start(filename: str, start: bytes) -> None:
+    """Raises FileRefused for what is no file of its name: a login page, an error that is sent with 200."""
+    starts = _starts(filename)
+    if starts and not start.startswith(starts):
+        raise FileRefused(f"what the upstream sends for {filename} is no such file")
+
+
+def _is_packed_twice(spool: _Spool) -> bool:
+    """Whether what came decodes to a file of gzip again: then the inner one is the file."""
+    unpack = zlib.decompressobj(31)
+    try:
+        return unpack.decompress(spool.start, 16).startswith(b"\x1f\x8b")
+    except zlib.error:
+        return False
+
+
+class _Spool:
+    """A file that grows in ``directory`` under a name, so that devpi can link it; gone at the end."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def __enter__(self) -> _Spool:
+        self._begin()
+        return self
+
+    def _begin(self) -> None:
+        # The name is needed until devpi has linked it; the directory is emptied at each start.
+        self._file = tempfile.NamedTemporaryFile(dir=self._directory, prefix="file-", buffering=0)  # noqa: SIM115
+        self._hashes: dict[str, Any] = {"sha256": hashlib.sha256()}
+        self.size = 0
+        self.start = b""
+        self.complete = False
+
+    def __exit__(self, *raised: object) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._file.close()
+
+    @property
+    def reader(self) -> IO[bytes]:
+        """The file, open for reading for as long as clients read it."""
+        return open(self._file.name, "rb", buffering=0)  # noqa: PTH123 - the reader closes it
+
+    @property
+    def named(self) -> Any:
+        return _Linked(self._file.name)
+
+    def write(self, piece: bytes) -> None:
+        for running in self._hashes.values():
+            running.update(piece)
+        self._file.write(piece)
+        self.size += len(piece)
+
+    def first(self, pieces: Iterator[bytes]) -> None:
+        """Take the first pieces, until it can be told what the file is."""
+        for piece in pieces:
+            self.write(piece)
+            self.start += piece
+            if len(self.start) >= _LONGEST:
+                return
+        self.complete = True
+
+    def take(self, pieces: Iterator[bytes]) -> None:
+        """Take everything."""
+        for piece in pieces:
+            self.write(piece)
+            if len(self.start) < BLOCK:
+                self.start += piece
+        self.complete = True
+
+    def decode(self, encoding: str) -> None:
+        """Replace the content by what it encodes. Raises ValueError and zlib.error."""
+        windows = {"gzip": 31, "x-gzip": 31, "deflate": 47}
+        kind = encoding.strip().lower()
+        if kind not in windows:
+            raise ValueError(f"unknown encoding {kind!r}")
+        packed, unpack = self._file, zlib.decompressobj(windows[kind])
+        packed.seek(0)
+        self._begin()
+        while piece := packed.read(BLOCK):
+            while piece:
+                plain = unpack.decompress(piece, 16 * BLOCK)
+                piece = unpack.unconsumed_tail
+                if self.size + len(plain) > LARGEST_FILE:
+                    raise ValueError("too large")
+                self.write(plain)
+                if len(self.start) < BLOCK:
+                    self.start += plain
+        packed.close()
+        if not unpack.eof:
+            raise ValueError("it breaks off")
+        self.complete = True
+
+    def is_right(self, file: File) -> bool:
+        """Whether the content has the hash of ``file``."""
+        expected = digest(file)
+        if expected is None:
+            return True
+        kind, value = expected
+        return bool(self._digest(kind) == value)
+
+    def _digest(self, kind: str) -> str:
+        if kind not in self._hashes:
+            with open(self._file.name, "rb") as stream:  # noqa: PTH123
+                return hashlib.file_digest(stream, kind).hexdigest()
+        return str(self._hashes[kind].hexdigest())
+
+    @property
+    def digests(self) -> dict[str, str]:
+        return {kind: running.hexdigest() for kind, running in self._hashes.items()}
+
+
+class _Linked:
+    """A file as devpi takes it: by a link instead of a copy (its ``devpi_srcpath``)."""
+
+    def __init__(self, path: str) -> None:
+        self.devpi_srcpath = path

@@ -1,0 +1,160 @@
+"""The page of a project as clients get it: JSON (PEP 691, 700, 708, 714, 740, 792) or HTML (PEP 503, 592, 658).
+
+A page has parts, one for each index that serves the project. Every field of a part reaches the client; addresses are
+replaced by ours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+from urllib.parse import quote
+
+from deployer.server.mirrors.page import ATTRIBUTES, File
+
+METADATA, PROVENANCE, SIGNATURE = ".metadata", ".provenance", ".asc"
+"""What is appended to a file's address for its metadata (PEP 658), provenance (PEP 740) and signature (PEP 503)."""
+PROMISES = ("core-metadata", "dist-info-metadata")
+_SAFE = "/+!@,=~'()$&*;:"
+_LISTS = ("alternate-locations",)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A file of a page, and its path on this server, ``user/index/+f/…``."""
+
+    file: File
+    path: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one index adds to a page. ``fields``: the top level of PEP 691 without ``files``."""
+
+    fields: dict[str, Any]
+    files: Sequence[Listed]
+
+
+def merged(parts: Sequence[Part], *, name: str) -> Part:
+    """One page of several indexes: of files with the same name those of the first index count (devpi's rule)."""
+    if len(parts) == 1:
+        return parts[0]
+    files: list[Listed] = []
+    taken: set[str] = set()
+    for part in parts:
+        files += [listed for listed in part.files if listed.file["filename"] not in taken]
+        taken |= {listed.file["filename"] for listed in part.files}
+    fields: dict[str, Any] = {}
+    for part in reversed(parts):
+        fields |= part.fields
+    fields["meta"] = {
+        key: value for part in reversed(parts) for key, value in part.fields["meta"].items() if key[:1] != "_"
+    } | {"api-version": min((part.fields["meta"]["api-version"] for part in parts), key=_version)}
+    fields["name"] = name
+    if all("versions" in part.fields for part in parts):
+        fields["versions"] = list(dict.fromkeys(version for part in parts for version in part.fields["versions"]))
+    else:  # an index of API 1.0 names none
+        fields.pop("versions", None)
+    for key in _LISTS:
+        if key in fields:
+            fields[key] = list(dict.fromkeys(entry for part in parts for entry in part.fields.get(key, ())))
+    return Part(fields, files)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(number) if number.isdecimal() else 0 for number in str(text).split("."))
+
+
+def for_client(listed: Listed, up: str) -> File:
+    """The file object that a client gets. ``up``: the way from the page to the server's root, such as ``../../``."""
+    address = up + quote(listed.path, safe=_SAFE)
+    file = listed.file
+    made = {**file, "url": address}
+    made.pop(ATTRIBUTES, None)
+    if file.get("provenance"):
+        made["provenance"] = address + PROVENANCE
+    return made
+
+
+def promised(file: File, *, lacks: bool) -> File:
+    """``file``, a wheel with metadata unless it ``lacks`` them: what its upstream does not send is taken from it."""
+    if not file["filename"].endswith(".whl"):
+        return file
+    if lacks:
+        return {key: value for key, value in file.items() if key not in PROMISES}
+    given = next((file[key] for key in PROMISES if file.get(key)), True)
+    return {**file, "core-metadata": given, "dist-info-metadata": given}
+
+
+def to_json(part: Part, up: str) -> bytes:
+    """The page as JSON."""
+    head = json.dumps(part.fields)
+    files = ", ".join(json.dumps(for_client(listed, up)) for listed in part.files)
+    return f'{head[:-1]}, "files": [{files}]}}'.encode()
+
+
+def to_html(part: Part, up: str, *, title: str) -> bytes:
+    """The page as HTML."""
+    return "".join(_html(part, up, title)).encode()
+
+
+def _html(part: Part, up: str, title: str) -> Iterator[str]:
+    yield f'<!DOCTYPE html>\n<html lang="en"><head><title>{escape(title)}</title>\n'
+    for name, content in _metas(part.fields):
+        yield f'<meta name="{name}" content="{escape(str(content))}">\n'
+    yield f"</head><body><h1>{escape(title)}</h1>\n"
+    for listed in part.files:
+        attributes = "".join(f' {name}="{escape(value)}"' for name, value in _attributes(listed, up))
+        yield f"<a{attributes}>{escape(listed.file['filename'])}</a><br>\n"
+    yield "</body></html>"
+
+
+def _metas(fields: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    meta = fields.get("meta") or {}
+    yield "pypi:repository-version", meta.get("api-version", "1.0")
+    for track in _strings(meta.get("tracks")):
+        yield "pypi:tracks", track
+    for location in _strings(fields.get("alternate-locations")):
+        yield "pypi:alternate-locations", location
+    status = fields.get("project-status")
+    if isinstance(status, dict):
+        for key, name in (("status", "pypi:project-status"), ("reason", "pypi:project-status-reason")):
+            if status.get(key):
+                yield name, status[key]
+
+
+def _strings(found: object) -> Iterable[str]:
+    return [entry for entry in found if isinstance(entry, str)] if isinstance(found, list) else ()
+
+
+def _attributes(listed: Listed, up: str) -> Iterator[tuple[str, str]]:
+    file = for_client(listed, up)
+    yield "href", file["url"] + _fragment(file["hashes"])
+    if file.get("requires-python"):
+        yield "data-requires-python", str(file["requires-python"])
+    for promise in PROMISES:
+        if file.get(promise):
+            yield f"data-{promise}", _promise(file[promise])
+    if file.get("yanked"):
+        yield "data-yanked", "" if file["yanked"] is True else str(file["yanked"])
+    if "gpg-sig" in file:
+        yield "data-gpg-sig", "true" if file["gpg-sig"] else "false"
+    if file.get("provenance"):
+        yield "data-provenance", file["provenance"]
+    for name, value in (listed.file.get(ATTRIBUTES) or {}).items():
+        yield name, value or ""
+
+
+def _fragment(hashes: dict[str, Any]) -> str:
+    kind = "sha256" if "sha256" in hashes else next(iter(hashes), "")
+    return f"#{kind}={hashes[kind]}" if kind else ""
+
+
+def _promise(given: Any) -> str:
+    if isinstance(given, dict) and given:
+        kind = "sha256" if "sha256" in given else next(iter(given))
+        return f"{kind}={given[kind]}"
+    return "true"

@@ -1,0 +1,193 @@
+"""Pages that are made here: of mirrors alone without devpi, and of other indexes from devpi's page, completed.
+
+devpi's page names the files of an index; every other field comes from the pages of upstreams and, for uploads, from
+what devpi stored with the file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import unquote
+
+from devpi_common.metadata import splitbasename
+from devpi_server.log import threadlog
+
+from deployer.server.devpi.installed import inside, installed
+from deployer.server.devpi.links import place
+from deployer.server.devpi.ordered import TYPE, serving
+from deployer.server.mirrors.indexes import Indexes, Mirror
+from deployer.server.mirrors.page import File
+from deployer.server.mirrors.render import Listed, Part, merged, promised
+from deployer.server.mirrors.source import RETRY, Answer, Source
+from deployer.server.mirrors.store import Head
+from deployer.server.upstream.client import NoAnswer
+
+_ADDRESS = re.compile(r"(.*?)((?:[^/]+/){2})(\+[ef]/[^#?]*)")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A page that mirrors alone serve.
+
+    ``part``: None when no mirror has the project. ``first``: the serial that the decision is based on. ``until``: until
+    when it holds (seconds since the epoch). ``silent``: a mirror whose upstream did not answer, empty without one.
+    ``serial``: the upstream's serial, where one mirror serves, empty without.
+    """
+
+    part: Part | None
+    first: int
+    until: float
+    silent: str
+    serial: str = ""
+
+
+class Serving:
+    """Makes pages. ``stored``: whether devpi has a file of a mirror, by its path."""
+
+    def __init__(self, xom: Any, indexes: Indexes, source: Source) -> None:
+        self._xom, self._indexes, self._source = xom, indexes, source
+
+    def of_mirrors(self, index: str, project: str) -> Served | None:
+        """The page of ``project`` on ``index``; None when an index with uploads has the project, or one of a type that
+        is not known here: then devpi makes the page."""
+        with self._xom.keyfs.read_transaction() as transaction:
+            first = int(transaction.at_serial)
+            stage = self._xom.model.getstage(index)
+            names = None if stage is None else self._serving(stage, project)
+        if names is None:
+            return None
+        mirrors = [self._indexes.mirror(name) for name in names]
+        if any(mirror is None for mirror in mirrors):  # made a moment ago
+            return None
+        return self._of(first, [mirror for mirror in mirrors if mirror is not None], project)
+
+    @staticmethod
+    def _serving(stage: Any, project: str) -> list[str] | None:
+        kinds = {one.ixconfig["type"] for one in stage.sro()}
+        if not kinds <= {installed().mirror, installed().stage, TYPE}:
+            return None
+        stages = inside().serving(stage, project, serving)
+        mirrors = [one.name for one in stages if inside().is_mirror(one)]
+        uploads = [one for one in stages if not inside().is_mirror(one)]
+        return None if any(one.has_project_perstage(project) for one in uploads) else mirrors
+
+    def _of(self, first: int, mirrors: Sequence[Mirror], project: str) -> Served | None:
+        parts: list[Part] = []
+        silent, until, serial = "", float("inf"), ""
+        for mirror in mirrors:
+            try:
+                answer = self._source.get(mirror, project)
+            except NoAnswer:
+                if self._source.has_former_links(mirror):
+                    return None  # devpi may know links from before
+                silent, until = mirror.name, min(until, time.time() + RETRY)
+                continue
+            until = min(until, answer.until)
+            part = self._part(mirror, answer)
+            if part is not None and answer.kept is not None:
+                parts.append(part)
+                serial = answer.kept.head.serial
+        if not parts:
+            return Served(None, first, until, silent)
+        return Served(merged(parts, name=project), first, until, silent, serial if len(mirrors) == 1 else "")
+
+    def _part(self, mirror: Mirror, answer: Answer) -> Part | None:
+        try:
+            page = answer.read()
+        except ValueError as error:
+            threadlog.warn("%s: a damaged page: %s", mirror.name, error)
+            return None
+        if page is None or answer.kept is None:
+            return None
+        return Part(page.fields, [_listed(mirror, file, answer.kept.head) for file in page.files])
+
+    # devpi's pages
+
+    def completed(self, body: bytes, project: str) -> tuple[Part, str]:
+        """devpi's JSON page with all fields, and what its addresses begin with."""
+        data = json.loads(body)
+        found = [_address(file) for file in data["files"]]
+        up = found[0][0] if found else ""
+        uploads = [path for _, index, path, _ in found if self._indexes.mirror(index) is None]
+        facts = inside().facts(self._xom, uploads) if uploads else {}
+        heads: dict[str, tuple[Head, dict[str, File]] | None] = {}
+        listed = [self._completed(project, file, index, path, facts, heads) for _, index, path, file in found]
+        indexes = dict.fromkeys(index for _, index, _, _ in found)
+        parts = [Part(self._fields(index, project, listed, heads), ()) for index in indexes]
+        fields = merged(parts, name=project).fields if parts else {"meta": {"api-version": "1.0"}, "name": project}
+        return Part(fields, listed), up
+
+    def _completed(
+        self,
+        project: str,
+        file: File,
+        index: str,
+        path: str,
+        facts: dict[str, tuple[int | None, str | None]],
+        heads: dict[str, tuple[Head, dict[str, File]] | None],
+    ) -> Listed:
+        mirror = self._indexes.mirror(index)
+        if mirror is None:
+            size, modified = facts.get(path, (None, None))
+            more: File = {} if size is None else {"size": size}
+            more |= {"upload-time": _time(modified)} if modified else {}
+            return Listed(promised({**file, **more}, lacks=False), path)
+        if index not in heads:
+            kept = self._source.known(mirror, project)
+            heads[index] = None if kept is None else (kept.head, {place(one): one for one in kept.page().files})
+        known = heads[index]
+        below = path.removeprefix(f"{index}/")
+        if known is None or below not in known[1]:
+            return Listed(promised(file, lacks=False), path)
+        return _listed(mirror, known[1][below], known[0])
+
+    def _fields(
+        self,
+        index: str,
+        project: str,
+        listed: Iterable[Listed],
+        heads: dict[str, tuple[Head, dict[str, File]] | None],
+    ) -> dict[str, Any]:
+        known = heads.get(index)
+        if known is not None:
+            return known[0].fields
+        own = [one.file for one in listed if one.path.startswith(f"{index}/")]
+        is_upload = self._indexes.mirror(index) is None and all("size" in file for file in own)
+        fields: dict[str, Any] = {"meta": {"api-version": "1.1" if is_upload else "1.0"}, "name": project}
+        if is_upload:
+            fields["versions"] = list(dict.fromkeys(filter(None, (_version(file["filename"]) for file in own))))
+        return fields
+
+
+def _listed(mirror: Mirror, file: File, head: Head) -> Listed:
+    path = place(file)
+    return Listed(promised(file, lacks=path in head.lacking), f"{mirror.name}/{path}")
+
+
+def _address(file: File) -> tuple[str, str, str, File]:
+    """What an address begins with, the index and the path on this server; and the file object."""
+    found = _ADDRESS.fullmatch(file["url"])
+    if found is None:
+        raise ValueError(f"devpi's page has the address {file['url']!r}")
+    above, index, below = found.groups()
+    return above, index.rstrip("/"), unquote(index + below), file
+
+
+def _version(filename: str) -> str | None:
+    try:
+        return str(splitbasename(filename)[1])  # type: ignore[no-untyped-call]
+    except ValueError:
+        return None
+
+
+def _time(modified: str) -> str:
+    """devpi's time of an upload as PEP 700 wants it: ISO 8601, UTC."""
+    if "T" in modified:
+        return modified.replace("+0000", "Z").replace("+00:00", "Z")
+    return parsedate_to_datetime(modified).strftime("%Y-%m-%dT%H:%M:%SZ")

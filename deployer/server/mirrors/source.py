@@ -1,0 +1,365 @@
+"""What mirrors know of their upstreams' pages, and the one place that asks for more.
+
+A page is asked for once at a time, however many want it. What an upstream answered holds for the mirror's expiry; that
+it has no such project, for ``not_found_expiry``. A page that is known stays in use while its upstream does not answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+from devpi_server.log import threadlog
+from devpi_server.normalized import normalize_name
+
+from deployer.server.mirrors.indexes import Indexes, Mirror
+from deployer.server.mirrors.page import ACCEPT, File, InvalidPage, Page, project_candidates, read
+from deployer.server.mirrors.rules import MirrorRules
+from deployer.server.mirrors.store import Head, Kept, UpstreamPages
+from deployer.server.upstream.client import Client, NoAnswer
+
+RETRY = 5.0
+"""Seconds for which a page stays in use when its upstream did not send a new one."""
+AGAIN = 5.0
+"""Seconds for which a client can't have an upstream asked again."""
+_GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
+_REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+
+
+@dataclass
+class _State:
+    """What is known of one page. ``at``: when the upstream last answered (seconds since the epoch)."""
+
+    at: float = 0.0
+    missing: bool = False  # it answered that there is no such project
+    failed: float = float("-inf")  # when it last did not answer (monotonic)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The page of a project at one mirror.
+
+    ``kept``: None when the upstream has no such project. ``current``: the upstream's own word; False when it did not
+    answer, and ``kept`` is what was known before. ``until``: until when it holds (seconds since the epoch).
+    """
+
+    kept: Kept | None
+    current: bool
+    until: float
+    page: Page | None = None
+
+    def read(self) -> Page | None:
+        """The page with all of its files."""
+        return self.page if self.page is not None or self.kept is None else self.kept.page()
+
+
+class Source:
+    """The pages of all mirrors. Every method may be called from any thread, outside of a transaction or in one."""
+
+    def __init__(
+        self,
+        pages: UpstreamPages,
+        indexes: Indexes,
+        client: Client,
+        rules: MirrorRules,
+        *,
+        offline: Callable[[], bool],
+        changed: Callable[[str, str], None],
+    ) -> None:
+        """``changed``: called with a mirror and a project when its page is another one than before."""
+        self._pages, self._indexes, self._client, self._rules = pages, indexes, client, rules
+        self._offline, self._changed = offline, changed
+        self._lock = threading.Lock()
+        self._states: dict[tuple[str, str], _State] = {}
+        self._large = threading.Lock()
+        self._deleted: set[tuple[str, str]] = set()
+        indexes.on_change = self._configured
+
+    # What is known
+
+    def known(self, mirror: Mirror, project: str) -> Kept | None:
+        """The page as last seen, also of a project that was deleted since."""
+        return self._pages.read(mirror.name, project, url=mirror.url)
+
+    def serves(self, mirror: Mirror, project: str) -> bool:
+        """Whether a page with the project is known, and the upstream has not deleted it since."""
+        kept = self.known(mirror, project)
+        return kept is not None and not self._is_gone(kept)
+
+    def projects(self, mirror: Mirror) -> list[str]:
+        """The projects of which a page is known."""
+        return self._pages.projects(mirror.name)
+
+    @property
+    def deleted(self) -> list[tuple[str, str]]:
+        """Mirror and project of what an upstream has deleted since this start, sorted."""
+        with self._lock:
+            return sorted(self._deleted)
+
+    def is_fresh(self, mirror: Mirror, project: str) -> bool:
+        """Whether an answer holds without asking the upstream."""
+        return time.time() < self._until(mirror, self._state(mirror, project))
+
+    def failed_since(self, mirror: Mirror, project: str, moment: float) -> bool:
+        """Whether the upstream was asked since ``moment`` (monotonic) and did not answer."""
+        return self._state(mirror, project).failed >= moment
+
+    def expire(self, urls: frozenset[str]) -> None:
+        """Expire every page of the mirrors at ``urls``: other credentials may give other answers."""
+        for mirror in self._indexes.at(urls):
+            with self._lock:
+                for (name, _), state in self._states.items():
+                    if name == mirror.name:
+                        state.at = 0.0
+            for project in self._pages.projects(mirror.name):
+                self._pages.confirm(mirror.name, project, at=0.0)
+
+    def _until(self, mirror: Mirror, state: _State) -> float:
+        return state.at + (self._rules.not_found_expiry if state.missing else mirror.expiry)
+
+    def _state(self, mirror: Mirror, project: str) -> _State:
+        with self._lock:
+            state = self._states.get((mirror.name, project))
+            if state is not None:
+                return state
+        # After a start: the disk knows when the page was confirmed.
+        kept = self.known(mirror, project)
+        found = _State(at=kept.at, missing=kept.head.gone) if kept else _State()
+        with self._lock:
+            return self._states.setdefault((mirror.name, project), found)
+
+    def _is_gone(self, kept: Kept) -> bool:
+        return kept.head.gone and not self._rules.keep_deleted
+
+    # Asking
+
+    def get(self, mirror: Mirror, project: str, *, again: bool = False) -> Answer:
+        """The page, asked for if what is known holds no longer, or ``again``.
+
+        Raises NoAnswer when the upstream does not answer and no page is known.
+        """
+        state = self._state(mirror, project)
+        began = time.time()
+        with state.lock:
+            known = self.known(mirror, project)
+            valid = time.time() < self._until(mirror, state) if not again else state.at >= began
+            if self._offline() or valid:
+                if known is None and not state.missing:
+                    valid = False
+                if valid or self._offline():
+                    return self._answer(mirror, state, known)
+            try:
+                return self._ask(mirror, project, state, known)
+            except NoAnswer as error:
+                state.failed = time.monotonic()
+                threadlog.warn("%s: no page of %s: %s", mirror.name, project, error)
+                if known is None:
+                    raise
+                return Answer(None if self._is_gone(known) else known, False, time.time() + RETRY)
+
+    def _answer(self, mirror: Mirror, state: _State, kept: Kept | None, page: Page | None = None) -> Answer:
+        if kept is not None and self._is_gone(kept):
+            kept = page = None
+        return Answer(kept, True, self._until(mirror, state), page)
+
+    def _ask(self, mirror: Mirror, project: str, state: _State, known: Kept | None) -> Answer:
+        with self._page(mirror, project, known) as answer:
+            now = time.time()
+            if answer.status_code == HTTPStatus.NOT_MODIFIED and known is not None:
+                return self._confirmed(mirror, project, state, known, now)
+            if answer.status_code in _GONE:
+                return self._missing(mirror, project, state, known, now)
+            if answer.status_code != HTTPStatus.OK:
+                raise NoAnswer(f"status {answer.status_code}")
+            with self._large if len(answer.content) > 1 << 20 else contextlib.nullcontext():
+                return self._new(mirror, project, state, known, answer)
+
+    @contextlib.contextmanager
+    def _page(self, mirror: Mirror, project: str, known: Kept | None) -> Iterator[Any]:
+        headers = {"Accept": ACCEPT}
+        if known is not None and not known.head.gone:
+            headers |= {"If-None-Match": known.head.etag} if known.head.etag else {}
+            headers |= {"If-Modified-Since": known.head.modified} if known.head.modified else {}
+        for _ in range(3):
+            authorization = self._indexes.authorization(mirror)
+            sent = headers | ({"Authorization": authorization} if authorization else {})
+            answer = self._client.page(mirror.page(project), headers=sent)
+            challenge = answer.headers.get("WWW-Authenticate", "")
+            if answer.status_code not in _REFUSED or not self._indexes.try_others(mirror, challenge):
+                break
+        yield answer
+
+    def _confirmed(self, mirror: Mirror, project: str, state: _State, known: Kept, now: float) -> Answer:
+        state.at, state.missing = now, False
+        self._pages.confirm(mirror.name, project, at=now)
+        return self._answer(mirror, state, known)
+
+    def _missing(self, mirror: Mirror, project: str, state: _State, known: Kept | None, now: float) -> Answer:
+        state.at, state.missing = now, True
+        if known is not None:
+            with self._lock:
+                self._deleted.add((mirror.name, project))
+            if known.head.gone:
+                self._pages.confirm(mirror.name, project, at=now)
+            else:
+                threadlog.warn("the upstream of %s has deleted %s", mirror.name, project)
+                with contextlib.suppress(OSError):
+                    known = self._pages.mark(mirror.name, project, known, gone=True, at=now)
+                if not self._rules.keep_deleted:
+                    self._changed(mirror.name, project)
+        return self._answer(mirror, state, known)
+
+    def _new(self, mirror: Mirror, project: str, state: _State, known: Kept | None, answer: Any) -> Answer:
+        url = str(answer.url)
+        try:
+            page = read(answer.content, answer.headers.get("Content-Type", ""), url=url, project=project)
+        except InvalidPage as error:
+            raise NoAnswer(f"invalid page: {error}") from None
+        now = time.time()
+        head = Head(
+            mirror=mirror.url,
+            url=url,
+            etag=answer.headers.get("ETag", ""),
+            modified=answer.headers.get("Last-Modified", ""),
+            serial=answer.headers.get("X-PyPI-Last-Serial", ""),
+            files=len(page.files),
+            fields=page.fields,
+            lacking=[] if known is None else known.head.lacking,
+        )
+        try:
+            kept = self._pages.write(mirror.name, project, head, page.files, at=now)
+        except OSError as error:  # a full disk: clients get the page anyway
+            threadlog.warn("%s: can't keep the page of %s: %s", mirror.name, project, error)
+            kept = None
+        with self._lock:
+            self._deleted.discard((mirror.name, project))
+        state.at, state.missing = now if kept else 0.0, False
+        kept = kept or Kept(head, now, b"")
+        if known is None or known.head.gone or (known.lines, known.head.fields) != (kept.lines, head.fields):
+            self._changed(mirror.name, project)
+        return self._answer(mirror, state, kept, page)
+
+    def refresh(self, index: str, projects: tuple[str, ...] | None) -> Mapping[str, str]:
+        """Ask for pages anew: of ``projects``, or of all that are known of mirror ``index``. What each one is now:
+        ``changed``, ``unchanged``, ``gone`` or ``no answer``.
+
+        Raises LookupError when there is no such mirror.
+        """
+        mirror = self._indexes.mirror(index)
+        if mirror is None:
+            raise LookupError(index)
+        names = self._pages.projects(index) if projects is None else [str(normalize_name(name)) for name in projects]
+        return {name: self._refreshed(mirror, name) for name in names}
+
+    def _refreshed(self, mirror: Mirror, project: str) -> str:
+        before = self.known(mirror, project)
+        try:
+            answer = self.get(mirror, project, again=True)
+        except NoAnswer:
+            return "no answer"
+        if not answer.current:
+            return "no answer"
+        if answer.kept is None:
+            return "gone"
+        same = before is not None and not before.head.gone
+        return "unchanged" if same and before and before.lines == answer.kept.lines else "changed"
+
+    # Files
+
+    def file(self, mirror: Mirror, path: str) -> tuple[str, File, Kept] | None:
+        """The project and the file object at ``path`` below the mirror, and its page; asks for the page if need be."""
+        filename = path.rpartition("/")[2]
+        names = list(dict.fromkeys(str(normalize_name(name)) for name in project_candidates(filename)))
+        for name in names:
+            kept = self.known(mirror, name)
+            file = kept.find(path) if kept else None
+            if kept and file is not None:
+                return name, file, kept
+        with contextlib.suppress(NoAnswer):
+            if names and not self.is_fresh(mirror, names[0]) and not self._offline():
+                kept = self.get(mirror, names[0]).kept
+                file = kept.find(path) if kept else None
+                if kept and file is not None:
+                    return names[0], file, kept
+        return None
+
+    def lacks(self, mirror: Mirror, project: str, path: str) -> None:
+        """Note that the wheel at ``path`` has no metadata: its page promises none from now on."""
+        state = self._state(mirror, project)
+        with state.lock:
+            known = self.known(mirror, project)
+            if known is None or path in known.head.lacking:
+                return
+            with contextlib.suppress(OSError):
+                self._pages.mark(mirror.name, project, known, at=known.at, lacking=[*known.head.lacking, path])
+        self._changed(mirror.name, project)
+
+    # Configuration
+
+    def _configured(self, mirrors: Mapping[str, Mirror]) -> None:
+        for name, mirror in mirrors.items():
+            former = self._pages.former(name)
+            if former == mirror.url:
+                continue
+            if former is not None:
+                threadlog.warn("%s mirrors %s now: the pages of %s are forgotten", name, mirror.url, former)
+            with self._lock:
+                for key in [key for key in self._states if key[0] == name]:
+                    del self._states[key]
+            with contextlib.suppress(OSError):
+                self._pages.begin(name, mirror.url, replaced=former is not None)
+
+    def has_former_links(self, mirror: Mirror) -> bool:
+        """Whether devpi may have links of this upstream from before pages were kept here."""
+        return not self._pages.replaced(mirror.name)
+
+    # For the middleware
+
+    def has(self, index: str, project: str) -> bool | None:
+        """Whether mirror ``index`` has, or once had, the project; None when the upstream does not answer."""
+        mirror = self._indexes.mirror(index)
+        if mirror is None:
+            return None
+        if self.known(mirror, project) is not None:
+            return True
+        try:
+            return self.get(mirror, project).kept is not None
+        except NoAnswer:
+            return None
+
+    def hasten(self, mirrors: Iterable[Mirror], project: str, *, forget: Callable[[str], None]) -> None:
+        """Have the upstreams asked for a page that a client wants from no cache, if they have not just been asked.
+
+        ``forget``: called with the project if one is to be asked.
+        """
+        just_now = time.time() - AGAIN
+        states = [self._state(mirror, project) for mirror in mirrors]
+        older = [state for state in states if 0 < state.at < just_now]
+        for state in older:
+            state.at = 0.0
+        if older:
+            forget(project)
+
+    def may_be_asked(self, mirror: Mirror, project: str | None, *, again: bool) -> bool:
+        """Whether the upstream may be asked for a project's page, or for what it has if ``project`` is None.
+
+        ``again``: even for a page that is fresh.
+        """
+        return again or (mirror.lists if project is None else not self.is_fresh(mirror, project))
+
+    def due(self, mirrors: Iterable[Mirror], project: str, *, began: float) -> float:
+        """When a page that devpi made becomes stale (seconds since the epoch). ``began``: when (monotonic)."""
+        now = time.time()
+        dues = [float("inf")]
+        for mirror in mirrors:
+            if self.is_fresh(mirror, project):
+                dues.append(self._until(mirror, self._state(mirror, project)))
+            else:
+                dues.append(now + (RETRY if self.failed_since(mirror, project, began) else mirror.expiry))
+        return min(dues)

@@ -1,0 +1,188 @@
+"""The pages of upstreams on the disk, as they were when the upstream last answered.
+
+``<serverdir>/.deployer/upstream/USER/INDEX/PROJECT``: the first line is a JSON object, :class:`Head`; each further line
+is a file object of the page. A file is found by its name without reading the others as JSON. The time at which the
+upstream last confirmed the page is the file's modification time.
+
+``<serverdir>/.deployer/upstream/USER/INDEX/.url`` is the address of the upstream that the index mirrored last, and the
+word ``replaced`` if there was another one before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from deployer.protocol import parsed
+from deployer.server.devpi.links import place
+from deployer.server.mirrors.page import File, Page
+from deployer.server.secret_files import write_private
+
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_URL, _REPLACED = ".url", "replaced"
+
+
+@dataclass(frozen=True)
+class Head:
+    """What is known of a page besides its files.
+
+    ``url``: where it came from, after redirects. ``mirror``: the address of the mirror's upstream. ``etag`` and
+    ``modified``: its validators, empty without. ``fields``: the top level of the page without files. ``files``: their
+    number. ``serial``: the upstream's ``X-PyPI-Last-Serial``, empty without. ``gone``: the upstream has deleted it
+    since. ``lacking``: the places of wheels in which no metadata was found.
+    """
+
+    mirror: str
+    url: str
+    etag: str
+    modified: str
+    serial: str
+    files: int
+    fields: dict[str, Any]
+    gone: bool = False
+    lacking: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A page on the disk. ``at``: when its upstream last confirmed it, in seconds since the epoch."""
+
+    head: Head
+    at: float
+    lines: bytes
+
+    def page(self) -> Page:
+        """Raises ValueError for a damaged file."""
+        files = [json.loads(line) for line in self.lines.splitlines()]
+        if len(files) != self.head.files:
+            raise ValueError("lines are missing")
+        return Page(self.head.fields, files)
+
+    def find(self, path: str) -> File | None:
+        """The file object whose place below the index is ``path``."""
+        for file in self.named(path.rpartition("/")[2]):
+            if place(file) == path:
+                return file
+        return None
+
+    def named(self, filename: str) -> Iterator[File]:
+        """The file objects with this name."""
+        wanted = b'"filename": ' + json.dumps(filename).encode()
+        position = self.lines.find(wanted)
+        while position >= 0:
+            start, end = self.lines.rfind(b"\n", 0, position) + 1, self.lines.find(b"\n", position)
+            file = json.loads(self.lines[start : end if end >= 0 else None])
+            if file.get("filename") == filename:
+                yield file
+            position = self.lines.find(wanted, position + 1)
+
+
+class UpstreamPages:
+    """All pages on the disk. ``directory``: their root."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def path(self, mirror: str, project: str) -> Path | None:
+        """Where a page is; None for names that are no plain names of files. ``mirror``: ``user/index``."""
+        parts = (*mirror.split("/"), project)
+        if len(parts) != 3 or not all(map(_PLAIN.fullmatch, parts)):
+            return None
+        return self._directory.joinpath(*parts)
+
+    def read(self, mirror: str, project: str, *, url: str) -> Kept | None:
+        """The page, if it is of the upstream ``url``; None for none, or a damaged one."""
+        path = self.path(mirror, project)
+        if path is None:
+            return None
+        try:
+            at = path.stat().st_mtime
+            first, _, lines = path.read_bytes().partition(b"\n")
+            head = Head(**parsed(first))
+        except (OSError, ValueError, TypeError):
+            return None
+        return Kept(head, at, lines) if head.mirror == url else None
+
+    def at(self, mirror: str, project: str) -> float:
+        """When the page was last confirmed; 0 without one."""
+        path = self.path(mirror, project)
+        if path is not None:
+            with contextlib.suppress(OSError):
+                return path.stat().st_mtime
+        return 0.0
+
+    def write(self, mirror: str, project: str, head: Head, files: list[File], *, at: float) -> Kept | None:
+        """Keep a page; None when its names are not plain. Raises OSError, for example on a full disk."""
+        path = self.path(mirror, project)
+        if path is None:
+            return None
+        lines = "".join(f"{json.dumps(file)}\n" for file in files).encode()
+        self._replace(path, head, lines, at)
+        return Kept(head, at, lines)
+
+    def mark(self, mirror: str, project: str, kept: Kept, *, at: float, **changes: Any) -> Kept:
+        """Replace fields of the head (``gone``, ``lacking``) of a page that is kept. Raises OSError."""
+        path = self.path(mirror, project)
+        head = replace(kept.head, **changes)
+        if path is not None:
+            self._replace(path, head, kept.lines, at)
+        return Kept(head, at, kept.lines)
+
+    @staticmethod
+    def _replace(path: Path, head: Head, lines: bytes, at: float) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(path, json.dumps(vars(head)).encode() + b"\n" + lines, durable=False)
+        os.utime(path, (at, at))
+
+    def confirm(self, mirror: str, project: str, *, at: float) -> None:
+        """Note that the upstream still has this page."""
+        path = self.path(mirror, project)
+        if path is not None:
+            with contextlib.suppress(OSError):
+                os.utime(path, (at, at))
+
+    def projects(self, mirror: str) -> list[str]:
+        """The projects of which a page is kept, sorted."""
+        path = self.path(mirror, "x")
+        if path is None:
+            return []
+        with contextlib.suppress(OSError):
+            return sorted(entry.name for entry in os.scandir(path.parent) if _PLAIN.fullmatch(entry.name))
+        return []
+
+    def former(self, mirror: str) -> str | None:
+        """The address of the upstream that the index mirrored last; None for a new index."""
+        return next(iter(self._lines(mirror)), None)
+
+    def replaced(self, mirror: str) -> bool:
+        """Whether the index has mirrored more than one upstream."""
+        return _REPLACED in self._lines(mirror)[1:]
+
+    def _lines(self, mirror: str) -> list[str]:
+        path = self.path(mirror, "x")
+        try:
+            return path.with_name(_URL).read_text(encoding="utf-8").splitlines() if path else []
+        except (OSError, UnicodeError):
+            return []
+
+    def begin(self, mirror: str, url: str, *, replaced: bool) -> None:
+        """Note the upstream of a mirror, and forget the pages of a former one. Raises OSError."""
+        path = self.path(mirror, "x")
+        if path is None:
+            return
+        shutil.rmtree(path.parent, ignore_errors=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(path.with_name(_URL), f"{url}\n{_REPLACED if replaced else ''}\n")
+
+    def remove(self, mirror: str) -> None:
+        """Forget all pages of an index that is no more."""
+        path = self.path(mirror, "x")
+        if path is not None:
+            shutil.rmtree(path.parent, ignore_errors=True)
