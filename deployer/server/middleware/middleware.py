@@ -25,7 +25,7 @@ from deployer.protocol import BODY_ROUTE, NAMES_ROUTE
 from deployer.server.hosts import ASKED_HOST, MISDIRECTED, REFUSED, KnownHosts
 from deployer.server.middleware.bulkhead import Bulkhead, Permit
 from deployer.server.middleware.downloads import Download, DownloadFailed, Downloads
-from deployer.server.middleware.requests import PageRequest, credentials, is_text, may_ask, page_request
+from deployer.server.middleware.requests import PageRequest, credentials, is_text, list_format, may_ask, page_request
 from deployer.server.middleware.responses import SharedResponse, StreamedBody, busy, send_file
 from deployer.server.middleware.single_flight import Flight, SingleFlight
 from deployer.server.mirrors.companions import SUFFIXES, TYPES, Companions
@@ -45,8 +45,6 @@ PATIENCE = 1.0
 """Seconds that a client waits for a new page before it gets the stale one."""
 _FILE = re.compile(r"/([^+/]+/[^+/]+)/(\+[ef]/.+)")
 _PASS, _FIRST, _TRANSACTION = "deployer.pass", "deployer.first", "deployer.transaction"
-_TYPES = {"json": JSON_TYPE, "html": "text/html"}
-_CONTENT_TYPES = {"json": JSON_TYPE, "html": "text/html; charset=utf-8"}
 _VARIES = (("Vary", "Accept, User-Agent"), ("Cache-Control", "no-cache"))
 _CHECK_EVERY = 0.1
 """Seconds between two checks of whether a client may go on waiting."""
@@ -127,7 +125,18 @@ class Middleware:
             return crowd
         upstreams = self._may_ask(request)
         with self._bulkhead.holding(upstreams) if upstreams else contextlib.nullcontext(True) as admitted:
-            return self._answer(request, handler) if admitted else busy()
+            return self._listed(request, handler) if admitted else busy()
+
+    def _listed(self, request: Any, handler: Handler) -> Any:
+        """devpi's answer; a list of names in a media type that devpi does not know."""
+        wanted = list_format(request)
+        if wanted is None:
+            return self._answer(request, handler)
+        request.headers["Accept"] = JSON_TYPE if wanted.kind == "json" else "text/html"
+        response = self._answer(request, handler)
+        if response.status_code == HTTPStatus.OK:
+            response.headers["Content-Type"] = wanted.content_type
+        return response
 
     def _verified(self, request: Any) -> Any:
         """Have the password of a write verified before its transaction: one at a time may write, and hashes are slow.
@@ -184,7 +193,9 @@ class Middleware:
         is_here = os.path.exists(self._files / index / path)  # noqa: PTH110
         if mirror is None or self._offline() or self._readers:
             return self._devpi_file(request, handler, mirror, path, is_here=is_here)
-        if is_here and not suffix and not self._is_due(mirror, path):
+        if is_here and not suffix:
+            if self._remote.is_due(mirror, path):
+                self._renew(mirror, path)
             return self._other(request, handler)
         if suffix and (content := self._companions.kept(index, path, suffix)) is not None:
             return _companion(content, suffix)
@@ -196,20 +207,20 @@ class Middleware:
             if remote is not None and suffix:
                 return self._companion(request, remote, suffix, lambda: permit.valid)
             if remote is not None and "application/json" not in request.headers.get("Accept", ""):
-                return self._mirrored(request, remote, permit, stack, is_here=is_here)
+                return self._mirrored(request, remote, permit, stack)
         return self._devpi_file(request, handler, mirror, path, is_here=is_here)
 
     def _remote_file(self, mirror: Mirror, path: str) -> Found | None:
         found = self._source.file(mirror, path)
         return None if found is None else Found(mirror, found[0], found[1], path)
 
-    def _is_due(self, mirror: Mirror, path: str) -> bool:
-        """Whether a file without a hash has to be looked for again: the upstream may have replaced it."""
-        if not path.startswith("+e/"):
-            return False
-        with contextlib.suppress(OSError):
-            return time.time() - (self._files / mirror.name / path).stat().st_mtime >= mirror.expiry
-        return True
+    def _renew(self, mirror: Mirror, path: str) -> None:
+        """Get a file without a hash again if the upstream has replaced it, and answers."""
+        with self._bulkhead.waiting([self._indexes.upstream(mirror)]) as permit:
+            remote = self._remote_file(mirror, path) if permit.valid else None
+            if remote is not None:
+                with contextlib.suppress(DownloadFailed):
+                    self._download(remote).wait()
 
     def _devpi_file(self, request: Any, handler: Handler, mirror: Mirror | None, path: str, *, is_here: bool) -> Any:
         """devpi's answer. It gets the entry of a file of which it does not know yet."""
@@ -227,16 +238,14 @@ class Middleware:
             download = self._downloads.join_request(request, lambda asked: self._inside(request, asked))
             return self._downloaded(request, download, permit, stack)
 
-    def _mirrored(
-        self, request: Any, remote: Found, permit: Permit, stack: contextlib.ExitStack, *, is_here: bool
-    ) -> Any:
+    def _mirrored(self, request: Any, remote: Found, permit: Permit, stack: contextlib.ExitStack) -> Any:
         if remote.mirror.external:
             return Response(status=302, headerlist=[("Location", remote.file["url"])])
         try:
             if request.method == "HEAD":
                 return Response(status=200, headerlist=list(self._remote.head(remote).items()), app_iter=[])
             asked = Range.of(request.headers.get("Range", ""))
-            if asked is not None and asked != Range(0) and not is_here:
+            if asked is not None and asked != Range(0):
                 part = self._remote.part(remote, asked.header)
                 if part.status_code != HTTPStatus.OK:
                     return self._part(part, permit, stack)
@@ -331,7 +340,7 @@ class Middleware:
         body = read(page.key, f"{page.name}.gz" if packed else page.name)
         if body is None:
             return None
-        response = Response(body=body, content_type=_TYPES[page.name], charset="utf-8")
+        response = Response(body=body, headerlist=[("Content-Type", _content_type(page))])
         response.headers["Vary"] = "Accept, Accept-Encoding, User-Agent"
         response.headers["Cache-Control"] = "no-cache"
         if packed:
@@ -399,7 +408,7 @@ class Middleware:
         if served.part is None:
             return PageResult(page, self._nothing(page, served.silent), view)
         body = _rendered(page, served.part, page.up or "")
-        headers = [("Content-Type", _CONTENT_TYPES[str(page.format)]), *_VARIES]
+        headers = [("Content-Type", _content_type(page)), *_VARIES]
         if served.serial:
             headers.append(("X-PyPI-Last-Serial", served.serial))
         if page.name is not None:
@@ -439,12 +448,16 @@ class Middleware:
             for name, value in response.headers
             if name.lower() not in ("content-type", "content-length", "vary")
         ]
-        headers += [("Content-Type", _CONTENT_TYPES[str(page.format)]), *_VARIES]
+        headers += [("Content-Type", _content_type(page)), *_VARIES]
         return SharedResponse(200, tuple(headers), _rendered(page, part, up))
 
 
+def _content_type(page: PageRequest) -> str:
+    return "" if page.format is None else page.format.content_type
+
+
 def _rendered(page: PageRequest, part: Part, up: str) -> bytes:
-    if page.format == "json":
+    if page.format and page.format.kind == "json":
         return to_json(part, up)
     return to_html(part, up, title=f"{page.stage}: links for {page.project}")
 

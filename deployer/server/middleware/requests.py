@@ -24,15 +24,15 @@ _PAGE = re.compile(r"/([^+/]+)/([^+/]+)/(?:\+simple/)?([^+/]+)/?")
 class PageRequest:
     """A request for a project's page.
 
-    ``format``: ``json`` or ``html``; None for the page of browsers. ``name``: the stored file that answers it, named
-    after the format; None for none. ``up``: the way from the page to the server's root; None where the client wants
+    ``format``: None for the page of browsers. ``name``: the stored file that answers it, named after its format; None
+    for none. ``up``: the way from the page to the server's root; None where the client wants
     absolute addresses.
     """
 
     user: str
     index: str
     project: str  # normalised
-    format: str | None
+    format: Format | None
     name: str | None
     up: str | None
 
@@ -45,14 +45,40 @@ class PageRequest:
         return f"{self.user}/{self.index}"
 
 
-def negotiate(request: Any) -> str | None:
-    """``json`` or ``html``, as devpi would choose; None for the page of browsers."""
-    offers = request.accept.acceptable_offers(["text/html", JSON_TYPE])
-    if not offers:
+@dataclass(frozen=True)
+class Format:
+    """How a page is written: ``json`` or ``html``, and the media type that says so."""
+
+    kind: str
+    content_type: str
+
+
+_JSON = Format("json", JSON_TYPE)
+_HTML = Format("html", "text/html; charset=utf-8")
+_HTML_V1 = Format("html", "application/vnd.pypi.simple.v1+html")
+_OFFERS = {  # PEP 691; of types that a client wants equally the first counts, as in devpi
+    "text/html": _HTML,
+    JSON_TYPE: _JSON,
+    "application/vnd.pypi.simple.latest+json": _JSON,
+    "application/vnd.pypi.simple.v1+html": _HTML_V1,
+    "application/vnd.pypi.simple.latest+html": _HTML_V1,
+}
+_LIST = re.compile(r"/[^+/]+/[^+/]+/\+simple/?")
+
+
+def negotiate(request: Any) -> Format | None:
+    """The format that a client wants; None for the page of browsers. One that accepts none of them gets HTML."""
+    offers = request.accept.acceptable_offers(list(_OFFERS))
+    chosen = _OFFERS[offers[0][0]] if offers else _HTML
+    return chosen if chosen is not _HTML or INSTALLER.match(request.user_agent or "") else None
+
+
+def list_format(request: Any) -> Format | None:
+    """The format of a list of names, where devpi would name no media type for it; None for anything else."""
+    if not _LIST.fullmatch(request.path_info) or request.method not in ("GET", "HEAD"):
         return None
-    if offers[0][0] == JSON_TYPE:
-        return "json"
-    return "html" if INSTALLER.match(request.user_agent or "") else None
+    offers = request.accept.acceptable_offers(list(_OFFERS))
+    return None if offers and offers[0][0] in ("text/html", JSON_TYPE) else _OFFERS[offers[0][0]] if offers else _HTML
 
 
 def credentials(request: Any) -> dict[str, str]:
@@ -116,4 +142,4 @@ def page_request(request: Any) -> PageRequest | None:
     exact = is_simple and path.endswith("/") and project == normal and not request.query_string
     storable = exact and relative and not request.script_name
     up = "../" * (path.count("/") - 1) if relative else None
-    return PageRequest(user, index, normal, kind, kind if storable else None, up)
+    return PageRequest(user, index, normal, kind, kind.kind if kind and storable else None, up)

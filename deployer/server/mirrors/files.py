@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import mimetypes
+import os
 import tempfile
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -85,18 +87,42 @@ class RemoteFiles:
 
     def __init__(self, xom: Any, client: Client, indexes: Indexes, directory: Path) -> None:
         self._xom, self._client, self._indexes, self._directory = xom, client, indexes, directory
+        self._files = Path(xom.config.server_path) / "+files"
 
     def fetch(self, found: Found) -> FileResponse:
         """The file, kept while the answer's body is read. Raises FileRefused."""
         stack = contextlib.ExitStack()
         try:
-            response = self._ask(stack, found, {})
+            response = self._ask(stack, found, self._validators(found))
+            if response.status_code == HTTPStatus.NOT_MODIFIED:
+                os.utime(self._stored(found))
+                stack.close()
+                return FileResponse(response.status_code, {}, iter(()))
             if response.status_code != HTTPStatus.OK:
                 raise _answered(response)
             return self._response(stack, found, response)
         except BaseException:
             stack.close()
             raise
+
+    def _stored(self, found: Found) -> Path:
+        return self._files / found.mirror.name / found.path
+
+    def is_due(self, mirror: Mirror, path: str) -> bool:
+        """Whether a file that is here has to be looked for again: without a hash, the upstream may have replaced it."""
+        if not path.startswith("+e/"):
+            return False
+        try:
+            return time.time() - (self._files / mirror.name / path).stat().st_mtime >= mirror.expiry
+        except OSError:
+            return False
+
+    def _validators(self, found: Found) -> dict[str, str]:
+        path = f"{found.mirror.name}/{found.path}"
+        if not found.path.startswith("+e/") or not self._stored(found).exists():
+            return {}
+        _, modified = inside().facts(self._xom, [path]).get(path, (None, None))
+        return {"If-Modified-Since": modified} if modified and modified.endswith("GMT") else {}
 
     def _response(self, stack: contextlib.ExitStack, found: Found, response: Any) -> FileResponse:
         spool = stack.enter_context(_Spool(self._directory))

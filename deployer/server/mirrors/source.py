@@ -27,6 +27,8 @@ RETRY = 5.0
 """Seconds for which a page stays in use when its upstream did not send a new one."""
 AGAIN = 5.0
 """Seconds for which a client can't have an upstream asked again."""
+REMEMBERED = 20_000
+"""Pages of which the last answer is kept in memory."""
 _GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
 _REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
@@ -132,7 +134,15 @@ class Source:
         kept = self.known(mirror, project)
         found = _State(at=kept.at, missing=kept.head.gone) if kept else _State()
         with self._lock:
+            if len(self._states) >= REMEMBERED:
+                self._forget_some()
             return self._states.setdefault((mirror.name, project), found)
+
+    def _forget_some(self) -> None:
+        """Anybody may ask for any name, so those are forgotten of which no page is known; then the oldest."""
+        free = [(not state.missing, state.at, key) for key, state in self._states.items() if not state.lock.locked()]
+        for _, _, key in sorted(free)[: REMEMBERED // 4]:
+            del self._states[key]
 
     def _is_gone(self, kept: Kept) -> bool:
         return kept.head.gone and not self._rules.keep_deleted
