@@ -21,7 +21,7 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock, Timeout
 
-from benchmarks import cold, command_line, faults, load, nginx, start, upload, warm
+from benchmarks import cold, command_line, faults, load, nginx, resolution, start, upload, warm
 from benchmarks.bench import FULL, QUICK, Bench, Scale, bench
 from benchmarks.measure import Goal, Grid, cause, summary
 from benchmarks.peers.ours import OursOnDocker
@@ -35,6 +35,9 @@ TABLES: Mapping[str, Callable[[Bench], list[Grid]]] = {
     "warm": warm.installing,
     "cold": cold.first_install,
     "stampede": cold.stampede,
+    "resolution": resolution.cold,
+    "warm-resolution": resolution.warm,
+    "resolution-stampede": cold.resolving_stampede,
     "faults": faults.faults,
     "upload": upload.uploads,
 }

@@ -1,4 +1,4 @@
-"""Installing as a user does: ``uv pip install --no-cache`` into an empty directory."""
+"""What a user does: uv installs, resolves and locks, always without a cache of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +19,12 @@ from benchmarks.peers.base import LOCAL
 
 PATIENCE = 60.0
 """Seconds after which an installer counts as failed."""
+LONGER = 240.0
+"""Seconds after which a resolution has failed: who fetches whole wheels for it needs a minute on the slow link."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Installed:
+class Done:
     seconds: float
     """Until the last was done."""
     failed: int
@@ -30,25 +32,77 @@ class Installed:
     """What the first that failed had to say."""
 
 
-def install(bench: Bench, simple_url: str, wanted: Sequence[str], *, clients: int = 1) -> Installed:
+def install(bench: Bench, simple_url: str, wanted: Sequence[str], *, clients: int = 1) -> Done:
     """Install ``wanted`` from ``simple_url``, ``clients`` times at once, each into a directory of its own."""
-    room = Path(tempfile.mkdtemp(prefix="installed-", dir=bench.work))
-    words = [bench.tools.program("uv"), "pip", "install", "--quiet", "--no-cache", "--only-binary", ":all:"]
-    words += ["--python", sys.executable, "--default-index", simple_url]
+
+    def words(room: Path) -> list[str]:
+        return ["pip", "install", "--only-binary", ":all:", "--target", str(room / "target"), *wanted]
+
+    return _at_once(bench, simple_url, words, clients=clients, patience=PATIENCE)
+
+
+def install_well(bench: Bench, simple_url: str, wanted: Sequence[str]) -> float:
+    """Seconds of an installation that must not fail; without it there is nothing to compare. Raises SystemExit."""
+    return well(install(bench, simple_url, wanted))
+
+
+def resolve(bench: Bench, simple_url: str, wanted: Sequence[str], *, pins: int, clients: int = 1) -> Done:
+    """``uv pip compile`` of ``wanted``, ``clients`` times at once; it has failed without exactly ``pins`` pins."""
+
+    def words(room: Path) -> list[str]:
+        (room / "wanted.in").write_text("\n".join(wanted))
+        return ["pip", "compile", "--only-binary", ":all:", "--no-header", "--no-annotate", str(room / "wanted.in")]
+
+    def right(room: Path) -> bool:
+        return (room / "log").read_text().count("==") == pins
+
+    return _at_once(bench, simple_url, words, right, clients=clients)
+
+
+def lock(bench: Bench, simple_url: str, wanted: Sequence[str], *, packages: int) -> Done:
+    """``uv lock`` of a project that needs ``wanted``; it has failed without exactly ``packages`` other packages."""
+
+    def words(room: Path) -> list[str]:
+        needs = ", ".join(f'"{name}"' for name in wanted)
+        text = f'[project]\nname = "benchmark"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = [{needs}]\n'
+        (room / "pyproject.toml").write_text(text)
+        return ["lock", "--project", str(room)]
+
+    def right(room: Path) -> bool:
+        return (room / "uv.lock").read_text().count("[[package]]") == packages + 1
+
+    return _at_once(bench, simple_url, words, right)
+
+
+def _at_once(
+    bench: Bench,
+    simple_url: str,
+    words: Callable[[Path], Sequence[str]],
+    right: Callable[[Path], bool] = lambda room: True,
+    *,
+    clients: int = 1,
+    patience: float = LONGER,
+) -> Done:
+    """uv with ``words`` and without a cache, ``clients`` times at once, each in a directory of its own."""
+    top = Path(tempfile.mkdtemp(prefix="clients-", dir=bench.work))
+    common = ["--quiet", "--no-cache", "--python", sys.executable, "--default-index", simple_url]
+    rooms = [top / str(number) for number in range(clients)]
+    commands = []
+    for room in rooms:
+        room.mkdir()
+        commands.append([bench.tools.program("uv"), *words(room), *common])
+    env = {**bench.tools.env, "TMPDIR": str(top)}
     started = time.perf_counter()
     running = []
-    for number in range(clients):
-        output = (room / f"{number}.log").open("wb")
-        env = {**bench.tools.env, "TMPDIR": str(room)}
-        running.append(
-            subprocess.Popen([*words, "--target", room / str(number), *wanted], env=env, stdout=output, stderr=output)
-        )
-        output.close()
-    failures = [number for number, one in enumerate(running) if _code(one, started + PATIENCE)]
+    for room, command in zip(rooms, commands, strict=True):
+        with (room / "log").open("wb") as output:
+            running.append(subprocess.Popen(command, env=env, stdout=output, stderr=output))
+    codes = [_code(one, started + patience) for one in running]
     seconds = time.perf_counter() - started
-    said = (room / f"{failures[0]}.log").read_text()[-2000:] if failures else ""
-    shutil.rmtree(room)
-    return Installed(seconds=seconds, failed=len(failures), said=said)
+    failures = [room for room, code in zip(rooms, codes, strict=True) if code or not right(room)]
+    said = (failures[0] / "log").read_text()[-2000:] if failures else ""
+    shutil.rmtree(top)
+    return Done(seconds=seconds, failed=len(failures), said=said)
 
 
 def _code(process: subprocess.Popen[bytes], until: float) -> int:
@@ -60,11 +114,10 @@ def _code(process: subprocess.Popen[bytes], until: float) -> int:
         return -1
 
 
-def install_well(bench: Bench, simple_url: str, wanted: Sequence[str]) -> float:
-    """Seconds of an installation that must not fail; without it there is nothing to compare."""
-    done = install(bench, simple_url, wanted)
+def well(done: Done) -> float:
+    """Seconds of what must not fail. Raises SystemExit."""
     if done.failed:
-        raise SystemExit(f"uv can't install from {simple_url}:\n{done.said}")
+        raise SystemExit(f"uv failed:\n{done.said}")
     return done.seconds
 
 

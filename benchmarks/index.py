@@ -9,9 +9,10 @@ import gzip
 import hashlib
 import json
 import random
+import re
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.upstream import JSON_TYPE, Distribution, make_wheel
@@ -33,6 +34,8 @@ class Size:
     large: int
     megabytes: float
     links: int
+    even: bool = False
+    """Whether all wheels are of one size; else a few have most of the bytes, as in a real installation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,21 +69,39 @@ def make(root: Path, size: Size) -> Index:
     """Write an index of ``size`` into ``root``, which must not be there yet."""
     groups = {group: tuple(_names(group, getattr(size, group))) for group in GROUPS}
     largest_first = _interleaved(groups)
-    sizes = dict(zip(largest_first, _sizes(len(largest_first), int(size.megabytes * 1e6)), strict=True))
+    sizes = dict(zip(largest_first, _sizes(len(largest_first), int(size.megabytes * 1e6), size.even), strict=True))
     needs = {name: need for names in groups.values() for name, need in _needs(names).items()}
     wheels = {name: _wheel(name, sizes[name], needs[name]) for name in largest_first}
     longest, usual = largest_first[0], groups["small"][-1]
-    (root / "files").mkdir(parents=True)
     for name, wheel in wheels.items():
-        (root / "files" / wheel.filename).write_bytes(wheel.content)
-        (root / "files" / f"{wheel.filename}.metadata").write_bytes(_metadata(wheel))
         chance = random.Random(f"links of {name}")  # noqa: S311 - the same on every run is what is wanted
         links = size.links if name == longest else min(int(chance.lognormvariate(4.6, 0.9)), size.links // 4) + 5
-        _write_page(root / "simple" / name, wheel, links if name != usual else min(100, size.links))
+        _write(root, wheel, links if name != usual else min(100, size.links))
     names = sorted(wheels)
     listed = {"meta": {"api-version": "1.1"}, "projects": [{"name": name} for name in names]}
-    _write_both(root / "simple", "".join(f'<a href="{name}/">{name}</a>\n' for name in names), listed)
+    _write_both(root / "simple", _html("".join(f'<a href="{name}/">{name}</a>\n' for name in names)), listed)
     return Index(root=root, wheels=wheels, groups=groups, longest=longest, usual=usual)
+
+
+def add(index: Index, name: str, *, size: int, links: int) -> Distribution:
+    """One more project, for which no other has a need: a wheel of ``size`` bytes on a page of ``links`` links."""
+    wheel = _wheel(name, size, ())
+    _write(index.root, wheel, links)
+    return wheel
+
+
+def without_metadata(index: Index, root: Path) -> Index:
+    """The same files and pages in ``root``, but no core metadata (PEP 658), and no page that promises any."""
+    (root / "files").mkdir(parents=True)
+    for wheel in index.files.glob("*.whl"):
+        (root / "files" / wheel.name).hardlink_to(wheel)
+    for page in (index.root / "simple").glob("**/index.json"):
+        listed = json.loads(page.read_bytes())
+        for file in listed.get("files", ()):
+            del file["core-metadata"]
+        html = re.sub(r' data-core-metadata="[^"]*"', "", page.with_suffix(".html").read_text(encoding="utf-8"))
+        _write_both(root / page.parent.relative_to(index.root), html, listed)
+    return replace(index, root=root)
 
 
 def _names(group: str, count: int) -> Iterator[str]:
@@ -94,7 +115,9 @@ def _interleaved(groups: dict[str, tuple[str, ...]]) -> list[str]:
     return [groups[group][row] for row in range(rows) for group in order if row < len(groups[group])]
 
 
-def _sizes(count: int, total: int) -> list[int]:
+def _sizes(count: int, total: int, even: bool) -> list[int]:
+    if even:
+        return [total // count] * count
     large = [int(total * share) for share in _SHARES[: max(1, count - 1)]]
     rest = count - len(large)
     return large + [max(2000, (total - sum(large)) // max(1, rest))] * rest
@@ -115,7 +138,8 @@ def _wheel(name: str, size: int, requires: Sequence[str]) -> Distribution:
     chance = random.Random(name)  # noqa: S311 - the same on every run is what is wanted
     files[f"{module}/data.bin"] = chance.randbytes(max(1, size - count * len(_MODULE)))
     files[f"{module}/__init__.py"] = ""
-    return make_wheel(name, "2.0.0", files=files, requires=requires)
+    description = "What this package is good for, and how it is used.\n" * int(chance.lognormvariate(4.6, 0.8))
+    return make_wheel(name, "2.0.0", files=files, requires=requires, description=description)
 
 
 def _metadata(wheel: Distribution) -> bytes:
@@ -123,6 +147,14 @@ def _metadata(wheel: Distribution) -> bytes:
 
     with zipfile.ZipFile(io.BytesIO(wheel.content)) as archive:
         return archive.read(next(name for name in archive.namelist() if name.endswith("/METADATA")))
+
+
+def _write(root: Path, wheel: Distribution, links: int) -> None:
+    """The wheel, its metadata, and its page."""
+    (root / "files").mkdir(parents=True, exist_ok=True)
+    (root / "files" / wheel.filename).write_bytes(wheel.content)
+    (root / "files" / f"{wheel.filename}.metadata").write_bytes(_metadata(wheel))
+    _write_page(root / "simple" / wheel.project, wheel, links)
 
 
 def _write_page(directory: Path, wheel: Distribution, links: int) -> None:
@@ -138,7 +170,11 @@ def _write_page(directory: Path, wheel: Distribution, links: int) -> None:
         + f">{file['filename']}</a><br />\n"
         for file in files
     )
-    _write_both(directory, anchors, page)
+    _write_both(directory, _html(anchors), page)
+
+
+def _html(anchors: str) -> str:
+    return f"<!DOCTYPE html>\n<html><body>\n{anchors}</body></html>\n"
 
 
 def _older(project: str, count: int) -> Iterator[dict]:  # type: ignore[type-arg]
@@ -167,12 +203,12 @@ def _link(filename: str, digest: str, size: int, metadata: bytes) -> dict:  # ty
     }
 
 
-def _write_both(directory: Path, anchors: str, page: object) -> None:
+def _write_both(directory: Path, html: str, page: object) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    texts = {"html": f"<!DOCTYPE html>\n<html><body>\n{anchors}</body></html>\n", "json": json.dumps(page)}
+    texts = {"html": html, "json": json.dumps(page)}
     for kind, text in texts.items():
         (directory / f"index.{kind}").write_text(text, encoding="utf-8")
         (directory / f"index.{kind}.gz").write_bytes(gzip.compress(text.encode(), 6, mtime=0))
 
 
-__all__ = ["GROUPS", "JSON_TYPE", "Index", "Size", "make"]
+__all__ = ["GROUPS", "JSON_TYPE", "Index", "Size", "add", "make", "without_metadata"]

@@ -18,7 +18,7 @@ NEGOTIATED = r"""
     }
 """
 STATIC = r"""
-    log_format counted '$request_method $status $uri $body_bytes_sent';
+    log_format counted '$request_method $status $uri $bytes_sent $body_bytes_sent';
     server {
         listen 127.0.0.1:PORT backlog=1024;
         root ROOT;

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-REQUIREMENTS = ("proxpi==1.3.1", "gunicorn", "pypiserver[cache]==2.4.2", "uv")
+REQUIREMENTS = ("proxpi==1.3.1", "gunicorn", "pypiserver[cache]==2.4.2", "pypiron==0.0.29", "uv")
 """Beside devpi-server, of which the peers have the version that is installed here."""
 ROOT = Path(__file__).parent.parent
 _KEPT = ("PATH", "LANG", "HOME", "TMPDIR", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")

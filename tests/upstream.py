@@ -65,12 +65,13 @@ def make_wheel(
     *,
     files: Mapping[str, str | bytes] | None = None,
     requires: Sequence[str] = (),
+    description: str = "",
 ) -> Distribution:
     """A pure Python wheel that pip installs. ``files``: by path inside it; by default one module with its version."""
     stem = normalize(name).replace("-", "_")
     info = f"{stem}-{version}.dist-info"
     contents: dict[str, str | bytes] = dict(files or {f"{stem}.py": f"version = {version!r}\n"})
-    contents[f"{info}/METADATA"] = _metadata(name, version, requires)
+    contents[f"{info}/METADATA"] = _metadata(name, version, requires) + (f"\n{description}" if description else "")
     contents[f"{info}/WHEEL"] = "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     records = [f"{path},sha256={_record_hash(_bytes(data))},{len(_bytes(data))}" for path, data in contents.items()]
     contents[f"{info}/RECORD"] = "\n".join([*records, f"{info}/RECORD,,"]) + "\n"

@@ -9,12 +9,14 @@ from benchmarks.peers.devpi import DevpiBehindNginx, PlainDevpi
 from benchmarks.peers.other_indexes import Proxpi, Pypiserver
 from benchmarks.peers.ours import DockerRun, Ours, OursOnDocker
 from benchmarks.peers.plain_nginx import NginxCache, NginxStatic
+from benchmarks.peers.rust import Pypiron
 
 ALL: tuple[type[Peer], ...] = (
     NginxStatic,
     NginxCache,
     Proxpi,
     Pypiserver,
+    Pypiron,
     PlainDevpi,
     DevpiBehindNginx,
     Ours,

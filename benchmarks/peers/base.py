@@ -71,11 +71,15 @@ class Peer(ABC):
         self.stop()
         shutil.rmtree(self.work, ignore_errors=True)
 
+    def pids(self) -> set[int]:
+        """All its processes."""
+        return tree(*(process.pid for process in self.processes))
+
     def peak(self) -> float:
         """MiB of all its processes, each at its worst moment."""
-        return peak(tree(*(process.pid for process in self.processes)))
+        return peak(self.pids())
 
-    def _run(self, *words: str | Path, env: dict[str, str] | None = None) -> None:
+    def _run(self, *words: str | Path, env: dict[str, str] | None = None, cwd: Path | None = None) -> None:
         self.work.mkdir(parents=True, exist_ok=True)
         with (self.work / "log").open("ab") as log:
             self.processes.append(
@@ -85,6 +89,7 @@ class Peer(ABC):
                     stdout=log,
                     stderr=log,
                     env={**self.tools.env, **(env or {})},
+                    cwd=cwd,
                 )
             )
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from benchmarks.deployment import Deployment, new, until_it_answers
 from benchmarks.peers.base import TakesUploads, post
-from benchmarks.processes import peak
 
 
 @dataclass(kw_only=True)
@@ -44,9 +43,9 @@ class Ours(TakesUploads):
             self.made.purge()
             self.made = None
 
-    def peak(self) -> float:
+    def pids(self) -> set[int]:
         assert self.made is not None
-        return peak(self.made.processes())
+        return self.made.processes()
 
     def upload(self, filename: str, content: bytes) -> None:
         assert self.made is not None

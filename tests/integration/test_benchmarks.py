@@ -32,6 +32,10 @@ TINY = Scale(
     few=1,
     seconds=0.2,
     size=Size(small=3, medium=2, large=2, megabytes=0.2, links=40),
+    resolved=Size(small=3, medium=2, large=2, megabytes=1.4, links=40, even=True),
+    cold_files=2,
+    long_page=60,
+    huge=1,
     peers=(NginxStatic, NginxCache, Ours),
     clients=(3,),
     stuck=3,
@@ -54,10 +58,10 @@ def only(made: Bench, *peers: type[Peer]) -> Bench:
 
 
 def test_one_installer_takes_every_wheel_once(made: Bench) -> None:
-    made.forget()
+    made.upstream.forget()
     done = install(made, f"{made.origin}/simple/", made.index.wanted(*GROUPS))
     assert done.failed == 0, done.said
-    asked = made.asked()
+    asked = made.upstream.asked()
     assert dict(asked.wheels) == {wheel.filename: 1 for wheel in made.index.wheels.values()}
     assert dict(asked.pages) == dict.fromkeys(made.index.wheels, 1)
     assert asked.megabytes >= made.index.megabytes(*GROUPS)
