@@ -21,7 +21,7 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock, Timeout
 
-from benchmarks import cold, command_line, faults, load, nginx, resolution, start, upload, warm
+from benchmarks import addresses, cold, command_line, costs, faults, load, nginx, resolution, start, upload, warm
 from benchmarks.bench import FULL, QUICK, Bench, Scale, bench
 from benchmarks.measure import Goal, Grid, cause, summary
 from benchmarks.peers.ours import OursOnDocker
@@ -32,10 +32,13 @@ TABLES: Mapping[str, Callable[[Bench], list[Grid]]] = {
     "command-line": command_line.command_line,
     "start": start.start,
     "serving": warm.serving,
+    "addresses": addresses.addresses,
     "warm": warm.installing,
     "cold": cold.first_install,
     "stampede": cold.stampede,
     "resolution": resolution.cold,
+    "cold-page": costs.pages,
+    "cold-file": costs.files,
     "warm-resolution": resolution.warm,
     "resolution-stampede": cold.resolving_stampede,
     "faults": faults.faults,

@@ -77,9 +77,7 @@ def make(root: Path, size: Size) -> Index:
         chance = random.Random(f"links of {name}")  # noqa: S311 - the same on every run is what is wanted
         links = size.links if name == longest else min(int(chance.lognormvariate(4.6, 0.9)), size.links // 4) + 5
         _write(root, wheel, links if name != usual else min(100, size.links))
-    names = sorted(wheels)
-    listed = {"meta": {"api-version": "1.1"}, "projects": [{"name": name} for name in names]}
-    _write_both(root / "simple", _html("".join(f'<a href="{name}/">{name}</a>\n' for name in names)), listed)
+    _write_list(root)
     return Index(root=root, wheels=wheels, groups=groups, longest=longest, usual=usual)
 
 
@@ -87,6 +85,7 @@ def add(index: Index, name: str, *, size: int, links: int) -> Distribution:
     """One more project, for which no other has a need: a wheel of ``size`` bytes on a page of ``links`` links."""
     wheel = _wheel(name, size, ())
     _write(index.root, wheel, links)
+    _write_list(index.root)
     return wheel
 
 
@@ -155,6 +154,13 @@ def _write(root: Path, wheel: Distribution, links: int) -> None:
     (root / "files" / wheel.filename).write_bytes(wheel.content)
     (root / "files" / f"{wheel.filename}.metadata").write_bytes(_metadata(wheel))
     _write_page(root / "simple" / wheel.project, wheel, links)
+
+
+def _write_list(root: Path) -> None:
+    """The page of all projects that have a page."""
+    names = sorted(page.parent.name for page in (root / "simple").glob("*/index.json"))
+    listed = {"meta": {"api-version": "1.1"}, "projects": [{"name": name} for name in names]}
+    _write_both(root / "simple", _html("".join(f'<a href="{name}/">{name}</a>\n' for name in names)), listed)
 
 
 def _write_page(directory: Path, wheel: Distribution, links: int) -> None:

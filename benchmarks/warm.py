@@ -28,7 +28,7 @@ def serving(bench: Bench) -> list[Grid]:
     grid = Grid(title="Warm serving (requests/s)", columns=(*PAGES, LONG, *FILES, "not 2xx"), base=BASE, ratios=None)
     grid.ratios = (*PAGES, LONG, *FILES)
     with ExitStack() as stack:
-        peers = _all_warm(bench, grid, stack)
+        peers = all_warm(bench, grid, stack)
         in_turns(grid, {peer.name: partial(_rates, bench, peer) for peer in peers}, rounds=bench.scale.rounds)
         ranged = [_range(bench, peer) for peer in peers if isinstance(peer, Ours)]
     grid.notes.append(
@@ -52,7 +52,7 @@ def _megabytes(bench: Bench) -> float:
     return len(bench.index.wheels[bench.index.longest].content) / 1e6
 
 
-def _all_warm(bench: Bench, grid: Grid, stack: ExitStack) -> list[Peer]:
+def all_warm(bench: Bench, grid: Grid, stack: ExitStack) -> list[Peer]:
     """The peers that can be measured, with everything in them."""
     peers = bench.all_up(bench.peers, grid, stack)
     for name, peer in peers.items():
@@ -104,7 +104,7 @@ def installing(bench: Bench) -> list[Grid]:
         return {one: alone.seconds, together: crowd.seconds, "failed": alone.failed + crowd.failed}
 
     with ExitStack() as stack:
-        peers = _all_warm(bench, grid, stack)
+        peers = all_warm(bench, grid, stack)
         in_turns(grid, {peer.name: partial(measured, peer) for peer in peers}, rounds=bench.scale.rounds)
     grid.goals = [
         Goal(number=4, what=f"warm install / {BASE}", values=grid.ratio(Ours.name, one), limit=1.15),

@@ -46,6 +46,11 @@ class Peer(ABC):
         """What an installer is given."""
         return f"{self.url}/simple/"
 
+    @property
+    def database(self) -> Path | None:
+        """devpi's SQLite database, where it is devpi's."""
+        return None
+
     @abstractmethod
     def start(self) -> None:
         """Bring it up on what is in ``work``; return when it answers."""

@@ -38,6 +38,10 @@ class PlainDevpi(TakesUploads):
         return self.work / "data"
 
     @property
+    def database(self) -> Path:
+        return self.data / ".sqlite"
+
+    @property
     def inner_port(self) -> int:
         return self.port
 

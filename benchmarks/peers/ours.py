@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks.deployment import Deployment, new, until_it_answers
 from benchmarks.peers.base import TakesUploads, post
@@ -23,6 +24,10 @@ class Ours(TakesUploads):
     @property
     def simple_url(self) -> str:
         return self.told
+
+    @property
+    def database(self) -> Path | None:
+        return next(self.made.data.rglob(".sqlite"), None) if self.made is not None else None
 
     def start(self) -> None:
         if self.made is None:
