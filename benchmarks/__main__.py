@@ -79,12 +79,12 @@ def alone(cache: Path) -> Iterator[None]:
 
 
 def _measure(options: argparse.Namespace) -> None:
-    tools = installed(options.cache)
     scale = QUICK if options.quick else FULL
     if options.all_peers:
         scale = replace(scale, peers=FULL.peers)
     if options.docker:
         scale = replace(scale, peers=(*scale.peers, OursOnDocker))
+    tools = installed(options.cache, [kind.crate for kind in scale.peers if kind.crate])
     kept = RESULTS if options.write else None
     run(options.only or list(TABLES), scale, tools, engines=("process", "docker")[: 1 + options.docker], kept=kept)
 

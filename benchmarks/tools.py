@@ -37,10 +37,17 @@ class Tools:
         return {**kept, "UV_NO_CONFIG": "1", "UV_HTTP_TIMEOUT": "180", "NO_PROXY": "127.0.0.1"}
 
 
-def installed(cache: Path) -> Tools:
-    """The tools in ``cache``; installed there by pip, as this user has configured it, if they are not yet."""
+def installed(cache: Path, crates: Sequence[str] = ()) -> Tools:
+    """The tools in ``cache``; installed there by pip, as this user has configured it, if they are not yet.
+
+    ``crates``: what cargo builds as well, ``name==version``, where there is cargo; that takes ten minutes.
+    """
     devpi = f"devpi-server=={version('devpi-server')}"
     peers = _environment(cache / "peers", [*REQUIREMENTS, devpi])
+    for crate in crates:
+        for program in _built(cache, crate):
+            (peers / program.name).unlink(missing_ok=True)
+            (peers / program.name).symlink_to(program)
     declared = (ROOT / "pyproject.toml").read_text()
     ours = _environment(cache / "ours", [f"--editable={ROOT}[server]", devpi], when=declared)
     return Tools(peers, ours / "deployer")
@@ -57,6 +64,17 @@ def _environment(venv: Path, requirements: Sequence[str], *, when: str = "") -> 
         subprocess.run([venv / "bin/pip", "install", "--quiet", *requirements], check=True)
         stamp.write_text(wanted)
     return venv / "bin"
+
+
+def _built(cache: Path, crate: str) -> list[Path]:
+    """The programs of ``crate``; none where cargo is missing or fails, which costs one peer and nothing else."""
+    name, _, number = crate.partition("==")
+    root, cargo = cache / f"{name}-{number}", shutil.which("cargo")
+    if not (root / "bin").exists() and cargo is not None:
+        print(f"building {crate} into {root}", file=sys.stderr)
+        words = [cargo, "install", "--quiet", "--locked", name, "--version", number, "--root", str(root)]
+        subprocess.run(words, check=False)
+    return sorted((root / "bin").glob("*"))
 
 
 def beside_this_python() -> Tools:

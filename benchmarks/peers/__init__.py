@@ -9,7 +9,7 @@ from benchmarks.peers.devpi import DevpiBehindNginx, PlainDevpi
 from benchmarks.peers.other_indexes import Proxpi, Pypiserver
 from benchmarks.peers.ours import DockerRun, Ours, OursOnDocker
 from benchmarks.peers.plain_nginx import NginxCache, NginxStatic
-from benchmarks.peers.rust import Pypiron
+from benchmarks.peers.rust import Nora, Pypiron
 
 ALL: tuple[type[Peer], ...] = (
     NginxStatic,
@@ -17,6 +17,7 @@ ALL: tuple[type[Peer], ...] = (
     Proxpi,
     Pypiserver,
     Pypiron,
+    Nora,
     PlainDevpi,
     DevpiBehindNginx,
     Ours,

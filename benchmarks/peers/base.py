@@ -30,6 +30,8 @@ class Peer(ABC):
     name: ClassVar[str]
     mirrors: ClassVar[bool] = True
     """Whether it fetches from an upstream what it does not have."""
+    crate: ClassVar[str] = ""
+    """What cargo has to build for it: ``name==version``."""
     tools: Tools
     index: Index
     work: Path

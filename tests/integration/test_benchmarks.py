@@ -10,9 +10,11 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from benchmarks import costs, resolution
+from benchmarks.addresses import CLIENTS, addresses
 from benchmarks.bench import Bench, Scale, bench
-from benchmarks.client import install
-from benchmarks.cold import DIRECT, stampede
+from benchmarks.client import install, lock, resolve
+from benchmarks.cold import DIRECT, METADATA, OF_WHEELS, PAGE, resolving_stampede, stampede
 from benchmarks.faults import faults
 from benchmarks.index import GROUPS, Size
 from benchmarks.peers.base import Peer
@@ -67,10 +69,40 @@ def test_one_installer_takes_every_wheel_once(made: Bench) -> None:
     assert asked.megabytes >= made.index.megabytes(*GROUPS)
 
 
+def test_one_resolution_takes_every_metadata_file_once_and_no_wheel(made: Bench) -> None:
+    index = made.promising.index
+    made.promising.forget()
+    done = resolve(made, f"{made.promising.origin}/simple/", index.wanted(*GROUPS), pins=index.count(*GROUPS))
+    assert done.failed == 0, done.said
+    asked = made.promising.asked()
+    assert dict(asked.metadata) == {wheel.filename: 1 for wheel in index.wheels.values()}
+    assert not asked.wheels and asked.of_wheels == 0
+
+
+def test_without_core_metadata_a_resolution_reads_parts_of_wheels(made: Bench) -> None:
+    index = made.bare.index
+    made.bare.forget()
+    done = resolve(made, f"{made.bare.origin}/simple/", index.wanted(*GROUPS), pins=index.count(*GROUPS))
+    assert done.failed == 0, done.said
+    asked = made.bare.asked()
+    assert not asked.metadata
+    assert set(asked.wheels) == {wheel.filename for wheel in index.wheels.values()}
+    assert 0 < asked.of_wheels < 1e6 * index.megabytes(*GROUPS) / 2
+
+
+def test_a_lock_holds_every_package(made: Bench) -> None:
+    index, url = made.promising.index, f"{made.promising.origin}/simple/"
+    done = lock(made, url, index.wanted(*GROUPS), packages=index.count(*GROUPS))
+    assert done.failed == 0, done.said
+    assert lock(made, url, index.wanted("small"), packages=index.count(*GROUPS)).failed == 1
+
+
 def test_failures_are_counted(made: Bench) -> None:
     done = install(made, f"{made.origin}/simple/", ["bench-missing"], clients=2)
     assert done.failed == 2
     assert "bench-missing" in done.said
+    url = f"{made.promising.origin}/simple/"
+    assert resolve(made, url, made.promising.index.wanted("small"), pins=1, clients=2).failed == 2
 
 
 def test_pages_are_as_long_as_asked_for_in_both_forms(made: Bench) -> None:
@@ -98,12 +130,54 @@ def test_the_relay_breaks_and_mends(made: Bench) -> None:
 
 
 def test_a_stampede_without_a_server_fetches_everything_as_often_as_there_are_clients(made: Bench) -> None:
-    (grid,) = stampede(made)
+    (grid,) = stampede(only(made, Ours))
     wheels = made.index.count("small", "medium")
     assert grid.of(DIRECT, "wheel fetches") == [3 * wheels]
     assert grid.of(DIRECT, "wheel: most, times") == [3]
     assert grid.of(DIRECT, "failed clients") == grid.of(Ours.name, "failed clients") == [0]
     assert grid.of(Ours.name, "page: most, times") == [1]
+
+
+def test_a_stampede_of_resolutions_fetches_each_metadata_file_for_every_client(made: Bench) -> None:
+    promising, bare = resolving_stampede(only(made, Ours))
+    packages = made.promising.index.count("small", "medium")
+    assert promising.of(DIRECT, "metadata fetches") == [3 * packages]
+    assert promising.of(DIRECT, METADATA) == [3]
+    assert promising.of(DIRECT, OF_WHEELS) == [0] == bare.of(DIRECT, "metadata fetches")
+    for grid in (promising, bare):
+        assert grid.of(DIRECT, "failed clients") == grid.of(Ours.name, "failed clients") == [0]
+        assert grid.of(DIRECT, PAGE) == [3] and grid.of(Ours.name, PAGE) == [1]
+
+
+def test_resolution_is_measured_from_empty_servers_and_from_warm_ones(made: Bench) -> None:
+    for grid in resolution.cold(only(made, Ours)):
+        assert set(grid.samples) == {DIRECT, Ours.name}
+        assert all(failed == 0 for name in grid.samples for failed in grid.of(name, "failed"))
+        assert all(goal.values for goal in grid.goals if "pypiron" not in goal.what)
+    for grid in resolution.warm(only(made, NginxStatic, Ours)):
+        assert set(grid.samples) == {resolution.OVER_SLOW, NginxStatic.name, Ours.name}
+        assert not grid.lost
+
+
+def test_what_a_page_and_a_file_cost_is_counted(made: Bench) -> None:
+    (pages,) = costs.pages(only(made, NginxCache, Ours))
+    assert pages.of(Ours.name, costs.PAGE_COMMITS)[0] <= 1
+    assert not pages.of(NginxCache.name, costs.PAGE_COMMITS)
+    files, first = costs.files(only(made, NginxCache, Ours))
+    assert 1 <= files.of(Ours.name, costs.FILE_COMMITS)[0] <= 2
+    assert files.of(Ours.name, costs.CHANGELOG)[0] > 0
+    assert set(files.samples) == {NginxCache.name, Ours.name}
+    assert set(first.samples) == {DIRECT, NginxCache.name, Ours.name}
+    assert all(goal.values for grid in (pages, files, first) for goal in grid.goals)
+
+
+def test_pages_and_files_come_by_the_addresses_of_uv_and_of_pip(made: Bench) -> None:
+    (grid,) = addresses(only(made, Ours))
+    assert grid.of(Ours.name, "not 2xx") == [0]
+    assert all(grid.of(Ours.name, column) for column in grid.columns)
+    uv, pip = CLIENTS
+    url = "http://host:1/root/pypi/+f/a+b.whl?c+d"
+    assert (uv.address(url), pip.address(url)) == (url, "http://host:1/root/pypi/%2Bf/a%2Bb.whl?c+d")
 
 
 def test_the_tables_have_a_row_of_every_peer_and_say_what_is_reached(made: Bench) -> None:
