@@ -123,6 +123,10 @@ def serve_command(
         command.append(ONLY_MARKED)
     command += ["--request-timeout", str(server.request_timeout)]
     command += ["--mirror-cache-expiry", str(server.mirror_cache_expiry), "--threads", str(server.threads)]
+    if server.not_found_expiry != 60:
+        command += ["--not-found-expiry", str(server.not_found_expiry)]
+    if server.keep_deleted:
+        command.append("--keep-deleted")
     if server.web:
         command.append("--web")
     if server.offline:

@@ -79,6 +79,8 @@ class Server(Model):
     request_timeout: Whole = Field(30, ge=1, le=3600)
     offline: bool = False
     mirror_cache_expiry: Whole = Field(1800, ge=0, le=MAX_SECONDS)
+    not_found_expiry: Whole = Field(60, ge=0, le=MAX_SECONDS)
+    keep_deleted: bool = False
     threads: Whole = Field(50, ge=1, le=1000)
     front: Literal["auto", "nginx", "python"] = "auto"
     metrics: Address = ""

@@ -27,6 +27,8 @@ from deployer.server.boot import copying, prepare
 from deployer.server.devpi import passwords, relied_on
 from deployer.server.devpi.installed import installed
 from deployer.server.hosts import KnownHosts
+from deployer.server.mirrors import rules
+from deployer.server.mirrors.rules import MirrorRules
 from deployer.server.nginx import metrics, statistics
 from deployer.server.nginx.reverse_proxy import (
     LARGEST_BODY,
@@ -288,6 +290,9 @@ def _devpi(
 
     plugins.register(push.PushTargets.of(options.push_to), name=push.NAME)
     plugins.register(KnownHosts.of(options.allow_host, outside_url=options.outside_url), name=hosts.NAME)
+    plugins.register(
+        MirrorRules(not_found_expiry=options.not_found_expiry, keep_deleted=options.keep_deleted), name=rules.NAME
+    )
     config = parseoptions(plugins, _arguments(options, serverdir, private, proxy))
     configure_logging(config.args)
     for handler in logging.getLogger().handlers:

@@ -1,15 +1,25 @@
-"""What an operator decides about all mirrors."""
+"""What the operator decided about pages of upstreams."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+NAME = "deployer-mirrors"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class MirrorRules:
-    """``not_found_expiry``: seconds for which the upstream is not asked again for a project that it does not have.
-    ``keep_deleted``: projects that an upstream has deleted stay installable.
+    """``not_found_expiry``: seconds for which an upstream is not asked again for a project that it did not have.
+    ``keep_deleted``: whether a project that its upstream has deleted is served from its last page.
+
+    Registered as a devpi plugin, like push targets.
     """
 
     not_found_expiry: float = 60.0
     keep_deleted: bool = False
+
+
+def given(config: object) -> MirrorRules:
+    """The rules of this server. ``config``: devpi's."""
+    found: MirrorRules | None = config.pluginmanager.get_plugin(NAME)  # type: ignore[attr-defined]
+    return found or MirrorRules()
