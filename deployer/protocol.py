@@ -9,10 +9,10 @@ import hmac
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import IntEnum, StrEnum
-from typing import Any, NotRequired, TypedDict
+from typing import Any, ClassVar, NotRequired, TypedDict
 
 # Files
 
@@ -157,12 +157,12 @@ def server_proof(key: str, *, nonce: str, uuid: str) -> str:
     return _hmac(key, nonce, uuid)
 
 
-def client_proof(key: str, *, challenge: str, uuid: str, offline: bool) -> str:
-    """The client's proof for switching the server offline or online; a challenge is valid once. ``key``: hex.
+def client_proof(key: str, *, challenge: str, uuid: str, order: str) -> str:
+    """The client's proof for one order to the server; a challenge is valid once. ``key``: hex.
 
     Raises ValueError for an invalid key.
     """
-    return _hmac(key, challenge, uuid, f"offline {'on' if offline else 'off'}")
+    return _hmac(key, challenge, uuid, order)
 
 
 def same_proof(expected: str, given: str) -> bool:
@@ -185,6 +185,7 @@ def _key(text: str) -> bytes:
 
 IDENTITY_ROUTE = "/+deployer"
 OFFLINE_ROUTE = "/+deployer/offline"
+REFRESH_ROUTE = "/+deployer/refresh"
 NAMES_ROUTE = "/+deployer/names"
 BODY_ROUTE = "/+deployer/body"
 
@@ -195,6 +196,37 @@ def parsed(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deleted:
+    """Projects that their upstream has deleted although files of them are stored here.
+
+    ``projects``: the first of them, as ``user/index/project``. ``kept``: whether they are served all the same.
+    """
+
+    count: int = 0
+    projects: tuple[str, ...] = ()
+    kept: bool = False
+
+    NAMED: ClassVar[int] = 10
+
+    @classmethod
+    def of(cls, projects: Collection[str], *, kept: bool) -> Deleted:
+        return cls(count=len(projects), projects=tuple(sorted(projects)[: cls.NAMED]), kept=kept)
+
+    @classmethod
+    def parse(cls, told: object) -> Deleted:
+        """Read what a server that is not trusted says; none for anything else."""
+        if not isinstance(told, dict):
+            return cls()
+        listed = told.get("projects")
+        names = listed if isinstance(listed, list) else []
+        return cls(
+            count=max(0, _number(told.get("count")) or 0),
+            projects=tuple(name for name in names[: cls.NAMED] if isinstance(name, str) and _is_plain(name)),
+            kept=_flag(told.get("kept")) is True,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +243,7 @@ class About:
     writable: bool = True
     free_bytes: int | None = None
     front: str | None = None
+    deleted: Deleted = Deleted()
     proof: str | None = None
 
     @property
@@ -234,6 +267,7 @@ class About:
             writable=_flag(answer.get("writable")) is not False,
             free_bytes=_number(answer.get("free_bytes")),
             front=_text(answer.get("front")),
+            deleted=Deleted.parse(answer.get("deleted")),
             proof=_text(answer.get("proof")),
         )
 
@@ -243,7 +277,12 @@ class OfflineRequest:
     """``POST /+deployer/offline``: whether the server should be offline, and the client's proof."""
 
     offline: bool
-    proof: str
+    proof: str = ""
+
+    @property
+    def order(self) -> str:
+        """What the proof is for."""
+        return f"offline {'on' if self.offline else 'off'}"
 
     @property
     def json(self) -> dict[str, object]:
@@ -258,6 +297,67 @@ class OfflineRequest:
         if offline is None or proof is None or not proof.isascii():
             return None
         return cls(offline=offline, proof=proof)
+
+
+_INDEX_NAME = re.compile(r"[^\s/:+]{1,100}/[^\s/:+]{1,100}")
+_PROJECT_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,250}[a-z0-9])?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefreshRequest:
+    """``POST /+deployer/refresh``: a mirror, its projects by normalised name (None: all that the server knows), and the
+    client's proof."""
+
+    index: str
+    projects: tuple[str, ...] | None = None
+    proof: str = ""
+
+    @property
+    def order(self) -> str:
+        """What the proof is for."""
+        return " ".join(("refresh", self.index, *(("*",) if self.projects is None else self.projects)))
+
+    @property
+    def json(self) -> dict[str, object]:
+        return asdict(self)
+
+    @classmethod
+    def parse(cls, body: object) -> RefreshRequest | None:
+        """Read a request that is not trusted; None when it is invalid."""
+        if not isinstance(body, dict):
+            return None
+        index, projects, proof = _text(body.get("index")), body.get("projects"), _text(body.get("proof"))
+        if index is None or not _INDEX_NAME.fullmatch(index) or proof is None or not proof.isascii():
+            return None
+        if projects is None:
+            return cls(index=index, proof=proof)
+        if not isinstance(projects, list) or not all(
+            isinstance(name, str) and _PROJECT_NAME.fullmatch(name) for name in projects
+        ):
+            return None
+        return cls(index=index, projects=tuple(projects), proof=proof)
+
+
+class Outcome(StrEnum):
+    """What a refresh found for one project. ``LEFT``: there was no time for it in this request."""
+
+    CHANGED = "changed"
+    UNCHANGED = "unchanged"
+    GONE = "gone"
+    NO_ANSWER = "no answer"
+    LEFT = "left"
+
+
+def outcomes(answer: Mapping[str, object]) -> dict[str, Outcome]:
+    """Read the answer to a refresh, which is not trusted: the outcome of each project."""
+    found = answer.get("projects")
+    known = {outcome.value: outcome for outcome in Outcome}
+    pairs = found.items() if isinstance(found, dict) else ()
+    return {
+        name: known[value]
+        for name, value in pairs
+        if isinstance(value, str) and value in known and _PROJECT_NAME.fullmatch(name)
+    }
 
 
 class ProjectNames(TypedDict):
@@ -320,6 +420,10 @@ class Copied:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _is_plain(name: str) -> bool:
+    return name.isprintable() and len(name) < 300
 
 
 def _flag(value: object) -> bool | None:

@@ -165,6 +165,13 @@ DATA: Mapping[str, Mapping[str, str]] = {
     "mirror create": {**_INDEX, "type": "`mirror`"},
     "mirror modify": {**_INDEX, "changed": "list of fields"},
     "mirror delete": _INDEX,
+    "mirror refresh": {
+        "mirrors": "list of mirrors",
+        "changed": "list of `USER/INDEX/PROJECT` with a new page",
+        "unchanged": "number of projects whose page is as it was",
+        "gone": "list of projects that the upstream does not have",
+        "unanswered": "list of projects for which the upstream did not answer",
+    },
     "mirror rotate": {"mirrors": "list of mirrors", "changed": "whether any credential was new"},
     "package list": {**_INDEX, "projects": "list of names"},
     "package show": {

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Argument
 
 from deployer.commands import Located
 from deployer.ui.output import UI, Result
-
-if TYPE_CHECKING:
-    from deployer.deployment.find import Deployment
 
 
 class Action(StrEnum):
@@ -40,21 +37,10 @@ def run(options: Options, ui: UI) -> Result:
     with DevpiApi(deployment.url) as api:
         if options.action is not Action.STATUS:
             ui.step("offline", f"turning {options.action}")
-            api.switch_offline(offline=options.action is Action.ON, proof_key=_proof_key(deployment))
+            key = deployment.proof_key(otherwise="set server.offline in the profile and run: deployer up")
+            api.switch_offline(offline=options.action is Action.ON, proof_key=key)
         offline = api.identity().offline
     if options.action is not Action.STATUS and offline is not (options.action is Action.ON):
         raise VerificationError(f"{deployment.name} did not turn offline mode {options.action}", hint="deployer logs")
     text = "offline: upstreams are not asked" if offline else "online: upstreams are asked"
     return Result(data={"name": deployment.name, "offline": offline}, text=text)
-
-
-def _proof_key(deployment: Deployment) -> str:
-    from deployer.errors import ConflictError
-
-    key = deployment.server_dir.proof_key() if deployment.server_dir else None
-    if not key:
-        raise ConflictError(
-            f"no access to the data directory of {deployment.name}, or its image is not deployer's own",
-            hint="set server.offline in the profile and run: deployer up",
-        )
-    return key

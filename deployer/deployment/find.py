@@ -41,6 +41,15 @@ class Deployment:
     def server_dir(self) -> ServerDir | None:
         return ServerDir.of(self.engine, self.container)
 
+    def proof_key(self, *, otherwise: str) -> str:
+        """The key of proofs to the server. Raises ConflictError with the hint ``otherwise`` when it can't be read."""
+        key = self.server_dir.proof_key() if self.server_dir else None
+        if not key:
+            raise ConflictError(
+                f"no access to the data directory of {self.name}, or its image is not deployer's own", hint=otherwise
+            )
+        return key
+
     @property
     def passwords(self) -> Passwords:
         return Passwords(name=self.name, server_dir=self.server_dir)

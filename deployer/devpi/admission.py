@@ -60,7 +60,10 @@ def require_index(name: str, current: Topology, *, kind: str = "") -> Node:
             hint=f"did you mean '{near[0]}'?" if near else "list the indexes: deployer index list",
         )
     if kind and node.type != kind:
-        raise ServerRefused(f"{name} is a {node.type} index, not a {kind}", hint="deployer index --help")
+        raise ServerRefused(
+            f"{name} is a {node.type} index, not a {kind}",
+            hint=f"list those of that type: deployer index list --type {kind}",
+        )
     return node
 
 

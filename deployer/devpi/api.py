@@ -6,22 +6,41 @@ Importing this costs as much as httpx does. API: https://devpi.net/docs/ and the
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
 import httpx
 
-from deployer.devpi.answers import JsonObject, line, text
+from deployer.devpi.answers import JsonObject, Reply, line, text
 from deployer.devpi.connection import MAX_LIST, MAX_TOPOLOGY, SLOW, Connection
 from deployer.devpi.fields import IndexCodec, Value, codec_of
 from deployer.devpi.identity import Identity
 from deployer.devpi.names import index_name, user_name
 from deployer.devpi.topology import Node, Topology
 from deployer.errors import ConflictError, ServerRefused
-from deployer.protocol import IDENTITY_ROUTE, NONCE_HEADER, OFFLINE_ROUTE, OfflineRequest, client_proof
+from deployer.protocol import (
+    IDENTITY_ROUTE,
+    NONCE_HEADER,
+    OFFLINE_ROUTE,
+    REFRESH_ROUTE,
+    OfflineRequest,
+    Outcome,
+    RefreshRequest,
+    client_proof,
+    outcomes,
+)
 from deployer.secrets import Secret
+
+NO_REFRESH = "wait until its pages expire: server.mirror_cache_expiry of the profile"
+"""The hint for a server that can't be told to refresh."""
+ORDER_TRIES = 3
+"""Challenges that an order is tried with: another order may have used one up."""
+ORDER_SECONDS = 400.0
+"""Timeout in seconds of an order: nginx waits longer than that for devpi."""
+ORDER_BYTES = 8000
+"""Bytes of names in one order: nginx asks for a user before it reads a body of 10,000."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,16 +133,44 @@ class DevpiApi:
 
         Raises ServerRefused also for a server without deployer's plugin.
         """
-        identity = self.identity()
-        if not identity.challenge:
-            raise ServerRefused(
-                f"{self.url} can't be switched at run time",
-                hint="set server.offline in the profile, then: deployer up",
-            )
-        proof = client_proof(proof_key, challenge=identity.challenge, uuid=identity.uuid, offline=offline)
-        wanted = OfflineRequest(offline=offline, proof=proof)
-        reply = self._http.request("POST", OFFLINE_ROUTE, body=wanted.json)
-        self._http.accepted(reply, "switch")
+        otherwise = "set server.offline in the profile, then: deployer up"
+        self._order(OFFLINE_ROUTE, OfflineRequest(offline=offline), "switch", proof_key=proof_key, otherwise=otherwise)
+
+    def refresh(self, index: str, projects: tuple[str, ...] | None, *, proof_key: str) -> dict[str, Outcome]:
+        """Have the server ask the upstream of the mirror ``index`` anew; None: for all projects that it knows.
+
+        ``projects``: normalised. Returns the outcome of each project. Raises as :meth:`switch_offline`.
+        """
+        found: dict[str, Outcome] = {}
+        orders: list[tuple[str, ...] | None] = [None] if projects is None else list(_parts(projects))
+        while orders:
+            wanted = RefreshRequest(index=index_name(index), projects=orders.pop(0))
+            reply = self._order(REFRESH_ROUTE, wanted, f"refresh {index}", proof_key=proof_key, otherwise=NO_REFRESH)
+            told = outcomes(self._http.object(reply))
+            left = tuple(name for name, outcome in told.items() if outcome is Outcome.LEFT)
+            if left and len(left) == len(told):
+                self._http.not_devpi("a refresh that asks for nothing")
+            found |= {name: outcome for name, outcome in told.items() if outcome is not Outcome.LEFT}
+            orders += _parts(left)
+        return found
+
+    def _order(
+        self, route: str, wanted: OfflineRequest | RefreshRequest, doing: str, *, proof_key: str, otherwise: str
+    ) -> Reply:
+        """Send an order with the proof for the server's challenge, which another order may use up first.
+
+        ``otherwise``: the hint for a server that takes no orders.
+        """
+        for _ in range(ORDER_TRIES):
+            identity = self.identity()
+            if not identity.challenge:
+                raise ServerRefused(f"{self.url} can't {doing}: it is not deployer's own server", hint=otherwise)
+            proof = client_proof(proof_key, challenge=identity.challenge, uuid=identity.uuid, order=wanted.order)
+            body = replace(wanted, proof=proof).json
+            reply = self._http.request("POST", route, body=body, limit=MAX_LIST, timeout=ORDER_SECONDS)
+            if reply.status != 403:
+                break
+        return self._http.accepted(reply, doing)
 
     @property
     def codec(self) -> IndexCodec:
@@ -282,3 +329,17 @@ class DevpiApi:
         if not token:
             self._http.not_devpi("a login without a token")
         return Secret(token)
+
+
+def _parts(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """The names in portions that fit into one order each."""
+    part: list[str] = []
+    size = 0
+    for name in names:
+        size += len(name) + len('"", ')
+        if part and size > ORDER_BYTES:
+            yield tuple(part)
+            part, size = [], len(name) + len('"", ')
+        part.append(name)
+    if part:
+        yield tuple(part)

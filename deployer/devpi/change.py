@@ -8,6 +8,9 @@ from enum import StrEnum
 from deployer.devpi.fields import Value
 from deployer.secrets import mask_url
 
+UPSTREAM = "mirror_url"
+"""The field of a mirror with the address of its upstream."""
+
 
 class Kind(StrEnum):
     CREATE_USER = "create-user"
@@ -32,7 +35,18 @@ class FieldChange:
     def text(self) -> str:
         if self.before is None:
             return f"{self.name}={_shown(self.after)}"
+        if self.name == UPSTREAM:
+            return f"mirrors {_shown(self.after)} instead of {_shown(self.before)}"
         return f"{self.name} {_shown(self.before)} -> {_shown(self.after)}"
+
+    @property
+    def is_move(self) -> bool:
+        """Whether a mirror gets another upstream; the server takes an address without its last slash for the same."""
+        return (
+            self.name == UPSTREAM
+            and self.before is not None
+            and str(self.before).rstrip("/") != str(self.after).rstrip("/")
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +72,20 @@ class Change:
         return {change.name: change.after for change in self.fields}
 
     @property
+    def details(self) -> str:
+        """The fields, and what else their change means; credentials in addresses are masked."""
+        listed = ", ".join(change.text for change in self.fields)
+        former = next((change.before for change in self.fields if change.is_move), None)
+        return listed if former is None else f"{listed}; pages of {_shown(former)} are no longer used"
+
+    @property
     def brief(self) -> str:
         """A short description."""
         match self.kind:
             case Kind.CREATE_USER | Kind.CREATE_INDEX:
                 return f"{self.target} created"
             case Kind.MODIFY_USER | Kind.MODIFY_INDEX:
-                return f"{self.target}: {', '.join(change.text for change in self.fields)}"
+                return f"{self.target}: {self.details}"
             case Kind.REMOVE_INDEX | Kind.REMOVE_USER:
                 return f"{self.target} removed"
             case Kind.KEPT | Kind.UNCHANGED:
@@ -74,12 +95,11 @@ class Change:
     def text(self) -> str:
         """A description of one line; credentials in addresses are masked."""
         noun = "index" if "/" in self.target else "user"
-        details = ", ".join(change.text for change in self.fields)
         match self.kind:
             case Kind.CREATE_USER | Kind.CREATE_INDEX:
-                return f"create {noun} {self.target}" + (f" with {details}" if details else "")
+                return f"create {noun} {self.target}" + (f" with {self.details}" if self.details else "")
             case Kind.MODIFY_USER | Kind.MODIFY_INDEX:
-                return f"modify {noun} {self.target}: {details}"
+                return f"modify {noun} {self.target}: {self.details}"
             case Kind.REMOVE_INDEX | Kind.REMOVE_USER:
                 return f"remove {noun} {self.target}"
             case Kind.KEPT:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from deployer.diagnosis import Check, Fix, failure, ok, size, warning
 from deployer.errors import DeployerError
+from deployer.protocol import Deleted
 from deployer.secrets import mask_url
 
 
@@ -61,6 +62,23 @@ def server(data: Mapping[str, Any], error: DeployerError | None, identity: Mappi
     room = f", {size(free)} free" if isinstance(free, int) else ""
     offline = "; offline: no upstream requests" if data.get("offline") else ""
     return ok("server", f"{data['url']} is ready and can write to its data{room}{offline}")
+
+
+def deleted(found: Deleted) -> Iterator[Check]:
+    """Projects that their upstream has deleted, if there are any."""
+    if not found.count:
+        return
+    more = found.count - len(found.projects)
+    names = ", ".join(found.projects) + (f" and {more} more" if more > 0 and found.projects else "")
+    told = f"{found.count} {'project was' if found.count == 1 else 'projects were'} deleted at the upstream: {names}"
+    if found.kept:
+        yield ok("mirrors", f"{told}; kept installable (server.keep_deleted)")
+        return
+    yield warning(
+        "mirrors",
+        f"{told}; files that are stored here are still served at their addresses, and no page lists them",
+        cure="keep such projects installable: deployer up --set server.keep_deleted=true",
+    )
 
 
 _FRONT_CURES = (

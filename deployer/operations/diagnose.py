@@ -15,7 +15,7 @@ from deployer.deployment.find import require
 from deployer.deployment.record import read_applied
 from deployer.diagnosis import Check, Fix, Level, failure, host, network, ok, service, warning
 from deployer.diagnosis.host import StateFacts
-from deployer.diagnosis.service import front, server
+from deployer.diagnosis.service import deleted, front, server
 from deployer.engines import detect
 from deployer.errors import DeployerError
 from deployer.operations import diagnosis_facts
@@ -26,6 +26,7 @@ from deployer.operations.status import status
 from deployer.profile.load import load
 from deployer.profile.load.overrides import Override
 from deployer.profile.models import Profile
+from deployer.protocol import Deleted
 from deployer.spec import EngineName, features
 
 
@@ -82,6 +83,7 @@ def _server(target: Target) -> Generator[Check, None, Mapping[str, Any]]:
     yield server(found.data, found.error, answer.get("identity", {}))
     if found.error is None and found.data.get("front"):
         yield front(found.data["front"], in_container=features(EngineName(found.data["engine"])).containers)
+    yield from deleted(Deleted.parse(answer.get("identity", {}).get("deleted")))
     return answer
 
 

@@ -25,7 +25,10 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--request-timeout", type=int, default=30, help="seconds that an upstream has to answer")
     serve.add_argument("--mirror-cache-expiry", type=int, default=1800, help="seconds")
     serve.add_argument(
-        "--not-found-expiry", type=int, default=60, help="seconds for which a project is not asked for again after a 404"
+        "--not-found-expiry",
+        type=int,
+        default=60,
+        help="seconds for which a project is not asked for again after a 404",
     )
     serve.add_argument("--keep-deleted", action="store_true", help="serve projects that their upstream has deleted")
     serve.add_argument("--threads", type=int, default=50)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from pyramid.tweens import EXCVIEW, INGRESS
 
 from deployer import __version__
-from deployer.protocol import BODY_ROUTE, OFFLINE_ROUTE
+from deployer.protocol import BODY_ROUTE, OFFLINE_ROUTE, Deleted
 from deployer.server import hosts, secret_files
+from deployer.server.challenge import Challenge
 from deployer.server.devpi import ordered, push
 from deployer.server.devpi.file_events import skip_mirrors
 from deployer.server.devpi.installed import inside, server_version
@@ -41,7 +42,9 @@ if TYPE_CHECKING:
 
 LOGGING = "devpi_server.views.tween_request_logging"
 TRANSACTION = "devpi_server.views.tween_keyfs_transaction"
-SWITCH, CHANGELOG = "deployer.offline", "deployer.changelog"
+SWITCH, CHANGELOG, CHALLENGE = "deployer.offline", "deployer.changelog", "deployer.challenge"
+DELETED = "deployer.deleted"
+"""Key of the function that returns which projects an upstream has deleted."""
 STORE = "deployer.pages"
 """Key of the page store in Pyramid's registry, for other plugins."""
 STARTED = 0.5
@@ -61,7 +64,8 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     xom = pyramid_config.registry["xom"]
     config = xom.config
     private = Private.of(Path(config.server_path))
-    switch = OfflineSwitch(config, private)
+    challenge = Challenge(private, config.nodeinfo["uuid"])
+    switch = OfflineSwitch(config, private, challenge)
     upstreams = Upstreams()
     changelog = Changelog(xom.keyfs, offline=switch.on)
     store = PageStore(private.directory, changelog, settings=_settings(pyramid_config))
@@ -107,6 +111,8 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     pyramid_config.registry[CHANGELOG] = changelog
     pyramid_config.registry[statistics.UPSTREAMS] = upstreams
     pyramid_config.registry[SWITCH] = switch
+    pyramid_config.registry[CHALLENGE] = challenge
+    pyramid_config.registry[DELETED] = Deleted
     pyramid_config.add_route(BODY_ROUTE, BODY_ROUTE)
     pyramid_config.add_view(bodies.admit, route_name=BODY_ROUTE, request_method="GET")
     pyramid_config.add_route(OFFLINE_ROUTE, OFFLINE_ROUTE)

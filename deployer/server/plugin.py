@@ -77,10 +77,11 @@ class IdentityView:
             default_mirror_url=default_mirror_url(),
             web=self._config.pluginmanager.has_plugin("devpi-web"),
             offline=switch.on,
-            challenge=switch.challenge,
+            challenge=request.registry[assemble.CHALLENGE].words,
             writable=self._can_write(),
             free_bytes=secret_files.free_bytes(self._private.directory),
             front=secret_files.read_text(self._private.front),
+            deleted=request.registry[assemble.DELETED](),
             proof=server_proof(key, nonce=nonce, uuid=uuid) if key else None,
         ).json
 

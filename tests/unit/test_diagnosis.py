@@ -14,6 +14,7 @@ from deployer.plan import plan
 from deployer.plan.facts import Interface, Reach, Vantage
 from deployer.plan.network import Network, proxied
 from deployer.profile.models import Profile
+from deployer.protocol import Deleted
 from deployer.spec import LABEL_BUILD, EngineName, Image, NetworkMode
 from tests.unit.test_network import FACTS, PROCESS
 
@@ -260,6 +261,20 @@ def test_pip() -> None:
     assert told("", "").cure == "deployer configure-pip"
     assert "hunter2" not in told("https://a:hunter2@x.example.com/simple", "pip.conf").evidence
     assert told(simple, "pip.conf", risks=("PIP_EXTRA_INDEX_URL: it is asked too",)).level is Level.WARNING
+
+
+def test_projects_that_an_upstream_deleted() -> None:
+    assert list(service.deleted(Deleted())) == []
+    one = Deleted.of(["root/pypi/alpha"], kept=False)
+    (check,) = service.deleted(one)
+    assert (check.name, check.level) == ("mirrors", Level.WARNING)
+    assert check.evidence.startswith("1 project was deleted at the upstream: root/pypi/alpha; ")
+    assert "deployer up --set server.keep_deleted=true" in check.cure
+    (check,) = service.deleted(Deleted.of([f"root/pypi/p{number:02}" for number in range(12)], kept=False))
+    assert check.evidence.startswith("12 projects were deleted at the upstream: root/pypi/p00, ")
+    assert "root/pypi/p09 and 2 more;" in check.evidence
+    (check,) = service.deleted(replace(one, kept=True))
+    assert (check.level, check.cure) == (Level.OK, "")
 
 
 def test_the_server() -> None:

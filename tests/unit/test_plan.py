@@ -468,6 +468,14 @@ def test_releases_are_pushed_nowhere_unless_origins_are_named() -> None:
     )
 
 
+def test_rules_of_mirrors_are_told_only_where_they_differ() -> None:
+    assert not {"--not-found-expiry", "--keep-deleted"} & set(make().spec.command)
+    for facts in (FACTS, PROCESS):
+        words = make(Profile(server=Server(not_found_expiry=0, keep_deleted=True)), facts).spec.command
+        assert words[words.index("--not-found-expiry") + 1] == "0"
+        assert "--keep-deleted" in words
+
+
 def test_the_front_is_told_only_where_it_differs() -> None:
     assert "--front" not in make().spec.command
     assert make(Profile(server=Server(front="python"))).spec.command[-2:] == ("--front", "python")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import sys
 from pathlib import Path
 
@@ -10,7 +11,20 @@ import pytest
 
 from deployer import protocol
 from deployer.errors import ConflictError, NotReadyError, Refused, VerificationError, of_refusal
-from deployer.protocol import FINAL, About, ExitCode, OfflineRequest, PrivateFile, Refusal, client_proof, same_proof
+from deployer.protocol import (
+    FINAL,
+    About,
+    Deleted,
+    ExitCode,
+    OfflineRequest,
+    Outcome,
+    PrivateFile,
+    RefreshRequest,
+    Refusal,
+    client_proof,
+    outcomes,
+    same_proof,
+)
 
 KEY, UUID = "5a" * 32, "ab" * 16
 
@@ -83,18 +97,80 @@ def test_a_request_comes_back() -> None:
 
 
 def test_a_proof_is_for_one_challenge_server_and_wish() -> None:
-    proof = client_proof(KEY, challenge="c", uuid=UUID, offline=True)
+    proof = client_proof(KEY, challenge="c", uuid=UUID, order="offline on")
     others = [
-        client_proof(KEY, challenge="d", uuid=UUID, offline=True),
-        client_proof(KEY, challenge="c", uuid="cd" * 16, offline=True),
-        client_proof(KEY, challenge="c", uuid=UUID, offline=False),
-        client_proof("5b" * 32, challenge="c", uuid=UUID, offline=True),
+        client_proof(KEY, challenge="d", uuid=UUID, order="offline on"),
+        client_proof(KEY, challenge="c", uuid="cd" * 16, order="offline on"),
+        client_proof(KEY, challenge="c", uuid=UUID, order="offline off"),
+        client_proof("5b" * 32, challenge="c", uuid=UUID, order="offline on"),
     ]
     assert same_proof(proof, proof)
     assert not any(same_proof(proof, other) for other in (*others, "", "é", "\ud800"))
     for key in ("", "not hex"):
         with pytest.raises(ValueError):
-            client_proof(key, challenge="c", uuid=UUID, offline=True)
+            client_proof(key, challenge="c", uuid=UUID, order="offline on")
+
+
+def test_no_two_orders_have_the_same_words() -> None:
+    orders = [
+        OfflineRequest(offline=True),
+        OfflineRequest(offline=False),
+        RefreshRequest(index="root/pypi"),
+        RefreshRequest(index="root/pypi", projects=()),
+        RefreshRequest(index="root/pypi", projects=("alpha",)),
+        RefreshRequest(index="root/pypi", projects=("alpha", "beta")),
+        RefreshRequest(index="root/other", projects=("alpha",)),
+    ]
+    assert len({wanted.order for wanted in orders}) == len(orders)
+
+
+@pytest.mark.parametrize("projects", [None, (), ("alpha", "b-2")])
+def test_a_refresh_comes_back(projects: tuple[str, ...] | None) -> None:
+    wanted = RefreshRequest(index="root/pypi", projects=projects, proof="abc")
+    assert RefreshRequest.parse(json.loads(json.dumps(wanted.json))) == wanted
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"index": "pypi"},
+        {"index": "root/pypi alpha"},
+        {"index": None},
+        {"projects": "alpha"},
+        {"projects": [1]},
+        {"projects": ["Alpha"]},
+        {"projects": ["../x"]},
+        {"projects": ["a b"]},
+        {"projects": ["*"]},
+        {"proof": None},
+        {"proof": "é"},
+    ],
+)
+def test_an_invalid_refresh_is_none(changed: dict[str, object]) -> None:
+    assert RefreshRequest.parse({"index": "root/pypi", "projects": ["alpha"], "proof": "abc"} | changed) is None
+    assert RefreshRequest.parse(list(changed)) is None
+
+
+def test_outcomes_of_a_server_that_is_not_trusted() -> None:
+    told = {"alpha": "changed", "beta": "no answer", "gamma": "fine", "delta": 1, "\x1b[2J": "gone"}
+    assert outcomes({"projects": told}) == {"alpha": Outcome.CHANGED, "beta": Outcome.NO_ANSWER}
+    for junk in (None, 1, [], "text", {}):
+        assert outcomes({"projects": junk}) == {}
+
+
+def test_deleted_projects_come_back() -> None:
+    names = [f"root/pypi/p{number:02}" for number in range(12)]
+    told = Deleted.of(names[::-1], kept=True)
+    assert (told.count, told.projects, told.kept) == (12, tuple(names[:10]), True)
+    about = About.parse(json.loads(json.dumps(About(deleted=told).json)))
+    assert about.deleted == told
+
+
+@pytest.mark.parametrize(
+    "junk", [None, 1, [], "text", {}, {"count": -1, "projects": ["\x1b[2J", 1], "kept": 1}, {"count": True}]
+)
+def test_what_is_no_list_of_deleted_projects_is_none(junk: object) -> None:
+    assert Deleted.parse(junk) == Deleted()
 
 
 def test_private_files_are_below_one_directory() -> None:

@@ -181,6 +181,25 @@ def test_mirror_of_nothing_is_refused_only_when_it_must_be_created() -> None:
     assert changes(have, goal) == ()
 
 
+def test_another_upstream_is_told_with_what_it_means() -> None:
+    have = Topology(indexes={"root/pypi": Node(fields={"type": "mirror", "mirror_url": UPSTREAM, "volatile": True})})
+    index = Index(type="mirror", url="https://user:secret@other.example.com/simple/", volatile=False)
+    (step,) = changes(have, wanted({}, {"root/pypi": index}, default_mirror_url=""))
+    said = (
+        f"volatile true -> false, mirrors https://****@other.example.com/simple/ instead of {UPSTREAM}; "
+        f"pages of {UPSTREAM} are no longer used"
+    )
+    assert step.brief == f"root/pypi: {said}"
+    assert step.text == f"modify index root/pypi: {said}"
+
+
+def test_the_last_slash_of_an_upstream_makes_no_other_upstream() -> None:
+    have = Topology(indexes={"root/pypi": Node(fields={"type": "mirror", "mirror_url": UPSTREAM})})
+    index = Index(type="mirror", url=UPSTREAM.rstrip("/"))
+    (step,) = changes(have, wanted({}, {"root/pypi": index}, default_mirror_url=""))
+    assert "no longer used" not in step.text
+
+
 def test_owner_of_an_index_is_made_with_it() -> None:
     goal = wanted({}, {"dev/work": Index(type="stage")}, default_mirror_url="")
     steps = changes(Topology(users={"root": Node()}), goal)

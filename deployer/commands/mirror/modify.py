@@ -18,11 +18,17 @@ class Options(Writing):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Change the given fields of a mirror; keep its cache."""
+    """Change the given fields of a mirror; keep its files.
+
+    With another `url`, pages of the former upstream are no longer used.
+    """
     from deployer.deployment.lock import hold
+    from deployer.devpi.change import UPSTREAM
     from deployer.operations.indexes import modify
 
     with hold(options.name, wait=options.wait), connect(options) as session:
         changed = modify(session, options.index, options.settings, kind="mirror")
     ui.step("index", f"{options.index}: {', '.join(changed) or 'unchanged'}")
+    if UPSTREAM in changed:
+        ui.note("pages of the former upstream are no longer used")
     return Result(data={"index": options.index, "changed": sorted(changed)})

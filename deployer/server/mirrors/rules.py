@@ -7,7 +7,7 @@ from dataclasses import dataclass
 NAME = "deployer-mirrors"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class MirrorRules:
     """``not_found_expiry``: seconds for which an upstream is not asked again for a project that it did not have.
     ``keep_deleted``: whether a project that its upstream has deleted is served from its last page.

@@ -1,16 +1,15 @@
 """``POST /+deployer/offline``: switch a running server offline or online.
 
-Offline, no upstream is asked, and pages list only the files that are stored. The switch survives restarts. The proof in
-the request shows that the client can read the server directory; each challenge of ``GET /+deployer`` is valid once.
+Offline, no upstream is asked, and pages list only the files that are stored. The switch survives restarts.
 """
 
 from __future__ import annotations
 
-import secrets
 import threading
 from typing import Any
 
-from deployer.protocol import OfflineRequest, client_proof, same_proof
+from deployer.protocol import OfflineRequest
+from deployer.server.challenge import INVALID, Challenge
 from deployer.server.pages.changelog import Changelog
 from deployer.server.pages.store import PageStore
 from deployer.server.secret_files import Private, read_text, write_private
@@ -21,11 +20,11 @@ _WORDS = {"on": True, "off": False}
 class OfflineSwitch:
     """Whether the server is offline. The last switch wins over the command line."""
 
-    def __init__(self, config: Any, private: Private) -> None:
+    def __init__(self, config: Any, private: Private, challenge: Challenge) -> None:
         self._config = config
         self._private = private
+        self._challenge = challenge
         self._lock = threading.Lock()
-        self.challenge = secrets.token_hex(16)
         kept = _WORDS.get(read_text(private.offline) or "")
         if kept is not None:
             self._set(kept)
@@ -51,16 +50,11 @@ class OfflineSwitch:
         store, changelog = request.registry["deployer.pages"], request.registry["deployer.changelog"]
         wanted = _read(request)
         with self._lock:
-            if wanted is None or not self._is_proved(wanted):
+            if wanted is None or not self._challenge.admit(wanted.order, wanted.proof):
                 request.response.status = 403
-                return {"message": "invalid proof, or a proof for another challenge"}
-            self.challenge = secrets.token_hex(16)
+                return {"message": INVALID}
             self.turn(offline=wanted.offline, store=store, changelog=changelog)
         return {"offline": self.on}
-
-    def _is_proved(self, wanted: OfflineRequest) -> bool:
-        key, uuid = read_text(self._private.proof_key) or "", self._config.nodeinfo["uuid"]
-        return same_proof(client_proof(key, challenge=self.challenge, uuid=uuid, offline=wanted.offline), wanted.proof)
 
 
 def _read(request: Any) -> OfflineRequest | None:
