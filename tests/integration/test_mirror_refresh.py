@@ -56,7 +56,7 @@ def test_clients_get_at_once_what_the_upstream_has_now(cli: Cli, upstream: Upstr
     told = cli.run("mirror", "refresh", "--json")
     assert told.data == {"mirrors": ["root/pypi"], "changed": [], "unchanged": 2, "gone": [], "unanswered": []}
 
-    upstream.stop()
+    upstream.faults.status = 503
     done = cli.run("mirror", "refresh", "root/pypi", "--json")
     assert (done.code, done.data["unanswered"]) == (7, ["root/pypi/alpha", "root/pypi/beta"])
     assert done.envelope["error"]["message"] == "no answer from the upstream of root/pypi"
