@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pyramid.tweens import EXCVIEW, INGRESS
 
 from deployer import __version__
-from deployer.protocol import BODY_ROUTE, OFFLINE_ROUTE, Deleted
+from deployer.protocol import BODY_ROUTE, OFFLINE_ROUTE, REFRESH_ROUTE, Deleted
 from deployer.server import hosts, secret_files
 from deployer.server.challenge import Challenge
 from deployer.server.devpi import ordered, push
@@ -19,11 +19,11 @@ from deployer.server.devpi.installed import inside, server_version
 from deployer.server.middleware import bodies, clients, threads
 from deployer.server.middleware.bulkhead import Bulkhead
 from deployer.server.middleware.middleware import Middleware, Mirrors
-from deployer.server.mirrors import for_devpi
+from deployer.server.mirrors import for_devpi, rules
 from deployer.server.mirrors.companions import Companions
 from deployer.server.mirrors.files import RemoteFiles
 from deployer.server.mirrors.indexes import Indexes
-from deployer.server.mirrors.rules import MirrorRules
+from deployer.server.mirrors.refreshing import Refreshing
 from deployer.server.mirrors.serving import Serving
 from deployer.server.mirrors.source import Source
 from deployer.server.mirrors.store import UpstreamPages
@@ -65,6 +65,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     config = xom.config
     private = Private.of(Path(config.server_path))
     challenge = Challenge(private, config.nodeinfo["uuid"])
+    mirror_rules = rules.given(config)
     switch = OfflineSwitch(config, private, challenge)
     upstreams = Upstreams()
     changelog = Changelog(xom.keyfs, offline=switch.on)
@@ -86,7 +87,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
         store.forget(project)
 
     source = Source(
-        UpstreamPages(private.upstream), indexes, client, MirrorRules(), offline=lambda: switch.on, changed=changed
+        UpstreamPages(private.upstream), indexes, client, mirror_rules, offline=lambda: switch.on, changed=changed
     )
     client.page_of = lambda url: for_devpi.page_of(indexes, source, url)
     setattr(xom, ordered.ASKED, source.has)
@@ -112,11 +113,18 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     pyramid_config.registry[statistics.UPSTREAMS] = upstreams
     pyramid_config.registry[SWITCH] = switch
     pyramid_config.registry[CHALLENGE] = challenge
-    pyramid_config.registry[DELETED] = Deleted
+    pyramid_config.registry[DELETED] = lambda: Deleted.of(
+        [f"{mirror}/{project}" for mirror, project in source.deleted], kept=mirror_rules.keep_deleted
+    )
+    refreshing = Refreshing(source, challenge, offline=lambda: switch.on)
+    pyramid_config.registry[refreshing_factory] = refreshing
     pyramid_config.add_route(BODY_ROUTE, BODY_ROUTE)
     pyramid_config.add_view(bodies.admit, route_name=BODY_ROUTE, request_method="GET")
     pyramid_config.add_route(OFFLINE_ROUTE, OFFLINE_ROUTE)
     pyramid_config.add_view(switch.view, route_name=OFFLINE_ROUTE, renderer="json", request_method="POST")
+    # The tween answers; the view is what Pyramid knows of it.
+    pyramid_config.add_route(REFRESH_ROUTE, REFRESH_ROUTE)
+    pyramid_config.add_view(refreshing.view, route_name=REFRESH_ROUTE, request_method="POST")
     # By default waitress buffers 16 MiB for each slow client, more memory than there is for fifty of them.
     config.waitress_info["kwargs"].update(
         outbuf_high_watermark=UNSENT_TO_NGINX if fronted else UNSENT, asyncore_use_poll=True, channel_timeout=SLOWEST
@@ -127,6 +135,11 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
         "deployer.server.middleware.browsers.tween_factory",
         over="deployer.server.assemble.middleware_factory",
         under=INGRESS,
+    )
+    pyramid_config.add_tween(
+        "deployer.server.assemble.refreshing_factory",
+        over=LOGGING,
+        under="deployer.server.assemble.middleware_factory",
     )
     pyramid_config.add_tween("deployer.server.middleware.middleware.note_transaction", over=EXCVIEW, under=TRANSACTION)
     pyramid_config.registry[middleware_factory] = middleware
@@ -150,6 +163,11 @@ def middleware_factory(handler: Any, registry: Any) -> Any:
     return registry[middleware_factory].tween(handler)
 
 
+def refreshing_factory(handler: Any, registry: Any) -> Any:
+    """The tween between those two, for requests that need no transaction."""
+    return registry[refreshing_factory].tween(handler)
+
+
 def _settings(pyramid_config: Any) -> dict[str, Any]:
     config = pyramid_config.registry["xom"].config
     plugins = pyramid_config.registry["devpi_version_info"]
@@ -160,5 +178,6 @@ def _settings(pyramid_config: Any) -> dict[str, Any]:
         "uuid": config.nodeinfo["uuid"],
         "offline": config.offline_mode,
         "absolute_urls": config.args.absolute_urls,
+        "keep_deleted": rules.given(config).keep_deleted,
         "core_metadata": getattr(config.args, "enable_core_metadata", True),
     }

@@ -10,6 +10,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -17,12 +18,15 @@ from typing import Any
 from devpi_server.log import threadlog
 from devpi_server.normalized import normalize_name
 
+from deployer.protocol import Outcome
 from deployer.server.mirrors.indexes import Indexes, Mirror
 from deployer.server.mirrors.page import ACCEPT, File, InvalidPage, Page, project_candidates, read
 from deployer.server.mirrors.rules import MirrorRules
 from deployer.server.mirrors.store import Head, Kept, UpstreamPages
 from deployer.server.upstream.client import Client, NoAnswer
 
+REFRESH_SECONDS, REFRESH_THREADS = 60.0, 8
+"""Seconds after which a refresh leaves the rest to the next request, and pages that it asks for at once."""
 RETRY = 5.0
 """Seconds for which a page stays in use when its upstream did not send a new one."""
 AGAIN = 5.0
@@ -257,7 +261,7 @@ class Source:
 
     def refresh(self, index: str, projects: tuple[str, ...] | None) -> Mapping[str, str]:
         """Ask for pages anew: of ``projects``, or of all that are known of mirror ``index``. What each one is now:
-        ``changed``, ``unchanged``, ``gone`` or ``no answer``.
+        one of ``Outcome``.
 
         Raises LookupError when there is no such mirror.
         """
@@ -265,20 +269,26 @@ class Source:
         if mirror is None:
             raise LookupError(index)
         names = self._pages.projects(index) if projects is None else [str(normalize_name(name)) for name in projects]
-        return {name: self._refreshed(mirror, name) for name in names}
+        deadline = time.monotonic() + REFRESH_SECONDS
+        with ThreadPoolExecutor(REFRESH_THREADS, "refresh") as pool:
+            return dict(zip(names, pool.map(lambda name: self._refreshed(mirror, name, deadline), names), strict=True))
 
-    def _refreshed(self, mirror: Mirror, project: str) -> str:
+    def _refreshed(self, mirror: Mirror, project: str, deadline: float) -> Outcome:
+        if time.monotonic() > deadline:
+            return Outcome.LEFT
         before = self.known(mirror, project)
         try:
             answer = self.get(mirror, project, again=True)
         except NoAnswer:
-            return "no answer"
+            return Outcome.NO_ANSWER
         if not answer.current:
-            return "no answer"
-        if answer.kept is None:
-            return "gone"
-        same = before is not None and not before.head.gone
-        return "unchanged" if same and before and before.lines == answer.kept.lines else "changed"
+            return Outcome.NO_ANSWER
+        kept = answer.kept
+        if kept is None or kept.head.gone:
+            return Outcome.GONE
+        if before is None or before.head.gone or (before.lines, before.head.fields) != (kept.lines, kept.head.fields):
+            return Outcome.CHANGED
+        return Outcome.UNCHANGED
 
     # Files
 
