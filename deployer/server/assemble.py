@@ -48,7 +48,7 @@ DELETED = "deployer.deleted"
 STORE = "deployer.pages"
 """Key of the page store in Pyramid's registry, for other plugins."""
 STARTED = 0.5
-"""Seconds after which the start is over; modules that it does not need are imported then."""
+"""Seconds after which the start is over; what it does not need is imported and read then."""
 RESERVE = 32 << 20
 """Bytes of the disk that no file of an upstream takes (of a small disk a twentieth): the database needs them."""
 UNSENT = 256 * 1024
@@ -152,7 +152,12 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
         xom.keyfs.notifier.on_key_change(name, on_change)
     skip_mirrors(xom)
     threading.Thread(target=store.watch, name="pages", daemon=True).start()
-    later = threading.Timer(STARTED, xom.http.load)
+
+    def settle() -> None:
+        client.load()
+        source.find_deleted(indexes.all(configured=store.configured))
+
+    later = threading.Timer(STARTED, settle)
     later.daemon = True
     later.start()
     atexit.register(store.finish)

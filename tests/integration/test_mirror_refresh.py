@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urljoin
@@ -13,6 +14,7 @@ from tests.contained import BOTH
 from tests.engines import need
 from tests.indexed_server import FILE, JSON, get
 from tests.integration.cli import Cli
+from tests.server_process import PATIENCE, request
 from tests.upstream import Upstream, make_wheel
 
 
@@ -39,6 +41,16 @@ def files(cli: Cli, project: str) -> list[str]:
         return []
     assert answer.status == 200, answer.body
     return [file["filename"] for file in json.loads(answer.body)["files"]]
+
+
+def deleted(cli: Cli) -> dict[str, object]:
+    """What the server tells of deleted projects, once it has settled after a start."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        found = dict(request(cli.port, "GET", "/+deployer")[1]["deleted"])
+        if found["count"] or time.monotonic() > deadline:
+            return found
+        time.sleep(0.05)
 
 
 def test_clients_get_at_once_what_the_upstream_has_now(cli: Cli, upstream: Upstream) -> None:
@@ -93,8 +105,15 @@ def test_a_project_that_the_upstream_deleted_is_told_and_can_be_kept(cli: Cli, u
     assert (check["level"], "root/pypi/alpha" in check["evidence"]) == ("warning", True)
     assert "server.keep_deleted=true" in check["cure"]
 
+    assert cli.run("restart").code == 0
+    assert files(cli, "alpha") == []
+
     assert cli.up("--no-pip", "--set", "server.keep_deleted=true").code == 0
     assert files(cli, "alpha") == [page["files"][0]["filename"]]
+    assert deleted(cli) == {"count": 1, "projects": ["root/pypi/alpha"], "kept": True}  # it was found on the disk
+    upstream.add(make_wheel("alpha", "1.1"))
+    assert cli.run("mirror", "refresh", "root/pypi", "--json").data["changed"] == ["root/pypi/alpha"]
+    assert request(cli.port, "GET", "/+deployer")[1]["deleted"]["count"] == 0
 
 
 def test_another_upstream_is_told_and_its_pages_are_used(cli: Cli, upstream: Upstream) -> None:

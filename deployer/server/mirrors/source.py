@@ -104,9 +104,19 @@ class Source:
 
     @property
     def deleted(self) -> list[tuple[str, str]]:
-        """Mirror and project of what an upstream has deleted since this start, sorted."""
+        """Mirror and project of what an upstream has deleted, sorted."""
         with self._lock:
-            return sorted(self._deleted)
+            found = sorted(self._deleted)
+        return [(name, project) for name, project in found if self._indexes.mirror(name) is not None]
+
+    def find_deleted(self, mirrors: Iterable[str]) -> None:
+        """Look for what was deleted before this start."""
+        for name in mirrors:
+            for project in self._pages.projects(name):
+                if self._pages.is_gone(name, project):
+                    with self._lock:
+                        if self._pages.is_gone(name, project):  # it may have come back meanwhile
+                            self._deleted.add((name, project))
 
     def is_fresh(self, mirror: Mirror, project: str) -> bool:
         """Whether an answer holds without asking the upstream."""
@@ -332,6 +342,7 @@ class Source:
             with self._lock:
                 for key in [key for key in self._states if key[0] == name]:
                     del self._states[key]
+                self._deleted = {key for key in self._deleted if key[0] != name}
             with contextlib.suppress(OSError):
                 self._pages.begin(name, mirror.url, replaced=former is not None)
 

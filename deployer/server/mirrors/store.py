@@ -148,6 +148,15 @@ class UpstreamPages:
             with contextlib.suppress(OSError):
                 os.utime(path, (at, at))
 
+    def is_gone(self, mirror: str, project: str) -> bool:
+        """Whether the upstream has deleted the project; the files of the page are not read."""
+        path = self.path(mirror, project)
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            if path is not None:
+                with path.open("rb") as file:
+                    return Head(**parsed(file.readline())).gone
+        return False
+
     def projects(self, mirror: str) -> list[str]:
         """The projects of which a page is kept, sorted."""
         path = self.path(mirror, "x")
