@@ -85,7 +85,7 @@ def touched(keyfs: Any, connection: Any, serial: int, *, offline: bool) -> Itera
     for change in _at(connection, serial):
         key = change.key
         if key.key_name in _OF_ONE_PROJECT:
-            if offline or f"{key.params['user']}/{key.params['index']}" not in mirrors:
+            if offline or (key.params.get("user"), key.params.get("index")) not in mirrors:
                 yield str(normalize_name(key.params["project"]))
         elif key.key_name in _FILES:
             if offline:
@@ -100,15 +100,16 @@ class _Mirrors:
 
     def __init__(self, keyfs: Any) -> None:
         self._keyfs = keyfs
-        self._known: dict[str, bool] = {}
+        self._known: dict[tuple[str, str], bool] = {}
 
-    def __contains__(self, index: object) -> bool:
-        name = str(index)
-        if name not in self._known:
-            self._known[name] = self._is_mirror(*name.split("/"))
-        return self._known[name]
+    def __contains__(self, index: Any) -> bool:
+        if index not in self._known:
+            self._known[index] = self._is_mirror(*index)
+        return self._known[index]
 
-    def _is_mirror(self, user: str, index: str) -> bool:
+    def _is_mirror(self, user: str | None, index: str | None) -> bool:
+        if user is None or index is None:
+            return False
         with self._keyfs.read_transaction(allow_reuse=True):
             key = self._keyfs.schema.INDEX.locate(user=user, index=index)
             found = key.with_resolved_parent().get() if key.exists(resolve_parents=True) else {}

@@ -224,9 +224,11 @@ class Middleware:
 
     def _devpi_file(self, request: Any, handler: Handler, mirror: Mirror | None, path: str, *, is_here: bool) -> Any:
         """devpi's answer. It gets the entry of a file of which it does not know yet."""
-        if is_here or mirror is None or self._offline():
+        if is_here or mirror is None:
             return self._other(request, handler)
         remote = self._remote_file(mirror, path)
+        if remote is not None and self._offline():
+            return SharedResponse.of_text(502, f"this server is offline, and has no {remote.filename}").to_pyramid()
         if remote is not None:
             self._remote.enter(remote)
         if "application/json" in request.headers.get("Accept", ""):
@@ -435,14 +437,15 @@ class Middleware:
         if response.shows_nothing and (name := next(silent, "")):
             return PageResult(page, self._nothing(page, name), view)
         if response.status == 200 and page.format is not None:
-            response = self._completed(page, response)
+            response = self._completed(request, page, response)
             if page.name is not None:
                 due = float("inf") if self._offline() else self._source.due(mirrors, page.project, began=began)
                 self._store.put(page.key, page.name, response.body, due=due, view=view)
         return PageResult(page, response, view)
 
-    def _completed(self, page: PageRequest, response: SharedResponse) -> SharedResponse:
-        part, up = self._serving.completed(response.body, page.project)
+    def _completed(self, request: Any, page: PageRequest, response: SharedResponse) -> SharedResponse:
+        part, above = self._serving.completed(response.body, page.project, page=request.path_info)
+        up = above if page.up is None or self._absolute else page.up
         headers = [
             (name, value)
             for name, value in response.headers

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urljoin
 
 from devpi_common.metadata import splitbasename
 from devpi_server.log import threadlog
@@ -28,7 +28,7 @@ from deployer.server.mirrors.source import RETRY, Answer, Source
 from deployer.server.mirrors.store import Head
 from deployer.server.upstream.client import NoAnswer
 
-_ADDRESS = re.compile(r"(.*?)((?:[^/]+/){2})(\+[ef]/[^#?]*)")
+_ADDRESS = re.compile(r"(.*/)([^/]+/[^/]+)/(\+[ef]/[^#?]*)")
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,10 @@ class Serving:
 
     # devpi's pages
 
-    def completed(self, body: bytes, project: str) -> tuple[Part, str]:
-        """devpi's JSON page with all fields, and what its addresses begin with."""
+    def completed(self, body: bytes, project: str, *, page: str) -> tuple[Part, str]:
+        """devpi's JSON page with all fields, and what absolute addresses in it begin with. ``page``: its own path."""
         data = json.loads(body)
-        found = [_address(file) for file in data["files"]]
+        found = [_address(file, page) for file in data["files"]]
         up = found[0][0] if found else ""
         uploads = [path for _, index, path, _ in found if self._indexes.mirror(index) is None]
         facts = inside().facts(self._xom, uploads) if uploads else {}
@@ -170,13 +170,13 @@ def _listed(mirror: Mirror, file: File, head: Head) -> Listed:
     return Listed(promised(file, lacks=path in head.lacking), f"{mirror.name}/{path}")
 
 
-def _address(file: File) -> tuple[str, str, str, File]:
-    """What an address begins with, the index and the path on this server; and the file object."""
-    found = _ADDRESS.fullmatch(file["url"])
+def _address(file: File, page: str) -> tuple[str, str, str, File]:
+    """What a file's address begins with, its index, and its path on this server; and the file object."""
+    found = _ADDRESS.fullmatch(urljoin(f"http://localhost{page}", file["url"]))
     if found is None:
         raise ValueError(f"devpi's page has the address {file['url']!r}")
     above, index, below = found.groups()
-    return above, index.rstrip("/"), unquote(index + below), file
+    return above, index, f"{index}/{unquote(below)}", file
 
 
 def _version(filename: str) -> str | None:
