@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
@@ -111,12 +113,23 @@ def world(tmp_path: Path, upstream: Upstream) -> Iterator[World]:
         server.end()
 
 
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 Resolve = Callable[[World], list[str]]
 CLIENTS = [pytest.param(World.uv, id="uv"), pytest.param(World.pip, id="pip")]
+PLACES = [
+    pytest.param(World.uv, "root/pypi", id="uv on the mirror"),
+    pytest.param(World.uv, "root/dev", id="uv on a stage"),
+    pytest.param(World.pip, "root/dev", id="pip on a stage"),
+]
 
 
-@pytest.mark.parametrize("resolve", CLIENTS)
-@pytest.mark.parametrize("index", ["root/pypi", "root/dev"])
+@pytest.mark.parametrize(("resolve", "index"), PLACES)
 def test_metadata_of_the_upstream_is_passed_on(world: World, resolve: Resolve, index: str) -> None:
     world.upstream.core_metadata = world.upstream.ranges = True
     world.index = index
@@ -127,8 +140,7 @@ def test_metadata_of_the_upstream_is_passed_on(world: World, resolve: Resolve, i
     assert world.upstream.files() == 0
 
 
-@pytest.mark.parametrize("resolve", CLIENTS)
-@pytest.mark.parametrize("index", ["root/pypi", "root/dev"])
+@pytest.mark.parametrize(("resolve", "index"), PLACES)
 def test_metadata_is_read_from_wheels_by_ranges_once(world: World, resolve: Resolve, index: str) -> None:
     world.upstream.ranges = True
     world.index = index
@@ -186,43 +198,59 @@ def test_every_wheel_has_metadata_and_no_sdist_has(world: World) -> None:
     assert not world.listed(sdist).get("core-metadata")
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_metadata_of_a_wheel_that_is_here_comes_from_it(world: World, kept: bool) -> None:
+def test_metadata_of_a_wheel_that_is_here_comes_from_it(world: World) -> None:
     world.upstream.ranges = True
     path = world.path(WHEELS[0])
-    if kept:
-        assert get(world.server.port, path, FILE).body == WHEELS[0].content
+    assert get(world.server.port, path, FILE).body == WHEELS[0].content
+    wait_until((world.server.serverdir / "+files" / path[1:]).exists)
     world.upstream.forget()
     assert get(world.server.port, f"{path}.metadata", FILE).body == WHEELS[0].metadata
-    assert (world.sent(WHEELS[0]) == 0) == kept
+    assert world.upstream.files() == 0
+
+
+EVIL = b"Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n"
+OTHER = WHEELS[0].metadata.replace(b"part-0", b"evil-0")
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("promise", "sent"),
     [
-        b"Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n",
-        b"<!DOCTYPE html><title>Please log in</title>",
-        WHEELS[0].metadata.replace(b"part-0", b"evil-0"),
+        pytest.param({"sha256": "0" * 64}, OTHER, id="with another hash"),
+        pytest.param({"sha256": hashlib.sha256(EVIL).hexdigest()}, EVIL, id="of another project"),
+        pytest.param(True, EVIL, id="of another project, without a hash"),
+        pytest.param(True, b"<!DOCTYPE html><title>Please log in</title>", id="a login page"),
+        pytest.param(True, WHEELS[0].metadata + bytes(5 << 20), id="huge"),
     ],
-    ids=["of another project", "a login page", "with a wrong hash"],
 )
-def test_wrong_metadata_of_the_upstream_is_not_served(world: World, wrong: bytes) -> None:
-    """The upstream promises another hash; the right metadata is in the wheel."""
+def test_wrong_metadata_of_the_upstream_gives_way_to_that_of_the_wheel(
+    world: World, promise: object, sent: bytes
+) -> None:
     honest = WHEELS[0]
     listed = {
         "filename": honest.filename,
         "url": f"/files/{honest.filename}",
         "hashes": {"sha256": honest.sha256},
-        "core-metadata": {"sha256": "0" * 64},
+        "core-metadata": promise,
     }
     page = json.dumps({"meta": {"api-version": "1.1"}, "name": "app", "versions": ["1.0"], "files": [listed]}).encode()
     world.upstream.ranges = True
     world.upstream.answers = {
         "/simple/app/": Answer(body=page, kind=JSON_TYPE),
-        f"/files/{honest.filename}.metadata": Answer(body=wrong),
+        f"/files/{honest.filename}.metadata": Answer(body=sent),
     }
-    got = get(world.server.port, f"{world.path(honest)}.metadata", FILE)
-    assert got.status != 200 or got.body == honest.metadata
+    for _ in range(2):
+        got = get(world.server.port, f"{world.path(honest)}.metadata", FILE)
+        assert (got.status, got.body) == (200, honest.metadata)
+
+
+def test_a_wheel_without_metadata_is_promised_none_from_then_on(world: World) -> None:
+    world.upstream.ranges = True
+    bare = replace(WHEELS[0], content=make_wheel("another", "1.0").content)
+    world.upstream.add(bare)
+    assert world.listed(bare)["core-metadata"]
+    assert get(world.server.port, f"{world.path(bare)}.metadata", FILE).status == 404
+    assert not world.listed(bare).get("core-metadata")
+    assert get(world.server.port, world.path(bare), FILE).body == bare.content
 
 
 def test_a_range_of_a_cold_file_is_passed_through(world: World) -> None:

@@ -96,10 +96,8 @@ class Companions:
         if promise:
             try:
                 return self._promised(found, promise)
-            except FileRefused as error:
+            except (FileRefused, NoMetadata) as error:
                 threadlog.warn("no metadata of %s from the upstream: %s", found.filename, error)
-                if error.status != HTTPStatus.NOT_FOUND and not isinstance(promise, dict):
-                    raise
         try:
             return self._extracted(found, whole)
         except NoMetadata as error:
@@ -108,10 +106,12 @@ class Companions:
             raise FileRefused(f"{found.filename} has no metadata", status=HTTPStatus.NOT_FOUND) from None
 
     def _promised(self, found: Found, promise: Any) -> bytes:
+        """What the upstream has beside the wheel. Raises FileRefused, NoMetadata."""
         content = self._small(found, _suffixed(found.file["url"], METADATA))
         for kind, value in promise.items() if isinstance(promise, dict) else ():
             if kind in CHECKED and hashlib.new(kind, content, usedforsecurity=False).hexdigest() != value:
-                raise FileRefused("they have another hash than the page says")
+                raise NoMetadata("it has another hash than the page says")
+        wheel_metadata.check(content, found.filename)
         return content
 
     def _extracted(self, found: Found, whole: Callable[[FileResponse | None], None]) -> bytes:
