@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from pathlib import Path
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from devpi_server.log import threadlog
 
+from deployer.protocol import parsed
 from deployer.server.devpi.links import CHECKED
 from deployer.server.mirrors import wheel_metadata
 from deployer.server.mirrors.files import FileRefused, FileResponse, Found, RemoteFiles, for_client
@@ -75,8 +75,8 @@ class Companions:
             raise FileRefused(f"the upstream has no {suffix[1:]} of {found.filename}", status=HTTPStatus.NOT_FOUND)
         content = self._small(found, url)
         if suffix == PROVENANCE:
-            with contextlib.suppress(ValueError, RecursionError):
-                json.loads(content)
+            with contextlib.suppress(ValueError):
+                parsed(content)
                 return content
             raise FileRefused(f"the provenance of {found.filename} is not JSON")
         return content

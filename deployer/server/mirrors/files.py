@@ -293,7 +293,7 @@ def _starts(filename: str) -> tuple[bytes, ...]:
 
 
 def _require_start(filename: str, start: bytes) -> None:
-    """Raises FileRefused for what is no file of its name: a login page, an error that is sent with 200."""
+    """Raises FileRefused for another kind of file: a login page, an error that is sent with 200."""
     starts = _starts(filename)
     if starts and not start.startswith(starts):
         raise FileRefused(f"what the upstream sends for {filename} is no such file")

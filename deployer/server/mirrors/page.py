@@ -6,7 +6,6 @@ file name, ``url`` is absolute, with its query and without a fragment, and ``has
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
+from deployer.protocol import parsed
 from deployer.server.devpi.links import CHECKED
 
 JSON_TYPE = "application/vnd.pypi.simple.v1+json"
@@ -57,7 +57,7 @@ def read(content: bytes, content_type: str, *, url: str, project: str) -> Page:
     kind = media_type(content_type)
     try:
         if kind == JSON_TYPE:
-            return _of_json(json.loads(content), url)
+            return _of_json(parsed(content), url)
         if kind in HTML_TYPES:
             return _of_html(content, content_type, url=url, project=project)
     except InvalidPage:
@@ -76,7 +76,7 @@ def _of_json(data: Any, url: str) -> Page:
 
 
 def _file(found: File, base: str) -> File | None:
-    """``found`` with an absolute address; None for what is no file of an index."""
+    """``found`` with an absolute address; None for an invalid file object."""
     name, address, hashes = found["filename"], found["url"], found.get("hashes")
     if not isinstance(name, str) or not is_filename(name):
         return None

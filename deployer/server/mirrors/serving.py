@@ -6,7 +6,6 @@ what devpi stored with the file.
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterable, Sequence
@@ -18,6 +17,7 @@ from urllib.parse import unquote, urljoin
 from devpi_common.metadata import splitbasename
 from devpi_server.log import threadlog
 
+from deployer.protocol import parsed
 from deployer.server.devpi.installed import inside, installed
 from deployer.server.devpi.links import place
 from deployer.server.devpi.ordered import TYPE, serving
@@ -111,7 +111,7 @@ class Serving:
 
     def completed(self, body: bytes, project: str, *, page: str) -> tuple[Part, str]:
         """devpi's JSON page with all fields, and what absolute addresses in it begin with. ``page``: its own path."""
-        data = json.loads(body)
+        data = parsed(body)
         found = [_address(file, page) for file in data["files"]]
         up = found[0][0] if found else ""
         uploads = [path for _, index, path, _ in found if self._indexes.mirror(index) is None]

@@ -60,7 +60,7 @@ class Kept:
 
     def page(self) -> Page:
         """Raises ValueError for a damaged file."""
-        files = [json.loads(line) for line in self.lines.splitlines()]
+        files = [parsed(line) for line in self.lines.splitlines()]
         if len(files) != self.head.files:
             raise ValueError("lines are missing")
         return Page(self.head.fields, files)
@@ -78,7 +78,7 @@ class Kept:
         position = self.lines.find(wanted)
         while position >= 0:
             start, end = self.lines.rfind(b"\n", 0, position) + 1, self.lines.find(b"\n", position)
-            file = json.loads(self.lines[start : end if end >= 0 else None])
+            file = parsed(self.lines[start : end if end >= 0 else None])
             if file.get("filename") == filename:
                 yield file
             position = self.lines.find(wanted, position + 1)
