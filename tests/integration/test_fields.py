@@ -404,8 +404,8 @@ def test_uploads_from_before_have_them_too(world: World, index: str) -> None:
 
 
 def test_the_documentation_has_a_row_for_each_field() -> None:
-    lines = DOCS.read_text(encoding="utf-8").partition("| field |")[2].splitlines()[2:]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    table = DOCS.read_text(encoding="utf-8").partition("| field |")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
     names = [(row[0], *(tuple(re.findall(r"`([^`]+)`", cell)) for cell in row[1:3])) for row in rows]
     named = [kind for kind in KINDS if kind.label != "unknown fields"]
     of_json = {kind.label: (*kind.top, *kind.file) for kind in named} | {"unknown fields": ()}
