@@ -29,6 +29,8 @@ _HASHES = frozenset({*CHECKED, "blake2b_256"})
 _ARCHIVE = re.compile(
     r".\.(?:whl|zip|egg|exe|msi|deb|rpm|dmg|tar|tgz|tbz|txz|tlz|tar\.(?:gz|bz2|xz|lz|lzma|z|zst))$", re.IGNORECASE
 )
+_DATA = re.compile(r"data-[a-z0-9._-]+")
+_TIME = re.compile(r"\d{4}-[01]\d-[0-3]\dT[0-2]\d:[0-5]\d:[0-5]\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 _LIMIT = 200
 """Characters of an upstream's text that a message shows."""
 
@@ -87,6 +89,7 @@ def _file(found: File, base: str) -> File | None:
     if "#" in address:
         address = address.partition("#")[0]
     found["url"] = address
+    found.pop(ATTRIBUTES, None)  # it is ours, and written as HTML
     if type(hashes) is not dict:
         found["hashes"] = {}
     return found
@@ -180,16 +183,24 @@ def _anchor(attrs: dict[str, str | None], base: str) -> File | None:
         return None
     file: File = {"filename": filename, "url": address, "hashes": _hashes(fragment)}
     for name, value in attrs.items():
-        if not name.startswith("data-"):
+        if not _DATA.fullmatch(name):
             continue
         match name:
             case "data-requires-python":
                 if value:
                     file["requires-python"] = value
-            case "data-yanked":  # PEP 592: it may have no value
-                file["yanked"] = value or True
+            case "data-yanked":
+                # Without a value it is a yanked file to uv and to PEP 592, but not to pip. In JSON they differ in the
+                # same way about an empty string.
+                file["yanked"] = "" if value is None else value or True
             case "data-core-metadata" | "data-dist-info-metadata":
                 file[name.removeprefix("data-")] = _promise(value)
+            case "data-size":  # in no standard, as the next one; uv reads both
+                if value and value.isdecimal():
+                    file["size"] = int(value)
+            case "data-upload-time":
+                if value and _TIME.fullmatch(value):  # pip and uv refuse a JSON page with another
+                    file["upload-time"] = value
             case "data-gpg-sig":
                 file["gpg-sig"] = value != "false"
             case "data-provenance":

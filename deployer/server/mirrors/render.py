@@ -107,7 +107,7 @@ def _html(part: Part, up: str, title: str) -> Iterator[str]:
         yield f'<meta name="{name}" content="{escape(str(content))}">\n'
     yield f"</head><body><h1>{escape(title)}</h1>\n"
     for listed in part.files:
-        attributes = "".join(f' {name}="{escape(value)}"' for name, value in _attributes(listed, up))
+        attributes = "".join(_attribute(name, value) for name, value in _attributes(listed, up))
         yield f"<a{attributes}>{escape(listed.file['filename'])}</a><br>\n"
     yield "</body></html>"
 
@@ -130,7 +130,11 @@ def _strings(found: object) -> Iterable[str]:
     return [entry for entry in found if isinstance(entry, str)] if isinstance(found, list) else ()
 
 
-def _attributes(listed: Listed, up: str) -> Iterator[tuple[str, str]]:
+def _attribute(name: str, value: str | None) -> str:
+    return f" {name}" if value is None else f' {name}="{escape(value)}"'
+
+
+def _attributes(listed: Listed, up: str) -> Iterator[tuple[str, str | None]]:
     file = for_client(listed, up)
     yield "href", file["url"] + _fragment(file["hashes"])
     if file.get("requires-python"):
@@ -140,12 +144,17 @@ def _attributes(listed: Listed, up: str) -> Iterator[tuple[str, str]]:
             yield f"data-{promise}", _promise(file[promise])
     if file.get("yanked"):
         yield "data-yanked", "" if file["yanked"] is True else str(file["yanked"])
+    elif file.get("yanked") == "":  # as page.py reads it
+        yield "data-yanked", None
+    if type(file.get("size")) is int:
+        yield "data-size", str(file["size"])
+    if file.get("upload-time"):
+        yield "data-upload-time", str(file["upload-time"])
     if "gpg-sig" in file:
         yield "data-gpg-sig", "true" if file["gpg-sig"] else "false"
     if file.get("provenance"):
         yield "data-provenance", file["provenance"]
-    for name, value in (listed.file.get(ATTRIBUTES) or {}).items():
-        yield name, value or ""
+    yield from (listed.file.get(ATTRIBUTES) or {}).items()
 
 
 def _fragment(hashes: dict[str, Any]) -> str:
