@@ -139,8 +139,12 @@ Through = Callable[[type[Peer] | None], Mapping[str, float]]
 
 def cases(bench: Bench, through: Through) -> dict[str, Callable[[], Mapping[str, float]]]:
     """``through`` without any server, and for every peer that asks an upstream for what it does not have."""
-    kinds = [kind for kind in bench.peers if kind.mirrors and kind is not DevpiBehindNginx]
-    return {DIRECT: partial(through, None), **{kind.name: partial(through, kind) for kind in kinds}}
+    return {DIRECT: partial(through, None), **{kind.name: partial(through, kind) for kind in mirrors(bench)}}
+
+
+def mirrors(bench: Bench) -> list[type[Peer]]:
+    """The peers for which it matters what is there already; a cold devpi is the same behind nginx."""
+    return [kind for kind in bench.peers if kind.mirrors and kind is not DevpiBehindNginx]
 
 
 def empty(

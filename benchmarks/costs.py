@@ -14,7 +14,7 @@ import httpx
 
 from benchmarks.bench import Bench
 from benchmarks.client import file_url
-from benchmarks.cold import DIRECT, cases, slow_link
+from benchmarks.cold import DIRECT, cases, mirrors, slow_link
 from benchmarks.index import add
 from benchmarks.load import JSON
 from benchmarks.measure import Goal, Grid, in_turns
@@ -56,7 +56,7 @@ def pages(bench: Bench) -> list[Grid]:
             client.get(f"{peer.simple_url}{LONG}/", headers=JSON).raise_for_status()
             return row | {cpu: settled_cpu(pids) - done, memory: extra()}
 
-    turns = {kind.name: partial(through, kind) for kind in bench.peers if kind.mirrors}
+    turns = {kind.name: partial(through, kind) for kind in mirrors(bench)}
     in_turns(grid, turns, rounds=bench.scale.few)
     grid.notes.append(
         f"{len(PAGES)} pages of {usual} links, and one of {links}; each is fetched once, as JSON packed by "
@@ -118,7 +118,7 @@ def _files(bench: Bench) -> Grid:
                 row[CHANGELOG] = (after.changelog - before.changelog) / count / 1000
             return row
 
-    turns = {kind.name: partial(through, kind) for kind in bench.peers if kind.mirrors}
+    turns = {kind.name: partial(through, kind) for kind in mirrors(bench)}
     in_turns(grid, turns, rounds=bench.scale.few)
     grid.notes.append(
         f"{count} wheels, of which the pages were fetched before. HEAD: for one more wheel of "
@@ -165,7 +165,7 @@ def _first_byte(bench: Bench) -> Grid:
 def _begins(simple_url: str, filename: str, *, whole: bool = False) -> dict[str, float]:
     """When the first byte of the file comes; with ``whole``, also when the last one does."""
     url = file_url(simple_url, HUGE, filename)
-    with httpx.Client(timeout=240, **LOCAL) as client:
+    with httpx.Client(timeout=240, follow_redirects=True, **LOCAL) as client:
         started = time.perf_counter()
         with client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as answer:
             answer.raise_for_status()
