@@ -90,7 +90,7 @@ def _warm(bench: Bench, upstream: Upstream) -> Grid:
                 measured(peer.simple_url)
         turns = {OVER_SLOW: partial(measured, f"{upstream.slow.origin}/simple/")}
         turns |= {name: partial(measured, peer.simple_url) for name, peer in peers.items()}
-        in_turns(grid, turns, rounds=bench.scale.rounds)
+        in_turns(grid, turns, rounds=2 * bench.scale.rounds)
     grid.notes.append(f"*{OVER_SLOW}*: uv asks the upstream itself. {slow_link(bench)}")
     for column in (COMPILE, LOCK):
         for base, limit in ((OVER_SLOW, 0.3), (NginxStatic.name, 1.1), (Pypiron.name, 1)):
