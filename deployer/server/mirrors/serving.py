@@ -188,6 +188,6 @@ def _version(filename: str) -> str | None:
 
 def _time(modified: str) -> str:
     """devpi's time of an upload as PEP 700 wants it: ISO 8601, UTC."""
-    if "T" in modified:
+    if modified[:4].isdecimal():
         return modified.replace("+0000", "Z").replace("+00:00", "Z")
     return parsedate_to_datetime(modified).strftime("%Y-%m-%dT%H:%M:%SZ")
