@@ -18,7 +18,8 @@ from deployer.server.devpi.file_events import skip_mirrors
 from deployer.server.devpi.installed import inside, server_version
 from deployer.server.middleware import bodies, clients, threads
 from deployer.server.middleware.bulkhead import Bulkhead
-from deployer.server.middleware.middleware import Middleware, Mirrors
+from deployer.server.middleware.files import Mirrors
+from deployer.server.middleware.middleware import Middleware
 from deployer.server.mirrors import for_devpi, rules
 from deployer.server.mirrors.companions import Companions
 from deployer.server.mirrors.files import RemoteFiles

@@ -8,10 +8,8 @@ get its result: with devpi's own lock they would go on with an older view of the
 from __future__ import annotations
 
 import contextlib
-import os
-import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -23,44 +21,24 @@ from pyramid.response import Response
 
 from deployer.protocol import BODY_ROUTE, NAMES_ROUTE
 from deployer.server.hosts import ASKED_HOST, MISDIRECTED, REFUSED, KnownHosts
-from deployer.server.middleware.bulkhead import Bulkhead, Permit
-from deployer.server.middleware.downloads import Download, DownloadFailed, Downloads
+from deployer.server.middleware.bulkhead import Bulkhead
+from deployer.server.middleware.files import CHECK_EVERY, FileRequests, Handler, Mirrors
 from deployer.server.middleware.requests import PageRequest, credentials, is_text, list_format, may_ask, page_request
-from deployer.server.middleware.responses import SharedResponse, StreamedBody, busy, send_file
+from deployer.server.middleware.responses import SharedResponse, busy, send_file
 from deployer.server.middleware.single_flight import Flight, SingleFlight
-from deployer.server.mirrors.companions import SUFFIXES, TYPES, Companions
-from deployer.server.mirrors.files import FOREVER, FileRefused, FileResponse, Found, RemoteFiles
-from deployer.server.mirrors.indexes import Indexes, Mirror
-from deployer.server.mirrors.ranges import Range
+from deployer.server.mirrors.indexes import Mirror
 from deployer.server.mirrors.render import Part, to_html, to_json
-from deployer.server.mirrors.serving import Served, Serving
-from deployer.server.mirrors.source import RETRY, Source
+from deployer.server.mirrors.serving import Served
+from deployer.server.mirrors.source import RETRY
 from deployer.server.pages.store import Key, PageStore, View
-from deployer.server.secret_files import Private
 from deployer.server.upstream.health import Upstream
 
 STORED_HEADER = "X-Deployer-Kept"
 """For nginx's access log: the page was stored. nginx does not pass it on to clients."""
 PATIENCE = 1.0
 """Seconds that a client waits for a new page before it gets the stale one."""
-_FILE = re.compile(r"/([^+/]+/[^+/]+)/(\+[ef]/.+)")
 _PASS, _FIRST, _TRANSACTION = "deployer.pass", "deployer.first", "deployer.transaction"
 _VARIES = (("Vary", "Accept, User-Agent"), ("Cache-Control", "no-cache"))
-_CHECK_EVERY = 0.1
-"""Seconds between two checks of whether a client may go on waiting."""
-
-Handler = Callable[[Any], Any]
-
-
-@dataclass(frozen=True)
-class Mirrors:
-    """What the server knows and does of mirrors."""
-
-    indexes: Indexes
-    source: Source
-    serving: Serving
-    files: RemoteFiles
-    companions: Companions
 
 
 @dataclass(frozen=True)
@@ -92,15 +70,22 @@ class Middleware:
         self._hosts = hosts
         self._store = store
         self._indexes, self._source, self._serving = mirrors.indexes, mirrors.source, mirrors.serving
-        self._remote, self._companions = mirrors.files, mirrors.companions
-        self._absolute, self._readers = absolute, readers
+        self._absolute = absolute
         self._bulkhead = bulkhead
         self._timeout = timeout
         self._offline = offline
-        self._files = serverdir / "+files"
         self._flights: SingleFlight[PageResult] = SingleFlight("page")
-        self._downloads = Downloads(Private.of(serverdir).directory)
-        self._found: SingleFlight[bytes] = SingleFlight("companion")
+        self._files = FileRequests(
+            mirrors,
+            bulkhead,
+            serverdir,
+            timeout=timeout,
+            offline=offline,
+            readers=readers,
+            configured=lambda: store.configured,
+            other=self._other,
+            inside=self._inside,
+        )
 
     def tween(self, handler: Handler) -> Handler:
         """The function that Pyramid calls for each request; ``handler``: the next tween."""
@@ -115,7 +100,7 @@ class Middleware:
             page = page_request(request)
             if page is not None:
                 return self._page(request, page, handler)
-            return self._file(request, handler)
+            return self._files.answer(request, handler)
 
         return handle
 
@@ -178,139 +163,6 @@ class Middleware:
         serial = getattr(transaction, "commit_serial", None)
         return -1 if serial is None else int(serial)
 
-    # Files
-
-    def _file(self, request: Any, handler: Handler) -> Any:
-        """A file that is not here, or what belongs to a mirror's file; anything else is devpi's."""
-        found = _FILE.fullmatch(request.path_info)
-        if found is None or request.method not in ("GET", "HEAD"):
-            return self._other(request, handler)
-        index, path = found.groups()
-        self._indexes.refresh(self._store.configured)
-        mirror = self._indexes.mirror(index)
-        suffix = next((suffix for suffix in SUFFIXES if path.endswith(suffix)), "")
-        path = path.removesuffix(suffix)
-        is_here = os.path.exists(self._files / index / path)  # noqa: PTH110
-        if mirror is None or self._offline() or self._readers:
-            return self._devpi_file(request, handler, mirror, path, is_here=is_here)
-        if is_here and not suffix:
-            if self._remote.is_due(mirror, path):
-                self._renew(mirror, path)
-            return self._other(request, handler)
-        if suffix and (content := self._companions.kept(index, path, suffix)) is not None:
-            return _companion(content, suffix)
-        with contextlib.ExitStack() as stack:
-            permit = stack.enter_context(self._bulkhead.waiting([self._indexes.upstream(mirror)]))
-            remote = self._remote_file(mirror, path) if permit.valid else None
-            if not permit.valid:
-                return busy()
-            if remote is not None and suffix:
-                return self._companion(request, remote, suffix, lambda: permit.valid)
-            if remote is not None and "application/json" not in request.headers.get("Accept", ""):
-                return self._mirrored(request, remote, permit, stack)
-        return self._devpi_file(request, handler, mirror, path, is_here=is_here)
-
-    def _remote_file(self, mirror: Mirror, path: str) -> Found | None:
-        found = self._source.file(mirror, path)
-        return None if found is None else Found(mirror, found[0], found[1], path)
-
-    def _renew(self, mirror: Mirror, path: str) -> None:
-        """Get a file without a hash again if the upstream has replaced it, and answers."""
-        with self._bulkhead.waiting([self._indexes.upstream(mirror)]) as permit:
-            remote = self._remote_file(mirror, path) if permit.valid else None
-            if remote is not None:
-                with contextlib.suppress(DownloadFailed):
-                    self._download(remote).wait()
-
-    def _devpi_file(self, request: Any, handler: Handler, mirror: Mirror | None, path: str, *, is_here: bool) -> Any:
-        """devpi's answer. It gets the entry of a file of which it does not know yet."""
-        if is_here or mirror is None:
-            return self._other(request, handler)
-        remote = self._remote_file(mirror, path)
-        if remote is not None and self._offline():
-            return SharedResponse.of_text(502, f"this server is offline, and has no {remote.filename}").to_pyramid()
-        if remote is not None:
-            self._remote.enter(remote)
-        if "application/json" in request.headers.get("Accept", ""):
-            return self._other(request, handler)
-        with contextlib.ExitStack() as stack:
-            permit = stack.enter_context(self._bulkhead.waiting([self._indexes.upstream(mirror)]))
-            if not permit.valid:
-                return busy()
-            download = self._downloads.join_request(request, lambda asked: self._inside(request, asked))
-            return self._downloaded(request, download, permit, stack)
-
-    def _mirrored(self, request: Any, remote: Found, permit: Permit, stack: contextlib.ExitStack) -> Any:
-        if remote.mirror.external:
-            return Response(status=302, headerlist=[("Location", remote.file["url"])])
-        try:
-            if request.method == "HEAD":
-                return Response(status=200, headerlist=list(self._remote.head(remote).items()), app_iter=[])
-            asked = Range.of(request.headers.get("Range", ""))
-            if asked is not None and asked != Range(0):
-                part = self._remote.part(remote, asked.header)
-                if part.status_code != HTTPStatus.OK:
-                    return self._part(part, permit, stack)
-                return self._downloaded(request, self._download(remote, part), permit, stack)
-        except FileRefused as refused:
-            return _refused(refused)
-        return self._downloaded(request, self._download(remote), permit, stack)
-
-    def _whole(self, remote: Found, answer: FileResponse | None) -> None:
-        try:
-            self._download(remote, answer).wait()
-        except DownloadFailed as error:
-            raise FileRefused(str(error)) from None
-
-    def _download(self, remote: Found, answer: FileResponse | None = None) -> Download:
-        """The download of a file; ``answer``: the whole file that an upstream has begun to send."""
-        download, began = self._downloads.join(
-            (f"{remote.mirror.name}/{remote.path}",), lambda: answer or self._remote.fetch(remote)
-        )
-        if answer is not None and not began:
-            answer.close()
-        return download
-
-    @staticmethod
-    def _part(part: FileResponse, permit: Permit, stack: contextlib.ExitStack) -> Any:
-        def chunks() -> Iterator[bytes]:
-            for chunk in part.app_iter:
-                if not permit.valid:
-                    return
-                yield chunk
-
-        body: Any = StreamedBody(chunks(), stack.pop_all())
-        return Response(status=part.status_code, headerlist=list(part.headers.items()), app_iter=body)
-
-    def _downloaded(self, request: Any, download: Download, permit: Permit, stack: contextlib.ExitStack) -> Any:
-        deadline = time.monotonic() + self._timeout * 2
-        while not download.wait_for_headers(_CHECK_EVERY):
-            if not permit.valid or time.monotonic() > deadline:
-                return busy()
-        if download.failed:
-            if isinstance(download.error, FileRefused):
-                return _refused(download.error)
-            return SharedResponse.of_text(502, "the file can't be downloaded").to_pyramid()
-        body: Any = []
-        if request.method == "GET":
-            # The permit is released when the body has been sent, or the client has disconnected.
-            body = StreamedBody(download.body(lambda: permit.valid), stack.pop_all())
-        return Response(status=download.status, headerlist=list(download.headers), app_iter=body)
-
-    def _companion(self, request: Any, remote: Found, suffix: str, may_wait: Callable[[], bool]) -> Any:
-        flight, _ = self._found.join(
-            [f"{remote.mirror.name}/{remote.path}{suffix}"],
-            lambda: self._companions.get(remote, suffix, whole=lambda answer: self._whole(remote, answer)),
-        )
-        deadline = time.monotonic() + self._timeout * 2
-        while not flight.wait(_CHECK_EVERY):
-            if not may_wait() or time.monotonic() > deadline:
-                return busy()
-        try:
-            return _companion(flight.result, suffix)
-        except FileRefused as refused:
-            return _refused(refused)
-
     def _inside(self, request: Any, asked: Any) -> Any:
         """devpi's response, past this middleware; what it committed is taken into account."""
         asked.environ[_PASS] = True
@@ -370,7 +222,7 @@ class Middleware:
         with self._bulkhead.waiting(upstreams) as permit:
             while permit.valid:
                 flight, mine = self._join(request, page, mirrors)
-                while not flight.wait(_CHECK_EVERY):
+                while not flight.wait(CHECK_EVERY):
                     if not permit.valid or time.monotonic() > deadline:
                         return busy()
                 if (stored := self._stored_page(request, page, self._store.read)) is not None:
@@ -463,15 +315,6 @@ def _rendered(page: PageRequest, part: Part, up: str) -> bytes:
     if page.format and page.format.kind == "json":
         return to_json(part, up)
     return to_html(part, up, title=f"{page.stage}: links for {page.project}")
-
-
-def _companion(content: bytes, suffix: str) -> Any:
-    headers = [("Content-Type", TYPES[suffix]), ("Cache-Control", FOREVER)]
-    return Response(body=content, headerlist=headers)
-
-
-def _refused(refused: FileRefused) -> Any:
-    return SharedResponse.of_text(refused.status, str(refused)).to_pyramid()
 
 
 def note_transaction(handler: Handler, registry: Any) -> Handler:
