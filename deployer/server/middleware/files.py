@@ -73,7 +73,8 @@ class FileRequests:
     def answer(self, request: Any, handler: Handler) -> Any:
         """A file that is not here, or what belongs to a mirror's file; anything else is devpi's."""
         found = _FILE.fullmatch(request.path_info)
-        if found is None or request.method not in ("GET", "HEAD"):
+        leads_out = ".." in request.path_info.split("/")  # nothing on the disk is looked up by such a path
+        if found is None or leads_out or request.method not in ("GET", "HEAD"):
             return self._other(request, handler)
         index, path = found.groups()
         self._indexes.refresh(self._configured())
