@@ -195,13 +195,17 @@ def kind(answer: Answer) -> str:
 
 
 def agree(asked: Asked, front: Answer, own: Answer, known: Known) -> bool:
-    """Whether both say the same. Of a file a front may send what was asked for only: devpi sends the whole."""
+    """Whether both say the same. Of a file a front may send what was asked for only, where devpi sends the whole."""
     match front.status:
+        case 206 | 416 if own.status == front.status:
+            same = front.status == 416 or front.body == own.body
+            return same and front.headers["content-range"] == own.headers["content-range"]
         case 206:
             return own.status == 200 and is_part(asked, front, own)
         case 304:
             sent = {name: asked.headers[name] for name in VALIDATORS if name in asked.headers}
-            return own.status == 200 and bool(sent) and sent.items() <= known.validators.get(asked.path, {}).items()
+            is_file = own.status in (200, 206, 416)
+            return is_file and bool(sent) and sent.items() <= known.validators.get(asked.path, {}).items()
         case 416:
             told = front.headers["content-range"]
             return own.status == 200 and "Range" in asked.headers and told == f"bytes */{length(own)}"
@@ -233,7 +237,7 @@ def material(answer: Answer) -> tuple[object, ...]:
         "v1+json"
     ):
         told.pop("x-devpi-api-version", None)  # of use to devpi's own client, which asks for neither
-    if "text/html" in told.get("content-type", ""):
+    if "html" in told.get("content-type", ""):
         told.pop("x-devpi-api-version", None)
     if vary == {"accept", "user-agent"}:
         told.pop("cache-control", None)  # a page that was just made carries none, a warm one says what is so anyway

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from pyramid.response import FileIter, Response
 
 from deployer.server.middleware.requests import PageRequest
+from deployer.server.mirrors.ranges import Answer, Range
 
 BLOCK = 256 * 1024
 """Bytes of a file that are read at once."""
@@ -51,13 +53,32 @@ def busy() -> Any:
 
 
 def send_file(request: Any, response: Any) -> Any:
-    """Have waitress send an open file itself: without a thread, and without a copy in memory."""
+    """Have waitress send an open file, or a range of it, itself: without a thread, and without a copy in memory."""
     wrapper = request.environ.get("wsgi.file_wrapper")
     if wrapper is not None and isinstance(response.app_iter, FileIter):
+        file = response.app_iter.file
+        _reduce(request, response, file)
         length = response.content_length
-        response.app_iter = wrapper(_Bounded(response.app_iter.file), BLOCK)
+        response.app_iter = wrapper(_Bounded(file), BLOCK) if length else []
         response.content_length = length
+        if not length:
+            file.close()
     return response
+
+
+def _reduce(request: Any, response: Any, file: Any) -> None:
+    """Reduce the answer with a whole file to the range that the client asks for."""
+    if response.content_length is None or response.status_code != HTTPStatus.OK or request.method != "GET":
+        return
+    asked = Range.of(
+        request.headers.get("Range", ""),
+        if_range=request.headers.get("If-Range", ""),
+        validators=[response.headers.get("Last-Modified", "")],
+    )
+    answer = Answer.of(asked, response.content_length)
+    response.status_code = answer.status
+    response.headers.update(answer.headers)
+    file.seek(answer.start)
 
 
 class _Bounded:
