@@ -24,6 +24,7 @@ from deployer.server.mirrors import for_devpi, rules
 from deployer.server.mirrors.companions import Companions
 from deployer.server.mirrors.files import RemoteFiles
 from deployer.server.mirrors.indexes import Indexes
+from deployer.server.mirrors.json_api import JsonApi
 from deployer.server.mirrors.refreshing import Refreshing
 from deployer.server.mirrors.serving import Serving
 from deployer.server.mirrors.source import Source
@@ -87,20 +88,20 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
         for_devpi.expire(xom, mirror, project)
         store.forget(project)
 
-    source = Source(
-        UpstreamPages(private.upstream), indexes, client, mirror_rules, offline=lambda: switch.on, changed=changed
-    )
+    pages = UpstreamPages(private.upstream)
+    source = Source(pages, indexes, client, mirror_rules, offline=lambda: switch.on, changed=changed)
     client.page_of = lambda url: for_devpi.page_of(indexes, source, url)
     setattr(xom, ordered.ASKED, source.has)
     credentials.on_change = source.expire
     remote = RemoteFiles(xom, client, indexes, private.temporary)
+    api = JsonApi(pages, source, mirror_rules, offline=lambda: switch.on)
     companions = Companions(private.companions, Path(config.server_path) / "+files", source, remote)
     fronted = config.args.unix_socket is not None
     grow, is_short = threads.growing(config.args.threads, config.waitress_info["kwargs"])
     clients.install(clients.Clients(is_short), admits=not fronted)
     middleware = Middleware(
         store,
-        Mirrors(indexes, source, Serving(xom, indexes, source), remote, companions),
+        Mirrors(indexes, source, Serving(xom, indexes, source), remote, companions, api),
         Bulkhead(config.args.threads, grow),
         Path(config.server_path),
         timeout=config.request_timeout,

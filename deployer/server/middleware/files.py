@@ -17,18 +17,17 @@ from pyramid.response import Response
 from deployer.server.middleware.bulkhead import Bulkhead, Permit
 from deployer.server.middleware.downloads import Download, DownloadFailed, Downloads
 from deployer.server.middleware.responses import SharedResponse, StreamedBody, busy
-from deployer.server.middleware.single_flight import SingleFlight
+from deployer.server.middleware.single_flight import CHECK_EVERY, SingleFlight
 from deployer.server.mirrors.companions import SUFFIXES, TYPES, Companions
 from deployer.server.mirrors.files import FOREVER, FileRefused, FileResponse, Found, RemoteFiles
 from deployer.server.mirrors.indexes import Indexes, Mirror
+from deployer.server.mirrors.json_api import JsonApi
 from deployer.server.mirrors.ranges import Range
 from deployer.server.mirrors.serving import Serving
 from deployer.server.mirrors.source import Source
 from deployer.server.secret_files import Private
 
 _FILE = re.compile(r"/([^+/]+/[^+/]+)/(\+[ef]/.+)")
-CHECK_EVERY = 0.1
-"""Seconds between two checks of whether a client may go on waiting."""
 
 Handler = Callable[[Any], Any]
 
@@ -42,6 +41,7 @@ class Mirrors:
     serving: Serving
     files: RemoteFiles
     companions: Companions
+    api: JsonApi
 
 
 class FileRequests:
@@ -82,14 +82,16 @@ class FileRequests:
         suffix = next((suffix for suffix in SUFFIXES if path.endswith(suffix)), "")
         path = path.removesuffix(suffix)
         is_here = os.path.exists(self._files / index / path)  # noqa: PTH110
+        if mirror is not None and suffix and not self._readers:
+            content = self._companions.kept(index, path, suffix)
+            if content is not None:
+                return _companion(content, suffix)
         if mirror is None or self._offline() or self._readers:
             return self._devpi_file(request, handler, mirror, path, is_here=is_here)
         if is_here and not suffix:
             if self._remote.is_due(mirror, path):
                 self._renew(mirror, path)
             return self._other(request, handler)
-        if suffix and (content := self._companions.kept(index, path, suffix)) is not None:
-            return _companion(content, suffix)
         with contextlib.ExitStack() as stack:
             permit = stack.enter_context(self._bulkhead.waiting([self._indexes.upstream(mirror)]))
             remote = self._remote_file(mirror, path) if permit.valid else None

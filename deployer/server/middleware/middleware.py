@@ -22,10 +22,11 @@ from pyramid.response import Response
 from deployer.protocol import BODY_ROUTE, NAMES_ROUTE
 from deployer.server.hosts import ASKED_HOST, MISDIRECTED, REFUSED, KnownHosts
 from deployer.server.middleware.bulkhead import Bulkhead
-from deployer.server.middleware.files import CHECK_EVERY, FileRequests, Handler, Mirrors
+from deployer.server.middleware.canonical import CanonicalRequests
+from deployer.server.middleware.files import FileRequests, Handler, Mirrors
 from deployer.server.middleware.requests import PageRequest, credentials, is_text, list_format, may_ask, page_request
 from deployer.server.middleware.responses import SharedResponse, busy, send_file
-from deployer.server.middleware.single_flight import Flight, SingleFlight
+from deployer.server.middleware.single_flight import CHECK_EVERY, PATIENCE, Flight, SingleFlight
 from deployer.server.mirrors.indexes import Mirror
 from deployer.server.mirrors.render import Part, to_html, to_json
 from deployer.server.mirrors.serving import Served
@@ -35,8 +36,6 @@ from deployer.server.upstream.health import Upstream
 
 STORED_HEADER = "X-Deployer-Kept"
 """For nginx's access log: the page was stored. nginx does not pass it on to clients."""
-PATIENCE = 1.0
-"""Seconds that a client waits for a new page before it gets the stale one."""
 _PASS, _FIRST, _TRANSACTION = "deployer.pass", "deployer.first", "deployer.transaction"
 _VARIES = (("Vary", "Accept, User-Agent"), ("Cache-Control", "no-cache"))
 
@@ -86,6 +85,16 @@ class Middleware:
             other=self._other,
             inside=self._inside,
         )
+        self._canonical = CanonicalRequests(
+            mirrors,
+            self._files,
+            bulkhead,
+            serverdir,
+            timeout=timeout,
+            offline=offline,
+            configured=lambda: store.configured,
+            forget=store.forget,
+        )
 
     def tween(self, handler: Handler) -> Handler:
         """The function that Pyramid calls for each request; ``handler``: the next tween."""
@@ -100,7 +109,8 @@ class Middleware:
             page = page_request(request)
             if page is not None:
                 return self._page(request, page, handler)
-            return self._files.answer(request, handler)
+            view = self._canonical.answer(request, handler)
+            return self._files.answer(request, handler) if view is None else view
 
         return handle
 

@@ -54,10 +54,10 @@ class Format:
 
 
 _JSON = Format("json", JSON_TYPE)
-_HTML = Format("html", "text/html; charset=utf-8")
+HTML = Format("html", "text/html; charset=utf-8")
 _HTML_V1 = Format("html", "application/vnd.pypi.simple.v1+html")
 _OFFERS = {  # PEP 691; of types that a client wants equally the first counts, as in devpi
-    "text/html": _HTML,
+    "text/html": HTML,
     JSON_TYPE: _JSON,
     "application/vnd.pypi.simple.latest+json": _JSON,
     "application/vnd.pypi.simple.v1+html": _HTML_V1,
@@ -69,8 +69,8 @@ _LIST = re.compile(r"/[^+/]+/[^+/]+/\+simple/?")
 def negotiate(request: Any) -> Format | None:
     """The format that a client wants; None for the page of browsers. One that accepts none of them gets HTML."""
     offers = request.accept.acceptable_offers(list(_OFFERS))
-    chosen = _OFFERS[offers[0][0]] if offers else _HTML
-    return chosen if chosen is not _HTML or INSTALLER.match(request.user_agent or "") else None
+    chosen = _OFFERS[offers[0][0]] if offers else HTML
+    return chosen if chosen is not HTML or INSTALLER.match(request.user_agent or "") else None
 
 
 def list_format(request: Any) -> Format | None:
@@ -78,7 +78,7 @@ def list_format(request: Any) -> Format | None:
     if not _LIST.fullmatch(request.path_info) or request.method not in ("GET", "HEAD"):
         return None
     offers = request.accept.acceptable_offers(list(_OFFERS))
-    return None if offers and offers[0][0] in ("text/html", JSON_TYPE) else _OFFERS[offers[0][0]] if offers else _HTML
+    return None if offers and offers[0][0] in ("text/html", JSON_TYPE) else _OFFERS[offers[0][0]] if offers else HTML
 
 
 def credentials(request: Any) -> dict[str, str]:

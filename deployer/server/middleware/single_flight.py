@@ -7,6 +7,10 @@ from collections.abc import Callable, Collection
 from typing import Generic, TypeVar
 
 Result = TypeVar("Result")
+CHECK_EVERY = 0.1
+"""Seconds between two checks of whether a client may go on waiting."""
+PATIENCE = 1.0
+"""Seconds that a client waits for a new page before it gets the known one."""
 
 
 class Flight(Generic[Result]):

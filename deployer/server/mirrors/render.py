@@ -24,7 +24,7 @@ _LISTS = ("alternate-locations",)
 
 @dataclass(frozen=True)
 class Listed:
-    """A file of a page, and its path on this server, ``user/index/+f/…``."""
+    """A file of a page, and its path on this server, ``user/index/+f/…``; empty for the upstream's own addresses."""
 
     file: File
     path: str
@@ -70,12 +70,12 @@ def _version(text: str) -> tuple[int, ...]:
 
 def for_client(listed: Listed, up: str) -> File:
     """The file object that a client gets. ``up``: the way from the page to the server's root, such as ``../../``."""
-    address = up + quote(listed.path, safe=_SAFE)
-    file = listed.file
-    made = {**file, "url": address}
+    made = dict(listed.file)
     made.pop(ATTRIBUTES, None)
-    if file.get("provenance"):
-        made["provenance"] = address + PROVENANCE
+    if listed.path:
+        made["url"] = up + quote(listed.path, safe=_SAFE)
+        if made.get("provenance"):
+            made["provenance"] = made["url"] + PROVENANCE
     return made
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -33,8 +33,15 @@ AGAIN = 5.0
 """Seconds for which a client can't have an upstream asked again."""
 REMEMBERED = 20_000
 """Pages of which the last answer is kept in memory."""
-_GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
+GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
+"""Statuses of an upstream that has no such project."""
 _REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+
+
+def validators(etag: str, modified: str) -> dict[str, str]:
+    """The headers of a conditional request; both may be empty."""
+    pairs = (("If-None-Match", etag), ("If-Modified-Since", modified))
+    return {name: value for name, value in pairs if value}
 
 
 @dataclass
@@ -193,31 +200,37 @@ class Source:
         return Answer(kept, True, self._until(mirror, state), page)
 
     def _ask(self, mirror: Mirror, project: str, state: _State, known: Kept | None) -> Answer:
-        with self._page(mirror, project, known) as answer:
-            now = time.time()
-            if answer.status_code == HTTPStatus.NOT_MODIFIED and known is not None:
-                return self._confirmed(mirror, project, state, known, now)
-            if answer.status_code in _GONE:
-                return self._missing(mirror, project, state, known, now)
-            if answer.status_code != HTTPStatus.OK:
-                raise NoAnswer(f"status {answer.status_code}")
-            with self._large if len(answer.content) > 1 << 20 else contextlib.nullcontext():
-                return self._new(mirror, project, state, known, answer)
+        answer = self._page(mirror, project, known)
+        now = time.time()
+        if answer.status_code == HTTPStatus.NOT_MODIFIED and known is not None:
+            return self._confirmed(mirror, project, state, known, now)
+        if answer.status_code in GONE:
+            return self._missing(mirror, project, state, known, now)
+        if answer.status_code != HTTPStatus.OK:
+            raise NoAnswer(f"status {answer.status_code}")
+        with self.alone(answer):
+            return self._new(mirror, project, state, known, answer)
 
-    @contextlib.contextmanager
-    def _page(self, mirror: Mirror, project: str, known: Kept | None) -> Iterator[Any]:
+    def alone(self, answer: Any) -> contextlib.AbstractContextManager[Any]:
+        """While it is entered, no other large answer is read."""
+        return self._large if len(answer.content) > 1 << 20 else contextlib.nullcontext()
+
+    def _page(self, mirror: Mirror, project: str, known: Kept | None) -> Any:
         headers = {"Accept": ACCEPT}
         if known is not None and not known.head.gone:
-            headers |= {"If-None-Match": known.head.etag} if known.head.etag else {}
-            headers |= {"If-Modified-Since": known.head.modified} if known.head.modified else {}
+            headers |= validators(known.head.etag, known.head.modified)
+        return self.ask(mirror, mirror.page(project), headers)
+
+    def ask(self, mirror: Mirror, url: str, headers: dict[str, str]) -> Any:
+        """An answer of the mirror's upstream, of any status and bounded as a page. Raises NoAnswer."""
         for _ in range(3):
             authorization = self._indexes.authorization(mirror)
             sent = headers | ({"Authorization": authorization} if authorization else {})
-            answer = self._client.page(mirror.page(project), headers=sent)
+            answer = self._client.page(url, headers=sent)
             challenge = answer.headers.get("WWW-Authenticate", "")
             if answer.status_code not in _REFUSED or not self._indexes.try_others(mirror, challenge):
                 break
-        yield answer
+        return answer
 
     def _confirmed(self, mirror: Mirror, project: str, state: _State, known: Kept, now: float) -> Answer:
         state.at, state.missing = now, False
@@ -304,17 +317,22 @@ class Source:
 
     def file(self, mirror: Mirror, path: str) -> tuple[str, File, Kept] | None:
         """The project and the file object at ``path`` below the mirror, and its page; asks for the page if need be."""
-        filename = path.rpartition("/")[2]
+        return self.find(mirror, path.rpartition("/")[2], lambda kept: kept.find(path))
+
+    def find(
+        self, mirror: Mirror, filename: str, among: Callable[[Kept], File | None]
+    ) -> tuple[str, File, Kept] | None:
+        """The project of a file, what ``among`` finds on its page, and the page; asks for the page if need be."""
         names = list(dict.fromkeys(str(normalize_name(name)) for name in project_candidates(filename)))
         for name in names:
             kept = self.known(mirror, name)
-            file = kept.find(path) if kept else None
+            file = among(kept) if kept else None
             if kept and file is not None:
                 return name, file, kept
         with contextlib.suppress(NoAnswer):
             if names and not self.is_fresh(mirror, names[0]) and not self._offline():
                 kept = self.get(mirror, names[0]).kept
-                file = kept.find(path) if kept else None
+                file = among(kept) if kept else None
                 if kept and file is not None:
                     return names[0], file, kept
         return None

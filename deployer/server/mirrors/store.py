@@ -5,7 +5,7 @@ is a file object of the page. A file is found by its name without reading the ot
 upstream last confirmed the page is the file's modification time.
 
 ``<serverdir>/.deployer/upstream/USER/INDEX/.url`` is the address of the upstream that the index mirrored last, and the
-word ``replaced`` if there was another one before.
+word ``replaced`` if there was another one before. ``.json/`` beside it has pages of the upstream's JSON API.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from deployer.server.mirrors.page import File, Page
 from deployer.server.secret_files import write_private
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_URL, _REPLACED = ".url", "replaced"
+_URL, _API, _REPLACED = ".url", ".json", "replaced"
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,11 @@ class UpstreamPages:
         if len(parts) != 3 or not all(map(_PLAIN.fullmatch, parts)):
             return None
         return self._directory.joinpath(*parts)
+
+    def api(self, mirror: str, name: str) -> Path | None:
+        """Where a page of the JSON API is. ``name``: a plain name, of a project or of one of its versions."""
+        path = self.path(mirror, "x")
+        return None if path is None else path.with_name(_API) / name
 
     def read(self, mirror: str, project: str, *, url: str) -> Kept | None:
         """The page, if it is of the upstream ``url``; None for none, or a damaged one."""
