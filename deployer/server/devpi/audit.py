@@ -16,7 +16,7 @@ from pyramid.httpexceptions import HTTPBadRequest, HTTPNotFound
 
 from deployer.protocol import NamesAnswer, ProjectNames
 from deployer.server.devpi.installed import inside, installed
-from deployer.server.devpi.ordered import TYPE, Priority
+from deployer.server.devpi.ordered import KNOWN, TYPE, Priority
 
 LIMIT = 100
 """Projects in one answer."""
@@ -66,8 +66,9 @@ def _below(stage: Any) -> Iterator[Any]:
 
 
 def _known(stage: Any) -> Iterable[str]:
-    is_mirror = stage.ixconfig["type"] == installed().mirror
-    found: Iterable[str] = inside().served(stage) if is_mirror else stage.list_projects_perstage()
+    if stage.ixconfig["type"] == installed().mirror:
+        return {*inside().served(stage), *getattr(stage.xom, KNOWN)(stage.name)}
+    found: Iterable[str] = stage.list_projects_perstage()
     return found
 
 

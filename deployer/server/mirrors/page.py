@@ -43,10 +43,11 @@ class InvalidPage(ValueError):
 
 @dataclass(frozen=True)
 class Page:
-    """``fields``: the top level of PEP 691 without ``files``."""
+    """``fields``: the top level of PEP 691 without ``files``. ``texts``: each file as JSON, where that is known."""
 
     fields: dict[str, Any]
     files: list[File]
+    texts: list[str] | None = None
 
 
 def media_type(content_type: str) -> str:
@@ -78,7 +79,7 @@ def _of_json(data: Any, url: str) -> Page:
 
 
 def _file(found: File, base: str) -> File | None:
-    """``found`` with an absolute address; None for an invalid file object."""
+    """``found`` with an absolute address, which comes first; None for an invalid file object."""
     name, address, hashes = found["filename"], found["url"], found.get("hashes")
     if not isinstance(name, str) or not is_filename(name):
         return None
@@ -88,11 +89,12 @@ def _file(found: File, base: str) -> File | None:
             return None
     if "#" in address:
         address = address.partition("#")[0]
-    found["url"] = address
-    found.pop(ATTRIBUTES, None)  # it is ours, and written as HTML
+    made = {"url": address, **found}
+    made["url"] = address
+    made.pop(ATTRIBUTES, None)  # it is ours, and written as HTML
     if type(hashes) is not dict:
-        found["hashes"] = {}
-    return found
+        made["hashes"] = {}
+    return made
 
 
 def is_archive(name: str) -> bool:
@@ -181,7 +183,7 @@ def _anchor(attrs: dict[str, str | None], base: str) -> File | None:
         return None
     if not address.startswith(("https://", "http://")) or not is_archive(filename) or not is_filename(filename):
         return None
-    file: File = {"filename": filename, "url": address, "hashes": _hashes(fragment)}
+    file: File = {"url": address, "filename": filename, "hashes": _hashes(fragment)}
     for name, value in attrs.items():
         if not _DATA.fullmatch(name):
             continue

@@ -7,6 +7,7 @@ replaced by ours.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -19,15 +20,24 @@ METADATA, PROVENANCE, SIGNATURE = ".metadata", ".provenance", ".asc"
 """What is appended to a file's address for its metadata (PEP 658), provenance (PEP 740) and signature (PEP 503)."""
 PROMISES = ("core-metadata", "dist-info-metadata")
 _SAFE = "/+!@,=~'()$&*;:"
+_PLAIN = re.compile(r"[A-Za-z0-9._/+!~-]+")
+"""A path that is the same in a URL and in JSON."""
+_URL, _NEXT = '{"url": "', '", "'
 _LISTS = ("alternate-locations",)
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A file of a page, and its path on this server, ``user/index/+f/…``; empty for the upstream's own addresses."""
+    """A file of a page.
+
+    ``path``: on this server, ``user/index/+f/…``; empty for the upstream's own addresses. ``lacks``: it is a wheel
+    without metadata. ``text``: the file object as JSON, beginning with its ``url``; empty where that is not known.
+    """
 
     file: File
     path: str
+    lacks: bool = False
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,10 +80,10 @@ def _version(text: str) -> tuple[int, ...]:
 
 def for_client(listed: Listed, up: str) -> File:
     """The file object that a client gets. ``up``: the way from the page to the server's root, such as ``../../``."""
-    made = dict(listed.file)
+    made = dict(promised(listed.file, lacks=listed.lacks) if listed.path else listed.file)
     made.pop(ATTRIBUTES, None)
     if listed.path:
-        made["url"] = up + quote(listed.path, safe=_SAFE)
+        made["url"] = up + _quoted(listed.path)
         if made.get("provenance"):
             made["provenance"] = made["url"] + PROVENANCE
     return made
@@ -92,8 +102,33 @@ def promised(file: File, *, lacks: bool) -> File:
 def to_json(part: Part, up: str) -> bytes:
     """The page as JSON."""
     head = json.dumps(part.fields)
-    files = ", ".join(json.dumps(for_client(listed, up)) for listed in part.files)
+    files = ", ".join(_text(listed, up) or json.dumps(for_client(listed, up)) for listed in part.files)
     return f'{head[:-1]}, "files": [{files}]}}'.encode()
+
+
+def _text(listed: Listed, up: str) -> str:
+    """What :func:`for_client` gives, as JSON, by replacing the address in the text: a page may have 20,000 files.
+
+    Empty where more than the address has to be replaced.
+    """
+    text, path, file = listed.text, listed.path, listed.file
+    end = text.find(_NEXT, len(_URL))  # inside of an address the quotes would be escaped
+    if end < 0 or not path or listed.lacks or not _PLAIN.fullmatch(path):
+        return ""
+    if file.get("provenance") or ATTRIBUTES in file:
+        return ""
+    if not path.endswith(".whl"):
+        return f"{_URL}{up}{path}{text[end:]}"
+    given = [file[key] for key in PROMISES if key in file]
+    if not all(given):
+        return ""
+    promise = json.dumps(given[0]) if given else "true"
+    more = "".join(f', "{key}": {promise}' for key in PROMISES if key not in file)
+    return f"{_URL}{up}{path}{text[end:-1]}{more}}}"
+
+
+def _quoted(path: str) -> str:
+    return path if _PLAIN.fullmatch(path) else quote(path, safe=_SAFE)
 
 
 def to_html(part: Part, up: str, *, title: str) -> bytes:

@@ -22,8 +22,8 @@ from deployer.server.devpi.installed import inside, installed
 from deployer.server.devpi.links import place
 from deployer.server.devpi.ordered import TYPE, serving
 from deployer.server.mirrors.indexes import Indexes, Mirror
-from deployer.server.mirrors.page import File
-from deployer.server.mirrors.render import Listed, Part, merged, promised
+from deployer.server.mirrors.page import File, Page
+from deployer.server.mirrors.render import Listed, Part, merged
 from deployer.server.mirrors.source import RETRY, Answer, Source
 from deployer.server.mirrors.store import Head
 from deployer.server.upstream.client import NoAnswer
@@ -105,7 +105,7 @@ class Serving:
             return None
         if page is None or answer.kept is None:
             return None
-        return Part(page.fields, [_listed(mirror, file, answer.kept.head) for file in page.files])
+        return Part(page.fields, _all_listed(mirror, page, answer.kept.head))
 
     # devpi's pages
 
@@ -137,14 +137,14 @@ class Serving:
             size, modified = facts.get(path, (None, None))
             more: File = {} if size is None else {"size": size}
             more |= {"upload-time": _time(modified)} if modified else {}
-            return Listed(promised({**file, **more}, lacks=False), path)
+            return Listed({**file, **more}, path)
         if index not in heads:
             kept = self._source.known(mirror, project)
             heads[index] = None if kept is None else (kept.head, {place(one): one for one in kept.page().files})
         known = heads[index]
         below = path.removeprefix(f"{index}/")
         if known is None or below not in known[1]:
-            return Listed(promised(file, lacks=False), path)
+            return Listed(file, path)
         return _listed(mirror, known[1][below], known[0])
 
     def _fields(
@@ -165,9 +165,14 @@ class Serving:
         return fields
 
 
-def _listed(mirror: Mirror, file: File, head: Head) -> Listed:
+def _all_listed(mirror: Mirror, page: Page, head: Head) -> list[Listed]:
+    texts = page.texts or [""] * len(page.files)
+    return [_listed(mirror, file, head, text) for file, text in zip(page.files, texts, strict=True)]
+
+
+def _listed(mirror: Mirror, file: File, head: Head, text: str = "") -> Listed:
     path = place(file)
-    return Listed(promised(file, lacks=path in head.lacking), f"{mirror.name}/{path}")
+    return Listed(file, f"{mirror.name}/{path}", path in head.lacking, text)
 
 
 def _address(file: File, page: str) -> tuple[str, str, str, File]:

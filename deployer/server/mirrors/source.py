@@ -7,6 +7,7 @@ it has no such project, for ``not_found_expiry``. A page that is known stays in 
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -104,10 +105,6 @@ class Source:
         """Whether a page with the project is known, and the upstream has not deleted it since."""
         kept = self.known(mirror, project)
         return kept is not None and not self._is_gone(kept)
-
-    def projects(self, mirror: Mirror) -> list[str]:
-        """The projects of which a page is known."""
-        return self._pages.projects(mirror.name)
 
     @property
     def deleted(self) -> list[tuple[str, str]]:
@@ -258,6 +255,8 @@ class Source:
             page = read(answer.content, answer.headers.get("Content-Type", ""), url=url, project=project)
         except InvalidPage as error:
             raise NoAnswer(f"invalid page: {error}") from None
+        texts = [json.dumps(file) for file in page.files]
+        page = Page(page.fields, page.files, texts)
         now = time.time()
         head = Head(
             mirror=mirror.url,
@@ -270,7 +269,7 @@ class Source:
             lacking=[] if known is None else known.head.lacking,
         )
         try:
-            kept = self._pages.write(mirror.name, project, head, page.files, at=now)
+            kept = self._pages.write(mirror.name, project, head, texts, at=now)
         except OSError as error:  # a full disk: clients get the page anyway
             threadlog.warn("%s: can't keep the page of %s: %s", mirror.name, project, error)
             kept = None
@@ -351,6 +350,7 @@ class Source:
     # Configuration
 
     def _configured(self, mirrors: Mapping[str, Mirror]) -> None:
+        self._pages.keep_only(mirrors)
         for name, mirror in mirrors.items():
             former = self._pages.former(name)
             if former == mirror.url:
@@ -368,7 +368,11 @@ class Source:
         """Whether devpi may have links of this upstream from before pages were kept here."""
         return not self._pages.replaced(mirror.name)
 
-    # For the middleware
+    # For the middleware and for devpi
+
+    def names(self, index: str) -> list[str]:
+        """The projects of which mirror ``index`` has a page."""
+        return self._pages.projects(index)
 
     def has(self, index: str, project: str) -> bool | None:
         """Whether mirror ``index`` has, or once had, the project; None when the upstream does not answer."""

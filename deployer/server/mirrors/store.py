@@ -15,7 +15,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -60,10 +60,10 @@ class Kept:
 
     def page(self) -> Page:
         """Raises ValueError for a damaged file."""
-        files = [parsed(line) for line in self.lines.splitlines()]
-        if len(files) != self.head.files:
+        texts = self.lines.decode().splitlines()
+        if len(texts) != self.head.files:
             raise ValueError("lines are missing")
-        return Page(self.head.fields, files)
+        return Page(self.head.fields, [parsed(text) for text in texts], texts)
 
     def find(self, path: str) -> File | None:
         """The file object whose place below the index is ``path``."""
@@ -123,12 +123,15 @@ class UpstreamPages:
                 return path.stat().st_mtime
         return 0.0
 
-    def write(self, mirror: str, project: str, head: Head, files: list[File], *, at: float) -> Kept | None:
-        """Keep a page; None when its names are not plain. Raises OSError, for example on a full disk."""
+    def write(self, mirror: str, project: str, head: Head, texts: list[str], *, at: float) -> Kept | None:
+        """Keep a page, of which ``texts`` are the files as JSON; None when its names are not plain.
+
+        Raises OSError, for example on a full disk.
+        """
         path = self.path(mirror, project)
         if path is None:
             return None
-        lines = "".join(f"{json.dumps(file)}\n" for file in files).encode()
+        lines = "".join(f"{text}\n" for text in texts).encode()
         self._replace(path, head, lines, at)
         return Kept(head, at, lines)
 
@@ -195,8 +198,8 @@ class UpstreamPages:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(path.with_name(_URL), f"{url}\n{_REPLACED if replaced else ''}\n")
 
-    def remove(self, mirror: str) -> None:
-        """Forget all pages of an index that is no more."""
-        path = self.path(mirror, "x")
-        if path is not None:
-            shutil.rmtree(path.parent, ignore_errors=True)
+    def keep_only(self, mirrors: Collection[str]) -> None:
+        """Forget the pages of indexes that are no more."""
+        for directory in self._directory.glob("*/*"):
+            if f"{directory.parent.name}/{directory.name}" not in mirrors:
+                shutil.rmtree(directory, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -64,6 +65,7 @@ class Client(HTTPClient):
         self._largest_page = largest_page
         self._has_room = has_room
         self._large: dict[str, asyncio.Lock] = {}
+        self._turns: dict[str, threading.Lock] = {}
         self.client.close()
         self.client = httpx.Client(
             **self._settings(), event_hooks={"request": [self._before], "response": [self._after]}
@@ -216,10 +218,15 @@ class Client(HTTPClient):
         asked = self.client.stream(
             "GET", address, follow_redirects=True, headers=headers, timeout=wait, extensions={_SMALL: True}
         )
-        with asked as response:
+        with asked as response, contextlib.ExitStack() as alone:
             body = _body(response, self._largest_page(address))
+            is_large = False
             for piece in response.iter_raw():
-                for _size in body.feed(piece):
+                for size in body.feed(piece):
+                    if not is_large and size > LARGE:
+                        is_large = True
+                        origin = self._upstreams.of(str(response.request.url)).origin
+                        alone.enter_context(self._turns.setdefault(origin, threading.Lock()))
                     if time.monotonic() > until:
                         raise httpx.ReadTimeout("the answer does not end", request=response.request)
             return _read(response, body)
