@@ -36,6 +36,7 @@ class Download:
         self._size = 0
         self._begun = self._over = self._broken = False
         self._spools = True
+        self._length: int | None = None
         self.error: BaseException | None = None
         """Why it failed."""
         self.status = 0
@@ -54,6 +55,7 @@ class Download:
             with self._changed:
                 self.status = response.status_code
                 self.headers = tuple(response.headers.items())
+                self._length = _length(self.headers)
                 self._begun = True
                 self._changed.notify_all()
             self._spool(response.app_iter)
@@ -98,7 +100,7 @@ class Download:
     def body(self, may_wait: Callable[[], bool]) -> Iterator[bytes]:
         """The body, while it arrives; it ends early when the download fails, or when ``may_wait`` returns False."""
         position = 0
-        while True:
+        while position != self._length:
             with self._changed:
                 came = self._changed.wait_for(lambda at=position: self._size > at or self._over, CHECK_EVERY)  # type: ignore[misc]
                 there, over = self._size, self._over
@@ -158,6 +160,12 @@ class Downloads:
         finally:
             with self._lock:
                 del self._under_way[key]
+
+
+def _length(headers: tuple[tuple[str, str], ...]) -> int | None:
+    """The number of bytes that a client waits for: it need not wait until the file is kept."""
+    found = next((value for name, value in headers if name.lower() == "content-length"), "")
+    return int(found) if found.isdecimal() else None
 
 
 def _digest(text: str) -> str:

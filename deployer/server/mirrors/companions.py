@@ -59,6 +59,9 @@ class Companions:
     def get(self, found: Found, suffix: str, *, whole: Callable[[FileResponse | None], None]) -> bytes:
         """The companion of a file, asked for and kept. ``whole``: takes the whole
         file, of an answer if there is one already. Raises FileRefused."""
+        kept = self.kept(found.mirror.name, found.path, suffix)
+        if kept is not None:  # since a moment ago
+            return kept
         content = self._metadata(found, whole) if suffix == METADATA else self._other(found, suffix)
         target = self._path(f"{found.mirror.name}/{found.path}", suffix)
         with contextlib.suppress(OSError):  # a full disk: the client gets it anyway

@@ -12,6 +12,7 @@ import hashlib
 import mimetypes
 import os
 import tempfile
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -88,9 +89,13 @@ class RemoteFiles:
     def __init__(self, xom: Any, client: Client, indexes: Indexes, directory: Path) -> None:
         self._xom, self._client, self._indexes, self._directory = xom, client, indexes, directory
         self._files = Path(xom.config.server_path) / "+files"
+        self._commits = threading.Lock()  # SQLite sleeps, up to a tenth of a second, where writers meet
 
     def fetch(self, found: Found) -> FileResponse:
         """The file, kept while the answer's body is read. Raises FileRefused."""
+        stored = self._stored(found)
+        if stored.exists() and not self.is_due(found.mirror, found.path):  # kept a moment ago
+            return FileResponse(HTTPStatus.OK, _headers_of(found, stored), _blocks(stored), stored.open("rb"))
         stack = contextlib.ExitStack()
         try:
             response = self._ask(stack, found, self._validators(found))
@@ -125,9 +130,11 @@ class RemoteFiles:
         return {"If-Modified-Since": modified} if modified and modified.endswith("GMT") else {}
 
     def _response(self, stack: contextlib.ExitStack, found: Found, response: Any) -> FileResponse:
-        spool = stack.enter_context(_Spool(self._directory))
+        kept = contextlib.ExitStack()
+        stack.callback(kept.close)
+        spool = kept.enter_context(_Spool(self._directory))
         headers = found.headers | {"Last-Modified": response.headers.get("Last-Modified") or formatdate(usegmt=True)}
-        pieces = response.iter_raw(BLOCK)
+        pieces = response.iter_raw()
         if response.headers.get("Content-Encoding", "identity").lower() not in ("", "identity"):
             # Which bytes are the file is known at the end only.
             spool.take(pieces)
@@ -142,18 +149,35 @@ class RemoteFiles:
             headers["Content-Length"] = str(spool.size)
         elif expected.isdecimal():
             headers["Content-Length"] = expected
-        return FileResponse(
-            HTTPStatus.OK, headers, self._rest(stack, found, spool, pieces, headers), spool.reader, stack.close
-        )
+        everything = kept.pop_all()
+        rest = self._rest(found, spool, pieces, headers, asked=stack, kept=everything)
+
+        def close() -> None:
+            stack.close()
+            everything.close()
+
+        return FileResponse(HTTPStatus.OK, headers, rest, spool.reader, close)
 
     def _rest(
-        self, stack: contextlib.ExitStack, found: Found, spool: _Spool, pieces: Iterator[bytes], headers: dict[str, str]
+        self,
+        found: Found,
+        spool: _Spool,
+        pieces: Iterator[bytes],
+        headers: dict[str, str],
+        *,
+        asked: contextlib.ExitStack,
+        kept: contextlib.ExitStack,
     ) -> Iterator[bytes]:
-        with stack:
-            yield spool.start
-            for piece in pieces:
-                spool.write(piece)
-                yield piece
+        """The body, and what follows its end. ``asked``: the upstream's answer. ``kept``: the spool."""
+        with kept:
+            with asked:
+                if spool.complete:
+                    yield from _blocks(spool.path)
+                else:
+                    yield spool.start
+                for piece in pieces:
+                    spool.write(piece)
+                    yield piece
             expected = headers.get("Content-Length")
             if expected is not None and spool.size != int(expected):
                 raise FileRefused(f"{found.filename}: {spool.size} bytes came instead of {expected}")
@@ -162,17 +186,18 @@ class RemoteFiles:
             self._keep(found, spool, headers["Last-Modified"])
 
     def _keep(self, found: Found, spool: _Spool, last_modified: str) -> None:
-        inside().keep_file(
-            self._xom,
-            found.mirror.name,
-            found.path,
-            found.project,
-            found.file,
-            content=spool.named,
-            digests=spool.digests,
-            size=spool.size,
-            last_modified=last_modified,
-        )
+        with self._commits:
+            inside().keep_file(
+                self._xom,
+                found.mirror.name,
+                found.path,
+                found.project,
+                found.file,
+                content=spool.named,
+                digests=spool.digests,
+                size=spool.size,
+                last_modified=last_modified,
+            )
 
     def _decoded(self, found: Found, spool: _Spool, encoding: str) -> None:
         """Replace what came by what it stands for, unless it is right as it is."""
@@ -272,6 +297,18 @@ class RemoteFiles:
         return response
 
 
+def _headers_of(found: Found, stored: Path) -> dict[str, str]:
+    status = stored.stat()
+    modified = formatdate(status.st_mtime, usegmt=True)
+    return found.headers | {"Content-Length": str(status.st_size), "Last-Modified": modified}
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as stream:
+        while block := stream.read(BLOCK):
+            yield block
+
+
 def for_client(status: int) -> int:
     """The status that a client gets for an upstream's."""
     gone = status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
@@ -334,6 +371,10 @@ class _Spool:
     def reader(self) -> IO[bytes]:
         """The file, open for reading for as long as clients read it."""
         return open(self._file.name, "rb", buffering=0)  # noqa: PTH123 - the reader closes it
+
+    @property
+    def path(self) -> Path:
+        return Path(self._file.name)
 
     @property
     def named(self) -> Any:
