@@ -37,6 +37,7 @@ class PrivateFile(StrEnum):
     ACCESS_LOG = "log/access.log"
     TEMPORARY = "tmp"
     NGINX = "run"
+    NGINX_KNOWN = "nginx-known"
     STATISTICS = "statistics.json"
     PAGES = "pages"
     UPSTREAM = "upstream"

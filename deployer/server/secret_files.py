@@ -101,6 +101,11 @@ class Private:
         return self.directory / PrivateFile.NGINX
 
     @property
+    def nginx_known(self) -> Path:
+        """What an earlier start learned of nginx (:class:`deployer.server.nginx.known.Known`)."""
+        return self.directory / PrivateFile.NGINX_KNOWN
+
+    @property
     def nginx_pid(self) -> Path:
         return self.nginx / "nginx.pid"
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import time
@@ -374,6 +375,34 @@ def test_an_nginx_that_keeps_dying_is_given_up(lone: Server, monkeypatch: pytest
     assert "devpi serves without nginx from now on" in lone.output
     assert str(request(lone.port, "GET", "/+deployer")[1]["front"]).startswith("python: ")
     assert lone.send(signal.SIGTERM) == 0
+
+
+def test_nginx_is_asked_again_only_after_a_change(
+    lone: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    need_nginx()
+    real, asked = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin"), tmp_path / "asked"
+    watched = tmp_path / "bin" / "nginx"
+    watched.parent.mkdir()
+    watched.write_text(
+        f'#!/bin/sh\ncase " $* " in *" -V "*) echo V;; *" -t "*) echo t;; esac >>{asked}\nexec {real} "$@"\n'
+    )
+    watched.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{watched.parent}:{os.environ['PATH']}")
+
+    def questions(*more: str) -> list[str]:
+        asked.write_text("")
+        lone.start("--front", "nginx", *more)
+        assert lone.send(signal.SIGTERM) == 0
+        return asked.read_text().split()
+
+    assert questions() == ["V", "t"]
+    assert questions() == []
+    assert questions("--request-timeout", "31") == ["t"]
+    watched.write_text(watched.read_text() + "# another version\n")
+    assert questions("--request-timeout", "31") == ["V", "t"]
+    (lone.private / "nginx-known").write_text("{")
+    assert questions("--request-timeout", "31") == ["V", "t"]
 
 
 def test_any_path_will_do(tmp_path: Path) -> None:

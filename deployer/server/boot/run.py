@@ -30,6 +30,7 @@ from deployer.server.hosts import KnownHosts
 from deployer.server.mirrors import rules
 from deployer.server.mirrors.rules import MirrorRules
 from deployer.server.nginx import metrics, statistics
+from deployer.server.nginx.known import Known
 from deployer.server.nginx.reverse_proxy import (
     LARGEST_BODY,
     Nginx,
@@ -210,7 +211,7 @@ def _proxy(
     try:
         if options.front != "python":
             proxy = ReverseProxy(
-                Nginx.find(),
+                Nginx.find(Known.read(private.nginx_known)),
                 serverdir,
                 listeners,
                 request_timeout=options.request_timeout,

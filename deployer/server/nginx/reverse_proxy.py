@@ -20,11 +20,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deployer.protocol import BODY_ROUTE, PrivateFile
 from deployer.server.hosts import MISDIRECTED, REFUSED, KnownHosts
+from deployer.server.nginx.known import Known, digest, identity
 from deployer.server.secret_files import Private, write_private
 
 BACKLOG = 511
@@ -87,30 +88,33 @@ class _Template(string.Template):
 
 @dataclass(frozen=True, kw_only=True)
 class Nginx:
-    """The program: its path, its version, and the output of ``nginx -V``."""
+    """The program: its path, its version, and what is known of it."""
 
     path: str
     version: str
-    modules: str
+    known: Known
 
     @classmethod
-    def find(cls) -> Nginx:
-        """The installed nginx. Raises NginxUnusable."""
+    def find(cls, known: Known | None) -> Nginx:
+        """The installed nginx; it is asked for its version unless it is the ``known`` one. Raises NginxUnusable."""
         if sys.platform != "linux":
             raise NginxUnusable(f"on {sys.platform} nginx could outlive the server")
         path = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
         if path is None:
             raise NginxUnusable("nginx is not installed")
         try:
-            printed = subprocess.run([path, "-V"], capture_output=True, text=True, timeout=10, check=True).stderr
+            program = identity(path)
+            if known is None or known.program != program:
+                done = subprocess.run([path, "-V"], capture_output=True, text=True, timeout=10, check=True)
+                known = Known(program=program, printed=done.stderr)
         except (OSError, subprocess.SubprocessError) as error:
             raise NginxUnusable(f"can't run {path}: {error}") from None
-        version = re.search(r"nginx version: \S+?/([\d.]+)", printed)
+        version = re.search(r"nginx version: \S+?/([\d.]+)", known.printed)
         if version is None:
             raise NginxUnusable(f"{path} -V prints no version")
-        if "http_auth_request_module" not in printed:
+        if "http_auth_request_module" not in known.printed:
             raise NginxUnusable(f"{path} has no auth_request module")
-        return cls(path=path, version=version[1], modules=printed)
+        return cls(path=path, version=version[1], known=known)
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -159,8 +163,9 @@ class ReverseProxy:
         self.inner.bind(str(self.socket))
         self.inner.listen(BACKLOG)
         self._config = self._run / "nginx.conf"
-        write_private(self._config, self._render(request_timeout=request_timeout, files=files, hosts=hosts))
-        self._test()
+        configuration = self._render(request_timeout=request_timeout, files=files, hosts=hosts)
+        write_private(self._config, configuration, durable=False)  # made anew at each start
+        self._test(digest(self._command(), configuration))
 
     def _render(self, *, request_timeout: int, files: bool, hosts: KnownHosts) -> str:
         for path in (str(self._serverdir), str(self.socket)):
@@ -191,19 +196,23 @@ class ReverseProxy:
             pages=PrivateFile.PAGES.relative,
             files="+files" if files else f"{PrivateFile.NGINX.relative}/nothing",
             companions=PrivateFile.COMPANIONS.relative if files else f"{PrivateFile.NGINX.relative}/nothing",
-            gzip_static="on" if "http_gzip_static_module" in self.nginx.modules else "off",
+            gzip_static="on" if "http_gzip_static_module" in self.nginx.known.printed else "off",
             types=" ".join(f"{_content_type(example)} {suffix};" for suffix, example in _SUFFIXES.items()),
         )
 
     def _command(self) -> tuple[str, ...]:
         return (self.nginx.path, *self.nginx.options, "-p", str(self._serverdir), "-c", str(self._config))
 
-    def _test(self) -> None:
+    def _test(self, configuration: str) -> None:
+        """Have nginx test its configuration, unless it accepted one with the same digest."""
+        if self.nginx.known.accepted == configuration:
+            return
         done = subprocess.run(
             [*self._command(), "-t", "-q"], capture_output=True, text=True, timeout=30, check=False, env=_environment()
         )
         if done.returncode:
             raise NginxUnusable(f"nginx rejects its configuration: {' '.join(done.stderr.split())[-500:]}")
+        replace(self.nginx.known, accepted=configuration).write(Private.of(self._serverdir).nginx_known)
 
     def start(self) -> None:
         """Start nginx in a thread that lives on: prctl(2) ties a child to the thread that started it."""
@@ -243,6 +252,7 @@ class ReverseProxy:
             failures += 1
             if failures == MOST_FAILURES:
                 self.failed = f"nginx {how}, {failures} times in a row"
+                Private.of(self._serverdir).nginx_known.unlink(missing_ok=True)
                 break
             log_line(f"nginx {how}: restarting")
             time.sleep(pause)
