@@ -108,6 +108,25 @@ OWN_PYTHON = (sys.executable, "-P")
 IMAGE_PYTHON = ("/opt/deployer/bin/python", "-P")
 """The same in our image (``templates/image/Dockerfile.j2``)."""
 
+# Standing by
+
+
+class Told(TypedDict):
+    """The line that lets a supervisor and its server begin: the policy, and the server's variables and last words."""
+
+    restart: str
+    log_max_size: str
+    log_max_files: int
+    env: dict[str, str]
+    words: list[str]
+
+
+def told(line: str) -> Told:
+    """Read the line of the command line, which is trusted. Raises ValueError."""
+    word: Told = parsed(line)
+    return word
+
+
 # Refusals
 
 SUPERVISOR = "supervisor: "

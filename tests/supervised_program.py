@@ -6,26 +6,25 @@ supervised_program.py PROGRAM WORDS                          runs PROGRAM WORDS
 
 from __future__ import annotations
 
+import os
 import runpy
 import sys
-from functools import partial
 from unittest.mock import patch
 
-from deployer.protocol import OWN_PYTHON
+from deployer.protocol import told
 from deployer.server.__main__ import main
 from deployer.server.boot import supervisor
-
-OURS = len((*OWN_PYTHON, "-m", "deployer.server"))
-
-
-def supervised(real: type[supervisor.Supervisor], program: str, command, *more):  # type: ignore[no-untyped-def]
-    return real((sys.executable, program, *command[OURS:]), *more)
-
 
 if __name__ == "__main__":
     program, *words = sys.argv[1:]
     if words[:1] == ["supervise"]:
-        with patch.object(supervisor, "Supervisor", partial(supervised, supervisor.Supervisor, program)):
+        with patch.object(supervisor, "SERVER", (sys.executable, __file__, program)):
             sys.exit(main(words))
+    if words[-1:] == ["--when-told"]:
+        line = sys.stdin.readline()
+        if not line:
+            sys.exit(0)
+        words[-1:] = told(line)["words"]
+        os.environ.update(told(line)["env"])
     sys.argv = [program, *words]
     runpy.run_path(program, run_name="__main__")

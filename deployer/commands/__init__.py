@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import BadParameter, Option
 
-from deployer.operations.recorded import DEFAULT_NAME, DEFAULT_PROFILE, OVERRIDE_KEYS
+from deployer.operations.recorded import DEFAULT_NAME, DEFAULT_PROFILE, NAME, OVERRIDE_KEYS
 from deployer.spec import EngineName
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def _name(value: str) -> str:
     """Check the name of a deployment: it names a container, a process and a directory beside ``clients``."""
-    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,62}", value) or value == "clients":
+    if not re.fullmatch(NAME, value) or value == "clients":
         raise BadParameter(f"{value[:80]!r} is an invalid deployment name: use 1 to 63 letters, digits, _ and -")
     return value
 

@@ -8,6 +8,7 @@ start time and boot id match is ever signalled.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -19,13 +20,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from deployer import DISTRIBUTION
-from deployer.engines import proc, process_log
+from deployer.engines import proc, process_log, standby
 from deployer.engines.process_record import Record, Start, read_record, write_record
 from deployer.engines.timestamps import moment
 from deployer.errors import ConflictError, EngineError, EngineUnreachable
 from deployer.files import make_private
-from deployer.host.runner import Runner, spawning
-from deployer.protocol import OWN_PYTHON
+from deployer.host.runner import Runner, telling
+from deployer.protocol import OWN_PYTHON, Told
 from deployer.spec import (
     Container,
     ContainerSpec,
@@ -45,6 +46,9 @@ _INHERITED = frozenset(
 )
 NOT_FOUND = 127
 """The exit code of a command that does not exist, as in a shell and in a container."""
+_SHOWN = len(("serve", "--serverdir", "DIRECTORY"))
+"""Words of the server's command that are on its command line."""
+LOG_SIZE = "10m"
 _POLL = 0.02
 _KILLED = 5.0
 """Seconds to wait for a killed process group to end."""
@@ -148,20 +152,29 @@ class ProcessEngine:
 
     def _start(self, name: str, record: Record) -> str:
         """Start the supervisor, which waits until it is on record. If we are killed before, it ends by itself."""
-        log = self._log(name)
+        argv, log = self._argv(name, record.spec.command), self._log(name)
         make_private(log.parent)
-        env = _environment(record.env.items())
-        with spawning(self._argv(name, record), env=env, errors_to=log) as pid:
+        process = standby.take(argv, env=_environment(), errors_to=log)
+        with telling(process, json.dumps(_told(record))) as pid:
             now = _utc(datetime.now(UTC))
             write_record(self._file(name), replace(record, pid=pid, mark=proc.mark(pid, self._runner), started_at=now))
         return f"{name}-{pid}"
 
-    def _argv(self, name: str, record: Record) -> tuple[str, ...]:
-        spec = record.spec
-        log = ("--log", str(self._log(name)), "--log-max-files", str(spec.log_max_files))
-        size = ("--log-max-size", spec.log_max_size) if spec.log_max_size else ()
-        supervise = (*self._server, "supervise", "--when-told", *log, *size, "--restart", spec.restart)
-        return (*supervise, "--", *spec.command)
+    def stand_by(self, name: str, data: str) -> None:
+        """Let the server of ``name`` on the directory ``data`` load, unless it runs: the next start takes it.
+
+        Raises EngineError, ConflictError, OSError.
+        """
+        record = self._read(name)
+        if record is None or not self._alive(record):
+            log = self._log(name)
+            make_private(log.parent)
+            standby.begin(self._argv(name, ("serve", "--serverdir", data)), env=_environment(), errors_to=log)
+
+    def _argv(self, name: str, command: Sequence[str]) -> tuple[str, ...]:
+        """The command of the supervisor: what is known before the plan. It is told the rest."""
+        supervise = (*self._server, "supervise", "--when-told", "--log", str(self._log(name)))
+        return (*supervise, "--", *command[:_SHOWN], "--when-told")
 
     def stop(self, name: str, *, timeout: timedelta) -> None:
         record = self._require(name)
@@ -238,7 +251,18 @@ class ProcessEngine:
         """Does nothing: a process has no volumes."""
 
 
-def _environment(env: Iterable[tuple[str, str]]) -> dict[str, str]:
+def _told(record: Record) -> Told:
+    spec = record.spec
+    return {
+        "restart": spec.restart,
+        "log_max_size": spec.log_max_size or LOG_SIZE,
+        "log_max_files": spec.log_max_files,
+        "env": dict(record.env),
+        "words": list(spec.command[_SHOWN:]),
+    }
+
+
+def _environment(env: Iterable[tuple[str, str]] = ()) -> dict[str, str]:
     inherited = {key: value for key, value in os.environ.items() if key in _INHERITED}
     if paths := inherited.pop("PYTHONPATH", ""):
         # A relative entry, and an empty one, would import what is in the current directory.

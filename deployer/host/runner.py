@@ -124,21 +124,25 @@ def _missing(binary: str, error: OSError) -> EngineUnreachable:
 
 
 @contextmanager
-def spawning(argv: Sequence[str], *, env: Mapping[str, str], errors_to: Path) -> Iterator[int]:
-    """Start a process that outlives us, in its own session, with exactly ``env``; yield its pid.
+def telling(process: subprocess.Popen[bytes], line: str) -> Iterator[int]:
+    """Let a process of :func:`spawned` outlive us: it gets ``line`` at the end of the block. Yields its pid.
 
-    The process must wait for a line on its standard input, which it gets at the end of the block. If the block fails,
-    it is killed; if we are killed, its input ends without a line. An interrupt waits for the end of the block. Output
-    is appended to the file ``errors_to`` (mode 0600) until the process opens a log. Raises EngineUnreachable.
+    If the block fails, it is killed; if we are killed, its input ends without a line. An interrupt waits for the end of
+    the block.
     """
     with shielded():
-        yield from _spawning(argv, env=env, errors_to=errors_to)
+        yield from _telling(process, line)
 
 
-def _spawning(argv: Sequence[str], *, env: Mapping[str, str], errors_to: Path) -> Iterator[int]:
+def spawned(argv: Sequence[str], *, env: Mapping[str, str], errors_to: Path) -> subprocess.Popen[bytes]:
+    """Start a process in its own session, with exactly ``env``, that waits for a line on its standard input.
+
+    It must end when its input ends without a line. Output is appended to the file ``errors_to`` (mode 0600) until the
+    process opens a log. Raises EngineUnreachable.
+    """
     log = os.open(errors_to, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     try:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             list(argv),
             env=dict(env),
             cwd="/",
@@ -152,6 +156,9 @@ def _spawning(argv: Sequence[str], *, env: Mapping[str, str], errors_to: Path) -
         raise _missing(argv[0], error) from None
     finally:
         os.close(log)
+
+
+def _telling(process: subprocess.Popen[bytes], line: str) -> Iterator[int]:
     assert process.stdin is not None  # noqa: S101 - it is a pipe
     try:
         yield process.pid
@@ -164,4 +171,4 @@ def _spawning(argv: Sequence[str], *, env: Mapping[str, str], errors_to: Path) -
     process.returncode = 0
     # The caller notices a process that has already ended.
     with suppress(BrokenPipeError), process.stdin as told:
-        told.write(b"go\n")
+        told.write(line.encode() + b"\n")

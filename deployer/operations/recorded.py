@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 DEFAULT_PROFILE = "default"
 DEFAULT_NAME = "devpi"
+NAME = r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,62}"
+"""The name of a deployment: it names a container, a process and a directory."""
 
 OVERRIDE_KEYS: dict[str, str] = {
     "engine": "engine",

@@ -20,6 +20,11 @@ def _parser() -> argparse.ArgumentParser:
     serve = verbs.add_parser("serve", help="prepare the server directory, then serve")
     serve.add_argument("--serverdir", required=True)
     serve.add_argument("--only-marked", action="store_true", help="begin no index in a directory without its mark")
+    serve.add_argument(
+        "--when-told",
+        action="store_true",
+        help="load, and wait for the other options on standard input; exit at its end",
+    )
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=int, default=3141)
     serve.add_argument("--request-timeout", type=int, default=30, help="seconds that an upstream has to answer")
@@ -57,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     supervise.add_argument("--log-max-files", type=int, default=3)
     supervise.add_argument("--restart", default="unless-stopped", help="no, always, unless-stopped, on-failure[:N]")
     supervise.add_argument(
-        "--when-told", action="store_true", help="wait for a line on standard input; exit at its end"
+        "--when-told",
+        action="store_true",
+        help="have the server load, and wait for the other options on standard input; exit at its end",
     )
     supervise.add_argument("command", nargs="+", help="serve and its options, after --")
 
@@ -91,6 +98,14 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     match options.verb:
+        case "serve" if options.when_told:
+            from deployer.server.boot.standby import stand_by
+
+            words = stand_by()
+            if words is None:
+                return 0
+            sys.argv[1:] = ("serve", "--serverdir", options.serverdir, *words)  # what a restart without nginx repeats
+            return main(sys.argv[1:])
         case "serve":
             from deployer.server.boot.run import serve
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from deployer.host import interrupts
-from deployer.host.runner import Runner, spawning
+from deployer.host.runner import Runner, spawned, telling
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +110,7 @@ def test_a_start_is_put_on_record_before_it_is_interrupted(tmp_path: Path) -> No
     script = f"import sys; open({str(tmp_path / 'told')!r}, 'w').write(sys.stdin.readline())"
     with (
         pytest.raises(KeyboardInterrupt),
-        spawning((sys.executable, "-c", script), env={}, errors_to=tmp_path / "log") as pid,
+        telling(spawned((sys.executable, "-c", script), env={}, errors_to=tmp_path / "log"), "go") as pid,
     ):
         send()
         record = pid
@@ -121,7 +121,7 @@ def test_a_start_is_put_on_record_before_it_is_interrupted(tmp_path: Path) -> No
 def test_a_start_that_fails_leaves_no_process(tmp_path: Path) -> None:
     with (
         pytest.raises(OSError, match="disk"),
-        spawning((sys.executable, "-c", "input()"), env={}, errors_to=tmp_path / "log") as pid,
+        telling(spawned((sys.executable, "-c", "input()"), env={}, errors_to=tmp_path / "log"), "go") as pid,
     ):
         raise OSError("the disk is full")
     assert subprocess.run(["ps", "-p", str(pid)], capture_output=True, check=False).returncode == 1

@@ -6,6 +6,7 @@ Standard library only, one thread, and little memory: this process stays for as 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
 import signal
@@ -19,8 +20,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
-from deployer.protocol import FINAL, OWN_PYTHON, SUPERVISOR, ExitCode, parse_size
+from deployer.protocol import FINAL, OWN_PYTHON, SUPERVISOR, ExitCode, parse_size, told
 
+SERVER = (*OWN_PYTHON, "-m", "deployer.server")
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before a restart: doubled each time, reset once the server has run for STEADY seconds."""
 STEADY = 60.0
@@ -116,14 +118,38 @@ def _tied_to(parent: int) -> Callable[[], None]:
     return tie
 
 
+def spawn(command: Sequence[str], *, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    """Start a child that ends with this process, and whose output is read."""
+    return subprocess.Popen(
+        command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=_tied_to(os.getpid())
+    )
+
+
+class Telling:
+    """Servers that load before they are told how to serve: the first one does while the command line plans."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self.line = ""
+        self._loading: subprocess.Popen[bytes] | None = spawn(command, stdin=subprocess.PIPE)
+
+    def next(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        """The server that is loading, else a new one; it is told to begin."""
+        child, self._loading = self._loading or spawn(command, stdin=subprocess.PIPE), None
+        assert child.stdin is not None  # noqa: S101 - it is a pipe
+        with contextlib.suppress(BrokenPipeError), child.stdin as stdin:
+            stdin.write(self.line.encode())
+        return child
+
+
 class Supervisor:
     """Runs ``command``, and restarts it by ``policy``, until a signal comes."""
 
-    def __init__(self, command: Sequence[str], log: Log, policy: Policy) -> None:
+    def __init__(self, command: Sequence[str], log: Log, policy: Policy, told: Telling | None = None) -> None:
+        """``told``: the server that is loading already, and what it and each later one gets on standard input."""
         self._command = tuple(command)
+        self._told = told
         self._log = log
         self._policy = policy
-        self._tie = _tied_to(os.getpid())
         self._child: subprocess.Popen[bytes] | None = None
         self._stopping = False
 
@@ -180,13 +206,7 @@ class Supervisor:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
     def _once(self) -> int:
-        self._child = subprocess.Popen(
-            self._command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            preexec_fn=self._tie,
-        )
+        self._child = self._told.next(self._command) if self._told else spawn(self._command)
         self._say(f"started process {self._child.pid}")
         if self._stopping:  # the signal came before there was a child
             self._send(signal.SIGTERM)
@@ -201,14 +221,20 @@ class Supervisor:
 def supervise(options: argparse.Namespace) -> int:
     """Supervise ``python -m deployer.server serve …`` until a stop; the exit code."""
     os.umask(0o077)
-    if options.when_told and not sys.stdin.readline():
-        return 0  # the parent was killed before it recorded this process
+    command = (*SERVER, *options.command)
+    telling = None
+    if options.when_told:
+        telling = Telling(command)
+        telling.line = sys.stdin.readline()
+        if not telling.line:
+            return 0  # the parent did not need this process, or was killed before it recorded it
+        options = argparse.Namespace(**(vars(options) | told(telling.line)))
     try:
         policy, limit = Policy.parse(options.restart), parse_size(options.log_max_size)
         log = Log(Path(options.log), max_bytes=limit, max_files=options.log_max_files)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"deployer: can't supervise the server: {error}\n")
         return ExitCode.USAGE
-    supervisor = Supervisor((*OWN_PYTHON, "-m", "deployer.server", *options.command), log, policy)
+    supervisor = Supervisor(command, log, policy, telling)
     supervisor.listen()
     return supervisor.run()
