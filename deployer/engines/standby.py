@@ -24,11 +24,12 @@ class _Standby:
 _standby: _Standby | None = None
 
 
-def begin(argv: Sequence[str], *, env: Mapping[str, str], errors_to: Path) -> None:
+def begin(argv: Sequence[str], *, env: Mapping[str, str], errors_to: Path) -> subprocess.Popen[bytes]:
     """Start the command, which waits for a line on its standard input. Raises EngineUnreachable, OSError."""
     global _standby
     process = spawned(argv, env=env, errors_to=errors_to)
     _standby = _Standby(argv=tuple(argv), env=env, process=process)
+    return process
 
 
 def take(argv: Sequence[str], *, env: Mapping[str, str], errors_to: Path) -> subprocess.Popen[bytes]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +87,47 @@ def test_a_killed_supervisor_takes_its_server_along_and_is_replaced(cli: Cli) ->
     assert (again.code, again.data["changes"]) == (0, ["server started"])
     assert cli.run("status", "--json").data["server_uuid"] == uuid
     assert len(processes(cli)) == 2
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold a lock. Fails when another process has it."""
+    with path.open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+def test_a_server_loads_while_up_makes_its_plan_and_does_nothing_else(cli: Cli) -> None:
+    assert cli.up().code == 0
+    assert cli.run("down").code == 0
+    with held(cli.home / "state" / cli.name / "lock"):  # the plan is made under this lock
+        up = subprocess.Popen(cli.argv(*cli.up_words("--wait", "180")), env=cli.env)
+        until(lambda: len(processes(cli)) == 2)
+        loading = processes(cli)
+        with held(cli.data / ".deployer/lock"), socket.socket() as port:
+            port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the kernel may remember connections
+            port.bind(("127.0.0.1", cli.port))
+    assert up.wait(180) == 0
+    assert (processes(cli), kept(cli)["pid"] in loading) == (loading, True)
+
+
+def test_a_server_that_loaded_in_vain_ends(cli: Cli) -> None:
+    assert cli.up().code == 0
+    assert cli.run("down").code == 0
+    assert cli.up("--timeout", "no number").code == 2
+    until(lambda: not processes(cli))
+    other = cli.home / "other"
+    assert cli.run("up", "--engine", "process", "--port", str(cli.port), "--data", str(other), "--new-data").code == 0
+    until(lambda: not processes(cli))
+    assert cli.run("status").code == 0
+
+
+def test_no_server_loads_beside_one_that_runs(cli: Cli) -> None:
+    assert cli.up().code == 0
+    running = processes(cli)
+    with held(cli.home / "state" / cli.name / "lock"):
+        assert cli.up().code == 75
+        assert processes(cli) == running
 
 
 def test_a_killed_server_comes_back(cli: Cli) -> None:
