@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import inspect
 import os
@@ -12,7 +11,6 @@ import typing
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING
 from functools import partial
-from itertools import pairwise
 from types import ModuleType
 from typing import Annotated, Any
 
@@ -22,7 +20,7 @@ from typer.models import OptionInfo
 from deployer import __version__
 from deployer.errors import ClientFileError, DeployerError, Interrupted, OutputError, UsageError
 from deployer.host import interrupts
-from deployer.operations.recorded import DEFAULT_NAME, NAME
+from deployer.operations.recorded import DEFAULT_NAME
 from deployer.ui import streams
 from deployer.ui.output import UI, Result
 
@@ -97,9 +95,6 @@ GROUPS = {
     "package": "Manage the packages on an index.",
     "token": "Manage upload tokens.",
 }
-_COLLECTED = 100_000
-"""New objects after which Python looks for garbage. By default it does so 500 times while a command is imported, which
-takes a fifth of its time."""
 EPILOG = "Reading from an index needs no password; SECURITY.md lists what is protected and what is not."
 
 
@@ -219,29 +214,10 @@ def application(words: Sequence[str]) -> typer.Typer:
         target = groups[group] if group else app
         if list(words[: len(verb.split())]) == verb.split() or COMPLETING in os.environ:
             module = importlib.import_module(f"deployer.commands.{module_name}")
-            _begin(module, words)
             target.command(leaf, context_settings=getattr(module, "CONTEXT", None))(_callback(verb, module))
         else:
             target.command(leaf, help=summary)(_listed)
     return app
-
-
-def _begin(module: ModuleType, words: Sequence[str]) -> None:
-    """Let a verb begin what takes long: reading its options takes a tenth of a second."""
-    if hasattr(module, "ahead") and COMPLETING not in os.environ and not {"-h", "--help"}.intersection(words):
-        name = _name_in(words)
-        if re.fullmatch(NAME, name):
-            module.ahead(name)
-
-
-def _name_in(words: Sequence[str]) -> str:
-    """The value of ``--name``, as far as it can be told before the options are read."""
-    for word, following in pairwise((*words, "")):
-        if word == "--name":
-            return following
-        if word.startswith("--name="):
-            return word.partition("=")[2]
-    return os.environ.get("DEPLOYER_NAME", DEFAULT_NAME)
 
 
 def _listed() -> None:
@@ -301,12 +277,9 @@ def _lost(error: OutputError | OSError) -> DeployerError:
 
 def main() -> None:
     """The console script."""
-    gc.set_threshold(_COLLECTED)
     streams.prepare()
     interrupts.listen()
-    code = _ended(sys.argv[1:])
-    gc.freeze()  # the interpreter would collect all modules at its exit
-    raise SystemExit(code)
+    raise SystemExit(_ended(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def tracked(*patterns: str) -> list[Path]:
 def imported(*words: str) -> set[str]:
     """The modules that one command line has imported when it ends."""
     code = "import sys, atexit; atexit.register(lambda: print('\\n' + ' '.join(sys.modules), file=sys.stderr)); "
-    code += f"sys.argv = ['deployer', *{list(words)!r}]; from deployer.cli import main; main()"
+    code += f"sys.argv = ['deployer', *{list(words)!r}]; from deployer.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
     return set(done.stderr.splitlines()[-1].split())
 

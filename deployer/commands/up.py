@@ -25,13 +25,6 @@ class Options(Exclusive, Overrides):
     yes: Annotated[bool, Option("--yes", "-y", help="Confirm --prune and --replace.")] = False
 
 
-def ahead(name: str) -> None:
-    """Begin what takes long, before the options are read: the server of a stopped deployment loads meanwhile."""
-    from deployer.operations.ahead import load_server
-
-    load_server(name)
-
-
 def run(options: Options, ui: UI) -> Result:
     """Start the server, create its indexes and configure pip.
 

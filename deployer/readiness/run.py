@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 STAGES = ("process", "port", "api", "ours", "login", "index")
-POLL = 0.015
+POLL = 0.005
 """Seconds between two requests: short, because this delays ``up``."""
 _READ_FIRST, _READ_SLOWEST = 1.0, 8.0  # seconds; a frozen server must not hide its own death for long
 

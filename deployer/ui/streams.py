@@ -72,7 +72,13 @@ def unwritten(error: OSError) -> OutputError:
 
 
 def prepare() -> None:
-    """Open closed standard streams on the null device, and guard the others.
+    """Open closed standard streams on the null device, and guard the others. Call it once."""
+    open_closed()
+    sys.stdout, sys.stderr = cast(TextIO, Results(sys.stdout)), cast(TextIO, Messages(sys.stderr))
+
+
+def open_closed() -> None:
+    """Open closed standard streams on the null device.
 
     Call it first: the next file that is opened would get the number of a closed stream, and its messages.
     """
@@ -87,4 +93,3 @@ def prepare() -> None:
             os.set_inheritable(number, True)
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
-    sys.stdout, sys.stderr = cast(TextIO, Results(sys.stdout)), cast(TextIO, Messages(sys.stderr))

@@ -9,6 +9,7 @@ import pty
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,11 +98,16 @@ def held(path: Path) -> Iterator[None]:
         yield
 
 
+def as_script(cli: Cli, *words: str) -> int:
+    """The exit code of the console script."""
+    return subprocess.run([sys.executable, "-m", "deployer", *words], env=cli.env, check=False).returncode
+
+
 def test_a_server_loads_while_up_makes_its_plan_and_does_nothing_else(cli: Cli) -> None:
     assert cli.up().code == 0
     assert cli.run("down").code == 0
     with held(cli.home / "state" / cli.name / "lock"):  # the plan is made under this lock
-        up = subprocess.Popen(cli.argv(*cli.up_words("--wait", "180")), env=cli.env)
+        up = subprocess.Popen([sys.executable, "-m", "deployer", *cli.up_words("--wait", "180")], env=cli.env)
         until(lambda: len(processes(cli)) == 2)
         loading = processes(cli)
         with held(cli.data / ".deployer/lock"), socket.socket() as port:
@@ -114,10 +120,10 @@ def test_a_server_loads_while_up_makes_its_plan_and_does_nothing_else(cli: Cli) 
 def test_a_server_that_loaded_in_vain_ends(cli: Cli) -> None:
     assert cli.up().code == 0
     assert cli.run("down").code == 0
-    assert cli.up("--timeout", "no number").code == 2
+    assert as_script(cli, *cli.up_words("--timeout", "no number")) == 2
     until(lambda: not processes(cli))
     other = cli.home / "other"
-    assert cli.run("up", "--engine", "process", "--port", str(cli.port), "--data", str(other), "--new-data").code == 0
+    assert as_script(cli, "up", "--engine", "process", f"--data={other}", "--new-data") == 0
     until(lambda: not processes(cli))
     assert cli.run("status").code == 0
 
@@ -126,7 +132,7 @@ def test_no_server_loads_beside_one_that_runs(cli: Cli) -> None:
     assert cli.up().code == 0
     running = processes(cli)
     with held(cli.home / "state" / cli.name / "lock"):
-        assert cli.up().code == 75
+        assert as_script(cli, *cli.up_words()) == 75
         assert processes(cli) == running
 
 
