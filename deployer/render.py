@@ -22,7 +22,7 @@ from deployer.resources import templates_dir
 from deployer.spec import ContainerSpec, EngineName, Mount, Port, features
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    from jinja2 import Environment, Template
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,10 +108,14 @@ def _seconds(duration: timedelta) -> int:
     return round(duration.total_seconds())
 
 
+def run_template(engine: EngineName) -> Template:
+    """What writes the command of a container. The first time it takes as long as an answer of an engine."""
+    return environment("sh").get_template(f"run/{engine}.j2")
+
+
 def run_argv(spec: ContainerSpec, engine: EngineName, *, once: bool = False) -> tuple[str, ...]:
     """The command that creates and starts ``spec`` on ``engine``. ``once``: in the foreground, removed at its end."""
-    template = environment("sh").get_template(f"run/{engine}.j2")
-    return tuple(shlex.split(template.render(spec=spec, engine=engine, once=once, python=OWN_PYTHON)))
+    return tuple(shlex.split(run_template(engine).render(spec=spec, engine=engine, once=once, python=OWN_PYTHON)))
 
 
 def run_script(

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from deployer import __version__
@@ -132,11 +133,16 @@ def _locate(profile: Profile, name: str) -> tuple[Detection, Container | None, I
 
 
 def _image(engine: Engine, profile: Profile) -> Future[Image | None]:
-    """Inspect the image of the profile in the background; a process has none."""
+    """Inspect the image of the profile in the background; a process has none.
+
+    What writes the command of a container is loaded meanwhile, too.
+    """
     from deployer.image import reference
 
     ref = profile.image.ref or reference(profile.server.version)
     images = engine.images
+    if images is not None:
+        meanwhile(lambda: import_module("deployer.render").run_template(engine.name))
     return meanwhile(lambda: images.find(ref) if images is not None else None)
 
 
