@@ -79,8 +79,10 @@ class Lab:
     def status(self, project: str, index: str = "root/dev") -> int:
         return get(self.server.port, f"/{index}/+simple/{project}/", JSON).status
 
-    def names(self, project: str, index: str = "root/dev") -> list[str]:
-        got = get(self.server.port, f"/{index}/+simple/{project}/", JSON)
+    def names(self, project: str, index: str = "root/dev", **headers: str) -> list[str]:
+        """The files on our page. ``headers``: names with ``_`` for ``-``."""
+        sent = {**JSON, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        got = get(self.server.port, f"/{index}/+simple/{project}/", sent)
         return [file["filename"] for file in json.loads(got.body)["files"]] if got.status == 200 else []
 
     def hashes(self, project: str) -> list[set[str]]:
@@ -407,6 +409,17 @@ def test_a_project_that_is_published_after_somebody_asked_for_it(lab: Lab) -> No
     lab.page("late", html_page(row(made)))
     until(lambda: lab.status("late", "root/slow") == 200)
     assert lab.compare("late", index="root/slow") == {"late-1.0"}
+
+
+def test_a_client_that_wants_no_stored_answer(lab: Lab) -> None:
+    """As `uv --refresh` asks: the page would be good for half an hour."""
+    one, two = lab.wheels("hurried", "1.0", "2.0")
+    lab.page("hurried", html_page(row(one)))
+    assert lab.names("hurried", "root/slow") == [one.filename]
+    lab.page("hurried", html_page(row(one) + row(two)))
+    assert lab.names("hurried", "root/slow") == [one.filename]
+    until(lambda: len(lab.names("hurried", "root/slow", Cache_Control="no-cache")) == 2)
+    assert lab.compare("hurried", index="root/slow") == {"hurried-2.0"}
 
 
 def test_files_that_are_replaced(lab: Lab) -> None:
