@@ -10,9 +10,9 @@ import pytest
 from deployer.server.mirrors.page import Page, read
 from deployer.server.mirrors.render import Listed, Part, to_html, to_json
 from tests.pages import FRAGMENT, HtmlPage, html_page, json_page, row
-from tests.upstream import Answer, make_wheel
+from tests.upstream import Answer, make_sdist
 
-WHEEL = make_wheel("demo", "1.0")
+SDIST = make_sdist("demo", "1.0")  # nothing is promised for it that its page does not say
 URL = "https://upstream.example/simple/demo/"
 
 
@@ -28,12 +28,12 @@ def to_clients(page: Page) -> tuple[Any, HtmlPage]:
 
 def of_attributes(attributes: str) -> tuple[dict[str, Any], dict[str, str]]:
     """A file from an HTML page, as JSON and as attributes, without address and hash."""
-    told, html = to_clients(page_of(html_page(row(WHEEL, attributes=attributes))))
-    file, written = told["files"][0], html.attributes[WHEEL.filename]
-    assert file.pop("hashes") == {"sha256": WHEEL.sha256}
-    assert written.pop(FRAGMENT) == f"sha256={WHEEL.sha256}"
+    told, html = to_clients(page_of(html_page(row(SDIST, attributes=attributes))))
+    file, written = told["files"][0], html.attributes[SDIST.filename]
+    assert file.pop("hashes") == {"sha256": SDIST.sha256}
+    assert written.pop(FRAGMENT) == f"sha256={SDIST.sha256}"
     assert file.pop("url").startswith("../../../root/pypi/")
-    assert file.pop("filename") == WHEEL.filename
+    assert file.pop("filename") == SDIST.filename
     return file, written
 
 
@@ -70,13 +70,13 @@ def test_attributes_of_a_link(attributes: str, file: dict[str, Any], written: di
 def test_an_attribute_without_a_value_stays_without_one() -> None:
     """pip takes only one with a value."""
     for attributes, found in (("data-yanked", b" data-yanked>"), ('data-yanked=""', b' data-yanked="">')):
-        page = page_of(html_page(row(WHEEL, attributes=attributes)))
+        page = page_of(html_page(row(SDIST, attributes=attributes)))
         part = Part(page.fields, [Listed(file, "root/pypi/x") for file in page.files])
         assert found in to_html(part, "", title="demo")
 
 
 def test_json_writes_no_attributes_of_its_choice() -> None:
-    file = {"filename": WHEEL.filename, "url": "/x", "hashes": {}, "html-attributes": {'x="><script>': "y"}}
+    file = {"filename": SDIST.filename, "url": "/x", "hashes": {}, "html-attributes": {'x="><script>': "y"}}
     told, html = to_clients(page_of(json_page("demo", [file])))
     assert "html-attributes" not in told["files"][0]
-    assert html.attributes[WHEEL.filename] == {}
+    assert html.attributes[SDIST.filename] == {}
