@@ -17,11 +17,15 @@ from deployer.server.pages.changelog import EVERYTHING, Changelog, Touched
 pytestmark = pytest.mark.skipif(installed().major != "6", reason="kinds of keys of devpi-server 6; of 7: test_server_7")
 
 
+USER = {"indexes": {"pypi": {"type": "mirror"}, "dev": {"type": "stage"}}}
+
+
 class Connection:
-    """One commit, as devpi's storage returns it."""
+    """One commit, as devpi's storage returns it, in a database with the indexes of root."""
 
     def __init__(self, changes: dict[str, tuple[str, int, Any]]) -> None:
         self.changes = changes
+        self.values: dict[str, Any] = {"root/.config": USER}
 
     def __enter__(self) -> Connection:
         return self
@@ -31,10 +35,20 @@ class Connection:
     def get_changes(self, serial: int) -> dict[str, tuple[str, int, Any]]:
         return self.changes
 
+    def db_read_last_changelog_serial(self) -> int:
+        return 1
+
+    def get_relpath_at(self, relpath: str, serial: int) -> tuple[int, int, Any]:
+        return serial, -1, self.values[relpath]
+
 
 class Keyfs:
     def __init__(self, kind: str, path: str, value: Any) -> None:
         self.connection = Connection({path: (kind, -1, value)})
+
+    @staticmethod
+    def USER(user: str) -> Any:  # noqa: N802 - devpi's name
+        return SimpleNamespace(relpath=f"{user}/.config")
 
     def get_connection(self) -> Connection:
         return self.connection
@@ -42,7 +56,12 @@ class Keyfs:
     def get_key(self, kind: str) -> Any:
         from devpi_server.keyfs_types import PTypedKey
 
-        paths = {"PROJSIMPLELINKS": "{user}/{index}/{project}/.simple", "PROJVERSIONS": "{user}/{index}/{project}/.v"}
+        paths = {
+            "PROJNAMES": "{user}/{index}/.projects",
+            "PROJSIMPLELINKS": "{user}/{index}/{project}/.simple",
+            "PROJVERSION": "{user}/{index}/{project}/{version}/.config",
+            "PROJVERSIONS": "{user}/{index}/{project}/.v",
+        }
         return PTypedKey(self, paths[kind], dict, kind)  # type: ignore[arg-type]
 
 
@@ -61,8 +80,30 @@ def test_users_and_unknown_kinds_of_keys_invalidate_every_page(kind: str) -> Non
     assert touched(kind) == {EVERYTHING}
 
 
-def test_a_page_invalidates_its_project_on_every_index() -> None:
-    assert touched("PROJSIMPLELINKS", "root/pypi/some.name/.simple") == {"some-name"}
+OF_ONE_PROJECT = [
+    ("PROJSIMPLELINKS", "{}/some.name/.simple", None),
+    ("PROJVERSIONS", "{}/some.name/.v", None),
+    ("PROJVERSION", "{}/some.name/1.0/.config", None),
+    ("PROJNAMES", "{}/.projects", {"some.name"}),
+]
+
+
+@pytest.mark.parametrize(("kind", "path", "value"), OF_ONE_PROJECT)
+@pytest.mark.parametrize("index", ["root/dev", "root/deleted", "gone/dev"])
+def test_an_upload_invalidates_its_project_on_every_index(kind: str, path: str, value: Any, index: str) -> None:
+    """So does what can't be told from one, because its index is no more."""
+    assert touched(kind, path.format(index), value) == {"some-name"}
+
+
+@pytest.mark.parametrize(("kind", "path", "value"), OF_ONE_PROJECT)
+def test_what_devpi_stores_of_a_mirror_changes_no_page(kind: str, path: str, value: Any) -> None:
+    """Its pages are its upstream's, and not made of devpi's links, as long as upstreams may be asked."""
+    assert touched(kind, path.format("root/pypi"), value) == set()
+
+
+@pytest.mark.parametrize(("kind", "path", "value"), OF_ONE_PROJECT[:3])
+def test_offline_it_does(kind: str, path: str, value: Any) -> None:
+    assert touched(kind, path.format("root/pypi"), value, offline=True) == {"some-name"}
 
 
 @pytest.mark.parametrize("kind", ["USERLIST", "MIRRORNAMESINIT"])

@@ -9,25 +9,18 @@ devpi cannot parse is reported as an internal error.
 from __future__ import annotations
 
 import asyncio
-import time
 from threading import Lock
 from typing import Any
 
 from deployer.server.devpi.installed import inside
 
-_FETCH, _STORE, _ACQUIRE = "_async_fetch_releaselinks", "_update_simplelinks_in_future", "acquire"
-_MISSED = "deployer_missed"
-
-
-def missed(times: Any, project: str) -> float:
-    """When a request last waited in vain for the lock of ``project`` (monotonic). ``times``: the mirror's cache."""
-    return float(vars(times).get(_MISSED, {}).get(project, float("-inf")))
+_FETCH, _STORE = "_async_fetch_releaselinks", "_update_simplelinks_in_future"
 
 
 def install() -> None:
-    """Replace the fetching and storing of a mirror's page, and the lock of a project."""
-    mirror, times = inside().MirrorStage, inside().ProjectUpdateCache
-    fetch, store, acquire = getattr(mirror, _FETCH), getattr(mirror, _STORE), getattr(times, _ACQUIRE)
+    """Replace the fetching and storing of a mirror's page."""
+    mirror = inside().MirrorStage
+    fetch, store = getattr(mirror, _FETCH), getattr(mirror, _STORE)
 
     async def fetch_page(self: Any, page: asyncio.Future[Any], *of: Any) -> None:
         try:
@@ -54,12 +47,5 @@ def install() -> None:
             raise
         await store(self, page, project, lock)
 
-    def acquire_lock(self: Any, project: Any, timeout: float = -1) -> Any:
-        lock = acquire(self, project, timeout)
-        if lock is None:
-            vars(self).setdefault(_MISSED, {})[str(project)] = time.monotonic()
-        return lock
-
     setattr(mirror, _FETCH, fetch_page)
     setattr(mirror, _STORE, store_page)
-    setattr(times, _ACQUIRE, acquire_lock)

@@ -54,6 +54,8 @@ def _code(found: Any) -> CodeType | None:
             found = found.fget
         case cached_property():
             found = found.func
+        case classmethod() | staticmethod():
+            found = found.__func__
     return getattr(inspect.unwrap(found), "__code__", None) if callable(found) else None
 
 
@@ -90,30 +92,21 @@ _HOOKS = (
 )
 _OF_A_MIRROR = (
     "UpstreamError",
-    "UpstreamNotFoundError",
     "UpstreamNotModified",
     "_async_fetch_releaselinks",
     "_update_simplelinks_in_future",
+    "add_project_name",
     "get_simplelinks_perstage",
-    "has_project_perstage",
-    "list_projects_perstage",
-    "no_project_list",
 )
 
 
 def _mirror(name: str, *own: str) -> tuple[str | tuple[str, tuple[str, ...]], ...]:
-    """A mirror index: class ``name``, its singletons, and the two classes that they are of."""
+    """A mirror index: class ``name``, its singletons, and the class of one of them."""
     return (
         *(f"{name}.{attribute}" for attribute in (*_OF_A_MIRROR, *own)),
         (f"{name}.cache_retrieve_times", ("project_retrieve_times",)),
-        (f"{name}.cache_projectnames", ("projectnames",)),
         (f"{name}._update_auth_candidates", ("auth_candidates",)),
-        "ProjectNamesCache.is_expired",
-        ("ProjectUpdateCache.__init__", ("_project2time",)),
-        "ProjectUpdateCache.acquire",
         "ProjectUpdateCache.expire",
-        "ProjectUpdateCache.get_etag",
-        "ProjectUpdateCache.get_timestamp",
     )
 
 
@@ -130,7 +123,20 @@ BOTH = _table(
             "parseoptions",
         ),
         "devpi_server.hookspecs": _HOOKS,
-        "devpi_server.filestore": ("ZipFile", ("get_core_metadata", ("ZipFile", "read"))),
+        "devpi_server.filestore": (
+            "BaseFileEntry.file_set_content_no_meta",
+            "BaseFileEntry.has_existing_metadata",
+            "BaseFileEntry.hashes",
+            "BaseFileEntry.last_modified",
+            "BaseFileEntry.meta",
+            "Digests",
+            "FileStore.get_file_entry",
+            "MutableFileEntry.file_set_content",
+            "ZipFile",
+            ("get_core_metadata", ("ZipFile", "read")),
+        ),
+        # a file is linked, not copied
+        "devpi_server.filestore_fs": (("FSFactory.from_content", ("devpi_srcpath", "link")),),
         "devpi_server.httpclient": (
             "FatalResponse",
             "HTTPClient.Errors",
@@ -142,16 +148,19 @@ BOTH = _table(
         "devpi_server.init": ("init",),
         "devpi_server.keyfs": (
             ("KeyFS.__init__", ("notifier",)),
+            "KeyFS.filestore_transaction",
             "KeyFS.get_connection",
             "KeyFS.read_transaction",
             "KeyFS.tx",
             "KeyFS.write_transaction",
             ("Transaction.__init__", ("at_serial", "commit_serial")),
+            "Transaction.on_commit_success",
             "TxNotificationThread.on_key_change",
         ),
         "devpi_server.log": ("configure_logging", "threadlog"),
         "devpi_server.main": (
             "Fatal",
+            "XOM.filestore",
             "XOM.get_singleton",
             "XOM.http",
             "XOM.main",
@@ -175,6 +184,11 @@ BOTH = _table(
 )
 OF_6 = _table(
     {
+        "devpi_server.filestore": (
+            "BaseFileEntry.file_size",
+            "BaseFileEntry.relpath",
+            ("FileStore.maplink", ("hash_spec",)),
+        ),
         "devpi_server.keyfs": (("KeyChangeEvent.__init__", ("at_serial", "typedkey")), "KeyFS.get_key"),
         "devpi_server.keyfs_sqlite": (
             "Connection.db_read_last_changelog_serial",
@@ -182,11 +196,16 @@ OF_6 = _table(
             "Connection.get_raw_changelog_entry",
             "Connection.get_relpath_at",
         ),
-        "devpi_server.mirror": _mirror("MirrorStage", "mirror_url_authorization_header", "mirror_url_without_auth"),
+        "devpi_server.mirror": _mirror(
+            "MirrorStage", "ignore_serial_header", "mirror_url_authorization_header", "mirror_url_without_auth"
+        ),
         "devpi_server.model": (
             ("BaseStage.__init__", ("key_projects",)),
             "BaseStage.get_mirror_whitelist_info",
             "BaseStage.get_simplelinks",
+            "BaseStage.has_project_perstage",
+            "BaseStage.key_projsimplelinks",
+            "BaseStage.list_projects_perstage",
             "BaseStage.op_sro",
             "BaseStage.op_sro_check_mirror_whitelist",
             "BaseStage.sro",
@@ -211,6 +230,7 @@ OF_6 = _table(
 )
 OF_7 = _table(
     {
+        "devpi_server.filestore": ("BaseFileEntry.index_relpath", "BaseFileEntry.size"),
         "devpi_server.keyfs": ("KeyChangeEvent.at_serial", "KeyChangeEvent.data"),
         "devpi_server.keyfs_sqla_lite": (
             "Connection.db_read_last_changelog_serial",
@@ -222,8 +242,12 @@ OF_7 = _table(
             ("BaseIndex.__init__", ("key_project",)),
             "BaseIndex.get_simplelinks",
             "BaseIndex.has_project",
+            "BaseIndex.has_project_perstage",
             "BaseIndex.index_bases",
+            "BaseIndex.index_type",
+            "BaseIndex.key_simpledata",
             "BaseIndex.list_projects",
+            "BaseIndex.list_projects_perstage",
             "BaseIndex.sro",
         ),
         "devpi_server.model.config": ("ensure_list",),
@@ -238,7 +262,15 @@ OF_7 = _table(
             "TraversedIndex.index",
         ),
         "devpi_server.model.remote": (
-            *_mirror("RemoteIndex", "remote_url", "remote_url_authorization_header"),
+            *_mirror(
+                "RemoteIndex",
+                "_get_remotedata",
+                "key_remotefile",
+                "key_remoteprojectinfo",
+                "remote_url",
+                "remote_url_authorization_header",
+            ),
+            ("RemoteData.get_cache_info", ("etag", "serial", "url_key")),
             "url_without_auth",
         ),
         "devpi_server.model.root": (
@@ -253,6 +285,11 @@ OF_7 = _table(
                 *("DIGESTULIDS", "DOCZIP", "FILE", "FILE_NOHASH", "INDEX", "PROJECT", "REMOTEFILE", "REMOTENAMESINIT"),
                 *("REMOTEPROJECTINFO", "SIMPLEDATA", "TOXRESULT", "USER", "VERSION", "VERSIONFILE", "VERSIONMETADATA"),
             )
+        ),
+        "devpi_server.model.simpleapi": (
+            *(f"SimpleInfo.{name}" for name in ("basename", "hashes", "metadata_hashes", "requires_python", "size")),
+            *(f"SimpleInfo.{name}" for name in ("upload_time", "url", "yanked")),
+            ("SimpleInfo.make_mutable_entry", ("resolve",)),
         ),
         "devpi_server.model.user": ("User.get_indexes", "User.modify", "User.validate"),
     }

@@ -7,13 +7,13 @@ from typing import Any
 
 from devpi_common.url import URL
 from devpi_server.filestore import Digests
-from devpi_server.mirror import MirrorStage, ProjectNamesCache, ProjectUpdateCache
+from devpi_server.mirror import MirrorStage, ProjectUpdateCache
 from devpi_server.model import BaseStage, InvalidIndexconfig, ensure_list
 from devpi_server.normalized import normalize_name
 
 from deployer.server.devpi.links import digest
 
-__all__ = ["InvalidIndexconfig", "MirrorStage", "ProjectNamesCache", "ProjectUpdateCache", "ensure_list"]
+__all__ = ["InvalidIndexconfig", "MirrorStage", "ProjectUpdateCache", "ensure_list"]
 
 AUTHORIZATION = "mirror_url_authorization_header"
 """The property of a mirror with the Authorization header that it sends."""

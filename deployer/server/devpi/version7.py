@@ -12,14 +12,14 @@ from devpi_server.model.base import BaseIndex
 from devpi_server.model.config import ensure_list
 from devpi_server.model.exceptions import InvalidIndexconfig
 from devpi_server.model.inheritance import IndexBases, TraversalInfos, TraversedIndex
-from devpi_server.model.remote import ProjectNamesCache, ProjectUpdateCache, url_without_auth
+from devpi_server.model.remote import ProjectUpdateCache, url_without_auth
 from devpi_server.model.remote import RemoteIndex as MirrorStage
 from devpi_server.model.simpleapi import SimpleInfo
 from devpi_server.normalized import normalize_name
 
 from deployer.server.devpi.links import digest
 
-__all__ = ["InvalidIndexconfig", "MirrorStage", "ProjectNamesCache", "ProjectUpdateCache", "ensure_list"]
+__all__ = ["InvalidIndexconfig", "MirrorStage", "ProjectUpdateCache", "ensure_list"]
 
 AUTHORIZATION = "remote_url_authorization_header"
 OF_PAGES = ("USER", "INDEX", "PROJECT", "SIMPLEDATA", "VERSION")
