@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import IntEnum, StrEnum
 from typing import Any, ClassVar, NotRequired, TypedDict
@@ -213,10 +213,13 @@ NAMES_ROUTE = "/+deployer/names"
 BODY_ROUTE = "/+deployer/body"
 
 
-def parsed(text: str | bytes) -> Any:
-    """Parse JSON; it may be nested too deeply for Python. Raises ValueError and nothing else."""
+def parsed(text: str | bytes, *, fraction: Callable[[str], float] | None = None) -> Any:
+    """Parse JSON; it may be nested too deeply for Python. Raises ValueError and nothing else.
+
+    ``fraction``: reads numbers with a fraction or an exponent, and Python's ``NaN`` and ``Infinity``.
+    """
     try:
-        return json.loads(text)
+        return json.loads(text, parse_float=fraction, parse_constant=fraction)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

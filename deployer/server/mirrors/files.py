@@ -25,7 +25,7 @@ from typing import IO, Any
 from deployer.server.devpi.installed import inside
 from deployer.server.devpi.links import digest
 from deployer.server.mirrors.indexes import Indexes, Mirror
-from deployer.server.mirrors.page import File
+from deployer.server.mirrors.page import File, size_of, storable
 from deployer.server.upstream.body import LARGEST_FILE
 from deployer.server.upstream.client import Client
 
@@ -90,6 +90,8 @@ class RemoteFiles:
         self._xom, self._client, self._indexes, self._directory = xom, client, indexes, directory
         self._files = Path(xom.config.server_path) / "+files"
         self._commits = threading.Lock()  # SQLite sleeps, up to a tenth of a second, where writers meet
+        self.on_kept: Callable[[Found], None] = lambda found: None
+        """Called when a file has been kept."""
 
     def fetch(self, found: Found) -> FileResponse:
         """The file, kept while the answer's body is read. Raises FileRefused."""
@@ -192,12 +194,13 @@ class RemoteFiles:
                 found.mirror.name,
                 found.path,
                 found.project,
-                found.file,
+                storable(found.file),
                 content=spool.named,
                 digests=spool.digests,
                 size=spool.size,
                 last_modified=last_modified,
             )
+        self.on_kept(found)
 
     def _decoded(self, found: Found, spool: _Spool, encoding: str) -> None:
         """Replace what came by what it stands for, unless it is right as it is."""
@@ -224,7 +227,7 @@ class RemoteFiles:
                 found.mirror.name,
                 found.path,
                 found.project,
-                found.file,
+                storable(found.file),
                 content=None,
                 digests={},
                 size=0,
@@ -255,9 +258,9 @@ class RemoteFiles:
 
     def head(self, found: Found) -> dict[str, str]:
         """The headers of the file, asked for without a byte of it. Raises FileRefused."""
-        size = found.file.get("size")
+        size = size_of(found.file)
         headers = found.headers
-        if type(size) is int:
+        if size is not None:
             return headers | {"Content-Length": str(size)}
         with contextlib.ExitStack() as stack:
             response = self._ask(stack, found, {}, method="HEAD")

@@ -1,7 +1,6 @@
 """What devpi gets when it asks for a mirror's page itself: for its web pages, for a push, for versions of a project.
 
-It gets what clients get, and the upstream is not asked twice. Only what devpi stores is in it; a file has the one hash
-that names its place.
+It gets what clients get, and the upstream is not asked twice. Only what devpi stores is in it.
 """
 
 from __future__ import annotations
@@ -14,13 +13,10 @@ import httpx
 from devpi_server.httpclient import FatalResponse
 
 from deployer.server.devpi.installed import inside
-from deployer.server.devpi.links import digest
 from deployer.server.mirrors.indexes import Indexes, Mirror
-from deployer.server.mirrors.page import JSON_TYPE, File, is_archive
+from deployer.server.mirrors.page import JSON_TYPE, is_archive, storable
 from deployer.server.mirrors.source import Source
 from deployer.server.upstream.client import NoAnswer
-
-_FIELDS = ("requires-python", "yanked", "size", "upload-time")
 
 
 def page_of(indexes: Indexes, source: Source, url: str) -> Callable[[], Any] | None:
@@ -32,21 +28,15 @@ def page_of(indexes: Indexes, source: Source, url: str) -> Callable[[], Any] | N
 def _answer(source: Source, mirror: Mirror, project: str, url: str) -> Any:
     try:
         answer = source.get(mirror, project)
-        page = answer.read()
-    except (NoAnswer, ValueError) as error:
+    except NoAnswer as error:
         return FatalResponse(url, str(error))
+    page = answer.read()
     request = httpx.Request("GET", url)
     if page is None:
         return httpx.Response(404, request=request)
-    files = [_reduced(file) for file in page.files if is_archive(file["filename"])]
+    files = [storable(file) for file in page.files if is_archive(file["filename"])]
     body = json.dumps({"meta": {"api-version": "1.0"}, "name": project, "files": files})
     return httpx.Response(200, headers={"Content-Type": JSON_TYPE}, content=body, request=request)
-
-
-def _reduced(file: File) -> File:
-    found = digest(file)
-    made = {name: file[name] for name in ("filename", "url", *_FIELDS) if file.get(name) is not None}
-    return made | {"hashes": {found[0]: found[1]} if found else {}}
 
 
 def expire(xom: Any, mirror: str, project: str) -> None:

@@ -1,11 +1,13 @@
 """An upstream's page of a project, as data: read from JSON (PEP 691) or HTML (PEP 503), with every field kept.
 
 ``files`` are the file objects of PEP 691, as the upstream gave them, with these certainties: ``filename`` is a plain
-file name, ``url`` is absolute, with its query and without a fragment, and ``hashes`` is an object of strings.
+file name, ``url`` is absolute, with its query and without a fragment, and ``hashes`` is an object of strings. File
+objects that can't be that are left out, as pip leaves them out. Every other field is passed on, of any type.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
 from deployer.protocol import parsed
-from deployer.server.devpi.links import CHECKED
+from deployer.server.devpi.links import CHECKED, digest
 
 JSON_TYPE = "application/vnd.pypi.simple.v1+json"
 HTML_TYPES = ("text/html", "application/vnd.pypi.simple.v1+html")
@@ -31,8 +33,17 @@ _ARCHIVE = re.compile(
 )
 _DATA = re.compile(r"data-[a-z0-9._-]+")
 _TIME = re.compile(r"\d{4}-[01]\d-[0-3]\dT[0-2]\d:[0-5]\d:[0-5]\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+_SIZE = re.compile(r"\d{1,15}", re.ASCII)
+_STRIPPED = re.compile(r"[\t\r\n]")
+"""What clients take out of an address (https://url.spec.whatwg.org/#concept-basic-url-parser)."""
+_SCHEMES = ("https://", "http://")
+_LEVELS = 50
+"""Objects and lists that may be in one another: each is read, written and read again with less of the stack free."""
 _LIMIT = 200
 """Characters of an upstream's text that a message shows."""
+
+_HOLDERS = (dict, list)
+_STORED: dict[str, type | tuple[type, ...]] = {"requires-python": str, "upload-time": str, "yanked": (str, bool)}
 
 File = dict[str, Any]
 
@@ -43,7 +54,8 @@ class InvalidPage(ValueError):
 
 @dataclass(frozen=True)
 class Page:
-    """``fields``: the top level of PEP 691 without ``files``. ``texts``: each file as JSON, where that is known."""
+    """``fields``: the top level of PEP 691 without ``files``; its ``meta`` is an object with a version 1 of the API.
+    ``texts``: each file as JSON, where that is known."""
 
     fields: dict[str, Any]
     files: list[File]
@@ -60,41 +72,98 @@ def read(content: bytes, content_type: str, *, url: str, project: str) -> Page:
     kind = media_type(content_type)
     try:
         if kind == JSON_TYPE:
-            return _of_json(parsed(content), url)
+            return _of_json(parsed(content, fraction=_fraction), url)
         if kind in HTML_TYPES:
             return _of_html(content, content_type, url=url, project=project)
     except InvalidPage:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError, LookupError, RecursionError, AssertionError) as error:
+    except (ValueError, LookupError, AssertionError) as error:
         raise InvalidPage(f"{type(error).__name__}: {str(error)[:_LIMIT]}") from None
     raise InvalidPage(f"content type {kind[:_LIMIT]!r}")
 
 
+def _fraction(text: str) -> float:
+    """A number of JSON. Raises ValueError for one that JSON does not have, and Python would write."""
+    found = float(text)
+    if not math.isfinite(found):
+        raise ValueError(f"{text[:_LIMIT]} is not a number")
+    return found
+
+
 def _of_json(data: Any, url: str) -> Page:
-    version = str(data["meta"].get("api-version", "1.0"))
-    if version.partition(".")[0] != "1":
-        raise InvalidPage(f"API version {version[:_LIMIT]!r}")
-    files = data.pop("files")
+    if type(data) is not dict or type(files := data.pop("files", None)) is not list:
+        raise InvalidPage("no object with a list of files")
+    given = data.get("meta")
+    meta = given if type(given) is dict else {}
+    data["meta"] = {**meta, "api-version": _version(meta.get("api-version") or "1.0")}
+    if _nests(data, _LEVELS):
+        raise InvalidPage("nested too deeply")
     return Page(data, [file for file in (_file(found, url) for found in files) if file])
 
 
-def _file(found: File, base: str) -> File | None:
+def _version(given: object) -> str:
+    """The version of the API, for example ``1.1``. Raises InvalidPage for one that is not understood."""
+    version = str(given) if isinstance(given, (str, float)) else type(given).__name__
+    if version.partition(".")[0] != "1":
+        raise InvalidPage(f"API version {version[:_LIMIT]!r}")
+    return version
+
+
+def _file(found: Any, base: str) -> File | None:
     """``found`` with an absolute address, which comes first; None for an invalid file object."""
-    name, address, hashes = found["filename"], found["url"], found.get("hashes")
-    if not isinstance(name, str) or not is_filename(name):
+    if type(found) is not dict:
         return None
-    if not address.startswith(("https://", "http://")):
-        address = urljoin(base, address)
-        if not address.startswith(("https://", "http://")):
-            return None
-    if "#" in address:
-        address = address.partition("#")[0]
+    name, address, hashes = found.get("filename"), found.get("url"), found.get("hashes")
+    if type(name) is not str or type(address) is not str or not is_filename(name):
+        return None
+    address = _absolute(address, base)
+    if address is None or _nests(found, _LEVELS):
+        return None
     made = {"url": address, **found}
     made["url"] = address
     made.pop(ATTRIBUTES, None)  # it is ours, and written as HTML
-    if type(hashes) is not dict:
-        made["hashes"] = {}
+    given = hashes.items() if type(hashes) is dict else ()
+    made["hashes"] = {kind: value for kind, value in given if type(value) is str}
     return made
+
+
+def _absolute(address: str, base: str) -> str | None:
+    """The address without its fragment; None for one from which no client gets a file."""
+    try:
+        if not address.startswith(_SCHEMES):
+            scheme, colon, rest = urljoin(base, address).partition(":")
+            address = f"{scheme.lower()}{colon}{rest}"
+        if "[" in address or not address.isascii():
+            urlsplit(address)  # raises ValueError for an invalid host
+    except ValueError:
+        return None
+    address = address.partition("#")[0]
+    if not address.isprintable():
+        address = _STRIPPED.sub("", address)
+    return address if address.startswith(_SCHEMES) and address.isprintable() else None
+
+
+def _nests(found: Any, levels: int) -> bool:
+    """Whether there is more in one another than ``levels``. ``found``: an object or a list."""
+    inner = (value for value in (found.values() if type(found) is dict else found) if type(value) in _HOLDERS)
+    return levels <= 0 or any(_nests(value, levels - 1) for value in inner)
+
+
+def size_of(file: File) -> int | None:
+    """The bytes of a file, where its page says them."""
+    size = file.get("size")
+    return size if type(size) is int and 0 <= size < 1 << 63 else None
+
+
+def storable(file: File) -> File:
+    """What devpi stores of a file: fields of the right types, and the one hash that names its place."""
+    found = digest(file)
+    made: File = {"filename": file["filename"], "url": file["url"], "hashes": dict([found] if found else ())}
+    for name, kinds in _STORED.items():
+        if file.get(name) and isinstance(file[name], kinds):
+            made[name] = file[name]
+    size = size_of(file)
+    return made if size is None else made | {"size": size}
 
 
 def is_archive(name: str) -> bool:
@@ -131,12 +200,8 @@ def _of_html(content: bytes, content_type: str, *, url: str, project: str) -> Pa
     parser.feed(content.decode(header.get_content_charset("utf-8"), "replace"))
     parser.close()
     metas = parser.metas
-    fields: dict[str, Any] = {
-        "meta": {"api-version": next(iter(metas.get("pypi:repository-version", ())), "1.0")},
-        "name": project,
-    }
-    if fields["meta"]["api-version"].partition(".")[0] != "1":
-        raise InvalidPage(f"API version {fields['meta']['api-version'][:_LIMIT]!r}")
+    version = _version(next(iter(metas.get("pypi:repository-version", ())), "1.0"))
+    fields: dict[str, Any] = {"meta": {"api-version": version}, "name": project}
     if "pypi:tracks" in metas:
         fields["meta"]["tracks"] = metas["pypi:tracks"]
     if "pypi:alternate-locations" in metas:
@@ -176,14 +241,11 @@ class _Parser(HTMLParser):
 
 def _anchor(attrs: dict[str, str | None], base: str) -> File | None:
     href = (attrs.get("href") or "").strip()
-    try:
-        address, _, fragment = urljoin(base, href).partition("#")
-        filename = unquote(urlsplit(address).path.rpartition("/")[2])
-    except ValueError:
+    address = _absolute(href, base)
+    filename = "" if address is None else unquote(urlsplit(address).path.rpartition("/")[2])
+    if not is_archive(filename) or not is_filename(filename):
         return None
-    if not address.startswith(("https://", "http://")) or not is_archive(filename) or not is_filename(filename):
-        return None
-    file: File = {"url": address, "filename": filename, "hashes": _hashes(fragment)}
+    file: File = {"url": address, "filename": filename, "hashes": _hashes(href.partition("#")[2])}
     for name, value in attrs.items():
         if not _DATA.fullmatch(name):
             continue
@@ -198,7 +260,7 @@ def _anchor(attrs: dict[str, str | None], base: str) -> File | None:
             case "data-core-metadata" | "data-dist-info-metadata":
                 file[name.removeprefix("data-")] = _promise(value)
             case "data-size":  # in no standard, as the next one; uv reads both
-                if value and value.isdecimal():
+                if value and _SIZE.fullmatch(value):
                     file["size"] = int(value)
             case "data-upload-time":
                 if value and _TIME.fullmatch(value):  # pip and uv refuse a JSON page with another
@@ -206,8 +268,8 @@ def _anchor(attrs: dict[str, str | None], base: str) -> File | None:
             case "data-gpg-sig":
                 file["gpg-sig"] = value != "false"
             case "data-provenance":
-                if value:
-                    file["provenance"] = urljoin(base, value)
+                if provenance := _absolute(value or "", base):
+                    file["provenance"] = provenance
             case _:
                 file.setdefault(ATTRIBUTES, {})[name] = value
     return file

@@ -14,7 +14,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from deployer.server.mirrors.page import ATTRIBUTES, File
+from deployer.server.mirrors.page import ATTRIBUTES, File, size_of
 
 METADATA, PROVENANCE, SIGNATURE = ".metadata", ".provenance", ".asc"
 """What is appended to a file's address for its metadata (PEP 658), provenance (PEP 740) and signature (PEP 503)."""
@@ -65,17 +65,21 @@ def merged(parts: Sequence[Part], *, name: str) -> Part:
     } | {"api-version": min((part.fields["meta"]["api-version"] for part in parts), key=_version)}
     fields["name"] = name
     if all("versions" in part.fields for part in parts):
-        fields["versions"] = list(dict.fromkeys(version for part in parts for version in part.fields["versions"]))
+        fields["versions"] = _united(parts, "versions")
     else:  # an index of API 1.0 names none
         fields.pop("versions", None)
     for key in _LISTS:
         if key in fields:
-            fields[key] = list(dict.fromkeys(entry for part in parts for entry in part.fields.get(key, ())))
+            fields[key] = _united(parts, key)
     return Part(fields, files)
 
 
+def _united(parts: Sequence[Part], key: str) -> list[str]:
+    return list(dict.fromkeys(entry for part in parts for entry in _strings(part.fields.get(key))))
+
+
 def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(number) if number.isdecimal() else 0 for number in str(text).split("."))
+    return tuple(int(number) if number.isdecimal() else 0 for number in text.split("."))
 
 
 def for_client(listed: Listed, up: str) -> File:
@@ -132,14 +136,14 @@ def _quoted(path: str) -> str:
 
 
 def to_html(part: Part, up: str, *, title: str) -> bytes:
-    """The page as HTML."""
-    return "".join(_html(part, up, title)).encode()
+    """The page as HTML. Half a surrogate pair, which JSON may have, is replaced by a question mark."""
+    return "".join(_html(part, up, title)).encode(errors="replace")
 
 
 def _html(part: Part, up: str, title: str) -> Iterator[str]:
     yield f'<!DOCTYPE html>\n<html lang="en"><head><title>{escape(title)}</title>\n'
     for name, content in _metas(part.fields):
-        yield f'<meta name="{name}" content="{escape(str(content))}">\n'
+        yield f'<meta name="{name}" content="{escape(content)}">\n'
     yield f"</head><body><h1>{escape(title)}</h1>\n"
     for listed in part.files:
         attributes = "".join(_attribute(name, value) for name, value in _attributes(listed, up))
@@ -147,9 +151,9 @@ def _html(part: Part, up: str, title: str) -> Iterator[str]:
     yield "</body></html>"
 
 
-def _metas(fields: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    meta = fields.get("meta") or {}
-    yield "pypi:repository-version", meta.get("api-version", "1.0")
+def _metas(fields: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    meta = fields["meta"]
+    yield "pypi:repository-version", meta["api-version"]
     for track in _strings(meta.get("tracks")):
         yield "pypi:tracks", track
     for location in _strings(fields.get("alternate-locations")):
@@ -157,8 +161,7 @@ def _metas(fields: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     status = fields.get("project-status")
     if isinstance(status, dict):
         for key, name in (("status", "pypi:project-status"), ("reason", "pypi:project-status-reason")):
-            if status.get(key):
-                yield name, status[key]
+            yield from ((name, text) for text in _strings([status.get(key)]) if text)
 
 
 def _strings(found: object) -> Iterable[str]:
@@ -172,19 +175,19 @@ def _attribute(name: str, value: str | None) -> str:
 def _attributes(listed: Listed, up: str) -> Iterator[tuple[str, str | None]]:
     file = for_client(listed, up)
     yield "href", file["url"] + _fragment(file["hashes"])
-    if file.get("requires-python"):
-        yield "data-requires-python", str(file["requires-python"])
+    if _is_text(file.get("requires-python")):
+        yield "data-requires-python", file["requires-python"]
     for promise in PROMISES:
         if file.get(promise):
             yield f"data-{promise}", _promise(file[promise])
     if file.get("yanked"):
-        yield "data-yanked", "" if file["yanked"] is True else str(file["yanked"])
+        yield "data-yanked", file["yanked"] if _is_text(file["yanked"]) else ""
     elif file.get("yanked") == "":  # as page.py reads it
         yield "data-yanked", None
-    if type(file.get("size")) is int:
+    if size_of(file) is not None:
         yield "data-size", str(file["size"])
-    if file.get("upload-time"):
-        yield "data-upload-time", str(file["upload-time"])
+    if _is_text(file.get("upload-time")):
+        yield "data-upload-time", file["upload-time"]
     if "gpg-sig" in file:
         yield "data-gpg-sig", "true" if file["gpg-sig"] else "false"
     if file.get("provenance"):
@@ -192,13 +195,15 @@ def _attributes(listed: Listed, up: str) -> Iterator[tuple[str, str | None]]:
     yield from (listed.file.get(ATTRIBUTES) or {}).items()
 
 
-def _fragment(hashes: dict[str, Any]) -> str:
+def _is_text(found: object) -> bool:
+    return isinstance(found, str) and found != ""
+
+
+def _fragment(hashes: dict[str, str]) -> str:
     kind = "sha256" if "sha256" in hashes else next(iter(hashes), "")
     return f"#{kind}={hashes[kind]}" if kind else ""
 
 
 def _promise(given: Any) -> str:
-    if isinstance(given, dict) and given:
-        kind = "sha256" if "sha256" in given else next(iter(given))
-        return f"{kind}={given[kind]}"
-    return "true"
+    hashes = {kind: value for kind, value in given.items() if isinstance(value, str)} if isinstance(given, dict) else {}
+    return _fragment(hashes)[1:] or "true"
