@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import shutil
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from pathlib import Path
@@ -49,6 +50,15 @@ class Companions:
 
     def __init__(self, directory: Path, files: Path, source: Source, remote: RemoteFiles) -> None:
         self._directory, self._files, self._source, self._remote = directory, files, source, remote
+        remote.on_kept, source.on_removed = self._renewed, self._removed
+
+    def _renewed(self, found: Found) -> None:
+        if not found.path.startswith("+f/"):  # without a hash, it may be another file than before
+            for suffix in SUFFIXES:
+                self._path(f"{found.mirror.name}/{found.path}", suffix).unlink(missing_ok=True)
+
+    def _removed(self, mirror: str) -> None:
+        shutil.rmtree(self._directory / mirror, ignore_errors=True)
 
     def kept(self, mirror: str, path: str, suffix: str) -> bytes | None:
         """What is here; None when it is not. ``path``: of the file, below its index."""

@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import unquote, urljoin
 
 from devpi_common.metadata import splitbasename
-from devpi_server.log import threadlog
 
 from deployer.protocol import parsed
 from deployer.server.devpi.installed import inside, installed
@@ -97,12 +96,9 @@ class Serving:
             return Served(None, first, until, silent)
         return Served(merged(parts, name=project), first, until, silent, serial if len(mirrors) == 1 else "")
 
-    def _part(self, mirror: Mirror, answer: Answer) -> Part | None:
-        try:
-            page = answer.read()
-        except ValueError as error:
-            threadlog.warn("%s: a damaged page: %s", mirror.name, error)
-            return None
+    @staticmethod
+    def _part(mirror: Mirror, answer: Answer) -> Part | None:
+        page = answer.read()
         if page is None or answer.kept is None:
             return None
         return Part(page.fields, _all_listed(mirror, page, answer.kept.head))

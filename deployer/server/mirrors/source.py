@@ -93,6 +93,8 @@ class Source:
         self._states: dict[tuple[str, str], _State] = {}
         self._large = threading.Lock()
         self._deleted: set[tuple[str, str]] = set()
+        self.on_removed: Callable[[str], None] = lambda mirror: None
+        """Called with a mirror that is no more."""
         indexes.on_change = self._configured
 
     # What is known
@@ -100,11 +102,6 @@ class Source:
     def known(self, mirror: Mirror, project: str) -> Kept | None:
         """The page as last seen, also of a project that was deleted since."""
         return self._pages.read(mirror.name, project, url=mirror.url)
-
-    def serves(self, mirror: Mirror, project: str) -> bool:
-        """Whether a page with the project is known, and the upstream has not deleted it since."""
-        kept = self.known(mirror, project)
-        return kept is not None and not self._is_gone(kept)
 
     @property
     def deleted(self) -> list[tuple[str, str]]:
@@ -350,19 +347,24 @@ class Source:
     # Configuration
 
     def _configured(self, mirrors: Mapping[str, Mirror]) -> None:
-        self._pages.keep_only(mirrors)
+        for name in self._pages.keep_only(mirrors):
+            self._forget(name)
+            self.on_removed(name)
         for name, mirror in mirrors.items():
             former = self._pages.former(name)
             if former == mirror.url:
                 continue
             if former is not None:
                 threadlog.warn("%s mirrors %s now: the pages of %s are forgotten", name, mirror.url, former)
-            with self._lock:
-                for key in [key for key in self._states if key[0] == name]:
-                    del self._states[key]
-                self._deleted = {key for key in self._deleted if key[0] != name}
+            self._forget(name)
             with contextlib.suppress(OSError):
                 self._pages.begin(name, mirror.url, replaced=former is not None)
+
+    def _forget(self, index: str) -> None:
+        with self._lock:
+            for key in [key for key in self._states if key[0] == index]:
+                del self._states[key]
+            self._deleted = {key for key in self._deleted if key[0] != index}
 
     def has_former_links(self, mirror: Mirror) -> bool:
         """Whether devpi may have links of this upstream from before pages were kept here."""

@@ -1,8 +1,9 @@
 """The pages of upstreams on the disk, as they were when the upstream last answered.
 
-``<serverdir>/.deployer/upstream/USER/INDEX/PROJECT``: the first line is a JSON object, :class:`Head`; each further line
-is a file object of the page. A file is found by its name without reading the others as JSON. The time at which the
-upstream last confirmed the page is the file's modification time.
+``<serverdir>/.deployer/upstream/USER/INDEX/PROJECT``: the first line is a checksum of the rest and a JSON object,
+:class:`Head`; each further line is a file object of the page. A file is found by its name without reading the others as
+JSON. The time at which the upstream last confirmed the page is the file's modification time. A damaged file counts as
+none.
 
 ``<serverdir>/.deployer/upstream/USER/INDEX/.url`` is the address of the upstream that the index mirrored last, and the
 word ``replaced`` if there was another one before. ``.json/`` beside it has pages of the upstream's JSON API.
@@ -15,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import zlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +28,9 @@ from deployer.server.mirrors.page import File, Page
 from deployer.server.secret_files import write_private
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""A normalised name of a project. Names of users and indexes may have any characters but those of paths."""
+_SUM = 9
+"""Bytes of the checksum and the space after it."""
 _URL, _API, _REPLACED = ".url", ".json", "replaced"
 
 
@@ -59,10 +64,7 @@ class Kept:
     lines: bytes
 
     def page(self) -> Page:
-        """Raises ValueError for a damaged file."""
         texts = self.lines.decode().splitlines()
-        if len(texts) != self.head.files:
-            raise ValueError("lines are missing")
         return Page(self.head.fields, [parsed(text) for text in texts], texts)
 
     def find(self, path: str) -> File | None:
@@ -92,10 +94,10 @@ class UpstreamPages:
 
     def path(self, mirror: str, project: str) -> Path | None:
         """Where a page is; None for names that are no plain names of files. ``mirror``: ``user/index``."""
-        parts = (*mirror.split("/"), project)
-        if len(parts) != 3 or not all(map(_PLAIN.fullmatch, parts)):
+        parts = mirror.split("/")
+        if len(parts) != 2 or not all(map(_is_name, parts)) or not _PLAIN.fullmatch(project):
             return None
-        return self._directory.joinpath(*parts)
+        return self._directory.joinpath(*parts, project)
 
     def api(self, mirror: str, name: str) -> Path | None:
         """Where a page of the JSON API is. ``name``: a plain name, of a project or of one of its versions."""
@@ -109,19 +111,14 @@ class UpstreamPages:
             return None
         try:
             at = path.stat().st_mtime
-            first, _, lines = path.read_bytes().partition(b"\n")
-            head = Head(**parsed(first))
+            content = path.read_bytes()
+            if content[:_SUM] != _checksum(memoryview(content)[_SUM:]):
+                return None
+            first, _, lines = content.partition(b"\n")
+            head = Head(**parsed(first[_SUM:]))
         except (OSError, ValueError, TypeError):
             return None
         return Kept(head, at, lines) if head.mirror == url else None
-
-    def at(self, mirror: str, project: str) -> float:
-        """When the page was last confirmed; 0 without one."""
-        path = self.path(mirror, project)
-        if path is not None:
-            with contextlib.suppress(OSError):
-                return path.stat().st_mtime
-        return 0.0
 
     def write(self, mirror: str, project: str, head: Head, texts: list[str], *, at: float) -> Kept | None:
         """Keep a page, of which ``texts`` are the files as JSON; None when its names are not plain.
@@ -146,7 +143,8 @@ class UpstreamPages:
     @staticmethod
     def _replace(path: Path, head: Head, lines: bytes, at: float) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(path, json.dumps(vars(head)).encode() + b"\n" + lines, durable=False)
+        content = json.dumps(vars(head)).encode() + b"\n" + lines
+        write_private(path, _checksum(content) + content, durable=False)
         os.utime(path, (at, at))
 
     def confirm(self, mirror: str, project: str, *, at: float) -> None:
@@ -162,7 +160,7 @@ class UpstreamPages:
         with contextlib.suppress(OSError, ValueError, TypeError):
             if path is not None:
                 with path.open("rb") as file:
-                    return Head(**parsed(file.readline())).gone
+                    return Head(**parsed(file.readline()[_SUM:])).gone
         return False
 
     def projects(self, mirror: str) -> list[str]:
@@ -198,8 +196,18 @@ class UpstreamPages:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(path.with_name(_URL), f"{url}\n{_REPLACED if replaced else ''}\n")
 
-    def keep_only(self, mirrors: Collection[str]) -> None:
-        """Forget the pages of indexes that are no more."""
-        for directory in self._directory.glob("*/*"):
-            if f"{directory.parent.name}/{directory.name}" not in mirrors:
-                shutil.rmtree(directory, ignore_errors=True)
+    def keep_only(self, mirrors: Collection[str]) -> list[str]:
+        """Forget the pages of indexes that are no more. Return their names."""
+        found = {"/".join(path.parts[-2:]): path for path in self._directory.glob("*/*")}
+        gone = sorted(found.keys() - set(mirrors))
+        for name in gone:
+            shutil.rmtree(found[name], ignore_errors=True)
+        return gone
+
+
+def _is_name(name: str) -> bool:
+    return name not in ("", ".", "..") and "/" not in name and name.isprintable()
+
+
+def _checksum(content: bytes | memoryview) -> bytes:
+    return b"%08x " % zlib.crc32(content)
