@@ -46,6 +46,9 @@ class Client(HTTPClient):
     ``has_room``: whether there is disk space for more of a file.
     """
 
+    # The last two are of addresses that a page names. mypy takes devpi's tuple for one of exactly four.
+    Errors = (*HTTPClient.Errors, httpx.InvalidURL, UnicodeError)  # type: ignore[assignment]
+
     def __init__(
         self,
         upstreams: Upstreams,
