@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import unquote, urljoin
@@ -38,8 +39,8 @@ def from_html(body: bytes) -> Page:
 
 
 def ours(one: dict[str, Any]) -> dict[str, Any]:
-    """The file object as a client resolves it."""
-    return one | {"url": f"https://ours.example.com/root/pypi/+f/abc/def/{one['filename']}"}
+    """The file object as a client resolves it: every wheel has metadata."""
+    return promised(one, lacks=False) | {"url": f"https://ours.example.com/root/pypi/+f/abc/def/{one['filename']}"}
 
 
 FULL = file(
@@ -188,6 +189,45 @@ def test_any_page_is_rendered(data: Any) -> None:
         )
 
 
+# Texts that are there already
+
+
+def with_texts(found: Page, *, lacks: bool = False) -> Part:
+    given = part(found).files
+    return Part(found.fields, [replace(one, text=json.dumps(one.file), lacks=lacks) for one in given])
+
+
+@pytest.mark.parametrize("lacks", [False, True])
+@pytest.mark.parametrize(
+    "one",
+    [
+        FULL,
+        file(url='https://example.com/", "x": "\\"'),
+        file(filename="demo-1.0.tar.gz", core_metadata=True),
+        file(filename="demo 1.0#.zip"),
+        file(core_metadata=False),
+        file(dist_info_metadata={"sha256": SHA512}),
+        file(provenance="https://example.com/p"),
+        file(provenance=None),
+        file() | {ATTRIBUTES: {"data-x": "1"}},
+    ],
+)
+def test_the_text_of_a_file_is_used_where_only_its_address_changes(one: dict[str, Any], lacks: bool) -> None:
+    found = of_json(page(one))
+    found.files[0].update({name: value for name, value in one.items() if name == ATTRIBUTES})
+    without = Part(found.fields, [replace(listed, lacks=lacks) for listed in part(found).files])
+    assert json.loads(to_json(with_texts(found, lacks=lacks), UP)) == json.loads(to_json(without, UP))
+
+
+@given(PAGES)
+def test_the_text_of_any_file(data: Any) -> None:
+    try:
+        found = of_json(data)
+    except InvalidPage:
+        return
+    assert json.loads(to_json(with_texts(found), UP)) == json.loads(to_json(part(found), UP))
+
+
 # Merged
 
 
@@ -250,6 +290,19 @@ def test_hostile_fields_are_merged() -> None:
 def test_a_page_of_one_index_is_as_it_is() -> None:
     one = Part(HOSTILE, ())
     assert merged([one], name="demo") is one
+
+
+# Addresses of the upstream
+
+
+def test_a_file_without_a_path_keeps_its_address_and_promises_nothing() -> None:
+    """In the canonical view of a mirror."""
+    one = file(provenance="https://example.com/p", size=1)
+    found = Part(of_json(page(one)).fields, [Listed(one, "")])
+    for back in (from_json(to_json(found, UP)), from_html(to_html(found, UP, title=""))):
+        assert back.files == [one]
+    wrong = Part(found.fields, [Listed(file(provenance={}), "")])
+    assert from_html(to_html(wrong, UP, title="")).files == [file()]
 
 
 # Metadata of wheels

@@ -21,6 +21,7 @@ FILES = [
     file(filename="demo-1.0.zip", hashes={}, url="https://files.example.com/other/demo-1.0.zip"),
     file(filename="démo-\U0001f40d \"'.zip", hashes={"md5": "c" * 32}),
 ]
+TEXTS = [json.dumps(one) for one in FILES]
 
 
 def head(**changes: Any) -> Head:
@@ -42,7 +43,7 @@ def pages(tmp_path: Path) -> UpstreamPages:
 
 
 def kept(pages: UpstreamPages, project: str = "demo", mirror: str = "root/pypi", **changes: Any) -> Kept:
-    written = pages.write(mirror, project, head(**changes), FILES, at=1000.0)
+    written = pages.write(mirror, project, head(**changes), TEXTS, at=1000.0)
     assert written is not None
     return written
 
@@ -92,7 +93,7 @@ def test_another_place_is_not_found(pages: UpstreamPages, path: str) -> None:
 
 def test_the_name_of_a_file_inside_of_another_field_is_not_that_of_a_file(pages: UpstreamPages) -> None:
     one = file(unknown={"filename": "inner.zip"}, yanked='"filename": "text.zip"')
-    written = pages.write("root/pypi", "demo", head(files=1), [one], at=1.0)
+    written = pages.write("root/pypi", "demo", head(files=1), [json.dumps(one)], at=1.0)
     assert written is not None
     assert [list(written.named(name)) for name in ("inner.zip", "text.zip")] == [[], []]
     assert list(written.named(one["filename"])) == [one]
@@ -199,7 +200,7 @@ def test_names_that_lead_elsewhere_have_no_page(
     pages: UpstreamPages, mirror: str, project: str, tmp_path: Path
 ) -> None:
     assert pages.path(mirror, project) is None
-    assert pages.write(mirror, project, head(), FILES, at=1.0) is None
+    assert pages.write(mirror, project, head(), TEXTS, at=1.0) is None
     assert pages.read(mirror, project, url=URL) is None
     assert not pages.is_gone(mirror, project)
     assert list(tmp_path.iterdir()) == []
@@ -211,7 +212,8 @@ def test_any_name_that_devpi_takes_has_pages(pages: UpstreamPages, mirror: str) 
     pages.begin(mirror, URL, replaced=False)
     assert pages.former(mirror) == URL
     kept(pages, mirror=mirror)
-    assert (pages.projects(mirror), pages.mirrors()) == (["demo"], [mirror])
+    assert pages.projects(mirror) == ["demo"]
+    assert (pages.keep_only([mirror]), pages.keep_only([]), pages.former(mirror)) == ([], [mirror], None)
 
 
 def test_a_name_that_no_file_can_have(pages: UpstreamPages) -> None:
@@ -224,13 +226,13 @@ def test_a_name_that_no_file_can_have(pages: UpstreamPages) -> None:
 
 
 def test_projects_are_those_with_a_page(pages: UpstreamPages) -> None:
-    assert (pages.projects("root/pypi"), pages.mirrors()) == ([], [])
+    assert (pages.projects("root/pypi"), pages.keep_only([])) == ([], [])
     pages.begin("root/pypi", URL, replaced=False)
     for project in ("beta", "alpha"):
         kept(pages, project)
     kept(pages, "gamma", mirror="root/other")
     (stored(pages).parent / ".half-written").touch()
-    assert (pages.projects("root/pypi"), pages.mirrors()) == (["alpha", "beta"], ["root/other", "root/pypi"])
+    assert (pages.projects("root/pypi"), pages.projects("root/other")) == (["alpha", "beta"], ["gamma"])
     assert pages.projects("root/..") == []
 
 
@@ -251,13 +253,12 @@ def test_a_damaged_address_is_another_one(pages: UpstreamPages, content: bytes) 
     assert pages.former("root/pypi") != URL
 
 
-def test_pages_of_a_removed_index_are_forgotten(pages: UpstreamPages) -> None:
-    kept(pages)
-    kept(pages, mirror="root/other")
-    pages.remove("root/pypi")
-    pages.remove("root/never")
-    pages.remove("root/..")
-    assert pages.mirrors() == ["root/other"]
+def test_pages_of_indexes_that_are_no_more_are_forgotten(pages: UpstreamPages) -> None:
+    for mirror in ("root/pypi", "root/other", "user/dev"):
+        kept(pages, mirror=mirror)
+    assert pages.keep_only(["root/other", "root/new"]) == ["root/pypi", "user/dev"]
+    assert pages.keep_only(["root/other", "root/new"]) == []
+    assert (pages.projects("root/other"), pages.projects("root/pypi")) == (["demo"], [])
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -190,7 +190,7 @@ def _attributes(listed: Listed, up: str) -> Iterator[tuple[str, str | None]]:
         yield "data-upload-time", file["upload-time"]
     if "gpg-sig" in file:
         yield "data-gpg-sig", "true" if file["gpg-sig"] else "false"
-    if file.get("provenance"):
+    if _is_text(file.get("provenance")):
         yield "data-provenance", file["provenance"]
     yield from (listed.file.get(ATTRIBUTES) or {}).items()
 
