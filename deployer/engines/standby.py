@@ -6,12 +6,15 @@ before the word came.
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deployer.host.runner import spawned
+
+if TYPE_CHECKING:
+    import subprocess
 
 
 @dataclass(frozen=True, kw_only=True)
