@@ -16,7 +16,7 @@ from urllib.parse import urljoin
 
 import pytest
 
-from tests.indexed_server import FILE, JSON, get, make_indexes
+from tests.indexed_server import FILE, JSON, Got, get, make_indexes
 from tests.integration.installers import BESIDE, install
 from tests.pages import file_of, html_page, json_page, row
 from tests.server_process import Server, request
@@ -92,10 +92,14 @@ class Lab:
 
     def file(self, made: Distribution, index: str = "root/dev") -> bytes:
         """What we send for a file that stands on our page."""
+        return self.got(made, index).body
+
+    def got(self, made: Distribution, index: str = "root/dev", suffix: str = "") -> Got:
+        """Our answer for a file that stands on our page, or for what belongs to it."""
         path = f"/{index}/+simple/{made.project}/"
         files = json.loads(get(self.server.port, path, JSON).body)["files"]
         (url,) = [file["url"] for file in files if file["filename"] == made.filename]
-        return get(self.server.port, urljoin(path, url), FILE).body
+        return get(self.server.port, urljoin(path, url + suffix), FILE)
 
     def renew(self, *projects: str, index: str = "root/dev") -> None:
         """Wait until the upstream was asked for its pages again."""
@@ -438,6 +442,21 @@ def test_files_that_are_replaced(lab: Lab) -> None:
             lab.renew(*names)
             until(lambda wheel=made["never"]: lab.file(wheel) == wheel.content)  # type: ignore[misc]
         assert len(lab.compare(*names)) == len(names)
+
+
+@pytest.mark.parametrize("fetched", [True, False])
+def test_metadata_of_a_wheel_that_is_replaced(lab: Lab, fetched: bool) -> None:
+    """Clients keep neither it nor its metadata without asking again."""
+    project = f"metadata-{fetched}".lower()
+    for requires in ([], ["bare"]):
+        wheel = make_wheel(project, "1.0", requires=requires)
+        lab.put(wheel)
+        lab.page(project, html_page(row(wheel, hashed=False)))
+        until(lambda: bool(requires) == (b"Requires-Dist: bare" in lab.got(wheel, suffix=".metadata").body))  # noqa: B023
+        if fetched:
+            assert [lab.got(wheel).headers["cache-control"] for _ in range(2)] == ["no-cache"] * 2
+            assert lab.file(wheel) == wheel.content
+        assert lab.got(wheel, suffix=".metadata").headers["cache-control"] == "no-cache"
 
 
 def test_a_login_page_instead_of_a_file(lab: Lab) -> None:

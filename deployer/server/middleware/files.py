@@ -19,7 +19,7 @@ from deployer.server.middleware.downloads import Download, DownloadFailed, Downl
 from deployer.server.middleware.responses import SharedResponse, StreamedBody, busy
 from deployer.server.middleware.single_flight import CHECK_EVERY, SingleFlight
 from deployer.server.mirrors.companions import SUFFIXES, TYPES, Companions
-from deployer.server.mirrors.files import FOREVER, FileRefused, FileResponse, Found, RemoteFiles
+from deployer.server.mirrors.files import FileRefused, FileResponse, Found, RemoteFiles, cache_control
 from deployer.server.mirrors.indexes import Indexes, Mirror
 from deployer.server.mirrors.json_api import JsonApi
 from deployer.server.mirrors.ranges import Range
@@ -83,15 +83,19 @@ class FileRequests:
         path = path.removesuffix(suffix)
         is_here = os.path.exists(self._files / index / path)  # noqa: PTH110
         if mirror is not None and suffix and not self._readers:
-            content = self._companions.kept(index, path, suffix)
-            if content is not None:
-                return _companion(content, suffix)
+            if is_here and not self._offline() and self._remote.is_due(mirror, path):
+                self._renew(mirror, path)
+            may_ask = not is_here and not self._offline()
+            if not (may_ask and self._companions.is_due(mirror, path, suffix)):
+                content = self._companions.kept(index, path, suffix)
+                if content is not None:
+                    return _companion(content, path, suffix)
         if mirror is None or self._offline() or self._readers:
             return self._devpi_file(request, handler, mirror, path, is_here=is_here)
         if is_here and not suffix:
             if self._remote.is_due(mirror, path):
                 self._renew(mirror, path)
-            return self._other(request, handler)
+            return self._here(request, handler, path)
         with contextlib.ExitStack() as stack:
             permit = stack.enter_context(self._bulkhead.waiting([self._indexes.upstream(mirror)]))
             remote = self._remote_file(mirror, path) if permit.valid else None
@@ -102,6 +106,13 @@ class FileRequests:
             if remote is not None and "application/json" not in request.headers.get("Accept", ""):
                 return self._mirrored(request, remote, permit, stack)
         return self._devpi_file(request, handler, mirror, path, is_here=is_here)
+
+    def _here(self, request: Any, handler: Handler, path: str) -> Any:
+        """devpi's answer with a file that is here."""
+        response = self._other(request, handler)
+        if "Cache-Control" in response.headers:
+            response.headers["Cache-Control"] = cache_control(path)
+        return response
 
     def _remote_file(self, mirror: Mirror, path: str) -> Found | None:
         found = self._source.file(mirror, path)
@@ -118,7 +129,7 @@ class FileRequests:
     def _devpi_file(self, request: Any, handler: Handler, mirror: Mirror | None, path: str, *, is_here: bool) -> Any:
         """devpi's answer. It gets the entry of a file of which it does not know yet."""
         if is_here or mirror is None:
-            return self._other(request, handler)
+            return self._here(request, handler, path) if is_here else self._other(request, handler)
         remote = self._remote_file(mirror, path)
         if remote is not None and self._offline():
             return SharedResponse.of_text(502, f"this server is offline, and has no {remote.filename}").to_pyramid()
@@ -200,13 +211,13 @@ class FileRequests:
             if not may_wait() or time.monotonic() > deadline:
                 return busy()
         try:
-            return _companion(flight.result, suffix)
+            return _companion(flight.result, remote.path, suffix)
         except FileRefused as refused:
             return _refused(refused)
 
 
-def _companion(content: bytes, suffix: str) -> Any:
-    headers = [("Content-Type", TYPES[suffix]), ("Cache-Control", FOREVER)]
+def _companion(content: bytes, path: str, suffix: str) -> Any:
+    headers = [("Content-Type", TYPES[suffix]), ("Cache-Control", cache_control(path))]
     return Response(body=content, headerlist=headers)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
+import time
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from pathlib import Path
@@ -21,6 +22,7 @@ from deployer.protocol import parsed
 from deployer.server.devpi.links import CHECKED
 from deployer.server.mirrors import wheel_metadata
 from deployer.server.mirrors.files import FileRefused, FileResponse, Found, RemoteFiles, for_client
+from deployer.server.mirrors.indexes import Mirror
 from deployer.server.mirrors.ranges import Piece, RangesUnsupported
 from deployer.server.mirrors.render import METADATA, PROMISES, PROVENANCE, SIGNATURE
 from deployer.server.mirrors.source import Source
@@ -66,13 +68,27 @@ class Companions:
             return self._path(f"{mirror}/{path}", suffix).read_bytes()
         return None
 
+    def is_due(self, mirror: Mirror, path: str, suffix: str) -> bool:
+        """Whether it has to be asked for again, as :meth:`RemoteFiles.is_due` says of the file."""
+        if path.startswith("+f/"):
+            return False
+        try:
+            return time.time() - self._path(f"{mirror.name}/{path}", suffix).stat().st_mtime >= mirror.expiry
+        except OSError:
+            return True
+
     def get(self, found: Found, suffix: str, *, whole: Callable[[FileResponse | None], None]) -> bytes:
         """The companion of a file, asked for and kept. ``whole``: takes the whole
         file, of an answer if there is one already. Raises FileRefused."""
         kept = self.kept(found.mirror.name, found.path, suffix)
-        if kept is not None:  # since a moment ago
+        if kept is not None and not self.is_due(found.mirror, found.path, suffix):  # since a moment ago
             return kept
-        content = self._metadata(found, whole) if suffix == METADATA else self._other(found, suffix)
+        try:
+            content = self._metadata(found, whole) if suffix == METADATA else self._other(found, suffix)
+        except FileRefused as refused:
+            if kept is None or refused.status == HTTPStatus.NOT_FOUND:
+                raise
+            return kept
         target = self._path(f"{found.mirror.name}/{found.path}", suffix)
         with contextlib.suppress(OSError):  # a full disk: the client gets it anyway
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

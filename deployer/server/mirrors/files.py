@@ -51,6 +51,11 @@ class FileRefused(Exception):
         self.status = status
 
 
+def cache_control(path: str) -> str:
+    """For the file at ``path`` below its index: one without a hash in its address may be replaced by its upstream."""
+    return FOREVER if path.startswith("+f/") else "no-cache"
+
+
 @dataclass(frozen=True)
 class Found:
     """A file of a mirror's page. ``path``: below the mirror's index."""
@@ -69,7 +74,7 @@ class Found:
         """The headers that every answer with the file has, as nginx sends them."""
         kind = mimetypes.guess_type(self.filename)[0] or "application/octet-stream"
         made = {"Content-Type": kind, "Accept-Ranges": "bytes", "X-Accel-Buffering": "no"}
-        return made | ({"Cache-Control": FOREVER} if self.path.startswith("+f/") else {"Cache-Control": "no-cache"})
+        return made | {"Cache-Control": cache_control(self.path)}
 
 
 @dataclass
