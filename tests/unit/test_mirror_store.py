@@ -182,6 +182,7 @@ def test_a_directory_in_its_place_is_none(pages: UpstreamPages) -> None:
         ("root/pypi", ".."),
         ("root/pypi", "../other/demo"),
         ("root/pypi", ""),
+        ("root/pypi", "a" * 201),
         ("root/pypi", "a b"),
         ("root/pypi", "a\x00b"),
         ("root/pypi", "é"),
@@ -214,12 +215,6 @@ def test_any_name_that_devpi_takes_has_pages(pages: UpstreamPages, mirror: str) 
     kept(pages, mirror=mirror)
     assert pages.projects(mirror) == ["demo"]
     assert (pages.keep_only([mirror]), pages.keep_only([]), pages.former(mirror)) == ([], [mirror], None)
-
-
-def test_a_name_that_no_file_can_have(pages: UpstreamPages) -> None:
-    assert pages.read("root/pypi", "a" * 300, url=URL) is None
-    with pytest.raises(OSError):
-        kept(pages, "a" * 300)
 
 
 # Indexes

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from itertools import islice
 from typing import Any
 
 from devpi_server.log import threadlog
@@ -32,6 +33,8 @@ RETRY = 5.0
 """Seconds for which a page stays in use when its upstream did not send a new one."""
 AGAIN = 5.0
 """Seconds for which a client can't have an upstream asked again."""
+CANDIDATES = 20
+"""Projects that a file is looked for in. A name that a client made up may have thousands of dashes."""
 REMEMBERED = 20_000
 """Pages of which the last answer is kept in memory."""
 GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
@@ -47,7 +50,7 @@ def validators(etag: str, modified: str) -> dict[str, str]:
 
 @dataclass
 class _State:
-    """What is known of one page. ``at``: when the upstream last answered (seconds since the epoch)."""
+    """What is known of one page. ``at``: when the upstream was asked for its last answer (seconds since the epoch)."""
 
     at: float = 0.0
     missing: bool = False  # it answered that there is no such project
@@ -169,6 +172,8 @@ class Source:
 
         Raises NoAnswer when the upstream does not answer and no page is known.
         """
+        if self._pages.path(mirror.name, project) is None:  # no project has such a name
+            return Answer(None, True, float("inf"))
         state = self._state(mirror, project)
         began = time.time()
         with state.lock:
@@ -194,16 +199,16 @@ class Source:
         return Answer(kept, True, self._until(mirror, state), page)
 
     def _ask(self, mirror: Mirror, project: str, state: _State, known: Kept | None) -> Answer:
+        now = time.time()  # before the answer: what changes while it comes is not in it
         answer = self._page(mirror, project, known)
-        now = time.time()
-        if answer.status_code == HTTPStatus.NOT_MODIFIED and known is not None:
+        if answer.status_code == HTTPStatus.NOT_MODIFIED and known is not None and not known.head.gone:
             return self._confirmed(mirror, project, state, known, now)
         if answer.status_code in GONE:
             return self._missing(mirror, project, state, known, now)
         if answer.status_code != HTTPStatus.OK:
             raise NoAnswer(f"status {answer.status_code}")
         with self.alone(answer):
-            return self._new(mirror, project, state, known, answer)
+            return self._new(mirror, project, state, known, answer, now)
 
     def alone(self, answer: Any) -> contextlib.AbstractContextManager[Any]:
         """While it is entered, no other large answer is read."""
@@ -246,7 +251,7 @@ class Source:
                     self._changed(mirror.name, project)
         return self._answer(mirror, state, known)
 
-    def _new(self, mirror: Mirror, project: str, state: _State, known: Kept | None, answer: Any) -> Answer:
+    def _new(self, mirror: Mirror, project: str, state: _State, known: Kept | None, answer: Any, now: float) -> Answer:
         url = str(answer.url)
         try:
             page = read(answer.content, answer.headers.get("Content-Type", ""), url=url, project=project)
@@ -254,7 +259,6 @@ class Source:
             raise NoAnswer(f"invalid page: {error}") from None
         texts = [json.dumps(file) for file in page.files]
         page = Page(page.fields, page.files, texts)
-        now = time.time()
         head = Head(
             mirror=mirror.url,
             url=url,
@@ -319,7 +323,8 @@ class Source:
         self, mirror: Mirror, filename: str, among: Callable[[Kept], File | None]
     ) -> tuple[str, File, Kept] | None:
         """The project of a file, what ``among`` finds on its page, and the page; asks for the page if need be."""
-        names = list(dict.fromkeys(str(normalize_name(name)) for name in project_candidates(filename)))
+        likeliest = islice(project_candidates(filename), CANDIDATES)
+        names = list(dict.fromkeys(str(normalize_name(name)) for name in likeliest))
         for name in names:
             kept = self.known(mirror, name)
             file = among(kept) if kept else None

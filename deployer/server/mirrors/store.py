@@ -27,7 +27,7 @@ from deployer.server.devpi.links import place
 from deployer.server.mirrors.page import File, Page
 from deployer.server.secret_files import write_private
 
-_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 """A normalised name of a project. Names of users and indexes may have any characters but those of paths."""
 _SUM = 9
 """Bytes of the checksum and the space after it."""
