@@ -11,13 +11,15 @@ import contextlib
 import hashlib
 import mimetypes
 import os
+import tarfile
 import tempfile
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from email.utils import formatdate
+from datetime import datetime
+from email.utils import formatdate, parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
@@ -26,15 +28,16 @@ from deployer.server.devpi.installed import inside
 from deployer.server.devpi.links import digest
 from deployer.server.mirrors.indexes import Indexes, Mirror
 from deployer.server.mirrors.page import File, size_of, storable
-from deployer.server.upstream.body import LARGEST_FILE
+from deployer.server.upstream.body import LARGEST_FILE, Body, InvalidBody
 from deployer.server.upstream.client import Client
 
 BLOCK = 64 * 1024
 FOREVER = "max-age=365000000, immutable, public"
 """``Cache-Control`` of a file whose address has its hash."""
+_GZIP = b"\x1f\x8b"
 _STARTS = {
     (".whl", ".zip", ".egg"): (b"PK\x03\x04", b"PK\x05\x06"),
-    (".tar.gz", ".tgz"): (b"\x1f\x8b",),
+    (".tar.gz", ".tgz"): (_GZIP,),
     (".tar.bz2", ".tbz"): (b"BZh",),
     (".tar.xz", ".txz"): (b"\xfd7zXZ\x00",),
 }
@@ -105,14 +108,18 @@ class RemoteFiles:
             return FileResponse(HTTPStatus.OK, _headers_of(found, stored), _blocks(stored), stored.open("rb"))
         stack = contextlib.ExitStack()
         try:
-            response = self._ask(stack, found, self._validators(found))
-            if response.status_code == HTTPStatus.NOT_MODIFIED:
+            validators = self._validators(found)
+            response = self._ask(stack, found, validators)
+            if response.status_code == HTTPStatus.NOT_MODIFIED and validators:
                 os.utime(self._stored(found))
                 stack.close()
                 return FileResponse(response.status_code, {}, iter(()))
             if response.status_code != HTTPStatus.OK:
                 raise _answered(response)
             return self._response(stack, found, response)
+        except Client.Errors as error:
+            stack.close()
+            raise _broken(error) from None
         except BaseException:
             stack.close()
             raise
@@ -134,15 +141,17 @@ class RemoteFiles:
         if not found.path.startswith("+e/") or not self._stored(found).exists():
             return {}
         _, modified = inside().facts(self._xom, [path]).get(path, (None, None))
-        return {"If-Modified-Since": modified} if modified and modified.endswith("GMT") else {}
+        since = _http_date(modified or "")
+        return {"If-Modified-Since": since} if since else {}
 
     def _response(self, stack: contextlib.ExitStack, found: Found, response: Any) -> FileResponse:
         kept = contextlib.ExitStack()
         stack.callback(kept.close)
         spool = kept.enter_context(_Spool(self._directory))
-        headers = found.headers | {"Last-Modified": response.headers.get("Last-Modified") or formatdate(usegmt=True)}
+        modified = _http_date(response.headers.get("Last-Modified", "")) or formatdate(usegmt=True)
+        headers = found.headers | {"Last-Modified": modified}
         pieces = response.iter_raw()
-        if response.headers.get("Content-Encoding", "identity").lower() not in ("", "identity"):
+        if _is_encoded(response):
             # Which bytes are the file is known at the end only.
             spool.take(pieces)
             self._decoded(found, spool, response.headers["Content-Encoding"])
@@ -209,14 +218,8 @@ class RemoteFiles:
 
     def _decoded(self, found: Found, spool: _Spool, encoding: str) -> None:
         """Replace what came by what it stands for, unless it is right as it is."""
-        with contextlib.suppress(FileRefused):
-            if digest(found.file) is not None:
-                right = spool.is_right(found.file)
-            else:
-                _require_start(found.filename, spool.start)
-                right = not _is_packed_twice(spool)
-            if right:
-                return
+        if spool.is_right(found.file) if digest(found.file) is not None else _is_kind(found.filename, spool.start):
+            return
         try:
             spool.decode(encoding)
         except (zlib.error, ValueError) as error:
@@ -249,6 +252,9 @@ class RemoteFiles:
                 return self._response(stack, found, response)
             if response.status_code not in (HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE):
                 raise _answered(response)
+            if _is_encoded(response):  # a range of other bytes
+                stack.close()
+                return self.fetch(found)
             headers = found.headers
             headers |= {
                 name: response.headers[name]
@@ -257,6 +263,9 @@ class RemoteFiles:
             }
             pieces = _closing(stack, response.iter_raw(BLOCK))
             return FileResponse(response.status_code, headers, pieces, close=stack.close)
+        except Client.Errors as error:
+            stack.close()
+            raise _broken(error) from None
         except BaseException:
             stack.close()
             raise
@@ -271,20 +280,26 @@ class RemoteFiles:
             response = self._ask(stack, found, {}, method="HEAD")
             if response.status_code != HTTPStatus.OK:
                 raise _answered(response)
-            return headers | {
-                name: response.headers[name] for name in ("Content-Length", "Last-Modified") if name in response.headers
-            }
+            passed = ("Last-Modified",) if _is_encoded(response) else ("Content-Length", "Last-Modified")
+            return headers | {name: response.headers[name] for name in passed if name in response.headers}
 
     def small(self, mirror: Mirror, url: str, *, most: int, headers: dict[str, str] | None = None) -> Any:
-        """A small answer of the mirror's upstream, read to its end: (status, headers, body). Raises FileRefused."""
+        """A small answer of the mirror's upstream, read to its end and decoded: (status, headers, body).
+
+        Raises FileRefused.
+        """
         with contextlib.ExitStack() as stack:
             response = self._asked(stack, mirror, url, headers or {}, method="GET")
-            body = bytearray()
-            for piece in response.iter_raw(BLOCK):
-                body += piece
-                if len(body) > most:
-                    raise FileRefused(f"more than {most} bytes")
-            return response.status_code, response.headers, bytes(body)
+            try:
+                body = Body(response.headers.get("Content-Encoding", ""), most=most)
+                for piece in response.iter_raw(BLOCK):
+                    for _size in body.feed(piece):
+                        pass
+            except (InvalidBody, *Client.Errors) as error:
+                raise _broken(error) from None
+            if not body.is_whole:
+                raise FileRefused("an encoded body that breaks off")
+            return response.status_code, response.headers, bytes(body.decoded)
 
     def _ask(self, stack: contextlib.ExitStack, found: Found, headers: dict[str, str], method: str = "GET") -> Any:
         return self._asked(stack, found.mirror, found.file["url"], headers, method=method)
@@ -330,7 +345,26 @@ def _answered(response: Any) -> FileRefused:
 
 def _closing(stack: contextlib.ExitStack, pieces: Iterator[bytes]) -> Iterator[bytes]:
     with stack:
-        yield from pieces
+        try:
+            yield from pieces
+        except Client.Errors as error:
+            raise _broken(error) from None
+
+
+def _broken(error: Exception) -> FileRefused:
+    return FileRefused(f"the upstream's answer breaks off: {error}")
+
+
+def _is_encoded(response: Any) -> bool:
+    return response.headers.get("Content-Encoding", "").strip().lower() not in ("", "identity")
+
+
+def _http_date(text: str) -> str | None:
+    """A date of HTTP or of ISO 8601, as HTTP has it; None for anything else, which devpi may not read."""
+    for read in (parsedate_to_datetime, datetime.fromisoformat):
+        with contextlib.suppress(ValueError, TypeError, OverflowError):
+            return formatdate(read(text).timestamp(), usegmt=True)
+    return None
 
 
 def _starts(filename: str) -> tuple[bytes, ...]:
@@ -344,13 +378,16 @@ def _require_start(filename: str, start: bytes) -> None:
         raise FileRefused(f"what the upstream sends for {filename} is no such file")
 
 
-def _is_packed_twice(spool: _Spool) -> bool:
-    """Whether what came decodes to a file of gzip again: then the inner one is the file."""
-    unpack = zlib.decompressobj(31)
+def _is_kind(filename: str, start: bytes) -> bool:
+    """Whether this is the beginning of a file of that name, and not of one that was compressed once more."""
+    starts = _starts(filename)
+    if _GZIP not in starts:
+        return start.startswith(starts)
     try:
-        return unpack.decompress(spool.start, 16).startswith(b"\x1f\x8b")
-    except zlib.error:
+        tarfile.TarInfo.frombuf(zlib.decompressobj(31).decompress(start, tarfile.BLOCKSIZE), "utf-8", "surrogateescape")
+    except (zlib.error, tarfile.HeaderError):
         return False
+    return True
 
 
 class _Spool:
