@@ -127,10 +127,11 @@ def test_a_page_has_the_addresses_of_the_upstream() -> None:
         {**told, "core-metadata": False},
     ]
     fields = {"meta": {"api-version": "1.3", "x": 1}, "name": "demo", "versions": ["1.0+local"]}
-    page = json.loads(to_json(part(Page(fields, files), PAGE), ""))
     provenance = "https://index.example/integrity/x"
     expected = [told, {**told, "provenance": provenance}, {**told, "provenance": "https://[x/"}, files[3]]
-    assert page == {**fields, "files": expected}
+    for texts in (None, [json.dumps(file) for file in files]):
+        page = json.loads(to_json(part(Page(fields, files, texts), PAGE), ""))
+        assert page == {**fields, "files": expected}
 
 
 # The JSON API

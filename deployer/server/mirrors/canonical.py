@@ -104,12 +104,13 @@ def _paths(file: File) -> Iterator[str]:
 
 def part(page: Page, url: str) -> Part:
     """A page with its upstream's addresses. ``url``: where it came from."""
-    return Part(page.fields, [Listed(_absolute(file, url), "") for file in page.files])
+    texts = page.texts or [""] * len(page.files)
+    return Part(page.fields, [_listed(file, text, url) for file, text in zip(page.files, texts, strict=True)])
 
 
-def _absolute(file: File, url: str) -> File:
+def _listed(file: File, text: str, url: str) -> Listed:
     provenance = file.get("provenance")
     if isinstance(provenance, str) and not provenance.startswith(("https://", "http://")):
         with contextlib.suppress(ValueError):  # no host that is one
-            return {**file, "provenance": urljoin(url, provenance)}
-    return file
+            return Listed({**file, "provenance": urljoin(url, provenance)}, "")
+    return Listed(file, "", text=text)

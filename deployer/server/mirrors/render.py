@@ -111,15 +111,17 @@ def to_json(part: Part, up: str) -> bytes:
 
 
 def _text(listed: Listed, up: str) -> str:
-    """What :func:`for_client` gives, as JSON, by replacing the address in the text: a page may have 20,000 files.
+    """What :func:`for_client` gives, as JSON, from the text, with its address replaced: a page may have 20,000 files.
 
     Empty where more than the address has to be replaced.
     """
     text, path, file = listed.text, listed.path, listed.file
-    end = text.find(_NEXT, len(_URL))  # inside of an address the quotes would be escaped
-    if end < 0 or not path or listed.lacks or not _PLAIN.fullmatch(path):
+    if ATTRIBUTES in file:
         return ""
-    if file.get("provenance") or ATTRIBUTES in file:
+    if not path:
+        return text
+    end = text.find(_NEXT, len(_URL))  # inside of an address the quotes would be escaped
+    if end < 0 or listed.lacks or not _PLAIN.fullmatch(path) or file.get("provenance"):
         return ""
     if not path.endswith(".whl"):
         return f"{_URL}{up}{path}{text[end:]}"
