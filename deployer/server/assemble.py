@@ -29,6 +29,7 @@ from deployer.server.mirrors.refreshing import Refreshing
 from deployer.server.mirrors.serving import Serving
 from deployer.server.mirrors.source import Source
 from deployer.server.mirrors.store import UpstreamPages
+from deployer.server.mirrors.uploads import Uploads
 from deployer.server.nginx import statistics
 from deployer.server.pages.changelog import Changelog
 from deployer.server.pages.offline import OfflineSwitch
@@ -96,13 +97,14 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     credentials.on_change = source.expire
     remote = RemoteFiles(xom, client, indexes, private.temporary)
     api = JsonApi(pages, source, mirror_rules, offline=lambda: switch.on)
-    companions = Companions(private.companions, Path(config.server_path) / "+files", source, remote)
+    files = Path(config.server_path) / "+files"
+    companions = Companions(private.companions, files, source, remote)
     fronted = config.args.unix_socket is not None
     grow, is_short = threads.growing(config.args.threads, config.waitress_info["kwargs"])
     clients.install(clients.Clients(is_short), admits=not fronted)
     middleware = Middleware(
         store,
-        Mirrors(indexes, source, Serving(xom, indexes, source), remote, companions, api),
+        Mirrors(indexes, source, Serving(xom, indexes, source, Uploads(xom, files)), remote, companions, api),
         Bulkhead(config.args.threads, grow),
         Path(config.server_path),
         timeout=config.request_timeout,

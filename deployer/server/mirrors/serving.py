@@ -25,6 +25,7 @@ from deployer.server.mirrors.page import File, Page
 from deployer.server.mirrors.render import Listed, Part, merged
 from deployer.server.mirrors.source import RETRY, Answer, Source
 from deployer.server.mirrors.store import Head
+from deployer.server.mirrors.uploads import Uploads
 from deployer.server.upstream.client import NoAnswer
 
 _ADDRESS = re.compile(r"(.*/)([^/]+/[^/]+)/(\+[ef]/[^#?]*)")
@@ -49,8 +50,8 @@ class Served:
 class Serving:
     """Makes pages. ``stored``: whether devpi has a file of a mirror, by its path."""
 
-    def __init__(self, xom: Any, indexes: Indexes, source: Source) -> None:
-        self._xom, self._indexes, self._source = xom, indexes, source
+    def __init__(self, xom: Any, indexes: Indexes, source: Source, uploads: Uploads) -> None:
+        self._xom, self._indexes, self._source, self._uploads = xom, indexes, source, uploads
 
     def of_mirrors(self, index: str, project: str) -> Served | None:
         """The page of ``project`` on ``index``; None when an index with uploads has the project, or one of a type that
@@ -111,7 +112,7 @@ class Serving:
         found = [_address(file, page) for file in data["files"]]
         up = found[0][0] if found else ""
         uploads = [path for _, index, path, _ in found if self._indexes.mirror(index) is None]
-        facts = inside().facts(self._xom, uploads) if uploads else {}
+        facts = self._uploads.facts(uploads)
         heads: dict[str, tuple[Head, dict[str, File]] | None] = {}
         listed = [self._completed(project, file, index, path, facts, heads) for _, index, path, file in found]
         indexes = dict.fromkeys(index for _, index, _, _ in found)
@@ -133,7 +134,7 @@ class Serving:
             size, modified = facts.get(path, (None, None))
             more: File = {} if size is None else {"size": size}
             more |= {"upload-time": _time(modified)} if modified else {}
-            return Listed({**file, **more}, path)
+            return Listed({**file, **more}, path, path.endswith(".whl") and not self._uploads.has_metadata(path))
         if index not in heads:
             kept = self._source.known(mirror, project)
             heads[index] = None if kept is None else (kept.head, {place(one): one for one in kept.page().files})
