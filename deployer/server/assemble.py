@@ -52,8 +52,6 @@ STORE = "deployer.pages"
 """Key of the page store in Pyramid's registry, for other plugins."""
 STARTED = 0.5
 """Seconds after which the start is over; what it does not need is imported and read then."""
-RESERVE = 32 << 20
-"""Bytes of the disk that no file of an upstream takes (of a small disk a twentieth): the database needs them."""
 UNSENT = 256 * 1024
 """Bytes of one response that may wait in memory for a slow client."""
 UNSENT_TO_NGINX = 64 * 1024
@@ -82,7 +80,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
         may_get=indexes.may_get,
         may_push=push.allowed(config).allows,
         largest_page=lambda url: LARGEST_LIST if indexes.is_mirror(url) else LARGEST_PAGE,
-        has_room=lambda: secret_files.has_room(private.directory, RESERVE),
+        has_room=lambda: secret_files.has_room(private.directory, secret_files.RESERVE),
     )
 
     def changed(mirror: str, project: str) -> None:

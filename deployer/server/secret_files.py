@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.protocol import PRIVATE, PrivateFile
+
+RESERVE = 32 << 20
+"""Bytes of the disk that nothing of an upstream takes (of a small disk a twentieth): the database needs them."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,16 @@ def write_private(path: Path, content: str | bytes, *, durable: bool = True) -> 
         raise
     if durable:
         sync(path.parent)
+
+
+def write_cached(path: Path, content: bytes) -> None:
+    """Replace ``path`` as :func:`write_private`, not durably, by something of an upstream.
+
+    Raises OSError, also when the disk is nearly full.
+    """
+    if not has_room(path.parent, RESERVE):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    write_private(path, content, durable=False)
 
 
 def temporary_of(path: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -256,13 +255,17 @@ def test_pages_of_indexes_that_are_no_more_are_forgotten(pages: UpstreamPages) -
     assert (pages.projects("root/other"), pages.projects("root/pypi")) == (["demo"], [])
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_where_nothing_can_be_written_nothing_is_half_there(pages: UpstreamPages) -> None:
-    kept(pages)
-    stored(pages).parent.chmod(0o500)
-    with pytest.raises(OSError):
-        kept(pages)
-    assert pages.read("root/pypi", "demo", url=URL) is not None
+def test_on_a_disk_that_is_nearly_full_nothing_is_written(
+    pages: UpstreamPages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = kept(pages)
+    monkeypatch.setattr("deployer.server.secret_files.has_room", lambda directory, reserve: False)
+    with pytest.raises(OSError, match="No space left"):
+        kept(pages, "other")
+    with pytest.raises(OSError, match="No space left"):
+        pages.mark("root/pypi", "demo", written, gone=True, at=1.0)
+    assert pages.read("root/pypi", "demo", url=URL) == written
+    assert pages.projects("root/pypi") == ["demo"]
 
 
 def test_a_line_is_one_file_object(pages: UpstreamPages) -> None:

@@ -27,7 +27,7 @@ from deployer.server.mirrors.ranges import Piece, RangesUnsupported
 from deployer.server.mirrors.render import METADATA, PROMISES, PROVENANCE, SIGNATURE
 from deployer.server.mirrors.source import Source
 from deployer.server.mirrors.wheel_metadata import NoMetadata
-from deployer.server.secret_files import write_private
+from deployer.server.secret_files import write_cached
 
 SUFFIXES = (METADATA, PROVENANCE, SIGNATURE)
 TYPES = {
@@ -92,7 +92,7 @@ class Companions:
         target = self._path(f"{found.mirror.name}/{found.path}", suffix)
         with contextlib.suppress(OSError):  # a full disk: the client gets it anyway
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_private(target, content, durable=False)
+            write_cached(target, content)
         return content
 
     def _path(self, file: str, suffix: str) -> Path:

@@ -26,7 +26,7 @@ from deployer.server.mirrors.indexes import Mirror
 from deployer.server.mirrors.rules import MirrorRules
 from deployer.server.mirrors.source import GONE, REMEMBERED, RETRY, Source, validators
 from deployer.server.mirrors.store import UpstreamPages
-from deployer.server.secret_files import write_private
+from deployer.server.secret_files import write_cached
 from deployer.server.upstream.client import NoAnswer
 
 
@@ -155,7 +155,7 @@ class JsonApi:
         head = _Head(str(address.url(mirror.url)), *validated)
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_private(path, json.dumps(vars(head)).encode() + b"\n" + answer.content, durable=False)
+            write_cached(path, json.dumps(vars(head)).encode() + b"\n" + answer.content)
         except OSError as error:  # a full disk: the client gets it anyway
             threadlog.warn("%s: can't keep the JSON page of %s: %s", mirror.name, address.name, error)
 

@@ -25,7 +25,7 @@ from typing import Any
 from deployer.protocol import parsed
 from deployer.server.devpi.links import place
 from deployer.server.mirrors.page import File, Page
-from deployer.server.secret_files import write_private
+from deployer.server.secret_files import write_cached, write_private
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 """A normalised name of a project. Names of users and indexes may have any characters but those of paths."""
@@ -144,7 +144,7 @@ class UpstreamPages:
     def _replace(path: Path, head: Head, lines: bytes, at: float) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         content = json.dumps(vars(head)).encode() + b"\n" + lines
-        write_private(path, _checksum(content) + content, durable=False)
+        write_cached(path, _checksum(content) + content)
         os.utime(path, (at, at))
 
     def confirm(self, mirror: str, project: str, *, at: float) -> None:
