@@ -421,6 +421,23 @@ def test_a_second_thread_that_insists_asks_anew(bench: Bench) -> None:
     assert bench.count == 2
 
 
+def test_whether_an_answer_is_the_last_one(bench: Bench) -> None:
+    """A page that is made of another one must not be stored: the store was told of the new one before."""
+    first = bench.get()
+    assert bench.source.is_last(MIRROR, "demo", first)
+    assert bench.source.is_last(MIRROR, "demo", bench.get())  # the same, from the disk
+    last: list[bool] = []
+    bench.source._changed = lambda mirror, project: last.append(bench.source.is_last(MIRROR, "demo", first))
+    bench.client.answer = Response((NEW,))
+    second = bench.get(again=True)
+    assert (last, bench.source.is_last(MIRROR, "demo", second)) == ([False], True)
+    bench.client.answer = None
+    assert bench.source.is_last(MIRROR, "demo", bench.get(again=True))
+    bench.client.answer = Response(status_code=404)
+    gone = bench.get(again=True)
+    assert (bench.source.is_last(MIRROR, "demo", gone), bench.source.is_last(MIRROR, "demo", second)) == (True, False)
+
+
 def test_projects_do_not_wait_for_one_another(bench: Bench) -> None:
     both = threading.Barrier(2)
     bench.client.on_ask = lambda: bool(both.wait(30)) or None

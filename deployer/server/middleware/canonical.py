@@ -96,10 +96,7 @@ class CanonicalRequests:
             kept = self._source.known(mirror, project)
             known = None if kept is None or kept.head.gone else Answer(kept, current=False, until=0.0)
             answer = self._asked(mirror, f"simple {mirror.name} {project}", get, known)
-        try:
-            page = answer.read()
-        except ValueError as error:
-            raise NoAnswer(f"a damaged page: {error}") from None
+        page = answer.read()
         if page is None or answer.kept is None:
             return _text(404, f"{mirror.name} has no project {project}")
         head = answer.kept.head

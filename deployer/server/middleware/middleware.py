@@ -275,7 +275,8 @@ class Middleware:
         headers = [("Content-Type", _content_type(page)), *_VARIES]
         if served.serial:
             headers.append(("X-PyPI-Last-Serial", served.serial))
-        if page.name is not None:
+        # Of another answer since then, the store hears after `view`: it refuses the page, or drops it.
+        if page.name is not None and self._serving.are_last(served, page.project):
             self._store.put(page.key, page.name, body, due=served.until, view=view)
         return PageResult(page, SharedResponse(200, tuple(headers), body), view)
 

@@ -37,7 +37,7 @@ class Served:
 
     ``part``: None when no mirror has the project. ``first``: the serial that the decision is based on. ``until``: until
     when it holds (seconds since the epoch). ``silent``: a mirror whose upstream did not answer, empty without one.
-    ``serial``: the upstream's serial, where one mirror serves, empty without.
+    ``serial``: the upstream's serial, where one mirror serves, empty without. ``answers``: what it was made of.
     """
 
     part: Part | None
@@ -45,6 +45,7 @@ class Served:
     until: float
     silent: str
     serial: str = ""
+    answers: tuple[tuple[Mirror, Answer], ...] = ()
 
 
 class Serving:
@@ -79,6 +80,7 @@ class Serving:
 
     def _of(self, first: int, mirrors: Sequence[Mirror], project: str) -> Served | None:
         parts: list[Part] = []
+        answers: list[tuple[Mirror, Answer]] = []
         silent, until, serial = "", float("inf"), ""
         for mirror in mirrors:
             try:
@@ -89,13 +91,19 @@ class Serving:
                 silent, until = mirror.name, min(until, time.time() + RETRY)
                 continue
             until = min(until, answer.until)
+            answers.append((mirror, answer))
             part = self._part(mirror, answer)
             if part is not None and answer.kept is not None:
                 parts.append(part)
                 serial = answer.kept.head.serial
         if not parts:
             return Served(None, first, until, silent)
-        return Served(merged(parts, name=project), first, until, silent, serial if len(mirrors) == 1 else "")
+        serial = serial if len(mirrors) == 1 else ""
+        return Served(merged(parts, name=project), first, until, silent, serial, tuple(answers))
+
+    def are_last(self, served: Served, project: str) -> bool:
+        """Whether ``served`` is made of what the upstreams answered last."""
+        return all(self._source.is_last(mirror, project, answer) for mirror, answer in served.answers)
 
     @staticmethod
     def _part(mirror: Mirror, answer: Answer) -> Part | None:

@@ -63,13 +63,15 @@ class Answer:
     """The page of a project at one mirror.
 
     ``kept``: None when the upstream has no such project. ``current``: the upstream's own word; False when it did not
-    answer, and ``kept`` is what was known before. ``until``: until when it holds (seconds since the epoch).
+    answer, and ``kept`` is what was known before. ``until``: until when it holds. ``at``: when the upstream was asked.
+    Both in seconds since the epoch.
     """
 
     kept: Kept | None
     current: bool
     until: float
     page: Page | None = None
+    at: float = 0.0
 
     def read(self) -> Page | None:
         """The page with all of its files."""
@@ -125,6 +127,10 @@ class Source:
     def is_fresh(self, mirror: Mirror, project: str) -> bool:
         """Whether an answer holds without asking the upstream."""
         return time.time() < self._until(mirror, self._state(mirror, project))
+
+    def is_last(self, mirror: Mirror, project: str, answer: Answer) -> bool:
+        """Whether ``answer`` is the upstream's last one. If another one comes later, ``changed`` is called later."""
+        return self._state(mirror, project).at == answer.at
 
     def failed_since(self, mirror: Mirror, project: str, moment: float) -> bool:
         """Whether the upstream was asked since ``moment`` (monotonic) and did not answer."""
@@ -191,12 +197,12 @@ class Source:
                 threadlog.warn("%s: no page of %s: %s", mirror.name, project, error)
                 if known is None:
                     raise
-                return Answer(None if self._is_gone(known) else known, False, time.time() + RETRY)
+                return Answer(None if self._is_gone(known) else known, False, time.time() + RETRY, at=state.at)
 
     def _answer(self, mirror: Mirror, state: _State, kept: Kept | None, page: Page | None = None) -> Answer:
         if kept is not None and self._is_gone(kept):
             kept = page = None
-        return Answer(kept, True, self._until(mirror, state), page)
+        return Answer(kept, True, self._until(mirror, state), page, state.at)
 
     def _ask(self, mirror: Mirror, project: str, state: _State, known: Kept | None) -> Answer:
         now = time.time()  # before the answer: what changes while it comes is not in it
