@@ -379,7 +379,7 @@ def _require_start(filename: str, start: bytes) -> None:
 
 
 def _is_kind(filename: str, start: bytes) -> bool:
-    """Whether this is the beginning of a file of that name, and not of one that was compressed once more."""
+    """Whether this is the beginning of a file of that name, and not of a file that was compressed once more."""
     starts = _starts(filename)
     if _GZIP not in starts:
         return start.startswith(starts)
