@@ -28,6 +28,9 @@ LINKS = (
 )
 PAGE = "<!DOCTYPE html><html><body>" + "".join(f'<a href="{link}">{link}</a>' for link in LINKS) + "</body></html>"
 
+EVIL = b"PK\x03\x04evil"
+"""It begins as a wheel does: without a hash, nothing else is taken for one."""
+
 
 @pytest.fixture
 def upstream() -> Iterator[Upstream]:
@@ -36,7 +39,7 @@ def upstream() -> Iterator[Upstream]:
         if path.startswith(b"/simple/evil"):
             yield reply(PAGE.encode(), kind="text/html")
         else:
-            yield reply(b"evil", kind="application/octet-stream")
+            yield reply(EVIL, kind="application/octet-stream")
 
     # The faults are in the names, so the upstream that other tests use is only an address here.
     with HostileServer(answer) as running:
@@ -52,7 +55,7 @@ def test_no_file_name_leads_outside(upstream: Upstream, tmp_path: Path) -> None:
         page = "/root/dev/+simple/evil/"
         told = json.loads(get(server.port, page, JSON).body)
         answers = {file["filename"]: get(server.port, urljoin(page, file["url"]), FILE) for file in told["files"]}
-        assert answers["evil-1.7-py3-none-any.whl"].body == b"evil"
+        assert answers["evil-1.7-py3-none-any.whl"].body == EVIL
         assert not any("/" in name or "\\" in name or "\0" in name for name in answers)
         # Nor does a client get further by asking for it.
         for link in LINKS:
@@ -61,7 +64,7 @@ def test_no_file_name_leads_outside(upstream: Upstream, tmp_path: Path) -> None:
     finally:
         server.end()
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    holding = [path for path in files if path.read_bytes() == b"evil"]
+    holding = [path for path in files if path.read_bytes() == EVIL]
     assert holding
     assert [path for path in holding if not path.is_relative_to(server.serverdir / "+files")] == []
     outside = [path for path in files if not path.is_relative_to(server.serverdir)]
