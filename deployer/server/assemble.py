@@ -92,6 +92,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     client.page_of = lambda url: for_devpi.page_of(indexes, source, url)
     setattr(xom, ordered.ASKED, source.has)
     setattr(xom, ordered.KNOWN, source.names)
+    setattr(xom, ordered.EXPIRE, source.expire_page)
     credentials.on_change = source.expire
     remote = RemoteFiles(xom, client, indexes, private.temporary)
     api = JsonApi(pages, source, mirror_rules, offline=lambda: switch.on)

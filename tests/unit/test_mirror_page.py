@@ -122,7 +122,13 @@ def test_a_file_that_no_client_can_get_is_left_out(url: Any) -> None:
     ],
 )
 def test_a_name_that_is_no_plain_name_of_a_file_is_left_out(name: Any) -> None:
-    assert of_json(page(file(filename=name))).files == []
+    assert of_json(page(file(filename=name), file())).files == [file()]
+
+
+def test_a_page_without_any_valid_file_is_no_page() -> None:
+    assert of_json(page()).files == []
+    with pytest.raises(InvalidPage, match="none of its files is valid"):
+        of_json(page(file(url="http://[::1/x"), file(filename="..")))
 
 
 @pytest.mark.parametrize("found", [None, 1, "demo-1.0.zip", [], [file()], {}, {"filename": "demo-1.0.zip"}])

@@ -28,6 +28,8 @@ TYPE = "ordered"
 ASKED = "deployer_has"
 """Attribute of devpi's ``xom``: a function of a mirror's name and a project, whether the mirror has the project, None
 when that is unknown. It asks the upstream if need be."""
+EXPIRE = "deployer_expire"
+"""Attribute of devpi's ``xom``: a function of a mirror's name and a project, whose page is then asked for again."""
 KNOWN = "deployer_known"
 """Attribute of devpi's ``xom``: a function of a mirror's name, the projects of which its upstream has sent a page."""
 _ENTRY = re.compile(r"(?P<base>[^:/]+/[^:/]+):(?P<pattern>[a-z0-9*]([a-z0-9*-]*[a-z0-9*])?)")

@@ -17,7 +17,7 @@ from devpi_server.views import PyPIView, apiresult
 from pyramid.httpexceptions import HTTPFound
 
 from deployer.server.devpi.installed import installed
-from deployer.server.devpi.ordered import serving
+from deployer.server.devpi.ordered import EXPIRE, serving
 
 NAME = "deployer-push"
 _PUSH, _REFRESH = "_push_external", "simple_refresh"
@@ -83,6 +83,7 @@ def simple_refresh(self: Any) -> Any:
     for stage in serving(context.stage, context.project):
         if stage.ixconfig["type"] == installed().mirror:
             stage.cache_retrieve_times.expire(context.project)
+            getattr(stage.xom, EXPIRE)(stage.name, context.project)
             try:
                 stage.get_simplelinks_perstage(context.project)
             except stage.UpstreamError as error:

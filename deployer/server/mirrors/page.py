@@ -98,7 +98,10 @@ def _of_json(data: Any, url: str) -> Page:
     data["meta"] = {**meta, "api-version": _version(meta.get("api-version") or "1.0")}
     if _nests(data, _LEVELS):
         raise InvalidPage("nested too deeply")
-    return Page(data, [file for file in (_file(found, url) for found in files) if file])
+    valid = [file for file in (_file(found, url) for found in files) if file]
+    if files and not valid:
+        raise InvalidPage("none of its files is valid")
+    return Page(data, valid)
 
 
 def _version(given: object) -> str:

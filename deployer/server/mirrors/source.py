@@ -399,6 +399,12 @@ class Source:
         except NoAnswer:
             return None
 
+    def expire_page(self, index: str, project: str) -> None:
+        """Have the upstream of mirror ``index`` asked for a project's page, the next time that it is wanted."""
+        mirror = self._indexes.mirror(index)
+        if mirror is not None:
+            self._state(mirror, str(normalize_name(project))).at = 0.0
+
     def hasten(self, mirrors: Iterable[Mirror], project: str, *, forget: Callable[[str], None]) -> None:
         """Have the upstreams asked for a page that a client wants from no cache, if they have not just been asked.
 
