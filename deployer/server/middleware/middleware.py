@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -262,6 +262,10 @@ class Middleware:
         """Ask devpi in this thread, and store the page if possible."""
         if page.format is not None and not self._offline():
             served = self._serving.of_mirrors(page.stage, page.project)
+            if served is not None and served.former:
+                result = self._by_devpi(request, page, mirrors, handler)
+                nothing = result.response.shows_nothing
+                return replace(result, response=self._nothing(page, served.silent)) if nothing else result
             if served is not None and (page.up is not None and not self._absolute):
                 return self._served(request, page, served, handler)
         return self._by_devpi(request, page, mirrors, handler)

@@ -38,6 +38,7 @@ class Served:
     ``part``: None when no mirror has the project. ``first``: the serial that the decision is based on. ``until``: until
     when it holds (seconds since the epoch). ``silent``: a mirror whose upstream did not answer, empty without one.
     ``serial``: the upstream's serial, where one mirror serves, empty without. ``answers``: what it was made of.
+    ``former``: devpi may know links of the silent mirror, from before pages were kept here.
     """
 
     part: Part | None
@@ -46,6 +47,7 @@ class Served:
     silent: str
     serial: str = ""
     answers: tuple[tuple[Mirror, Answer], ...] = ()
+    former: bool = False
 
 
 class Serving:
@@ -78,16 +80,15 @@ class Serving:
         uploads = [one for one in stages if not inside().is_mirror(one)]
         return None if any(one.has_project_perstage(project) for one in uploads) else mirrors
 
-    def _of(self, first: int, mirrors: Sequence[Mirror], project: str) -> Served | None:
+    def _of(self, first: int, mirrors: Sequence[Mirror], project: str) -> Served:
         parts: list[Part] = []
         answers: list[tuple[Mirror, Answer]] = []
-        silent, until, serial = "", float("inf"), ""
+        silent, until, serial, former = "", float("inf"), "", False
         for mirror in mirrors:
             try:
                 answer = self._source.get(mirror, project)
             except NoAnswer:
-                if self._source.has_former_links(mirror):
-                    return None  # devpi may know links from before
+                former |= self._source.has_former_links(mirror)
                 silent, until = mirror.name, min(until, time.time() + RETRY)
                 continue
             until = min(until, answer.until)
@@ -97,9 +98,9 @@ class Serving:
                 parts.append(part)
                 serial = answer.kept.head.serial
         if not parts:
-            return Served(None, first, until, silent)
+            return Served(None, first, until, silent, former=former)
         serial = serial if len(mirrors) == 1 else ""
-        return Served(merged(parts, name=project), first, until, silent, serial, tuple(answers))
+        return Served(merged(parts, name=project), first, until, silent, serial, tuple(answers), former)
 
     def are_last(self, served: Served, project: str) -> bool:
         """Whether ``served`` is made of what the upstreams answered last."""
