@@ -13,7 +13,7 @@ from benchmarks.peers.base import Peer
 class Pypiron(Peer):
     """pypiron as a caching proxy on a disk.
 
-    It is told what it needs for an upstream on this machine, and that there is no list of malware to fetch.
+    Its configuration names an upstream on this machine, and no list of malware.
     """
 
     name = "pypiron"

@@ -34,7 +34,7 @@ from deployer.protocol import (
 from deployer.secrets import Secret
 
 NO_REFRESH = "wait until its pages expire: server.mirror_cache_expiry of the profile"
-"""The hint for a server that can't be told to refresh."""
+"""The hint for a server without the endpoint of a refresh."""
 ORDER_TRIES = 3
 """Challenges that an order is tried with: another order may have used one up."""
 ORDER_SECONDS = 400.0

@@ -172,7 +172,7 @@ class ProcessEngine:
             standby.begin(self._argv(name, ("serve", "--serverdir", data)), env=_environment(), errors_to=log)
 
     def _argv(self, name: str, command: Sequence[str]) -> tuple[str, ...]:
-        """The command of the supervisor: what is known before the plan. It is told the rest."""
+        """The command of the supervisor, without the options of the plan: those come on standard input."""
         supervise = (*self._server, "supervise", "--when-told", "--log", str(self._log(name)))
         return (*supervise, "--", *command[:_SHOWN], "--when-told")
 

@@ -31,7 +31,7 @@ def load_server(words: Sequence[str]) -> None:
 
 
 def _name_in(words: Sequence[str]) -> str:
-    """The value of ``--name``, as far as it can be told before the options are read."""
+    """The value of ``--name``, read before the options are."""
     for word, following in pairwise((*words, "")):
         if word == "--name":
             return following

@@ -1,4 +1,4 @@
-"""`deployer mirror refresh` on a real server: clients get what the upstream has now, and deleted projects are told."""
+"""`deployer mirror refresh` on a real server: clients get the new pages, and `doctor` names deleted projects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`deployer mirror refresh`: what is asked of the server, in portions that pass, and what is told of the answers."""
+"""`deployer mirror refresh`: requests in portions that the server takes, and the output for each answer."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import pytest
 
 from deployer.server.middleware.bulkhead import Bulkhead
 from deployer.server.middleware.single_flight import SingleFlight
-from deployer.server.upstream.health import HOLD, LONGEST_HOLD, QUIET, Upstream, Upstreams, origin_of
+from deployer.server.upstream.health import HOLD, LONGEST_HOLD, QUIET, Upstream, origin_of
 
 
 class Clock:
@@ -84,19 +84,6 @@ def test_it_is_quiet_when_somebody_waits_and_nothing_comes(upstream: Upstream, c
     assert upstream.quiet  # a body that stopped coming
     upstream.ended(1)
     assert not upstream.quiet
-
-
-def test_it_is_known_what_was_asked(clock: Clock) -> None:
-    upstreams = Upstreams(clock)
-    began = clock()
-    assert not upstreams.asked_since("http://a/x/", began)
-    upstreams.note_asked("http://a/x/")
-    assert upstreams.asked_since("http://a/x/", began)
-    clock.now += 1
-    assert not upstreams.asked_since("http://a/x/", clock())
-    for number in range(10_000):
-        upstreams.note_asked(f"http://a/{number}/")
-    assert upstreams.asked_since("http://a/x/", began)  # forgotten, so it may have been
 
 
 def test_only_a_share_may_wait_for_a_quiet_upstream(upstream: Upstream, clock: Clock) -> None:

@@ -126,14 +126,14 @@ def spawn(command: Sequence[str], *, stdin: int = subprocess.DEVNULL) -> subproc
 
 
 class Telling:
-    """Servers that load before they are told how to serve: the first one does while the command line plans."""
+    """Servers that load before they have their options: the first one does while the command line plans."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self.line = ""
         self._loading: subprocess.Popen[bytes] | None = spawn(command, stdin=subprocess.PIPE)
 
     def next(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
-        """The server that is loading, else a new one; it is told to begin."""
+        """The server that is loading, else a new one, with its options: it begins."""
         child, self._loading = self._loading or spawn(command, stdin=subprocess.PIPE), None
         assert child.stdin is not None  # noqa: S101 - it is a pipe
         with contextlib.suppress(BrokenPipeError), child.stdin as stdin:

@@ -267,10 +267,10 @@ class Middleware:
                 nothing = result.response.shows_nothing
                 return replace(result, response=self._nothing(page, served.silent)) if nothing else result
             if served is not None and (page.up is not None and not self._absolute):
-                return self._served(request, page, served, handler)
+                return self._served(page, served)
         return self._by_devpi(request, page, mirrors, handler)
 
-    def _served(self, request: Any, page: PageRequest, served: Served, handler: Handler) -> PageResult:
+    def _served(self, page: PageRequest, served: Served) -> PageResult:
         """The page of mirrors alone."""
         view = View(first=served.first, own=None, mark=self._store.mark)
         if served.part is None:

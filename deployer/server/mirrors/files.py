@@ -283,13 +283,13 @@ class RemoteFiles:
             passed = ("Last-Modified",) if _is_encoded(response) else ("Content-Length", "Last-Modified")
             return headers | {name: response.headers[name] for name in passed if name in response.headers}
 
-    def small(self, mirror: Mirror, url: str, *, most: int, headers: dict[str, str] | None = None) -> Any:
+    def small(self, mirror: Mirror, url: str, *, most: int) -> Any:
         """A small answer of the mirror's upstream, read to its end and decoded: (status, headers, body).
 
         Raises FileRefused.
         """
         with contextlib.ExitStack() as stack:
-            response = self._asked(stack, mirror, url, headers or {}, method="GET")
+            response = self._asked(stack, mirror, url, {}, method="GET")
             try:
                 body = Body(response.headers.get("Content-Encoding", ""), most=most)
                 for piece in response.iter_raw(BLOCK):
@@ -432,7 +432,7 @@ class _Spool:
         self.size += len(piece)
 
     def first(self, pieces: Iterator[bytes]) -> None:
-        """Take the first pieces, until it can be told what the file is."""
+        """Take the first pieces, enough to recognise the kind of file."""
         for piece in pieces:
             self.write(piece)
             self.start += piece

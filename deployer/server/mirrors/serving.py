@@ -51,7 +51,7 @@ class Served:
 
 
 class Serving:
-    """Makes pages. ``stored``: whether devpi has a file of a mirror, by its path."""
+    """Makes pages."""
 
     def __init__(self, xom: Any, indexes: Indexes, source: Source, uploads: Uploads) -> None:
         self._xom, self._indexes, self._source, self._uploads = xom, indexes, source, uploads

@@ -107,7 +107,6 @@ class Client(HTTPClient):
         if known is not None:
             found = await asyncio.to_thread(known)
             return found, getattr(found, "text", None)
-        self._upstreams.note_asked(address)
         seconds = timeout or self.timeout or 30.0
         wait = httpx.Timeout(seconds, connect=CONNECT * seconds, read=FIRST_BYTE * seconds)
         for again in (True, False):

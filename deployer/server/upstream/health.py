@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -15,7 +14,6 @@ LONGEST_HOLD = 60.0
 """Most seconds of an upstream's ``Retry-After`` that are obeyed."""
 QUIET = 2.0
 """Seconds without a byte, while a request is under way, after which an upstream counts as quiet."""
-_REMEMBERED = 10_000
 
 
 def origin_of(url: str) -> str:
@@ -116,13 +114,11 @@ class Upstream:
 
 
 class Upstreams:
-    """All upstreams by origin, and when each URL was last asked for."""
+    """All upstreams by origin."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._known: dict[str, Upstream] = {}
-        self._asked: OrderedDict[str, float] = OrderedDict()
-        self._forgotten = float("-inf")
         self._lock = threading.Lock()
 
     def of(self, url: str) -> Upstream:
@@ -135,16 +131,3 @@ class Upstreams:
     def known(self) -> tuple[Upstream, ...]:
         with self._lock:
             return tuple(self._known.values())
-
-    def note_asked(self, url: str) -> None:
-        """Record that ``url`` is asked for now."""
-        with self._lock:
-            self._asked[url] = self._clock()
-            self._asked.move_to_end(url)
-            if len(self._asked) > _REMEMBERED:
-                _, self._forgotten = self._asked.popitem(last=False)
-
-    def asked_since(self, url: str, moment: float) -> bool:
-        """Whether ``url`` was asked for since ``moment``; also True when that was forgotten."""
-        with self._lock:
-            return self._asked.get(url, self._forgotten) >= moment
