@@ -257,7 +257,7 @@ class ArgvEngine:
         deadline = time.monotonic() + seconds + REST_TIMEOUT
         while True:
             done = self._client.call("stop", f"--time={seconds}", name, timeout=seconds + 30)
-            if done.returncode and not self._is_lost(name):  # podman fails to stop one that has ended so
+            if done.returncode and not (self._raced(done, deadline) or self._is_lost(name)):
                 raise self._client.failure(done)
             if self._rests(name):
                 return
@@ -266,6 +266,7 @@ class ArgvEngine:
             time.sleep(0.05)
 
     def _is_lost(self, name: str) -> bool:
+        """Whether the container ended with its monitor; podman fails to stop such a one."""
         raw = self._client.container(name)
         return raw is not None and self._abandoned(raw)
 

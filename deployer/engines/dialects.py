@@ -281,6 +281,8 @@ PODMAN = Dialect(
         r'level=warning msg="missing .* build argument\.'
     ),  # one for each argument without a default
     at_rest=frozenset({"configured", "created", "exited"}),
+    # Its clean-up started the container again while `podman stop` was about to clean it up itself.
+    raced=re.compile(r"is running or paused, refusing to clean up"),
     # Without a registry search list podman takes short names for local ones only.
     install="apt-get install podman",
     start="podman system migrate",
