@@ -474,7 +474,7 @@ def test_a_page_is_hastened_unless_it_was_just_asked_for(bench: Bench) -> None:
     forgotten: list[str] = []
 
     def hasten() -> None:
-        bench.source.hasten([MIRROR], "demo", forget=forgotten.append)
+        bench.source.hasten([MIRROR], "demo", "no-cache", forget=forgotten.append)
 
     hasten()
     assert forgotten == []  # never asked for: it will be
@@ -489,13 +489,32 @@ def test_a_page_is_hastened_unless_it_was_just_asked_for(bench: Bench) -> None:
     assert (bench.files(), bench.count) == ([NEW], 2)
 
 
-def test_so_is_that_there_is_no_project(bench: Bench) -> None:
+@pytest.mark.parametrize("demanded", ["no-cache", "max-age=0", "No-Cache, max-age=0"])
+def test_so_is_that_there_is_no_project(bench: Bench, demanded: str) -> None:
+    """pip asks for each page with ``max-age=0``."""
     bench.client.answer = Response(status_code=404)
     bench.get()
     bench.clock.now += AGAIN + 1
-    bench.source.hasten([MIRROR], "demo", forget=lambda project: None)
+    bench.source.hasten([MIRROR], "demo", demanded, forget=lambda project: None)
     bench.client.answer = Response((NEW,))
     assert bench.files() == [NEW]
+
+
+@pytest.mark.parametrize("demanded", ["max-age=0", "", "max-age=60", "no-transform"])
+def test_a_page_that_is_there_holds_for_pip(bench: Bench, demanded: str) -> None:
+    bench.get()
+    bench.clock.now += AGAIN + 1
+    bench.source.hasten([MIRROR], "demo", demanded, forget=lambda project: None)
+    bench.client.answer = Response((NEW,))
+    assert (bench.files(), bench.count) == ([OLD], 1)
+
+
+def test_that_there_is_no_project_holds_no_longer_than_a_page(bench: Bench) -> None:
+    mirror = replace(MIRROR, expiry=2)
+    bench.client.answer = Response(status_code=404)
+    bench.source.get(mirror, "demo")
+    bench.clock.now += 3
+    assert not bench.source.is_fresh(mirror, "demo")
 
 
 # Files

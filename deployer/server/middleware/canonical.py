@@ -87,8 +87,7 @@ class CanonicalRequests:
     # Pages
 
     def _page(self, request: Any, mirror: Mirror, project: str) -> Any:
-        if "no-cache" in request.headers.get("Cache-Control", "").lower():
-            self._source.hasten([mirror], project, forget=self._forget)
+        self._source.hasten([mirror], project, request.headers.get("Cache-Control", ""), forget=self._forget)
         get = partial(self._source.get, mirror, project)
         if self._offline() or self._source.is_fresh(mirror, project):
             answer = get()

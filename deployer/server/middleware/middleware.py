@@ -184,8 +184,7 @@ class Middleware:
 
     def _page(self, request: Any, page: PageRequest, handler: Handler) -> Any:
         mirrors = self._indexes.mirrors(page.stage, configured=self._store.configured) or ()
-        if "no-cache" in request.headers.get("Cache-Control", "").lower():
-            self._source.hasten(mirrors, page.project, forget=self._store.forget)
+        self._source.hasten(mirrors, page.project, request.headers.get("Cache-Control", ""), forget=self._store.forget)
         stored = self._stored_page(request, page, self._store.read)
         if stored is not None:
             stored.headers[STORED_HEADER] = "1"
@@ -290,7 +289,7 @@ class Middleware:
             # To leave out an index that does not answer would be reported as "no such project".
             threadlog.warn("upstream of %s did not answer for %s", silent, page.project)
             return SharedResponse.of_text(502, f"the upstream of {silent} did not answer for {page.project}")
-        return SharedResponse.of_text(404, f"{page.stage} has no project {page.project}")
+        return SharedResponse.no_project(page)
 
     def _by_devpi(self, request: Any, page: PageRequest, mirrors: tuple[Mirror, ...], handler: Handler) -> PageResult:
         began, mark = time.monotonic(), self._store.mark

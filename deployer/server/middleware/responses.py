@@ -29,6 +29,10 @@ class SharedResponse:
     def of_text(cls, status: int, text: str) -> SharedResponse:
         return cls(status, (("Content-Type", "text/plain; charset=utf-8"),), f"{text}\n".encode())
 
+    @classmethod
+    def no_project(cls, page: PageRequest) -> SharedResponse:
+        return cls.of_text(404, f"{page.stage} has no project {page.project}")
+
     @property
     def shows_nothing(self) -> bool:
         """Whether it is a 404, or a page without a file."""
@@ -39,6 +43,8 @@ class SharedResponse:
         """The response for clients that waited: an error text of devpi may name the client that asked."""
         if self.status == 200:
             return self
+        if self.status == 404:
+            return SharedResponse.no_project(page)
         return SharedResponse.of_text(self.status, f"{page.stage} can't serve {page.project}: see the server's log")
 
     def to_pyramid(self) -> Any:

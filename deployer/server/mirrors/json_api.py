@@ -124,7 +124,7 @@ class JsonApi:
         return bytes(answer.content)
 
     def _missing(self, mirror: Mirror, address: ApiAddress, kept: _Kept | None) -> bytes:
-        self._refuse(mirror, address, missing=True, seconds=self._rules.not_found_expiry)
+        self._refuse(mirror, address, missing=True, seconds=self._rules.missing(mirror.expiry))
         if kept is not None and self._rules.keep_deleted:
             return kept.body
         path = self._pages.api(mirror.name, address.name)

@@ -18,6 +18,10 @@ class MirrorRules:
     not_found_expiry: float = 60.0
     keep_deleted: bool = False
 
+    def missing(self, expiry: float) -> float:
+        """For how many seconds an upstream counts as not having a project. ``expiry``: that of the mirror's pages."""
+        return min(self.not_found_expiry, expiry)
+
 
 def given(config: object) -> MirrorRules:
     """The rules of this server. ``config``: devpi's."""

@@ -1,7 +1,8 @@
 """What mirrors know of their upstreams' pages, and the one place that asks for more.
 
 A page is asked for once at a time, however many want it. What an upstream answered holds for the mirror's expiry; that
-it has no such project, for ``not_found_expiry``. A page that is known stays in use while its upstream does not answer.
+it has no such project, for ``not_found_expiry`` if that is shorter. A page that is known stays in use while its
+upstream does not answer.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ class Source:
                 self._pages.confirm(mirror.name, project, at=0.0)
 
     def _until(self, mirror: Mirror, state: _State) -> float:
-        return state.at + (self._rules.not_found_expiry if state.missing else mirror.expiry)
+        return state.at + (self._rules.missing(mirror.expiry) if state.missing else mirror.expiry)
 
     def _state(self, mirror: Mirror, project: str) -> _State:
         with self._lock:
@@ -405,14 +406,20 @@ class Source:
         if mirror is not None:
             self._state(mirror, str(normalize_name(project))).at = 0.0
 
-    def hasten(self, mirrors: Iterable[Mirror], project: str, *, forget: Callable[[str], None]) -> None:
-        """Have the upstreams asked for a page that a client wants from no cache, if they have not just been asked.
+    def hasten(
+        self, mirrors: Iterable[Mirror], project: str, cache_control: str, *, forget: Callable[[str], None]
+    ) -> None:
+        """Have the upstreams asked for a page as the request's ``Cache-Control`` demands, unless they were just asked.
 
+        ``no-cache``: all of them. ``max-age=0``, which pip sends with every page: those that did not have the project.
         ``forget``: called with the project if one is to be asked.
         """
+        demanded = cache_control.lower()
+        if "no-cache" not in demanded and "max-age=0" not in demanded:
+            return
         just_now = time.time() - AGAIN
         states = [self._state(mirror, project) for mirror in mirrors]
-        older = [state for state in states if 0 < state.at < just_now]
+        older = [state for state in states if 0 < state.at < just_now and (state.missing or "no-cache" in demanded)]
         for state in older:
             state.at = 0.0
         if older:
