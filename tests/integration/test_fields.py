@@ -301,7 +301,10 @@ def test_an_upstream_of_html_reaches_clients_of_both(world: World, index: str) -
     assert all_lost((kind.label, lost_in_html(kind, said, html)) for kind in KINDS) == {}
     assert {attributes.get("data-acme-flag") for attributes in html.attributes.values()} == {"kept"}
     in_html = [kind for kind in KINDS if kind.metas or kind.attributes]
-    assert all_lost((kind.label, lost_in_json(kind, said, told, exact=False)) for kind in in_html) == {}
+    # The older name of the metadata's key is not for JSON (PEP 714).
+    newer = [{key: value for key, value in file.items() if key != "dist-info-metadata"} for file in files]
+    lost = ((kind.label, lost_in_json(kind, {**page, "files": newer}, told, exact=False)) for kind in in_html)
+    assert all_lost(lost) == {}
     files_of_ours = by_name(told["files"])
     assert all("html" not in key for file in files_of_ours.values() for key in file)
 
@@ -385,7 +388,7 @@ def is_as_uploaded(world: World, index: str, project: str, made: Distribution) -
         return
     digest = hashlib.sha256(metadata(made)).hexdigest()
     assert file["core-metadata"] in (True, {"sha256": digest})
-    assert file["dist-info-metadata"] == file["core-metadata"]
+    assert "dist-info-metadata" not in file  # pip 22.3 to 23.1 would fail
     assert attributes["data-core-metadata"] in ("true", f"sha256={digest}")
     assert attributes["data-dist-info-metadata"] == attributes["data-core-metadata"]
     assert world.download(index, project, f"{file['url']}.metadata") == metadata(made)

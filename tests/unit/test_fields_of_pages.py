@@ -44,11 +44,20 @@ def of_attributes(attributes: str) -> tuple[dict[str, Any], dict[str, str]]:
         ('data-yanked=""', {"yanked": True}, {"data-yanked": ""}),
         ('data-yanked="a &lt; b"', {"yanked": "a < b"}, {"data-yanked": "a < b"}),
         ('data-requires-python="&gt;=3"', {"requires-python": ">=3"}, {"data-requires-python": ">=3"}),
-        ("data-core-metadata", {"core-metadata": True}, {"data-core-metadata": "true"}),
+        (
+            "data-core-metadata",
+            {"core-metadata": True},
+            {"data-core-metadata": "true", "data-dist-info-metadata": "true"},
+        ),
         (
             'data-dist-info-metadata="sha256=00"',
-            {"dist-info-metadata": {"sha256": "00"}},
-            {"data-dist-info-metadata": "sha256=00"},
+            {"core-metadata": {"sha256": "00"}},
+            {"data-core-metadata": "sha256=00", "data-dist-info-metadata": "sha256=00"},
+        ),
+        (
+            'data-dist-info-metadata="true" data-core-metadata="sha256=00"',
+            {"core-metadata": {"sha256": "00"}},
+            {"data-core-metadata": "sha256=00", "data-dist-info-metadata": "sha256=00"},
         ),
         ('data-gpg-sig="false"', {"gpg-sig": False}, {"data-gpg-sig": "false"}),
         ('data-size="7"', {"size": 7}, {"data-size": "7"}),

@@ -260,8 +260,10 @@ def _anchor(attrs: dict[str, str | None], base: str) -> File | None:
                 # Without a value it is a yanked file to uv and to PEP 592, but not to pip. In JSON they differ in the
                 # same way about an empty string.
                 file["yanked"] = "" if value is None else value or True
-            case "data-core-metadata" | "data-dist-info-metadata":
-                file[name.removeprefix("data-")] = _promise(value)
+            case "data-core-metadata":
+                file["core-metadata"] = _promise(value)
+            case "data-dist-info-metadata":  # its older name
+                file.setdefault("core-metadata", _promise(value))
             case "data-size":  # in no standard, as the next one; uv reads both
                 if value and _SIZE.fullmatch(value):
                     file["size"] = int(value)

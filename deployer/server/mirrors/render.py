@@ -19,6 +19,8 @@ from deployer.server.mirrors.page import ATTRIBUTES, File, size_of
 METADATA, PROVENANCE, SIGNATURE = ".metadata", ".provenance", ".asc"
 """What is appended to a file's address for its metadata (PEP 658), provenance (PEP 740) and signature (PEP 503)."""
 PROMISES = ("core-metadata", "dist-info-metadata")
+"""The keys that promise metadata. Only the first is added to a file: pip 22.3 to 23.1 fails on the other in JSON, which
+is why PEP 714 renamed it. In HTML both have worked with every pip."""
 _SAFE = "/+!@,=~'()$&*;:"
 _PLAIN = re.compile(r"[A-Za-z0-9._/+!~-]+")
 """A path that is the same in a URL and in JSON."""
@@ -100,7 +102,7 @@ def promised(file: File, *, lacks: bool) -> File:
     if lacks:
         return {key: value for key, value in file.items() if key not in PROMISES}
     given = next((file[key] for key in PROMISES if file.get(key)), True)
-    return {**file, "core-metadata": given, "dist-info-metadata": given}
+    return {**file, **{key: given for key in PROMISES if key in file}, "core-metadata": given}
 
 
 def to_json(part: Part, up: str) -> bytes:
@@ -129,7 +131,7 @@ def _text(listed: Listed, up: str) -> str:
     if not all(given):
         return ""
     promise = json.dumps(given[0]) if given else "true"
-    more = "".join(f', "{key}": {promise}' for key in PROMISES if key not in file)
+    more = "" if "core-metadata" in file else f', "core-metadata": {promise}'
     return f"{_URL}{up}{path}{text[end:-1]}{more}}}"
 
 
@@ -179,9 +181,8 @@ def _attributes(listed: Listed, up: str) -> Iterator[tuple[str, str | None]]:
     yield "href", file["url"] + _fragment(file["hashes"])
     if _is_text(file.get("requires-python")):
         yield "data-requires-python", file["requires-python"]
-    for promise in PROMISES:
-        if file.get(promise):
-            yield f"data-{promise}", _promise(file[promise])
+    if promise := next(filter(None, map(file.get, PROMISES)), None):
+        yield from ((f"data-{key}", _promise(promise)) for key in PROMISES)
     if file.get("yanked"):
         yield "data-yanked", file["yanked"] if _is_text(file["yanked"]) else ""
     elif file.get("yanked") == "":  # as page.py reads it
