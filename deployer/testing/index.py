@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from deployer.protocol import OWN_PYTHON
+from deployer.protocol import OWN_PYTHON, parsed
 from deployer.testing import keeper
 from deployer.testing.keeper import state
 
@@ -101,7 +101,7 @@ def running_index(
         try:
             stdin.write(json.dumps(_profile(upstream, profile or {})).encode() + b"\n")
             stdin.flush()
-            kept = json.loads(stdout.readline() or "{}")
+            kept = parsed(stdout.readline() or "{}")
             data = _data(kept.get("up", ""), "" if kept.get("up") else stderr.read().decode(errors="replace"))
             env |= state(kept["directory"])
             yield RunningIndex(name=name, url=data["url"], index_url=data["simple_url"], _env=env)
@@ -130,7 +130,7 @@ def _profile(upstream: str, given: Mapping[str, Any]) -> dict[str, Any]:
 def _data(output: str, messages: str) -> dict[str, Any]:
     """The data of an envelope. Raises IndexFailed for that of a failure, and for none."""
     try:
-        envelope = json.loads(output)
+        envelope = parsed(output)
     except ValueError:
         raise IndexFailed(messages.strip() or "deployer printed nothing") from None
     if error := envelope["error"]:
