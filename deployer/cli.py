@@ -42,6 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "configure-pip": ("configure_pip", "Point pip at the index; keep its other settings."),
     "install-service": ("install_service", "Install a systemd unit that starts the server at boot."),
     "exec": ("exec", "Run one command with the index in its environment."),
+    "build": ("build", "Build an image whose steps install from the index."),
     "profiles": ("profiles", "List profiles, or show one with the source of each value."),
     "image build": ("image.build", "Build deployer's own server image."),
     "image remove": ("image.remove", "Remove deployer's own server images that no container uses."),

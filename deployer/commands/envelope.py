@@ -120,6 +120,10 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "removed": "with `--undo`: whether there was one",
     },
     "exec": {},
+    "build": {
+        "builder": "`docker`, `podman`, `buildah` or `nerdctl`",
+        "flags": "with `--flags`: list of options",
+    },
     "profiles": {
         "profiles": "without a name: list of objects, `name`, `description` and `path`",
         "profile": "with a name: the whole profile",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,3 +56,22 @@ def shielded() -> Iterator[None]:
         if _came and not _shields:
             _came = False
             _interrupt()
+
+
+@contextmanager
+def passed_on(pid: int) -> Iterator[None]:
+    """In the block, let the process ``pid`` decide what an interrupt does.
+
+    A terminal sends SIGINT to all processes of the foreground itself; SIGTERM and SIGHUP are sent on.
+    """
+    former = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:
+        if number == signal.SIGINT:
+            signal.signal(number, lambda _number, _frame: None)
+        elif former[number] is not signal.SIG_IGN:
+            signal.signal(number, lambda number, _frame: os.kill(pid, number))
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)

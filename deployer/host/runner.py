@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.errors import EngineUnreachable
-from deployer.host.interrupts import shielded
+from deployer.host.interrupts import passed_on, shielded
 
 TIMEOUT = 30.0
 """Default timeout of a call, in seconds."""
@@ -73,6 +73,20 @@ class Runner:
             stdout=done.stdout.decode("utf-8", "replace"),
             stderr=done.stderr.decode("utf-8", "replace"),
         )
+
+    def attached(self, argv: Sequence[str]) -> int:
+        """Run with this process' streams and terminal, and return the exit code (128 + N after signal N).
+
+        Interrupts of the terminal reach the process by themselves; others are passed on. Raises EngineUnreachable when
+        the binary is missing.
+        """
+        try:
+            process = subprocess.Popen(list(argv), env=self._env)
+        except OSError as error:
+            raise _missing(argv[0], error) from None
+        with passed_on(process.pid):
+            code = process.wait()
+        return code if code >= 0 else 128 - code
 
     def stream(self, argv: Sequence[str]) -> Iterator[str]:
         """Yield lines of stdout and stderr as they come, without line ends. The process ends with the iterator.

@@ -63,6 +63,7 @@ WORDS = {
     "token create": "dev --index root/dev",
     "token list": "dev",
     "token revoke": "dev abc",
+    "build": ".",
 }
 """What a verb needs to be understood. An engine is named where this host's own would be taken into use."""
 CODES = {
