@@ -189,6 +189,8 @@ class Clients(Model):
     timeout: Whole = Field(60, ge=1, le=3600)
     configure: tuple[ClientName, ...] = ("pip",)
     scope: Literal["user", "global", "site", "venv"] = "user"
+    transparent: bool = False
+    fallback: bool = False
 
 
 def _default_indexes() -> dict[str, Index]:
