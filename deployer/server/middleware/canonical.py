@@ -15,7 +15,7 @@ from deployer.server.devpi.links import place
 from deployer.server.middleware.bulkhead import Bulkhead
 from deployer.server.middleware.files import FileRequests, Handler, Mirrors
 from deployer.server.middleware.requests import HTML, negotiate
-from deployer.server.middleware.responses import SharedResponse, busy
+from deployer.server.middleware.responses import STORED_HEADER, SharedResponse, busy
 from deployer.server.middleware.single_flight import CHECK_EVERY, PATIENCE, SingleFlight
 from deployer.server.mirrors import canonical
 from deployer.server.mirrors.canonical import Address, ApiAddress, FileAddress, PageAddress
@@ -89,7 +89,8 @@ class CanonicalRequests:
     def _page(self, request: Any, mirror: Mirror, project: str) -> Any:
         self._source.hasten([mirror], project, request.headers.get("Cache-Control", ""), forget=self._forget)
         get = partial(self._source.get, mirror, project)
-        if self._offline() or self._source.is_fresh(mirror, project):
+        stored = self._offline() or self._source.is_fresh(mirror, project)
+        if stored:
             answer = get()
         else:
             kept = self._source.known(mirror, project)
@@ -102,7 +103,8 @@ class CanonicalRequests:
         part = canonical.part(page, head.url)
         if self._offline():
             part = Part(part.fields, [listed for listed in part.files if self._is_here(mirror, place(listed.file))])
-        return _rendered(request, part, f"{mirror.name}: links for {project}", head.serial)
+        response = _rendered(request, part, f"{mirror.name}: links for {project}", head.serial)
+        return _marked(response) if stored else response
 
     def _is_here(self, mirror: Mirror, path: str) -> bool:
         return os.path.exists(self._directory / mirror.name / path)  # noqa: PTH110
@@ -111,14 +113,16 @@ class CanonicalRequests:
         if address.url(mirror.url) is None:
             return _text(404, f"the upstream of {mirror.name} has no JSON API: its address does not end with /simple/")
         get = partial(self._api.get, mirror, address)
-        if self._api.is_fresh(mirror, address):
+        stored = self._api.is_fresh(mirror, address)
+        if stored:
             body = get()
         else:
             known = self._api.known(mirror, address)
             body = self._asked(mirror, f"pypi {mirror.name} {address.name}", get, known)
         if not body:
             return _text(404, f"{mirror.name} has no {address.name}")
-        return Response(body=body, headerlist=[("Content-Type", "application/json"), _NO_CACHE])
+        response = Response(body=body, headerlist=[("Content-Type", "application/json"), _NO_CACHE])
+        return _marked(response) if stored else response
 
     def _asked(self, mirror: Mirror, key: str, get: Callable[[], Any], known: Any) -> Any:
         """What ``get`` returns, called once for all who wait; ``known`` if that takes long, unless it is None.
@@ -166,6 +170,11 @@ def _rendered(request: Any, part: Part, title: str, serial: str) -> Any:
     if serial:
         headers.append(("X-PyPI-Last-Serial", serial))
     return Response(body=body, headerlist=headers)
+
+
+def _marked(response: Any) -> Any:
+    response.headers[STORED_HEADER] = "1"
+    return response
 
 
 def _text(status: int, text: str) -> Any:

@@ -25,7 +25,7 @@ from deployer.server.middleware.bulkhead import Bulkhead
 from deployer.server.middleware.canonical import CanonicalRequests
 from deployer.server.middleware.files import FileRequests, Handler, Mirrors
 from deployer.server.middleware.requests import PageRequest, credentials, is_text, list_format, may_ask, page_request
-from deployer.server.middleware.responses import SharedResponse, busy, send_file
+from deployer.server.middleware.responses import STORED_HEADER, SharedResponse, busy, send_file
 from deployer.server.middleware.single_flight import CHECK_EVERY, PATIENCE, Flight, SingleFlight
 from deployer.server.mirrors.indexes import Mirror
 from deployer.server.mirrors.render import Part, to_html, to_json
@@ -34,8 +34,6 @@ from deployer.server.mirrors.source import RETRY
 from deployer.server.pages.store import Key, PageStore, View
 from deployer.server.upstream.health import Upstream
 
-STORED_HEADER = "X-Deployer-Kept"
-"""For nginx's access log: the page was stored. nginx does not pass it on to clients."""
 _PASS, _FIRST, _TRANSACTION = "deployer.pass", "deployer.first", "deployer.transaction"
 _VARIES = (("Vary", "Accept, User-Agent"), ("Cache-Control", "no-cache"))
 

@@ -13,6 +13,8 @@ from pyramid.response import FileIter, Response
 from deployer.server.middleware.requests import PageRequest
 from deployer.server.mirrors.ranges import Answer, Range
 
+STORED_HEADER = "X-Deployer-Kept"
+"""For nginx's access log: the page was stored. nginx does not pass it on to clients."""
 BLOCK = 256 * 1024
 """Bytes of a file that are read at once."""
 

@@ -28,6 +28,8 @@ EVERY = 1.0
 NAME = "deployer-statistics"
 UPSTREAMS = "deployer.upstreams"
 """Key of the upstreams in Pyramid's registry."""
+_FILES = ("/+f/", "/+e/", "/+canonical/packages/")
+_PAGES = ("/+simple/", "/+canonical/simple/", "/+canonical/pypi/")
 _SENT = ("200", "206", "304")
 _MOST_INDEXES = 1000
 """Limit of counted indexes: anybody can ask for one that does not exist. A new index counts from its first answer."""
@@ -69,14 +71,14 @@ class Counts:
 def is_hit(line: dict[str, Any]) -> bool | None:
     """Whether a page or file was stored; None for other requests, and for failed ones."""
     path = str(line["path"])
-    is_file = "/+f/" in path or "/+e/" in path
+    is_file = any(view in path for view in _FILES)
     if line["method"] not in ("GET", "HEAD") or str(line["status"]) not in _SENT:
         return None
     if line["from"] in ("file", "page"):
         return True
     if is_file:
         return not line["fetched"]
-    return bool(line["kept"]) if "/+simple/" in path else None
+    return bool(line["kept"]) if any(view in path for view in _PAGES) else None
 
 
 class Statistics:
