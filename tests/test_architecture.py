@@ -277,7 +277,7 @@ def test_nothing_of_ours_becomes_root_by_itself() -> None:
 
 def test_the_first_command_of_the_readme_installs_what_is_declared() -> None:
     first = code_blocks(ROOT / "README.md")[0]
-    assert ".[server]" in shlex.split(first)
+    assert ".[server,nginx]" in shlex.split(first)
     assert "server = [" in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert os.access(ROOT / ".ci/run", os.X_OK)
 

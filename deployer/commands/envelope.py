@@ -76,7 +76,7 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "server_version": "version of devpi-server",
         "server_uuid": "identity of the data",
         "offline": "whether upstreams are not asked; `null` of another image than ours",
-        "front": "`nginx`, or the reason why devpi itself answers clients",
+        "front": "`nginx VERSION (ORIGIN)`, or `python: ` and why devpi itself answers clients",
         "image": "reference of the image",
         "image_digest": "id of the image",
         "data_dir": "data directory or volume",
@@ -90,6 +90,7 @@ DATA: Mapping[str, Mapping[str, str]] = {
     "stats": {
         "name": "name of the deployment",
         "since": "when counting began, ISO 8601",
+        "front": "who answers clients since the last start: `nginx VERSION (ORIGIN)`, or `python: ` and why; or null",
         "indexes": "`{USER/NAME: {requests, hits, misses, bytes_served, bytes_saved}}`",
         "upstreams": "`{origin: {requests, failures, bytes, slowest}}`; `slowest` in seconds",
     },

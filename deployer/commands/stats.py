@@ -37,10 +37,12 @@ def run(options: Options, ui: UI) -> Result:
         ) from None
     if not counts["indexes"]:
         ui.warn("requests are not counted yet: counts lag by two seconds and need nginx (see deployer doctor)")
-    return Result(data={"name": deployment.name, **counts}, text=_text(counts))
+    front = (deployment.server_dir.front() or "").strip() if deployment.server_dir else ""
+    data = {"name": deployment.name, "front": front or None, **counts}
+    return Result(data=data, text=_text(counts, front))
 
 
-def _text(data: Counted) -> str:
+def _text(data: Counted, front: str) -> str:
     from deployer.diagnosis import size
 
     indexes = [
@@ -58,7 +60,7 @@ def _text(data: Counted) -> str:
         (origin, f"{of['requests']:.0f}", f"{of['failures']:.0f}", size(of["bytes"]), f"{of['slowest']:.2f} s")
         for origin, of in sorted(data["upstreams"].items(), key=lambda item: -item[1]["slowest"])
     ]
-    parts = [f"since {data['since']}"]
+    parts = [f"since {data['since']}" + (f"; clients are answered by {front}" if front else "")]
     if indexes:
         parts.append(_table(("index", "requests", "hits", "misses", "served", "saved"), indexes))
     if upstreams:

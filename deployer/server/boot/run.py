@@ -31,14 +31,8 @@ from deployer.server.mirrors import rules
 from deployer.server.mirrors.rules import MirrorRules
 from deployer.server.nginx import metrics, statistics
 from deployer.server.nginx.known import Known
-from deployer.server.nginx.reverse_proxy import (
-    LARGEST_BODY,
-    Nginx,
-    NginxUnusable,
-    ReverseProxy,
-    end_orphans,
-    log_line,
-)
+from deployer.server.nginx.program import Nginx, NginxUnusable
+from deployer.server.nginx.reverse_proxy import LARGEST_BODY, ReverseProxy, end_orphans, log_line
 from deployer.server.nginx.statistics import Statistics
 from deployer.server.secret_files import Private
 from deployer.server.upstream.credentials import Credentials
@@ -225,9 +219,7 @@ def _proxy(
             ) from None
         why_not = str(problem)
         log_line(f"devpi serves without nginx, and slower: {why_not}")
-    secret_files.write_private(
-        private.front, (f"nginx {proxy.nginx.version}" if proxy else f"python: {why_not}") + "\n"
-    )
+    secret_files.write_private(private.front, (str(proxy.nginx) if proxy else f"python: {why_not}") + "\n")
     return proxy
 
 

@@ -20,12 +20,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from deployer.protocol import BODY_ROUTE, PrivateFile
 from deployer.server.hosts import MISDIRECTED, REFUSED, KnownHosts
-from deployer.server.nginx.known import Known, digest, identity
+from deployer.server.nginx.known import digest
+from deployer.server.nginx.program import Nginx, NginxUnusable
 from deployer.server.secret_files import Private, write_private
 
 BACKLOG = 511
@@ -78,49 +79,8 @@ _PROXY = """\
 """
 
 
-class NginxUnusable(Exception):
-    """nginx can't be used here; the message says why."""
-
-
 class _Template(string.Template):
     delimiter = "%"  # nginx uses the dollar sign itself
-
-
-@dataclass(frozen=True, kw_only=True)
-class Nginx:
-    """The program: its path, its version, and what is known of it."""
-
-    path: str
-    version: str
-    known: Known
-
-    @classmethod
-    def find(cls, known: Known | None) -> Nginx:
-        """The installed nginx; it is asked for its version unless it is the ``known`` one. Raises NginxUnusable."""
-        if sys.platform != "linux":
-            raise NginxUnusable(f"on {sys.platform} nginx could outlive the server")
-        path = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
-        if path is None:
-            raise NginxUnusable("nginx is not installed")
-        try:
-            program = identity(path)
-            if known is None or known.program != program:
-                done = subprocess.run([path, "-V"], capture_output=True, text=True, timeout=10, check=True)
-                known = Known(program=program, printed=done.stderr)
-        except (OSError, subprocess.SubprocessError) as error:
-            raise NginxUnusable(f"can't run {path}: {error}") from None
-        version = re.search(r"nginx version: \S+?/([\d.]+)", known.printed)
-        if version is None:
-            raise NginxUnusable(f"{path} -V prints no version")
-        if "http_auth_request_module" not in known.printed:
-            raise NginxUnusable(f"{path} has no auth_request module")
-        return cls(path=path, version=version[1], known=known)
-
-    @property
-    def options(self) -> tuple[str, ...]:
-        # Older versions open their built-in error log before they read the configuration, and print a warning.
-        numbers = tuple(int(number) for number in self.version.split("."))
-        return ("-e", "stderr") if numbers >= (1, 19, 5) else ()
 
 
 class ReverseProxy:
@@ -196,7 +156,9 @@ class ReverseProxy:
             pages=PrivateFile.PAGES.relative,
             files="+files" if files else f"{PrivateFile.NGINX.relative}/nothing",
             companions=PrivateFile.COMPANIONS.relative if files else f"{PrivateFile.NGINX.relative}/nothing",
-            gzip_static="on" if "http_gzip_static_module" in self.nginx.known.printed else "off",
+            # A word that nginx does not know would have it reject the whole configuration.
+            gzip_static="gzip_static on;" if self.nginx.has("http_gzip_static_module") else "",
+            pcre_jit="pcre_jit on;" if self.nginx.has("pcre-jit") else "",
             types=" ".join(f"{_content_type(example)} {suffix};" for suffix, example in _SUFFIXES.items()),
         )
 
