@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("logs", "Show the server's log with secrets masked."),
     "stats": ("stats", "Show cache hits, misses and bytes by index and upstream."),
     "doctor": ("doctor", "Check this host and the server; suggest fixes."),
+    "verify": ("verify", "Download with pip and uv through the index; show sources."),
     "offline": ("offline", "Turn offline mode on or off, or show it."),
     "move": ("move", "Move the data to another directory or volume."),
     "audit": ("audit", "List projects in several indexes, and which is served."),

@@ -31,7 +31,7 @@ def probe(simple_url: str, project: str) -> dict[str, str]:
         found: dict[str, str] = {}
         if _has_pip(env):
             found["pip"] = _origin(_pip(simple_url, project, env), simple_url)
-        if (uv := _uv()) is not None:
+        if (uv := uv_program()) is not None:
             found["uv"] = _origin(_uv_lock(uv, simple_url, project, env, Path(directory)), simple_url)
         return found
 
@@ -51,7 +51,8 @@ def _pip(simple_url: str, project: str, env: Mapping[str, str]) -> str:
     return str(item["download_info"]["url"])
 
 
-def _uv() -> str | None:
+def uv_program() -> str | None:
+    """uv of this environment, else of this host."""
     beside = Path(sys.executable).with_name("uv")
     return str(beside) if beside.exists() else shutil.which("uv")
 

@@ -95,6 +95,15 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "upstreams": "`{origin: {requests, failures, bytes, slowest}}`; `slowest` in seconds",
     },
     "doctor": {"checks": "list of objects: `name`, `level` (`ok`, `warning`, `failure`), `evidence`, `cure`"},
+    "verify": {
+        "index": "address of the index",
+        "wanted": "list: what the installers were given",
+        "runs": "list of objects: `client`, `through` (how it got the index), `run` (`first`, `again`, `upstream cut`),"
+        " `seconds`, `start` (of the seconds, in which the client only starts), `goal` in seconds,"
+        " `asked` (requests to upstreams meanwhile), `files` (list of objects: `name`,"
+        " `version`, `origin` (`upstream`, `here`, `past the index`, `unknown`), `bytes`)",
+        "notes": "list: what could not be shown, and why",
+    },
     "offline": {"name": "name of the deployment", "offline": "whether upstreams are not asked"},
     "move": {
         "from": "where the data was",

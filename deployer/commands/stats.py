@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deployer.commands import Located
@@ -44,6 +43,7 @@ def run(options: Options, ui: UI) -> Result:
 
 def _text(data: Counted, front: str) -> str:
     from deployer.diagnosis import size
+    from deployer.ui.table import table
 
     indexes = [
         (
@@ -62,19 +62,7 @@ def _text(data: Counted, front: str) -> str:
     ]
     parts = [f"since {data['since']}" + (f"; clients are answered by {front}" if front else "")]
     if indexes:
-        parts.append(_table(("index", "requests", "hits", "misses", "served", "saved"), indexes))
+        parts.append(table(("index", "requests", "hits", "misses", "served", "saved"), indexes))
     if upstreams:
-        parts.append(_table(("upstream", "requests", "failures", "received", "slowest"), upstreams))
+        parts.append(table(("upstream", "requests", "failures", "received", "slowest"), upstreams))
     return "\n\n".join(parts)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Format a table: first column left-aligned, others right-aligned."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if number else cell.ljust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in (head, *rows)
-    )

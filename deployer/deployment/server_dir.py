@@ -56,6 +56,21 @@ class ServerDir:
         result = self.engine.exec(self.container, ("cat", f"{self.mount.target}/{relative}"))
         return result.stdout.strip() if result.returncode == 0 else None
 
+    def access_log(self) -> tuple[str, ...]:
+        """The last lines of the access log, at most a megabyte. Raises as :meth:`read`."""
+        relative = PrivateFile.ACCESS_LOG.relative
+        if self.path is not None:
+            try:
+                content = untrusted.tail(self.path, relative)
+                return tuple((content or b"").decode("utf-8", errors="replace").splitlines())
+            except PermissionError:
+                pass
+            except untrusted.Untrusted as error:
+                raise _refusal(error, self.path) from None
+        words = ("tail", "-c", str(untrusted.LIMIT), f"{self.mount.target}/{relative}")
+        result = self.engine.exec(self.container, words)
+        return tuple(result.stdout.splitlines()) if result.returncode == 0 else ()
+
     def write(self, relative: str, text: str, *, verb: tuple[str, ...]) -> None:
         """Replace a private file (0600, with the owner of its directory).
 

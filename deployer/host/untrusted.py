@@ -11,7 +11,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +49,21 @@ def read(directory: Path, relative: str, *, limit: int = LIMIT) -> bytes | None:
             with _opened(name, _FILE, parent, directory / relative) as descriptor:
                 _check(os.fstat(descriptor), directory / relative, owner=owner, limit=limit)
                 return _content(descriptor, directory / relative, limit)
+    except FileNotFoundError:
+        return None
+
+
+def tail(directory: Path, relative: str, *, limit: int = LIMIT) -> bytes | None:
+    """As :func:`read`, of the last ``limit`` bytes of a file of any size."""
+    *parents, name = Path(relative).parts
+    path = directory / relative
+    try:
+        with _descended(directory, parents) as parent:
+            owner = os.fstat(parent).st_uid
+            with _opened(name, _FILE, parent, path) as descriptor:
+                size = os.fstat(descriptor).st_size
+                _check(os.fstat(descriptor), path, owner=owner, limit=size)
+                return os.pread(descriptor, limit, max(size - limit, 0))
     except FileNotFoundError:
         return None
 
@@ -101,18 +116,16 @@ def locked(directory: Path, relative: str) -> bool:
 @contextmanager
 def _descended(directory: Path, parents: list[str]) -> Iterator[int]:
     """The descriptor of the directory that ``parents`` lead to, no link among them."""
-    with _opened(os.fspath(directory), _DIRECTORY, None, directory) as top:
-        if not parents:
-            yield top
-            return
-        with _opened(parents[0], _DIRECTORY, top, directory / parents[0]) as inner:
-            owner, uid = os.fstat(top).st_uid, os.fstat(inner).st_uid
+    with ExitStack() as stack:
+        place = stack.enter_context(_opened(os.fspath(directory), _DIRECTORY, None, directory))
+        owner, path = os.fstat(place).st_uid, directory
+        for name in parents:
+            path = path / name
+            place = stack.enter_context(_opened(name, _DIRECTORY, place, path))
+            uid = os.fstat(place).st_uid
             if uid not in (owner, os.geteuid()):
-                raise Untrusted(directory / parents[0], f"belongs to uid {uid}, not to uid {owner}", uid)
-            if len(parents) == 1:
-                yield inner
-                return
-            raise ValueError(f"{parents}: one directory deep at most")
+                raise Untrusted(path, f"belongs to uid {uid}, not to uid {owner}", uid)
+        yield place
 
 
 @contextmanager

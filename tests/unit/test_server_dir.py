@@ -135,10 +135,25 @@ def test_what_another_user_put_there_is_not_believed(data: Path, foreign: str) -
     assert f"chown -R {NOBODY}:" in caught.value.hint
 
 
-def test_only_one_directory_deep(data: Path) -> None:
+def test_each_directory_on_the_way_is_looked_at(data: Path, elsewhere: Path) -> None:
     (data / "a/b").mkdir(parents=True)
-    with pytest.raises(ValueError, match="one directory deep"):
-        untrusted.read(data, "a/b/c")
+    (data / "a/b/c").write_text("here")
+    assert untrusted.read(data, "a/b/c") == b"here"
+    (data / "a/led").symlink_to(elsewhere)
+    with pytest.raises(Untrusted, match="is a link"):
+        untrusted.read(data, "a/led/root-password")
+
+
+def test_of_a_long_log_the_end_is_read(data: Path, elsewhere: Path) -> None:
+    log = data / PrivateFile.ACCESS_LOG.relative
+    assert place(data).access_log() == ()
+    log.parent.mkdir()
+    log.write_bytes(b"x" * untrusted.LIMIT + b"\none\ntwo\n")
+    assert place(data).access_log()[-2:] == ("one", "two")
+    log.unlink()
+    log.symlink_to(elsewhere / "root-password")
+    with pytest.raises(Refused, match="is a link"):
+        place(data).access_log()
 
 
 def test_a_directory_is_made_private_and_a_link_is_no_directory(data: Path, elsewhere: Path) -> None:

@@ -19,7 +19,7 @@ from deployer.server.middleware.downloads import Download, DownloadFailed, Downl
 from deployer.server.middleware.responses import SharedResponse, StreamedBody, busy
 from deployer.server.middleware.single_flight import CHECK_EVERY, SingleFlight
 from deployer.server.mirrors.companions import SUFFIXES, TYPES, Companions
-from deployer.server.mirrors.files import FileRefused, FileResponse, Found, RemoteFiles, cache_control
+from deployer.server.mirrors.files import FETCHED_HEADER, FileRefused, FileResponse, Found, RemoteFiles, cache_control
 from deployer.server.mirrors.indexes import Indexes, Mirror
 from deployer.server.mirrors.json_api import JsonApi
 from deployer.server.mirrors.ranges import Range
@@ -211,9 +211,11 @@ class FileRequests:
             if not may_wait() or time.monotonic() > deadline:
                 return busy()
         try:
-            return _companion(flight.result, remote.path, suffix)
+            response = _companion(flight.result, remote.path, suffix)
         except FileRefused as refused:
             return _refused(refused)
+        response.headers[FETCHED_HEADER] = "no"
+        return response
 
 
 def _companion(content: bytes, path: str, suffix: str) -> Any:

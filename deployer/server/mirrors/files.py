@@ -43,6 +43,8 @@ _STARTS = {
 }
 """The first bytes of files by the end of their names."""
 _LONGEST = 6
+FETCHED_HEADER = "X-Accel-Buffering"
+"""Of what was fetched from an upstream for this request, with the value ``no``: the access log of nginx says so."""
 _REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 
@@ -76,7 +78,7 @@ class Found:
     def headers(self) -> dict[str, str]:
         """The headers that every answer with the file has, as nginx sends them."""
         kind = mimetypes.guess_type(self.filename)[0] or "application/octet-stream"
-        made = {"Content-Type": kind, "Accept-Ranges": "bytes", "X-Accel-Buffering": "no"}
+        made = {"Content-Type": kind, "Accept-Ranges": "bytes", FETCHED_HEADER: "no"}
         return made | {"Cache-Control": cache_control(self.path)}
 
 
