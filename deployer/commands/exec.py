@@ -26,23 +26,25 @@ class Options(Common):
 def run(options: Options, ui: UI) -> Result:
     """Run one command with the index in its environment.
 
-    pip and uv read the index from the environment; no client file changes. The exit code is that of the command, 127 if
-    it does not exist, 126 if it can't be executed.
+    pip and uv read the index from the environment; no client file changes. If the index does not answer, the command
+    is not run (exit code 6), unless clients.fallback of the profile allows the upstream in its place. The exit code is
+    that of the command, 127 if it does not exist, 126 if it can't be executed.
     """
     from deployer.clients.client import Account
     from deployer.clients.variables import past_the_proxy, risks, variables
     from deployer.errors import NotExecutable, NotFound, UsageError
     from deployer.host.gather import proxies
     from deployer.operations.client_files import settings_for
+    from deployer.operations.outage import answering
 
     if not options.command:
         raise UsageError("no command to run", hint="deployer exec -- pip install NAME")
     env = dict(os.environ)
-    settings = settings_for(options.name, index=options.index)
+    settings, warnings = answering(options.name, settings_for(options.name, index=options.index))
     env.update(variables(settings))
     if proxies(env):
         env.update(past_the_proxy(settings, env))
-    for line in risks(Account.of(env)):
+    for line in (*warnings, *risks(Account.of(env))):
         ui.warn(line)
     try:
         os.execvpe(options.command[0], options.command, env)  # noqa: S606 - the user's own command, no shell

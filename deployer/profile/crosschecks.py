@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 
+from deployer.profile.fallback import NoFallback, fallback
 from deployer.profile.models import Profile
 from deployer.profile.problems import Problem, Source, did_you_mean, either, shown
 from deployer.profile.strictyaml import KeyPath, dotted
@@ -25,6 +26,7 @@ def crosschecks(tree: Mapping[str, object], source_of: SourceOf) -> Iterator[Pro
     yield from _unknown_members(tree.get("groups"), users, source_of)
     yield from _unknown_groups(tree.get("groups"), indexes, source_of)
     yield from _unknown_client_index(tree.get("clients"), indexes, source_of)
+    yield from _unsafe_fallback(tree.get("clients"), indexes, source_of)
 
 
 def _names(section: object) -> Mapping[str, object] | None:
@@ -122,3 +124,15 @@ def _unknown_client_index(clients: object, indexes: Mapping[str, object], source
             # Without a given index, the source is the one that removed the default.
             source=source_of(("clients", "index")) or source_of(("indexes", str(wanted))),
         )
+
+
+def _unsafe_fallback(clients: object, indexes: Mapping[str, object], source_of: SourceOf) -> Iterator[Problem]:
+    if not isinstance(clients, Mapping) or clients.get("fallback") is not True:
+        return
+    index = clients.get("index", Profile().clients.index)
+    if not isinstance(index, str) or index not in indexes:
+        return
+    try:
+        fallback(indexes, index)
+    except NoFallback as no:
+        yield Problem(message=f"clients.fallback: {no}", hint=no.hint, source=source_of(("clients", "fallback")))

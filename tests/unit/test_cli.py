@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -410,12 +411,15 @@ def test_port_zero_is_a_choice() -> None:
 # exec
 
 
-def deployed_home(tmp_path: Path) -> None:
-    """The record of an `up` in the home of :func:`command`."""
+def deployed_home(tmp_path: Path, port: int) -> None:
+    """The record of an `up` in the home of :func:`command`, whose server would be at ``port``."""
     from deployer.deployment.record import Applied
 
     record = Applied(
-        profile_name="default", profile_ref="default", engine="process", simple_url="http://127.0.0.1:9/r/d/+simple/"
+        profile_name="default",
+        profile_ref="default",
+        engine="process",
+        simple_url=f"http://127.0.0.1:{port}/r/d/+simple/",
     )
     where = tmp_path / ".local/state/deployer/devpi"
     where.mkdir(parents=True, mode=0o700)
@@ -438,11 +442,13 @@ def test_exec_ends_as_a_shell_does(
     program: str, code: int, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    deployed_home(tmp_path)
+    server = socket.create_server(("127.0.0.1", 0))
+    deployed_home(tmp_path, server.getsockname()[1])
     for name, text, mode in (("plain", "x", 0o644), ("broken", "x", 0o755), ("three", "#!/bin/sh\nexit 3\n", 0o755)):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(mode)
-    done = command(tmp_path, "exec", "--json", "--", program)
+    with server:
+        done = command(tmp_path, "exec", "--json", "--", program)
     assert done.returncode == code
     if kind:
         assert json.loads(done.stdout)["error"]["code"] == kind
