@@ -21,7 +21,7 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock, Timeout
 
-from benchmarks import addresses, cold, command_line, costs, faults, load, nginx, resolution, start, upload, warm
+from benchmarks import addresses, cold, command_line, costs, faults, load, nginx, resolution, start, upload, vpn, warm
 from benchmarks.bench import FULL, QUICK, Bench, Scale, bench
 from benchmarks.measure import Goal, Grid, cause, summary
 from benchmarks.peers.ours import OursOnDocker
@@ -34,6 +34,8 @@ TABLES: Mapping[str, Callable[[Bench], list[Grid]]] = {
     "serving": warm.serving,
     "addresses": addresses.addresses,
     "warm": warm.installing,
+    "pip-warm": warm.pip_downloading,
+    "vpn": vpn.vpn,
     "cold": cold.first_install,
     "stampede": cold.stampede,
     "resolution": resolution.cold,

@@ -36,6 +36,8 @@ class Scale:
     """What is installed."""
     resolved: Size
     """What is resolved: its wheels are all of one size."""
+    project: Size
+    """What a project behind a VPN installs."""
     cold_files: int
     """How many cold files are fetched one after the other to count what each costs."""
     long_page: int
@@ -60,6 +62,7 @@ FULL = Scale(
     seconds=1,
     size=Size(small=13, medium=13, large=36, megabytes=41, links=4000),
     resolved=Size(small=13, medium=13, large=74, megabytes=120, links=4000, even=True),
+    project=Size(small=13, medium=13, large=14, megabytes=40, links=4000),
     cold_files=10,
     long_page=20_000,
     huge=100,
@@ -74,6 +77,7 @@ QUICK = Scale(
     seconds=1,
     size=Size(small=7, medium=6, large=7, megabytes=8, links=1000),
     resolved=Size(small=7, medium=6, large=17, megabytes=36, links=1000, even=True),
+    project=Size(small=13, medium=13, large=14, megabytes=40, links=1000),
     cold_files=5,
     long_page=20_000,
     huge=100,

