@@ -38,7 +38,7 @@ class Place:
 
     @property
     def account(self) -> Account:
-        return Account(env=self.env, home=self.home, state=self.state)
+        return Account(env=self.env, home=self.home, state=self.state, directory=self.home)
 
     def write(self, content: bytes, mode: int = 0o644) -> Path:
         self.conf.parent.mkdir(parents=True, exist_ok=True)

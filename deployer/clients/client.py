@@ -32,18 +32,27 @@ class ClientSettings:
 class Account:
     """The user whose clients are meant: environment variables and home directory.
 
-    ``state``: the private directory for locks and backups of client files.
+    ``state``: the private directory for locks and backups of client files. ``directory``: the current one, where
+    clients look for a project.
     """
 
     env: Mapping[str, str]
     home: Path
     state: Path
     platform: str = sys.platform
+    directory: Path = field(default_factory=lambda: _directory())
 
     @classmethod
     def of(cls, env: Mapping[str, str]) -> Self:
         """The account that runs under ``env``."""
         return cls(env=env, home=_home(env), state=state_root() / "clients")
+
+
+def _directory() -> Path:
+    try:
+        return Path.cwd()
+    except OSError:  # it was removed
+        return Path("/")
 
 
 def _home(env: Mapping[str, str]) -> Path:
@@ -79,6 +88,13 @@ class ClientConfig(Protocol):
     def masks(self, key: str, path: Path) -> tuple[str, ...]:
         """What overrides ``key`` of the file ``path``, one sentence each; a source of the same value does not."""
 
+    def ignores(self, path: Path) -> str:
+        """Why the client does not read the file ``path``; empty when it does."""
+
+    @property
+    def key(self) -> str:
+        """Where in its file the effective index stands; empty for a variable, or for none."""
+
     def with_file(self, path: Path, content: bytes) -> Self:
         """The configuration as it would be with ``content`` in ``path``."""
 
@@ -103,8 +119,9 @@ class Client(Protocol):
 class ClientFile(Client, Protocol):
     """A client with a file that can point it at the index.
 
-    ``scopes``: its files; the one of the user, in the home directory, is called ``user``. ``index_key``: the key of the
-    index address. ``command``: what writes the file, and restores it with ``--undo``.
+    ``scopes``: its files; the one of the user, in the home directory, is called ``user``. ``own_scopes``: those by the
+    names that all clients share: user, project, environment, machine. ``index_key``: the key of the index address in
+    the user's file. ``command``: what writes the file; ``undo``: what restores it.
 
     Nothing here writes. Methods that take or find content raise ClientFileError without the file's path, which the
     caller adds.
@@ -114,10 +131,16 @@ class ClientFile(Client, Protocol):
     def scopes(self) -> tuple[str, ...]: ...
 
     @property
+    def own_scopes(self) -> Mapping[str, str]: ...
+
+    @property
     def index_key(self) -> str: ...
 
     @property
     def command(self) -> str: ...
+
+    @property
+    def undo(self) -> str: ...
 
     def detect(self, scope: str, account: Account) -> Path:
         """The file of one of ``scopes``, which need not exist. Raises ClientFileError when there is none here."""
@@ -125,8 +148,8 @@ class ClientFile(Client, Protocol):
     def read(self, account: Account) -> ClientConfig:
         """What the client is configured to do. Runs nothing, raises nothing."""
 
-    def values(self, settings: ClientSettings) -> Values:
-        """``settings`` as the file has them."""
+    def values(self, settings: ClientSettings, path: Path) -> Values:
+        """``settings`` as the file ``path`` has them."""
 
     def cautions(self, settings: ClientSettings) -> tuple[str, ...]:
         """What the user should know about these values, one sentence each."""

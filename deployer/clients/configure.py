@@ -54,7 +54,7 @@ class _Place:
 
     def merged(self, before: bytes | None, settings: ClientSettings) -> bytes:
         with _naming(self.path):
-            return self.client.merge(before or b"", self.client.values(settings))
+            return self.client.merge(before or b"", self.client.values(settings, self.path))
 
     def unmerged(self, now: bytes, backup: backups.Backup) -> tuple[bytes | None, tuple[str, ...]]:
         """The file without our values, and the keys that were kept; ``None`` for no file."""
@@ -104,7 +104,7 @@ def configure(client: ClientFile, settings: ClientSettings, *, scope: str = "use
         after = place.merged(before, settings)
         backup = None
         if after != before:
-            record = _record(place, before).with_write(after, client.values(settings))
+            record = _record(place, before).with_write(after, client.values(settings, place.path))
             # The record first: a crash between the two leaves a file that can still be restored.
             backup = backups.save(record, state=place.state)
             files.replace(place.path, after, expected=before, home=place.owner)
@@ -115,7 +115,7 @@ def _change(
     place: _Place, settings: ClientSettings, *, before: bytes | None, after: bytes, backup: Path | None = None
 ) -> ClientChange:
     client = place.client
-    keys = tuple(client.values(settings))
+    keys = tuple(client.values(settings, place.path))
     config = client.read(place.account).with_file(place.path, after)
     return ClientChange(
         path=place.path,
@@ -163,6 +163,17 @@ def undo(client: ClientFile, *, scope: str = "user", account: Account) -> Client
         _remove_made(backup)
         backups.drop(backup, state=place.state)
     return ClientChange(path=path, before=before, after=after, warnings=warnings)
+
+
+def revert(client: ClientFile, change: ClientChange, *, scope: str, account: Account) -> None:
+    """Take back ``change``, which :func:`configure` has just made. Raises ClientFileError, Locked."""
+    place = _place(client, scope, account)
+    backup = backups.load(place.real, state=place.state)
+    if backup is None or backup.original == change.before:
+        undo(client, scope=scope, account=account)
+    elif change.before is not None:
+        with files.lock(place.real, state=place.state):
+            files.replace(place.path, change.before, expected=change.after, home=place.owner)
 
 
 def _undone(place: _Place, before: bytes | None, backup: backups.Backup) -> tuple[bytes | None, tuple[str, ...]]:

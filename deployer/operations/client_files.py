@@ -41,7 +41,7 @@ def configure(plan: Plan, ui: UI) -> list[ClientChange]:
     for name in plan.clients.configure:
         client = CLIENT_FILES[name]
         change = configure_client(client, _settings(plan), scope=plan.clients.scope, account=account)
-        written = f"{', '.join(change.keys)} (undo: {client.command} --undo)"
+        written = f"{', '.join(change.keys)} (undo: {client.undo})"
         ui.step(name, f"{change.path}: {written if change.changed else 'unchanged'}")
         for warning in (*change.masks, *change.warnings):
             ui.warn(warning)

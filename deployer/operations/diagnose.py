@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deployer.clients.client import Account
+from deployer.clients.known import KNOWN
 from deployer.clients.registry import CLIENT_FILES
 from deployer.deployment.find import require
 from deployer.deployment.record import read_applied
@@ -121,6 +122,8 @@ def _clients(target: Target, profile: Profile) -> Iterator[Check]:
         return
     account = Account.of(os.environ)
     for name, client in CLIENT_FILES.items():
+        if name != "pip" and name not in profile.clients.configure and not KNOWN[name].found(account):
+            continue
         config = client.read(account)
         index, source = config.effective(client.index_key)
         facts = service.ClientFacts(

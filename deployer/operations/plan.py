@@ -93,8 +93,8 @@ def _indexes(prepared: Prepared) -> Step:
 
 
 def _clients(prepared: Prepared) -> dict[str, Step]:
-    """Return what ``up`` would do with the file of each known client."""
-    found: dict[str, Step] = {name: (["left alone"], False) for name in CLIENT_FILES}
+    """Return what ``up`` would do with the files of clients."""
+    found: dict[str, Step] = {"pip": (["left alone"], False)}
     for name, change in client_files.preview(prepared.plan).items():
         keys = ", ".join(change.keys)
         found[name] = ([f"{change.path}: {keys if change.changed else 'unchanged'}"], change.changed)

@@ -156,7 +156,7 @@ def dangling_client(deployment: Deployment | None) -> tuple[str, ...]:
         return ()
     account = Account.of(os.environ)
     return tuple(
-        f"{name} still installs from this server: {client.command} --undo"
+        f"{name} still installs from this server: {client.undo}"
         for name, client in CLIENT_FILES.items()
         if client.read(account).effective(client.index_key).value.startswith(deployment.url + "/")
     )

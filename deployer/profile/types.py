@@ -97,7 +97,7 @@ def _decimal(value: object) -> object:
 
 Whole = Annotated[int, BeforeValidator(_decimal)]
 
-ClientName = Literal["pip"]
+ClientName = Literal["pip", "uv", "poetry", "pdm"]
 """The clients with a file that ``up`` can write: those of ``clients/registry.py``."""
 
 MAX_SECONDS = 2**31 - 1

@@ -10,7 +10,7 @@ from typing import ClassVar, get_args
 
 import pytest
 
-from deployer.clients.client import ClientFile, ClientSettings
+from deployer.clients.client import Account, ClientFile, ClientSettings, Values
 from deployer.clients.registry import CLIENT_FILES
 from deployer.errors import ClientFileError
 from deployer.profile.types import ClientName
@@ -40,13 +40,23 @@ class ClientFileContract:
     def edited(content: bytes) -> bytes:
         raise NotImplementedError
 
+    def install(self, place: Place) -> None:
+        """Put the program there, if the client has to be seen."""
+
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "content" in metafunc.fixturenames:
             metafunc.parametrize("content", list(self.contents.values()), ids=list(self.contents))
 
     @pytest.fixture
     def place(self, tmp_path: Path) -> Place:
-        return Place(tmp_path, self.client)
+        place = Place(tmp_path, self.client)
+        self.install(place)
+        return place
+
+    def values(self, settings: ClientSettings) -> Values:
+        """What is written into the user's file."""
+        account = Account(env={}, home=Path("/nowhere"), state=Path("/nowhere"), directory=Path("/nowhere"))
+        return self.client.values(settings, self.client.detect("user", account))
 
     @pytest.fixture
     def first(self) -> bytes:
@@ -61,32 +71,32 @@ class ClientFileContract:
         assert self.client.index_key in change.keys
         config = self.client.read(place.account)
         assert config.effective(self.client.index_key) == (SETTINGS.index_url, str(place.conf))
-        for key, value in self.client.values(SETTINGS).items():
+        for key, value in self.values(SETTINGS).items():
             assert config.effective(key).value == value
 
     def test_merging_again_changes_nothing(self, content: bytes) -> None:
-        values = self.client.values(SETTINGS)
+        values = self.values(SETTINGS)
         merged = self.client.merge(content, values)
         assert merged != content and self.client.merge(merged, values) == merged
 
     def test_comments_are_kept(self, content: bytes) -> None:
-        merged = self.client.merge(content, self.client.values(SETTINGS)).splitlines()
+        merged = self.client.merge(content, self.values(SETTINGS)).splitlines()
         comments = [line for line in content.splitlines() if line.lstrip().startswith((b"#", b";"))]
         assert [line for line in merged if line in comments] == comments
 
     def test_unmerging_is_the_inverse_of_merging(self, content: bytes) -> None:
-        written = [self.client.values(settings) for settings in (SETTINGS, OTHER)]
+        written = [self.values(settings) for settings in (SETTINGS, OTHER)]
         merged = self.client.merge(self.client.merge(content, written[0]), written[1])
         assert self.client.unmerge(merged, original=content, written=written) == (content, ())
 
     def test_a_file_of_ours_alone_unmerges_to_nothing(self) -> None:
-        values = self.client.values(SETTINGS)
+        values = self.values(SETTINGS)
         rest = self.client.unmerge(self.client.merge(b"", values), original=b"", written=[values])
         assert (rest.content.strip(), rest.kept) == (b"", ())
 
     @pytest.mark.parametrize("end", ["\n", "\r", "\x00", " x"])
     def test_a_value_that_would_begin_another_setting_is_refused(self, first: bytes, end: str) -> None:
-        values = self.client.values(ClientSettings(index_url=f"{SETTINGS.index_url}{end}", timeout=60))
+        values = self.values(ClientSettings(index_url=f"{SETTINGS.index_url}{end}", timeout=60))
         with pytest.raises(ClientFileError):
             self.client.merge(first, values)
 
@@ -261,6 +271,66 @@ class TestPip(ClientFileContract):
     @staticmethod
     def edited(content: bytes) -> bytes:
         return content + b"[install]\nuser = true\n"
+
+
+class TestUv(ClientFileContract):
+    client = CLIENT_FILES["uv"]
+    contents: ClassVar = {
+        "crlf": b"# mine\r\nnative-tls = true # why\r\n",
+        "empty": b"",
+        "another default": b"[[index]]\nname = 'corp'\nurl = 'https://corp.example.com/' # corp\ndefault = true\n",
+        "the older key": b"index-url = 'https://corp.example.com/simple'",
+        "inline": b"index = [{url = 'https://corp.example.com/', default = true}] # one\n[pip]\nno-build = true\n",
+    }
+    foreign = f"[[index]]\nurl = '{FOREIGN}'\ndefault = true\n".encode()
+    unreadable = b"index-url = no string\n"
+    overriding: ClassVar = {"UV_INDEX_URL": FOREIGN}
+
+    @staticmethod
+    def edited(content: bytes) -> bytes:
+        return content + b"[pip]\r\nno-build = true\r\n"
+
+
+class TestPoetry(ClientFileContract):
+    client = CLIENT_FILES["poetry"]
+    contents: ClassVar = {
+        "comments": b"# mine\n[virtualenvs]\nin-project = true # why\n",
+        "empty": b"",
+        "another": b"[plugins.pypi_mirror]\nurl = 'https://corp.example.com/simple'",
+    }
+    foreign = f"[plugins.pypi_mirror]\nurl = '{FOREIGN}'\n".encode()
+    unreadable = b"[plugins\n"
+    overriding: ClassVar = {"POETRY_PYPI_MIRROR_URL": FOREIGN}
+
+    @staticmethod
+    def edited(content: bytes) -> bytes:
+        return content + b"[installer]\nparallel = true\n"
+
+    def install(self, place: Place) -> None:
+        """With the plugin, for poetry itself has no such setting."""
+        prefix = place.home.parent / "poetry"
+        (prefix / "lib/python3.12/site-packages/poetry_plugin_pypi_mirror-0.6.5.dist-info").mkdir(parents=True)
+        (prefix / "bin").mkdir()
+        (prefix / "bin/poetry").write_text("#!/bin/sh\n")
+        (prefix / "bin/poetry").chmod(0o755)
+        place.env["PATH"] = f"{prefix / 'bin'}:{os.defpath}"
+
+
+class TestPdm(ClientFileContract):
+    client = CLIENT_FILES["pdm"]
+    contents: ClassVar = {
+        "crlf": b"# mine\r\n[venv]\r\nin_project = true\r\n",
+        "empty": b"",
+        "another": b"[pypi]\nverify_ssl = true\nurl = 'https://corp.example.com/simple' # corp\n",
+        "dotted": b"pypi.url = 'https://corp.example.com/simple'\n",
+    }
+    foreign = f"[pypi]\nurl = '{FOREIGN}'\n".encode()
+    unreadable = b"[pypi]\nurl = 1\nurl = 2\n"
+    overriding: ClassVar = {"PDM_PYPI_URL": FOREIGN}
+
+    @staticmethod
+    def edited(content: bytes) -> bytes:
+        return content + b"[python]\r\nuse_venv = true\r\n"
 
 
 def contracts() -> list[type[ClientFileContract]]:

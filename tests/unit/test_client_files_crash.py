@@ -39,7 +39,7 @@ def test_a_system_that_refuses(place: Place, monkeypatch: pytest.MonkeyPatch, na
                 assert "No space left" in error.message
                 failures += 1
         now = place.conf.read_bytes()
-        assert now in (MINE, merging.merge(MINE.decode(), place.client.values(SETTINGS)).encode())
+        assert now in (MINE, merging.merge(MINE.decode(), place.client.values(SETTINGS, place.conf)).encode())
         assert [path.name for path in place.conf.parent.iterdir()] == ["pip.conf"]
         place.undo()
         assert place.conf.read_bytes() == MINE

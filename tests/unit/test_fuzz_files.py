@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deployer.clients.client import ClientSettings
-from deployer.clients.pip import Pip, grammar, merging, origin, unmerging
+from deployer.clients.pip import Pip, merging, origin, unmerging
 from deployer.clients.pip.reading import read_config
+from deployer.clients.text import decode
 from deployer.devpi import distributions
 from deployer.errors import DeployerError, UsageError
 from deployer.plan import plan
@@ -99,7 +100,7 @@ def test_a_pip_conf(place: Place, content: bytes) -> None:
     origin.upstream(config, ours=lambda _: False)
     origin.build_settings(config, ours=lambda _: False)
     try:
-        text = grammar.decode(content)
+        text = decode(content)
         merged = merging.merge(text, values)
     except DeployerError as error:
         assert error.hint

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 from deployer.addresses import is_loopback
 from deployer.clients.client import Account, ClientSettings, Unmerged, Values
-from deployer.clients.pip import grammar, merging, places, unmerging
+from deployer.clients.pip import merging, places, unmerging
 from deployer.clients.pip.config import PipConfig
 from deployer.clients.pip.reading import read_config
+from deployer.clients.text import decode
 
 
 class Pip:
@@ -20,6 +22,8 @@ class Pip:
     scopes = ("user", "global", "site", "venv")
     index_key = "index-url"
     command = "deployer configure-pip"
+    undo = "deployer configure-pip --undo"
+    own_scopes: ClassVar = {"user": "user", "environment": "venv", "machine": "global"}
 
     def variables(self, settings: ClientSettings) -> Values:
         """``PIP_DEFAULT_TIMEOUT`` is another name of ``PIP_TIMEOUT``; both are set, because one may be set already."""
@@ -40,7 +44,7 @@ class Pip:
     def read(self, account: Account) -> PipConfig:
         return read_config(account)
 
-    def values(self, settings: ClientSettings) -> dict[str, str]:
+    def values(self, settings: ClientSettings, path: Path | None = None) -> dict[str, str]:
         host = _host_to_trust(settings.index_url)
         return {
             "index-url": settings.index_url,
@@ -53,10 +57,10 @@ class Pip:
         return (f"pip must trust {host}, because the index address is plain http: use https",) if host else ()
 
     def merge(self, content: bytes, values: Values) -> bytes:
-        return merging.merge(grammar.decode(content), values).encode()
+        return merging.merge(decode(content), values).encode()
 
     def unmerge(self, content: bytes, *, original: bytes, written: Sequence[Values]) -> Unmerged:
-        text, kept = unmerging.unmerge(grammar.decode(content), original=grammar.decode(original), written=written)
+        text, kept = unmerging.unmerge(decode(content), original=decode(original), written=written)
         return Unmerged(text.encode(), kept)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from deployer.clients.client import Effective
 from deployer.clients.pip import grammar
+from deployer.clients.text import decode
 from deployer.secrets import mask_url
 
 ENVIRONMENT = ":env:"
@@ -56,7 +57,7 @@ class PipConfig:
 
     def with_file(self, path: Path, content: bytes) -> PipConfig:
         """The configuration as it will be with ``content`` in the file ``path``."""
-        entries = entries_of(grammar.decode(content), path, source=str(path))
+        entries = entries_of(decode(content), path, source=str(path))
         layers = (replace(e, entries=entries, problem="") if same_file(e.path, path) else e for e in self.layers)
         return replace(self, layers=tuple(layers))
 
@@ -68,6 +69,14 @@ class PipConfig:
         """The value that ``pip install`` uses for ``key``, and its source."""
         winner = resolve(self.entries, key)
         return Effective(winner.value, winner.source) if winner else Effective()
+
+    @property
+    def key(self) -> str:
+        winner = resolve(self.entries, "index-url")
+        return f"[{winner.section}] {winner.name}" if winner and winner.section != ENVIRONMENT else ""
+
+    def ignores(self, path: Path) -> str:
+        return self.ignored.get(path, "")
 
     def value(self, key: str) -> str:
         return self.effective(key).value

@@ -80,19 +80,6 @@ def _where(error: configparser.Error) -> str:
     return f", line {number}" if number else ""
 
 
-MAX_BYTES = 1 << 18
-
-
-def decode(raw: bytes) -> str:
-    """The text of a file. Raises ClientFileError with the place of the first byte that is not UTF-8."""
-    if len(raw) > MAX_BYTES:
-        raise ClientFileError(f"larger than {MAX_BYTES} bytes", hint="move it away")
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        raise ClientFileError(f"not UTF-8 at byte {error.start}", hint="convert it to UTF-8") from None
-
-
 def scan(text: str) -> list[Line]:
     """The lines of ``text``, each with the meaning that ``RawConfigParser._read`` gives it."""
     lines = []

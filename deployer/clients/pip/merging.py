@@ -25,6 +25,7 @@ from deployer.clients.pip.grammar import (
     scan,
     values_of,
 )
+from deployer.clients.text import check_values
 from deployer.errors import ClientFileError
 
 
@@ -35,7 +36,7 @@ def merge(text: str, values: Values) -> str:
     when pip could not read the text, when a value could not stand on one line, or when setting it would change what
     another key means.
     """
-    _check(values)
+    check_values(values)
     before = parse(text)
     for option, value in values.items():
         text = _with(text, option, value)
@@ -45,15 +46,6 @@ def merge(text: str, values: Values) -> str:
             hint="set index-url and timeout in its [global] section by hand",
         )
     return text
-
-
-def _check(values: Values) -> None:
-    for option, value in values.items():
-        # A line end in a value would begin another setting: an injection.
-        if not value or not value.isprintable() or any(character.isspace() for character in value):
-            raise ClientFileError(
-                f"invalid {option}: empty, or with a blank or control character", hint="correct the profile"
-            )
 
 
 def _expected(before: Mapping[str, Values], values: Values) -> dict[str, dict[str, str]]:

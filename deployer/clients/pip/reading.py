@@ -15,6 +15,7 @@ from deployer.clients.client import Account
 from deployer.clients.pip import grammar
 from deployer.clients.pip.config import ENVIRONMENT, Entry, Layer, PipConfig, entries_of, same_file
 from deployer.clients.pip.places import active_prefix, global_files, legacy_file, user_file
+from deployer.clients.text import decode
 from deployer.errors import ClientFileError
 
 _NOT_OPTIONS = frozenset({"version", "help"})
@@ -49,13 +50,13 @@ def _file_layer(path: Path, state: Path) -> Layer:
     if content is None:
         return Layer(path=path)
     try:
-        entries = entries_of(grammar.decode(content), path, source=str(path))
+        entries = entries_of(decode(content), path, source=str(path))
     except ClientFileError as error:
         return Layer(path=path, problem=f"no pip command works: {path} is {error.message}")
     backup = _backup(path, state)
     if backup is None:
         return Layer(path=path, entries=entries)
-    former = grammar.decode(backup.original or b"")
+    former = decode(backup.original or b"")
     return Layer(
         path=path,
         entries=entries,
