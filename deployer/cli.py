@@ -41,6 +41,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "audit": ("audit", "List projects in several indexes, and which is served."),
     "render": ("render", "Print the deployment as a script or a systemd unit."),
     "configure-pip": ("configure_pip", "Point pip at the index; keep its other settings."),
+    "clients list": ("clients.list", "List the clients here, and the index, file and key of each."),
+    "clients apply": ("clients.apply", "Point clients at the index; keep their other settings."),
+    "clients diff": ("clients.diff", "Show what `clients apply` would change, and change nothing."),
+    "clients undo": ("clients.undo", "Restore the former settings of clients exactly."),
+    "clients doctor": ("clients.doctor", "Find clients that would bypass the index; show a cure."),
     "install-service": ("install_service", "Install a systemd unit that starts the server at boot."),
     "exec": ("exec", "Run one command with the index in its environment."),
     "build": ("build", "Build an image whose steps install from the index."),
@@ -89,6 +94,7 @@ COMPLETING = "_DEPLOYER_COMPLETE"
 # Base class of usage errors; Typer may bring its own copy of click, so the class is not imported from click.
 _MISUSE: Any = typer.BadParameter.__base__
 GROUPS = {
+    "clients": "Point installers at the index, and back.",
     "image": "Build and remove deployer's own server image.",
     "secret": "Show and store the passwords of a deployment.",
     "user": "Manage the users of a server.",

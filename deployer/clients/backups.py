@@ -32,7 +32,8 @@ class Write:
 class Backup:
     """The file ``path`` (symlinks resolved) as it would be without deployer; ``original=None``: no file.
 
-    ``made``: the directories that deployer created for it, the outermost first.
+    ``made``: the directories that deployer created for it, the outermost first. ``part``: the client, of a file that
+    several clients share; each has a record of its own there.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class Backup:
     mode: int = 0o644
     made: tuple[Path, ...] = ()
     writes: tuple[Write, ...] = ()
+    part: str = ""
 
     def wrote(self, content: bytes | None) -> bool:
         """Whether deployer wrote exactly this ``content``."""
@@ -61,16 +63,16 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _file(path: Path, state: Path) -> Path:
-    return state / f"{files.digest(path)}.json"
+def _file(path: Path, state: Path, part: str) -> Path:
+    return state / f"{files.digest(path)}{f'-{part}' if part else ''}.json"
 
 
-def load(path: Path, *, state: Path) -> Backup | None:
-    """Load the record of the file ``path``; ``None`` when deployer has not written it.
+def load(path: Path, *, state: Path, part: str = "") -> Backup | None:
+    """Load the record of the file ``path``, or of a part of it; ``None`` when deployer has not written it.
 
     Raises ClientFileError when the record is damaged or was written by a newer deployer.
     """
-    file = _file(path, state)
+    file = _file(path, state, part)
     content = files.read_bytes(file)
     if content is None:
         return None
@@ -84,6 +86,7 @@ def load(path: Path, *, state: Path) -> Backup | None:
             original=None if original is None else base64.b64decode(original, validate=True),
             mode=int(record["mode"]),
             made=tuple(Path(folder) for folder in record["made"]),
+            part=part,
             writes=tuple(Write(sha256=write["sha256"], values=dict(write["values"])) for write in record["writes"]),
         )
     except (ValueError, KeyError, TypeError):
@@ -102,7 +105,7 @@ def save(backup: Backup, *, state: Path) -> Path:
         "made": [str(folder) for folder in backup.made],
         "writes": [{"sha256": write.sha256, "values": dict(write.values)} for write in backup.writes],
     }
-    file = _file(backup.path, state)
+    file = _file(backup.path, state, backup.part)
     content = (json.dumps(record, indent=1) + "\n").encode()
     files.replace(file, content, expected=files.read_bytes(file), mode=0o600)
     return file
@@ -110,4 +113,15 @@ def save(backup: Backup, *, state: Path) -> Path:
 
 def drop(backup: Backup, *, state: Path) -> None:
     """Remove the record of a restored file."""
-    _file(backup.path, state).unlink(missing_ok=True)
+    _file(backup.path, state, backup.part).unlink(missing_ok=True)
+
+
+def paths(state: Path) -> tuple[Path, ...]:
+    """The files that deployer has written and not restored; a damaged record is left out."""
+    found = []
+    for file in sorted(state.glob("*.json")):
+        try:
+            found.append(Path(parsed(files.read_bytes(file) or b"")["path"]))
+        except (ClientFileError, ValueError, KeyError, TypeError):
+            continue
+    return tuple(found)

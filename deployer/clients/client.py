@@ -145,6 +145,9 @@ class ClientFile(Client, Protocol):
     def detect(self, scope: str, account: Account) -> Path:
         """The file of one of ``scopes``, which need not exist. Raises ClientFileError when there is none here."""
 
+    def part(self, path: Path) -> str:
+        """The client's name if ``path`` is a file that other clients have settings in, too; else nothing."""
+
     def read(self, account: Account) -> ClientConfig:
         """What the client is configured to do. Runs nothing, raises nothing."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from deployer.clients import backups, files
@@ -51,6 +51,10 @@ class _Place:
     @property
     def state(self) -> Path:
         return self.account.state
+
+    @property
+    def part(self) -> str:
+        return self.client.part(self.path)
 
     def merged(self, before: bytes | None, settings: ClientSettings) -> bytes:
         with _naming(self.path):
@@ -131,15 +135,15 @@ def _change(
 def _record(place: _Place, before: bytes | None) -> backups.Backup:
     """The record of the file as it would be without deployer, given that it is ``before`` now."""
     mode = place.real.stat().st_mode & 0o7777 if before is not None else 0o644
-    known = backups.load(place.real, state=place.state)
+    known = backups.load(place.real, state=place.state, part=place.part)
     if known is None:
         made = files.missing_parents(place.real)
-        return backups.Backup(path=place.real, original=before, mode=mode, made=made)
+        return backups.Backup(path=place.real, original=before, mode=mode, made=made, part=place.part)
     if before == known.original or known.wrote(before) or before is None:
         return known
     # Somebody else wrote it since: their changes have to be restored as well.
     original, _ = place.unmerged(before, known)
-    return backups.Backup(path=known.path, original=original, mode=mode, made=known.made, writes=known.writes)
+    return replace(known, original=original, mode=mode)
 
 
 def undo(client: ClientFile, *, scope: str = "user", account: Account) -> ClientChange:
@@ -149,12 +153,12 @@ def undo(client: ClientFile, *, scope: str = "user", account: Account) -> Client
     nothing. Raises ClientFileError, Locked.
     """
     path = _target(client, scope, account)
-    if backups.load(files.resolve(path), state=account.state) is None:
+    if backups.load(files.resolve(path), state=account.state, part=client.part(path)) is None:
         now = files.read_bytes(path)
         return ClientChange(path=path, before=now, after=now)
     place = _place(client, scope, account)
     with files.lock(place.real, state=place.state):
-        backup = backups.load(place.real, state=place.state)
+        backup = backups.load(place.real, state=place.state, part=place.part)
         before = files.read_bytes(place.real)
         if backup is None:
             return ClientChange(path=path, before=before, after=before)
@@ -168,7 +172,7 @@ def undo(client: ClientFile, *, scope: str = "user", account: Account) -> Client
 def revert(client: ClientFile, change: ClientChange, *, scope: str, account: Account) -> None:
     """Take back ``change``, which :func:`configure` has just made. Raises ClientFileError, Locked."""
     place = _place(client, scope, account)
-    backup = backups.load(place.real, state=place.state)
+    backup = backups.load(place.real, state=place.state, part=place.part)
     if backup is None or backup.original == change.before:
         undo(client, scope=scope, account=account)
     elif change.before is not None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from typer import BadParameter, Option
+from typer import Argument, BadParameter, Option
 
 from deployer.operations.recorded import DEFAULT_NAME, DEFAULT_PROFILE, NAME, OVERRIDE_KEYS
 from deployer.spec import EngineName
@@ -19,6 +19,7 @@ from deployer.spec import EngineName
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from deployer.clients.client import ClientSettings
     from deployer.deployment.session import Session
     from deployer.profile.load.overrides import Override
 
@@ -160,6 +161,36 @@ class Overrides(Common):
     ] = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class ChosenClients(Common):
+    """Options of a command about some client files."""
+
+    clients: Annotated[
+        list[str] | None, Argument(metavar="[CLIENT]...", help="These clients only; by default all that are installed.")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparing(Common):
+    """Options of a command about an index."""
+
+    index: Annotated[
+        str,
+        Option("--index", metavar="USER/NAME", callback=index_name, help="Another index of the same server."),
+    ] = ""
+    url: Annotated[str, Option("--url", metavar="URL", callback=address, help="Simple URL of another server.")] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pointing(Comparing, ChosenClients):
+    """Options of a command that points clients at an index."""
+
+    scope: Annotated[
+        str, Option("--scope", metavar="SCOPE", help="user, project, environment (the active venv) or machine.")
+    ] = "user"
+    timeout: Annotated[int | None, Option("--timeout", metavar="SECONDS", min=1, help="Timeout of pip.")] = None
+
+
 def connect(options: Talking) -> AbstractContextManager[Session]:
     """Open a session with the server of ``options``."""
     from deployer.deployment import session
@@ -191,3 +222,10 @@ def overrides(options: Overrides) -> tuple[Override, ...]:
     if options.upstream:
         given.append(Override("indexes.root/pypi.type", "mirror", "--upstream"))
     return tuple(given)
+
+
+def client_settings(options: Comparing, timeout: int | None = None) -> ClientSettings:
+    """Return the index of ``options`` as clients are given it. Raises ConflictError when there is no deployment."""
+    from deployer.operations.client_files import settings_for
+
+    return settings_for(options.name, index=options.index, url=options.url, timeout=timeout)

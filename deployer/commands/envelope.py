@@ -36,6 +36,8 @@ _PIP = {
     "masks": "list: variables and files that take precedence over it",
 }
 
+_FILES = {"files": "list of objects: `client`, `path`, `changed`, `masks`"}
+
 DATA: Mapping[str, Mapping[str, str]] = {
     "up": {
         "url": "address of the server",
@@ -124,6 +126,14 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "text": "the script, command line or unit",
     },
     "configure-pip": _PIP,
+    "clients list": {
+        "clients": "list of objects: `name`, `program`, `index`, `source`, `key`, `ours`, `reads`, `note`; "
+        "`ours` is `null` where it is not known"
+    },
+    "clients apply": _FILES,
+    "clients diff": {"files": "as of `clients apply`, with `diff`"},
+    "clients undo": _FILES,
+    "clients doctor": {"checks": "list of objects: `name`, `level` (`ok`, `warning`, `failure`), `evidence`, `cure`"},
     "install-service": {
         "path": "file of the unit",
         "text": "its content",

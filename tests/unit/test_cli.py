@@ -75,6 +75,8 @@ CODES = {
     "doctor": (0, 6, 9),
     "render": (0,),
     "profiles": (0,),
+    "clients list": (0,),
+    "clients undo": (0,),
     "install-service": (4,),
     "image build": (4,),
     "image remove": (4,),

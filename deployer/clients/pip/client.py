@@ -41,6 +41,9 @@ class Pip:
     def detect(self, scope: str, account: Account) -> Path:
         return places.target(scope, account)
 
+    def part(self, path: Path) -> str:
+        return ""
+
     def read(self, account: Account) -> PipConfig:
         return read_config(account)
 

@@ -55,6 +55,9 @@ class TomlClient:
     def risks(self, account: Account) -> tuple[str, ...]:
         return self.read(account).warnings
 
+    def part(self, path: Path) -> str:
+        return self.name if path.name == PROJECT else ""
+
     def values(self, settings: ClientSettings, path: Path) -> Values:
         if path.name == PROJECT and "@" in settings.index_url.partition("://")[2].partition("/")[0]:
             raise ClientFileError(

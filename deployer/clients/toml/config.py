@@ -39,11 +39,11 @@ class Place:
 
     @property
     def index(self) -> tuple[str, str]:
-        """The index that it names, and the key; both empty when it names none."""
+        """The index that it names, and its key in a file; both empty when it names none."""
         if self.ignored:
             return "", ""
         found = [(text(keys.get(self.document, key)), key) for key in reversed(self.keys)]
-        return next((pair for pair in found if pair[0]), (self.value, "" if not self.value else self.variable))
+        return next((pair for pair in found if pair[0]), (self.value, ""))
 
 
 def text(value: Any) -> str:
