@@ -46,6 +46,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "clients diff": ("clients.diff", "Show what `clients apply` would change, and change nothing."),
     "clients undo": ("clients.undo", "Restore the former settings of clients exactly."),
     "clients doctor": ("clients.doctor", "Find clients that would bypass the index; show a cure."),
+    "locks check": ("locks.check", "Find lock files that hold addresses of a devpi index."),
+    "locks repair": ("locks.repair", "Replace our addresses in lock files by the upstream's."),
     "install-service": ("install_service", "Install a systemd unit that starts the server at boot."),
     "exec": ("exec", "Run one command with the index in its environment."),
     "build": ("build", "Build an image whose steps install from the index."),
@@ -95,6 +97,7 @@ COMPLETING = "_DEPLOYER_COMPLETE"
 _MISUSE: Any = typer.BadParameter.__base__
 GROUPS = {
     "clients": "Point installers at the index, and back.",
+    "locks": "Keep our addresses out of lock files.",
     "image": "Build and remove deployer's own server image.",
     "secret": "Show and store the passwords of a deployment.",
     "user": "Manage the users of a server.",

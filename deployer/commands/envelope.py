@@ -134,6 +134,8 @@ DATA: Mapping[str, Mapping[str, str]] = {
     "clients diff": {"files": "as of `clients apply`, with `diff`"},
     "clients undo": _FILES,
     "clients doctor": {"checks": "list of objects: `name`, `level` (`ok`, `warning`, `failure`), `evidence`, `cure`"},
+    "locks check": {"files": "list of objects: `path`, `addresses` (`line`, `url`)"},
+    "locks repair": {"files": "as of `locks check`: the addresses that are left, and how many were `replaced`"},
     "install-service": {
         "path": "file of the unit",
         "text": "its content",

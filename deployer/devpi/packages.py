@@ -46,7 +46,7 @@ class PackageApi(DevpiApi):
         files = self._http.object(self._http.accepted(reply, f"list {project} of {index}")).get("files")
         if not isinstance(files, list):
             self._http.not_devpi(f"no list of files of {project}")
-        return tuple(found for item in files if (found := _listed(item, f"{self.url}{path}")) is not None)
+        return tuple(found for item in files if (found := listed(item, f"{self.url}{path}")) is not None)
 
     def uploaded(self, index: str, project: str) -> dict[str, str]:
         """The files of ``project`` that are on ``index`` itself, each with its SHA-256 (may be empty)."""
@@ -144,7 +144,8 @@ def plain(filename: str) -> bool:
     return bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+!-]{0,254}", filename))
 
 
-def _listed(item: object, page: str) -> ListedFile | None:
+def listed(item: object, page: str) -> ListedFile | None:
+    """A file of a page at the address ``page``; ``None`` for what is none."""
     if not isinstance(item, dict):
         return None
     hashes = item.get("hashes")

@@ -77,6 +77,8 @@ CODES = {
     "profiles": (0,),
     "clients list": (0,),
     "clients undo": (0,),
+    "locks check": (2,),  # there is no such file
+    "locks repair": (2,),
     "install-service": (4,),
     "image build": (4,),
     "image remove": (4,),
