@@ -111,6 +111,8 @@ def test_every_form_becomes_what_it_is_without_us(kind: str, ours: str, theirs: 
 def test_an_upstream_that_is_not_the_default_is_named() -> None:
     text = repair(f"--index-url {DEV}\n\ndemo==1.0\n", kind="requirements.txt", index=Corporate()).text
     assert text == f"--index-url {UPSTREAM}\n\ndemo==1.0\n"
+    ours = poetry(DEV.rstrip("/"))  # poetry knows an index by a name, which only the project can give
+    assert repair(ours, kind="poetry.lock", index=Corporate()).text == ours
 
 
 def test_private_packages_stay_and_the_others_do_not() -> None:

@@ -100,12 +100,17 @@ def _of(entry: Entry, kind: str, index: Index) -> Iterator[tuple[Address, str]]:
         if not address.filename:
             known = mirrors or [index.owner(address.index, entry.name, name) for name in entry.files[:1]]
             mirror = known[0] if known and entry.name else index.mirror_of(address.index)
-            yield address, _spelled(index.upstream(mirror), address, kind)
+            yield address, _spelled(index, mirror, kind)
 
 
-def _spelled(url: str, address: Address, kind: str) -> str:
-    """The upstream's address as this kind of file has it: uv, poetry and pylock.toml by default without a slash."""
-    bare = url.rstrip("/")
+def _spelled(index: Index, mirror: str, kind: str) -> str:
+    """The upstream's address as this kind of file has it: uv, poetry and pylock.toml by default without a slash.
+
+    Raises Unknown for a source of poetry.lock that the project would have to have by a name.
+    """
+    bare = index.upstream(mirror).rstrip("/")
+    if kind == "poetry.lock" and bare != index.default_upstream.rstrip("/"):
+        raise Unknown(f"the upstream of {mirror} is not poetry's default: add it to pyproject.toml, then: poetry lock")
     return bare if kind.endswith((".lock", ".toml")) and kind != "Pipfile.lock" else f"{bare}/"
 
 
