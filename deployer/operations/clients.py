@@ -145,8 +145,10 @@ def _of(name: str, scope: str, account: Account) -> Iterator[Target]:
 
 
 def _elsewhere(client: ClientFile, scope: str) -> str:
-    others = [other for other in client.own_scopes if other != scope]
-    return f"choose --scope {others[0]}" if others and client.name == "poetry" else "unset that variable"
+    """The cure for a file of ``scope`` that the client does not read."""
+    if client.name == "poetry" and scope == "user":
+        return f"{client.command} --scope project"
+    return "unset that variable"
 
 
 def proposed(chosen: Sequence[Target], settings: ClientSettings, account: Account) -> dict[str, ClientChange]:
@@ -228,9 +230,13 @@ def _own(name: str, client: ClientFile, config: ClientConfig, account: Account, 
         return failure(name, f"{where}; {'; '.join(config.warnings)}", cure="remove it, or make it a base of our index")
     if _is_ours(index, simple_url) is not False:
         return ok(name, where)
-    unread = _written_and_unread(client, config, account)
-    cure = f"unset {source}" if source and not config.key else unread or client.command
-    return failure(name, f"installs from {where}, not from this server", cure=cure)
+    evidence = f"installs from {where}, not from this server"
+    if source and not config.key:
+        return failure(name, evidence, cure=f"unset {source}")
+    path = client.detect("user", account)
+    if reason := config.ignores(path):
+        return failure(name, f"{evidence}; {path} is not read: {reason}", cure=_elsewhere(client, "user"))
+    return failure(name, evidence, cure=_written_and_unread(client, config, account) or client.command)
 
 
 def _written_and_unread(client: ClientFile, config: ClientConfig, account: Account) -> str:

@@ -30,6 +30,7 @@ pytestmark = [pytest.mark.server, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/reference/clients.md"
+MARK = "<!-- made by tests/integration/test_clients.py -->\n"
 NOWHERE = "http://127.0.0.1:9"
 """A proxy that refuses: whoever asks another index than ours gets no further."""
 PROJECT = '# mine\n[project]\nname = "work"\nversion = "0"\nrequires-python = ">=3.11"\ndependencies = ["{}"]\n'
@@ -120,7 +121,6 @@ class Place:
             "LANG": "C.UTF-8",
             "XDG_CONFIG_DIRS": str(self.home / "machine"),
             "PIP_RETRIES": "0",
-            "UV_PYTHON": sys.executable,
             "UV_HTTP_RETRIES": "0",
             "UV_PYTHON_DOWNLOADS": "never",
             "POETRY_REQUESTS_MAX_RETRIES": "0",
@@ -130,6 +130,7 @@ class Place:
             "PDM_PYTHON": sys.executable,
             "PIPX_SHARED_LIBS": str(self.lab.packagers.root / "pip26"),
             "PIPX_DEFAULT_PYTHON": sys.executable,
+            "PEX_ROOT": str(self.lab.root / "pex"),
             "DEPLOYER_STATE_DIR": str(self.home / "state"),
         }
 
@@ -142,9 +143,9 @@ class Place:
         return {**envelope, "code": done.returncode}
 
     def files(self) -> dict[str, str]:
-        """The configuration of all clients."""
-        paths = [*self.home.glob(".config/**/*"), *self.work.glob("*.toml")]
-        return {str(p.relative_to(self.home)): p.read_text() for p in paths if p.name.endswith((".toml", ".conf"))}
+        """The configuration of all clients; hatch writes one of its own besides."""
+        paths = [*(self.home / path for path in MINE), *self.work.glob("*.toml")]
+        return {str(path.relative_to(self.home)): path.read_text() for path in paths if path.exists()}
 
 
 Command = Callable[[Place], subprocess.CompletedProcess[str]]
@@ -195,6 +196,7 @@ class Client:
 
 
 FILES = {"pip": "pip.conf", "uv": "uv.toml"}
+PYTHON = {"UV_PYTHON": sys.executable}  # not of hatch, which then installs there
 NO_CACHE = ("--no-cache", "--target", "target", "NAME")
 ENV = ("hatch", "env", "create")
 UV_TOO = f'{HATCH}installer = "uv"\n'
@@ -203,8 +205,8 @@ PEX = ("-o", "x.pex", "NAME")
 ROWS = (
     Client("pip", "pip", ("pip26",), pip("pip26"), ("uv",)),
     Client("pip", "pip", ("pip23",), pip("pip23"), ("uv",)),
-    Client("uv pip", "uv", ("uv",), words("uv", "pip", "install", *NO_CACHE), ("pip",)),
-    Client("uv lock, uv sync", "uv", ("uv",), words("uv", "sync", "--no-cache"), scope="project"),
+    Client("uv pip", "uv", ("uv",), words("uv", "pip", "install", *NO_CACHE, **PYTHON), ("pip",)),
+    Client("uv lock, uv sync", "uv", ("uv",), words("uv", "sync", "--no-cache", **PYTHON), scope="project"),
     Client("poetry", "poetry", ("poetry",), words("poetry", "lock"), ("pip", "uv"), "project"),
     Client("poetry with poetry-plugin-pypi-mirror", "poetry", ("poetry-mirror",), words("poetry", "lock")),
     Client("pdm", "pdm", ("pdm",), words("pdm", "lock"), ("pip", "uv")),
@@ -236,7 +238,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @dataclass(frozen=True)
 class Run:
-    """One use: of which project, where the index was written, whether the command succeeded, whether all is as before."""
+    """One use: its project, where the index was written, whether the command succeeded, and whether all is restored."""
 
     project: str
     where: str
@@ -260,19 +262,18 @@ def configured(lab: Lab, row: Client, names: tuple[str, ...], scope: str) -> Run
 
 
 def test_every_client_uses_the_index_and_is_restored(lab: Lab, request: pytest.FixtureRequest) -> None:
+    ignoring = [row for row in ROWS if row.ignores]
+    jobs = [*((row, (row.apply,), row.scope) for row in ROWS), *((row, row.ignores, "user") for row in ignoring)]
     with ThreadPoolExecutor(2) as pool:
-        own = list(pool.map(lambda row: configured(lab, row, (row.apply,), row.scope), ROWS))
-        past = list(pool.map(lambda row: configured(lab, row, row.ignores, "user") if row.ignores else None, ROWS))
-    used = lab.used()
-    for row, one, other in zip(ROWS, own, past, strict=True):
+        done = list(pool.map(lambda job: configured(lab, *job), jobs))
+    own, past, used = done[: len(ROWS)], done[len(ROWS) :], lab.used()
+    for row, one in zip(ROWS, own, strict=True):
         assert (one.project in used and one.succeeded) is not row.inert, f"{row.title}: {one.told}"
-        assert one.undone, row.title
-        if other is not None:
-            assert other.project not in used and other.undone, f"{row.title} reads {row.ignores}: {other.told}"
+    for row, one in zip(ignoring, past, strict=True):
+        assert one.project not in used, f"{row.title} reads {row.ignores}: {one.told}"
+    assert [job[0].title for job, one in zip(jobs, done, strict=True) if not one.undone] == []
     made = table(dict(zip(ROWS, own, strict=True)))
-    head, mark, rest = PAGE.read_text(encoding="utf-8").partition(
-        "<!-- made by tests/integration/test_clients.py -->\n"
-    )
+    head, mark, rest = PAGE.read_text(encoding="utf-8").partition(MARK)
     _, end, tail = rest.partition("<!-- end -->\n")
     if request.config.getoption("update_snapshots"):
         PAGE.write_text(f"{head}{mark}{made}{end}{tail}", encoding="utf-8")
@@ -319,7 +320,12 @@ def direct_and_ours(
 
 
 LOCKS: Mapping[str, tuple[str, str, str, Callable[[Place, str], tuple[str, ...]]]] = {
-    "uv": ("uv", "uv.lock", "UV_DEFAULT_INDEX", lambda place, index: ("uv", "lock", "--quiet")),
+    "uv": (
+        "uv",
+        "uv.lock",
+        "UV_DEFAULT_INDEX",
+        lambda place, index: ("uv", "lock", "--quiet", "--python", sys.executable),
+    ),
     "pdm": ("pdm", "pdm.lock", "PDM_PYPI_URL", lambda place, index: ("pdm", "lock", "--static-urls")),
     "pip lock": (
         "pip26",
@@ -346,7 +352,9 @@ def test_a_repaired_lock_file_is_the_one_made_without_us(lab: Lab, name: str) ->
     assert path.read_bytes() == direct
     assert place.deployer("locks", "check")["code"] == 0
     if name == "uv":
-        done = place.run("uv", "lock", "--check", UV_DEFAULT_INDEX=lab.upstream.simple_url.rstrip("/"))
+        done = place.run(
+            "uv", "lock", "--check", "--python", sys.executable, UV_DEFAULT_INDEX=lab.upstream.simple_url.rstrip("/")
+        )
         assert done.returncode == 0, done.stderr
 
 
@@ -355,7 +363,7 @@ def test_private_packages_are_named_and_left(lab: Lab) -> None:
     assert upload(lab.server, lab.server.auth, "root/dev", make_wheel("acme-secret", "1.0")) == 200
     text = PROJECT.format(f'{place.name}", "acme-secret')
     (place.work / "pyproject.toml").write_text(text)
-    assert place.run("uv", "lock", UV_DEFAULT_INDEX=lab.url).returncode == 0
+    assert place.run("uv", "lock", "--python", sys.executable, UV_DEFAULT_INDEX=lab.url).returncode == 0
     repaired = place.deployer("locks", "repair", "--url", lab.url)
     assert repaired["code"] == 0 and "acme-secret: it is a private package of root/dev" in str(repaired["warnings"])
     assert place.deployer("locks", "check")["code"] == 9
