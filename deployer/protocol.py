@@ -38,6 +38,7 @@ class PrivateFile(StrEnum):
     NGINX = "run"
     NGINX_KNOWN = "nginx-known"
     STATISTICS = "statistics.json"
+    MISSED = "missed.json"
     PAGES = "pages"
     UPSTREAM = "upstream"
     COMPANIONS = "companions"
@@ -216,6 +217,8 @@ IDENTITY_ROUTE = "/+deployer"
 OFFLINE_ROUTE = "/+deployer/offline"
 REFRESH_ROUTE = "/+deployer/refresh"
 NAMES_ROUTE = "/+deployer/names"
+OFFLINE_HEADER = "X-Deployer-Offline"
+"""Header of a request that is to be answered as if the server was offline."""
 BODY_ROUTE = "/+deployer/body"
 
 
@@ -435,6 +438,21 @@ class Counted(TypedDict):
     indexes: dict[str, IndexCounts]
     upstreams: dict[str, UpstreamCounts]
     read: NotRequired[list[int]]
+
+
+class MissedIn(TypedDict):
+    """How often clients asked an index for projects and for files that were not here."""
+
+    projects: dict[str, int]
+    files: dict[str, int]
+
+
+class Missed(TypedDict):
+    """What was asked for in vain since the server was switched offline. ``left_out``: requests beyond the limit."""
+
+    since: str
+    indexes: dict[str, MissedIn]
+    left_out: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -124,6 +124,10 @@ class ServerDir:
         """Who answers clients, as the server wrote it at its start."""
         return self.read(PrivateFile.FRONT.relative)
 
+    def missed(self) -> str | None:
+        """What was asked for in vain while the server was offline, as JSON."""
+        return self.read(PrivateFile.MISSED.relative)
+
     def root_password(self) -> Secret | None:
         text = self.read(PrivateFile.ROOT_PASSWORD.relative)
         return Secret(text) if text else None

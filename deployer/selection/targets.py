@@ -27,7 +27,7 @@ _GLIBC, _MUSL, _MACOS = 28, 2, (13, 0)
 
 @dataclass(frozen=True, order=True)
 class Target:
-    """``python``: like ``3.11``. ``platform``: a name of uv's, like ``aarch64-unknown-linux-gnu``; empty: this host's."""
+    """``python``: like ``3.11``. ``platform``: a name of uv's, like ``aarch64-apple-darwin``; empty: this host's."""
 
     python: str
     platform: str = ""

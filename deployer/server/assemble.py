@@ -108,6 +108,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
         Path(config.server_path),
         timeout=config.request_timeout,
         offline=lambda: switch.on,
+        missed=switch.missed,
         hosts=hosts.known(config),
         absolute=config.args.absolute_urls,
         readers=bool(config.hook.devpiserver_stage_get_principals_for_pkg_read.get_hookimpls()),

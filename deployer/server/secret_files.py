@@ -119,6 +119,11 @@ class Private:
         return self.directory / PrivateFile.STATISTICS
 
     @property
+    def missed(self) -> Path:
+        """What was asked for in vain while the server was offline (:class:`deployer.protocol.Missed`)."""
+        return self.directory / PrivateFile.MISSED
+
+    @property
     def lock(self) -> Path:
         return self.directory / PrivateFile.LOCK
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from deployer.server.devpi import archives, mirror_auth, ordered, page_fetch, passwords, push, relied_on, uploads
+from deployer.server.devpi import (
+    archives,
+    mirror_auth,
+    offline_requests,
+    ordered,
+    page_fetch,
+    passwords,
+    push,
+    relied_on,
+    uploads,
+)
 from deployer.server.devpi.installed import inside
 
 
@@ -17,6 +27,7 @@ def install(header_of: Callable[[str], str | None], *, web: bool) -> None:
     relied_on.check(web=web)
     ordered.install()
     page_fetch.install()
+    offline_requests.install()
     inside().forget_serials()
     push.install()
     archives.install()

@@ -14,6 +14,7 @@ from typing import Any
 
 from pyramid.response import Response
 
+from deployer.server.devpi import offline_requests
 from deployer.server.middleware.bulkhead import Bulkhead, Permit
 from deployer.server.middleware.downloads import Download, DownloadFailed, Downloads
 from deployer.server.middleware.responses import SharedResponse, StreamedBody, busy
@@ -25,6 +26,7 @@ from deployer.server.mirrors.json_api import JsonApi
 from deployer.server.mirrors.ranges import Range
 from deployer.server.mirrors.serving import Serving
 from deployer.server.mirrors.source import Source
+from deployer.server.pages.missed import MissedRequests
 from deployer.server.secret_files import Private
 
 _FILE = re.compile(r"/([^+/]+/[^+/]+)/(\+[ef]/.+)")
@@ -55,6 +57,7 @@ class FileRequests:
         *,
         timeout: float,
         offline: Callable[[], bool],
+        missed: MissedRequests,
         readers: bool,
         configured: Callable[[], int],
         other: Callable[[Any, Handler], Any],
@@ -66,6 +69,7 @@ class FileRequests:
         self._remote, self._companions = mirrors.files, mirrors.companions
         self._bulkhead, self._timeout, self._offline, self._readers = bulkhead, timeout, offline, readers
         self._configured, self._other, self._inside = configured, other, inside
+        self._missed = missed
         self._files = serverdir / "+files"
         self._downloads = Downloads(Private.of(serverdir).directory)
         self._found: SingleFlight[bytes] = SingleFlight("companion")
@@ -130,9 +134,9 @@ class FileRequests:
         """devpi's answer. It gets the entry of a file of which it does not know yet."""
         if is_here or mirror is None:
             return self._here(request, handler, path) if is_here else self._other(request, handler)
+        if self._offline():
+            return self._missing(mirror, path)
         remote = self._remote_file(mirror, path)
-        if remote is not None and self._offline():
-            return SharedResponse.of_text(502, f"this server is offline, and has no {remote.filename}").to_pyramid()
         if remote is not None:
             self._remote.enter(remote)
         if "application/json" in request.headers.get("Accept", ""):
@@ -143,6 +147,13 @@ class FileRequests:
                 return busy()
             download = self._downloads.join_request(request, lambda asked: self._inside(request, asked))
             return self._downloaded(request, download, permit, stack)
+
+    def _missing(self, mirror: Mirror, path: str) -> Any:
+        """The answer of an offline server with a file that is not here."""
+        filename = path.rpartition("/")[2]
+        if not offline_requests.asked():
+            self._missed.file(mirror.name, filename)
+        return SharedResponse.of_text(502, f"this server is offline, and has no {filename}").to_pyramid()
 
     def _mirrored(self, request: Any, remote: Found, permit: Permit, stack: contextlib.ExitStack) -> Any:
         if remote.mirror.external:

@@ -19,7 +19,8 @@ from devpi_server.log import threadlog
 from devpi_server.views import SIMPLE_API_V1_JSON as JSON_TYPE
 from pyramid.response import Response
 
-from deployer.protocol import BODY_ROUTE, NAMES_ROUTE
+from deployer.protocol import BODY_ROUTE, NAMES_ROUTE, OFFLINE_HEADER
+from deployer.server.devpi import offline_requests
 from deployer.server.hosts import ASKED_HOST, MISDIRECTED, REFUSED, KnownHosts
 from deployer.server.middleware.bulkhead import Bulkhead
 from deployer.server.middleware.canonical import CanonicalRequests
@@ -31,6 +32,7 @@ from deployer.server.mirrors.indexes import Mirror
 from deployer.server.mirrors.render import Part, to_html, to_json
 from deployer.server.mirrors.serving import Served
 from deployer.server.mirrors.source import RETRY
+from deployer.server.pages.missed import MissedRequests
 from deployer.server.pages.store import Key, PageStore, View
 from deployer.server.upstream.health import Upstream
 
@@ -59,6 +61,7 @@ class Middleware:
         *,
         timeout: float,
         offline: Callable[[], bool],
+        missed: MissedRequests,
         hosts: KnownHosts,
         absolute: bool,
         readers: bool,
@@ -70,7 +73,7 @@ class Middleware:
         self._absolute = absolute
         self._bulkhead = bulkhead
         self._timeout = timeout
-        self._offline = offline
+        self._offline, self._missed = offline, missed
         self._flights: SingleFlight[PageResult] = SingleFlight("page")
         self._files = FileRequests(
             mirrors,
@@ -78,6 +81,7 @@ class Middleware:
             serverdir,
             timeout=timeout,
             offline=offline,
+            missed=missed,
             readers=readers,
             configured=lambda: store.configured,
             other=self._other,
@@ -104,13 +108,19 @@ class Middleware:
                 return SharedResponse.of_text(MISDIRECTED, REFUSED).to_pyramid()
             if not is_text(request):
                 return SharedResponse.of_text(400, "the URL is not UTF-8").to_pyramid()
-            page = page_request(request)
-            if page is not None:
-                return self._page(request, page, handler)
-            view = self._canonical.answer(request, handler)
-            return self._files.answer(request, handler) if view is None else view
+            if OFFLINE_HEADER not in request.headers:
+                return self._routed(request, handler)
+            with offline_requests.answering():
+                return self._routed(request, handler)
 
         return handle
+
+    def _routed(self, request: Any, handler: Handler) -> Any:
+        page = page_request(request)
+        if page is not None:
+            return self._page(request, page, handler)
+        view = self._canonical.answer(request, handler)
+        return self._files.answer(request, handler) if view is None else view
 
     def _other(self, request: Any, handler: Handler) -> Any:
         self._indexes.refresh(self._store.configured)
@@ -182,12 +192,19 @@ class Middleware:
 
     def _page(self, request: Any, page: PageRequest, handler: Handler) -> Any:
         mirrors = self._indexes.mirrors(page.stage, configured=self._store.configured) or ()
+        if offline_requests.asked():
+            return self._ask(request, replace(page, name=None), mirrors, handler).response.to_pyramid()
         self._source.hasten(mirrors, page.project, request.headers.get("Cache-Control", ""), forget=self._store.forget)
         stored = self._stored_page(request, page, self._store.read)
         if stored is not None:
             stored.headers[STORED_HEADER] = "1"
             return stored
-        if self._offline() or all(self._source.is_fresh(mirror, page.project) for mirror in mirrors):
+        if self._offline():
+            response = self._ask(request, page, mirrors, handler).response
+            if mirrors and (response.shows_nothing or response.status == HTTPStatus.BAD_GATEWAY):
+                self._missed.project(page.stage, page.project)
+            return response.to_pyramid()
+        if all(self._source.is_fresh(mirror, page.project) for mirror in mirrors):
             return self._ask(request, page, mirrors, handler).response.to_pyramid()
         stale = self._stored_page(request, page, self._store.read_stale)
         if stale is not None:

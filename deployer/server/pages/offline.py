@@ -11,6 +11,7 @@ from typing import Any
 from deployer.protocol import OfflineRequest
 from deployer.server.challenge import INVALID, Challenge
 from deployer.server.pages.changelog import Changelog
+from deployer.server.pages.missed import MissedRequests
 from deployer.server.pages.store import PageStore
 from deployer.server.secret_files import Private, read_text, write_private
 
@@ -22,6 +23,8 @@ class OfflineSwitch:
 
     def __init__(self, config: Any, private: Private, challenge: Challenge) -> None:
         self._config = config
+        self.missed = MissedRequests(private.missed)
+        """What clients ask for in vain while it is on."""
         self._private = private
         self._challenge = challenge
         self._lock = threading.Lock()
@@ -31,7 +34,7 @@ class OfflineSwitch:
 
     @property
     def on(self) -> bool:
-        """Whether the server is offline."""
+        """Whether the server is offline, or the current request is to be answered as if it was."""
         return bool(self._config.offline_mode)
 
     def _set(self, offline: bool) -> None:
@@ -40,6 +43,8 @@ class OfflineSwitch:
 
     def turn(self, *, offline: bool, store: PageStore, changelog: Changelog) -> None:
         """Switch, and keep the state for later starts. Raises OSError, and then nothing is switched."""
+        if offline and not self.on:
+            self.missed.begin()
         write_private(self._private.offline, "on\n" if offline else "off\n")
         self._set(offline)
         changelog.offline = offline
