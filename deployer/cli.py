@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("doctor", "Check this host and the server; suggest fixes."),
     "verify": ("verify", "Download with pip and uv through the index; show sources."),
     "offline": ("offline", "Turn offline mode on or off, or show it."),
+    "warm": ("warm", "Have the server fetch what requirements and lock files need."),
     "move": ("move", "Move the data to another directory or volume."),
     "audit": ("audit", "List projects in several indexes, and which is served."),
     "render": ("render", "Print the deployment as a script or a systemd unit."),

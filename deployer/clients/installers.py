@@ -22,12 +22,7 @@ def probe(simple_url: str, project: str) -> dict[str, str]:
     Only wheels count: for the metadata of a source distribution, an installer runs its code.
     """
     with TemporaryDirectory(prefix="deployer-audit-") as directory:
-        env = {
-            **{key: os.environ[key] for key in ("PATH", "LANG") if key in os.environ},
-            "HOME": directory,
-            "PIP_CONFIG_FILE": os.devnull,
-            "UV_NO_CONFIG": "1",
-        }
+        env = own_environment(Path(directory))
         found: dict[str, str] = {}
         if _has_pip(env):
             found["pip"] = _origin(_pip(simple_url, project, env), simple_url)
@@ -51,8 +46,14 @@ def _pip(simple_url: str, project: str, env: Mapping[str, str]) -> str:
     return str(item["download_info"]["url"])
 
 
+def own_environment(home: Path) -> dict[str, str]:
+    """The environment of an installer that reads no configuration of this user."""
+    kept = {key: os.environ[key] for key in ("PATH", "LANG") if key in os.environ}
+    return {**kept, "HOME": str(home), "PIP_CONFIG_FILE": os.devnull, "UV_NO_CONFIG": "1"}
+
+
 def uv_program() -> str | None:
-    """uv of this environment, else of this host."""
+    """The uv beside deployer's own Python, else the one on the path."""
     beside = Path(sys.executable).with_name("uv")
     return str(beside) if beside.exists() else shutil.which("uv")
 

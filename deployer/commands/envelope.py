@@ -95,6 +95,8 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "front": "who answers clients since the last start: `nginx VERSION (ORIGIN)`, or `python: ` and why; or null",
         "indexes": "`{USER/NAME: {requests, hits, misses, bytes_served, bytes_saved}}`",
         "upstreams": "`{origin: {requests, failures, bytes, slowest}}`; `slowest` in seconds",
+        "missed": "what was asked for in vain since the server was switched offline: `since`, `indexes` "
+        "(`{USER/NAME: {projects, files}}`, each `{name: requests}`), `left_out`: requests beyond the limit; or `null`",
     },
     "doctor": {"checks": "list of objects: `name`, `level` (`ok`, `warning`, `failure`), `evidence`, `cure`"},
     "verify": {
@@ -107,6 +109,15 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "notes": "list: what could not be shown, and why",
     },
     "offline": {"name": "name of the deployment", "offline": "whether upstreams are not asked"},
+    "warm": {
+        "index": "the index that was asked",
+        "targets": "list of objects: `python`, `platform` (empty: this host's)",
+        "cached": "number of files that were here",
+        "fetched": "list of files that were not",
+        "bytes": "their size",
+        "missing": "list of objects: `project`, `version`, `file`, `why`",
+        "unresolved": "list of lines: what uv or pip could not resolve",
+    },
     "move": {
         "from": "where the data was",
         "to": "where it is",

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from deployer.commands import Located
-from deployer.protocol import Counted
+from deployer.protocol import Counted, Missed
 from deployer.ui.output import UI, Result
+
+if TYPE_CHECKING:
+    from deployer.deployment.find import Deployment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +21,8 @@ class Options(Located):
 def run(options: Options, ui: UI) -> Result:
     """Show cache hits, misses and bytes by index and upstream.
 
-    The counts come from the access log, lag by about a second, and survive restarts and a stop.
+    It also shows what clients asked for in vain while the server was offline. The counts come from the access log, lag
+    by about a second, and survive restarts and a stop.
     """
     from deployer.deployment.find import require
     from deployer.errors import ConflictError
@@ -37,11 +42,23 @@ def run(options: Options, ui: UI) -> Result:
     if not counts["indexes"]:
         ui.warn("requests are not counted yet: counts lag by two seconds and need nginx (see deployer doctor)")
     front = (deployment.server_dir.front() or "").strip() if deployment.server_dir else ""
-    data = {"name": deployment.name, "front": front or None, **counts}
-    return Result(data=data, text=_text(counts, front))
+    missed = _missed(deployment)
+    data = {"name": deployment.name, "front": front or None, **counts, "missed": missed}
+    return Result(data=data, text=_text(counts, front, missed))
 
 
-def _text(data: Counted, front: str) -> str:
+def _missed(deployment: Deployment) -> Missed | None:
+    from deployer.protocol import parsed
+    from deployer.typed import built
+
+    kept = deployment.server_dir.missed() if deployment.server_dir else None
+    try:
+        return built(Missed, parsed(kept)) if kept else None
+    except ValueError:
+        return None
+
+
+def _text(data: Counted, front: str, missed: Missed | None) -> str:
     from deployer.diagnosis import size
     from deployer.ui.table import table
 
@@ -65,4 +82,23 @@ def _text(data: Counted, front: str) -> str:
         parts.append(table(("index", "requests", "hits", "misses", "served", "saved"), indexes))
     if upstreams:
         parts.append(table(("upstream", "requests", "failures", "received", "slowest"), upstreams))
+    rows = [] if missed is None else _missed_rows(missed)
+    if missed is not None and rows:
+        parts.append(f"asked for in vain while offline, since {missed['since']} (fetch it: deployer warm --asked)")
+        parts.append(table(("project or file", "requests"), rows))
     return "\n\n".join(parts)
+
+
+MOST_ROWS = 20
+
+
+def _missed_rows(missed: Missed) -> list[tuple[str, str]]:
+    """The most wanted first; ``--json`` has all of them."""
+    counts: dict[str, int] = {}
+    for of in missed["indexes"].values():
+        for name, number in (*of["projects"].items(), *of["files"].items()):
+            counts[name] = counts.get(name, 0) + number
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    rows = [(name, str(number)) for name, number in ordered[:MOST_ROWS]]
+    left = sum(number for _, number in ordered[MOST_ROWS:]) + missed["left_out"]
+    return [*rows, *([("others", str(left))] if left else [])]

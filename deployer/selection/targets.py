@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -47,12 +48,22 @@ class Target:
         major, minor = self.python.split(".")[:2]
         return int(major), int(minor)
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it is another platform, or another Python, than those of this process."""
+        return bool(self.platform) or self.version != sys.version_info[:2]
+
+    @property
+    def platform_tags(self) -> tuple[str, ...]:
+        """The platforms of wheels that fit, the best first."""
+        return _platform(self.platform).tags if self.platform else _host_tags()
+
     @cached_property
     def _ranks(self) -> dict[Tag, int]:
         from packaging.tags import compatible_tags, cpython_tags
 
         name = f"cp{self.version[0]}{self.version[1]}"
-        platforms = list(_platform(self.platform).tags if self.platform else _host_tags())
+        platforms = list(self.platform_tags)
         tags = [
             *cpython_tags(self.version, [name], platforms),
             *compatible_tags(self.version, name, platforms),

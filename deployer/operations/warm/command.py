@@ -1,0 +1,121 @@
+"""What ``deployer warm`` and ``deployer up --warm`` do: for a deployment, and with progress."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployer.deployment.find import Deployment
+from deployer.deployment.session import connect
+from deployer.errors import ConflictError, ProfileError, UsageError
+from deployer.operations.recorded import client_index
+from deployer.operations.warm import JOBS, Asked, Warmed, Warming
+from deployer.operations.warm.index import Index
+from deployer.protocol import Missed, parsed
+from deployer.selection.targets import Target, targets
+from deployer.typed import built
+from deployer.ui.output import UI
+
+OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
+"""The Python that runs deployer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The options of ``deployer warm``."""
+
+    sources: tuple[Path, ...] = ()
+    asked: bool = False
+    watched: bool = False
+    pythons: tuple[str, ...] = ()
+    platforms: tuple[str, ...] = ()
+    index: str = ""
+    top: int = 0
+    build_deps: bool = False
+    jobs: int = JOBS
+
+
+def warm(name: str, engine: str, request: Request, ui: UI) -> tuple[str, tuple[Target, ...], Warmed]:
+    """Have the deployment ``name`` fetch what ``request`` names; return the index, the targets, and what was found.
+
+    Raises UsageError for options, ConflictError for a server that is offline.
+    """
+    wanted = targets(request.pythons, request.platforms, own=OWN)
+    if not (request.sources or request.asked or request.watched):
+        raise UsageError("nothing to fetch is named", hint="deployer warm -r requirements.txt")
+    with connect(name, engine=engine) as session:
+        deployment = session.deployment
+        assert deployment is not None  # noqa: S101 - there is no --url
+        if session.identity.offline:
+            raise ConflictError("the server is offline: it asks no upstream", hint="deployer offline off")
+        sources = (*request.sources, *(watched(deployment) if request.watched else ()))
+        asked = missed(deployment) if request.asked else None
+    index = Index(deployment.url, request.index or client_index(name))
+    require_files(sources)
+    with ui.working("warm", f"{index.name} for {', '.join(target.text for target in wanted)}") as tell:
+        warming = Warming(
+            index=index,
+            targets=wanted,
+            top=request.top,
+            build_deps=request.build_deps,
+            jobs=request.jobs,
+            tell=tell,
+        )
+        return index.name, wanted, warming.run(sources, asked)
+
+
+def require_files(sources: Sequence[Path]) -> None:
+    """Raise UsageError for a file that does not exist, before anything is fetched."""
+    for path in sources:
+        if not path.is_file():
+            raise UsageError(f"{path}: no such file", hint="name an existing file with -r")
+
+
+def watched(deployment: Deployment) -> tuple[Path, ...]:
+    """The files under ``warm`` of the profile of the last ``up``, as it is recorded. Raises ProfileError."""
+    applied = deployment.applied
+    listed = applied.profile.get("warm") if applied else None
+    if not applied or not listed:
+        raise ProfileError(
+            f"the profile of {deployment.name} names no files under warm",
+            hint="add `warm: [requirements.txt]` to the profile, and run: deployer up",
+        )
+    beside = Path(applied.profile_ref).parent if "/" in applied.profile_ref else Path()
+    return tuple(beside / Path(path).expanduser() for path in listed)
+
+
+def missed(deployment: Deployment) -> Asked:
+    """What clients asked for in vain since the server was switched offline. Raises ConflictError."""
+    place = deployment.server_dir
+    text = place.missed() if place else None
+    try:
+        found = built(Missed, parsed(text)) if text else None
+    except ValueError:
+        raise ConflictError(f"{deployment.name}: {text!r} is no list of requests", hint="deployer doctor") from None
+    indexes = found["indexes"].values() if found else ()
+    projects = sorted({project for of in indexes for project in of["projects"]})
+    files = sorted({name for of in indexes for name in of["files"]})
+    return Asked(
+        projects=tuple(project for project in projects if is_project(project)),
+        files=tuple((project, name) for name in files if (project := project_of(name))),
+    )
+
+
+def is_project(name: str) -> bool:
+    """Whether it is the name of a project, and nothing that an installer would read as an option or a path."""
+    from packaging.utils import is_normalized_name
+
+    return is_normalized_name(name)
+
+
+def project_of(filename: str) -> str:
+    """The project of a wheel or a source distribution, normalised; empty for any other file."""
+    from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
+
+    try:
+        parse = parse_wheel_filename if filename.endswith(".whl") else parse_sdist_filename
+        return str(parse(filename)[0])
+    except (InvalidWheelFilename, InvalidSdistFilename):
+        return ""
