@@ -1,4 +1,4 @@
-"""What uv, or pip, resolves for a Python and a platform: they are run, and install nothing."""
+"""uv and pip, run to resolve for a Python and a platform, or to install into a directory that is thrown away."""
 
 from __future__ import annotations
 
@@ -61,7 +61,14 @@ class Resolver:
 
     def _pip_words(self, requirements: Path, target: Target) -> Sequence[str]:
         words = [*OWN_PYTHON, "-m", "pip", "--disable-pip-version-check", "--no-cache-dir", "install", "--quiet"]
-        words += ["--dry-run", "--ignore-installed", "--report", "-", "--requirement", str(_plain(requirements, self))]
+        words += [
+            "--dry-run",
+            "--ignore-installed",
+            "--report",
+            "-",
+            "--requirement",
+            str(_plain(requirements, self.directory)),
+        ]
         if target.is_elsewhere:
             words += ["--only-binary", ":all:", "--target", str(self.directory / "nothing")]
             words += ["--python-version", target.python, "--implementation", "cp"]
@@ -69,11 +76,11 @@ class Resolver:
         return words
 
 
-def _plain(requirements: Path, resolver: Resolver) -> Path:
+def _plain(requirements: Path, directory: Path) -> Path:
     """A file that pip reads: of a ``pyproject.toml``, its dependencies. Raises VerificationError."""
     if requirements.suffix != ".toml":
         return requirements
-    plain = resolver.directory / "requirements.in"
+    plain = directory / "requirements.in"
     plain.write_text("\n".join(dependencies(requirements)) + "\n", encoding="utf-8")
     return plain
 
@@ -108,3 +115,48 @@ def _installed(text: str) -> tuple[Wanted, ...]:
         for item in found
         if not item.get("is_direct")
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Installer:
+    """pip or uv, which install into a directory below ``directory``. ``words``: the command, up to its options."""
+
+    name: str
+    words: tuple[str, ...]
+    index_option: str
+    directory: Path
+
+    def install(
+        self, requirements: Path, *, around: tuple[str, ...], simple_url: str, is_whole: bool
+    ) -> tuple[str, ...] | None:
+        """Install; None when it succeeded, else the last lines of what it said.
+
+        ``around``: words before the program's. ``is_whole``: the file names all dependencies.
+        """
+        target = self.directory / f"installed-by-{self.name}"
+        words = [*self.words, "--target", str(target), self.index_option, simple_url]
+        words += [*(("--no-deps",) if is_whole else ()), "--requirement", str(self._readable(requirements))]
+        env = {**own_environment(self.directory), "UV_PYTHON_DOWNLOADS": "never", "UV_HTTP_RETRIES": "0"}
+        done = Runner().run((*around, *words), timeout=PATIENCE, env=env)
+        said = tuple(line for line in done.stderr.strip().splitlines() if line.strip())
+        return said[-12:] if done.returncode else None
+
+    def _readable(self, requirements: Path) -> Path:
+        return _plain(requirements, self.directory) if self.name == "pip" else requirements
+
+
+def installers(directory: Path) -> tuple[Installer, ...]:
+    """pip of deployer's own Python, and uv if it is installed. ``directory``: temporary."""
+    pip = (*OWN_PYTHON, "-m", "pip", "--disable-pip-version-check", "--no-cache-dir", "--no-input", "--retries", "0")
+    found = [
+        Installer(
+            name="pip",
+            words=(*pip, "install", "--quiet", "--no-compile", "--ignore-installed"),
+            index_option="--index-url",
+            directory=directory,
+        )
+    ]
+    if uv := uv_program():
+        words = (uv, "pip", "install", "--quiet", "--no-cache", "--python", OWN_PYTHON[0])
+        found.append(Installer(name="uv", words=words, index_option="--default-index", directory=directory))
+    return tuple(found)

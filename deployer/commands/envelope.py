@@ -30,6 +30,7 @@ _USER = {"user": "name of the user"}
 _INDEX = {"index": "`USER/NAME`"}
 _ANSWERS = {"url": "address of the server", "timings": "`{stage: seconds}` since the start, cumulative"}
 _INDEXES = {"indexes": "list of objects: `name`, `type`, and the fields of the table"}
+_OFFLINE = {"name": "name of the deployment", "offline": "whether upstreams are not asked"}
 _PIP = {
     "path": "the file",
     "changed": "whether it was written",
@@ -108,7 +109,16 @@ DATA: Mapping[str, Mapping[str, str]] = {
         " `version`, `origin` (`upstream`, `here`, `past the index`, `unknown`), `bytes`)",
         "notes": "list: what could not be shown, and why",
     },
-    "offline": {"name": "name of the deployment", "offline": "whether upstreams are not asked"},
+    "offline on": _OFFLINE,
+    "offline off": _OFFLINE,
+    "offline status": _OFFLINE,
+    "offline check": {
+        "index": "the index that was asked",
+        "checked": "list of objects: `source`, `python`, `platform` (empty: this host's), number of `files`, "
+        "`installed_by` (empty: resolved and read), `ok`",
+        "holes": "list of objects: `source`, `python`, `platform`, `by`, `project`, `version`, `file`, `why`",
+        "warm": "command that fills the holes; empty without holes",
+    },
     "warm": {
         "index": "the index that was asked",
         "targets": "list of objects: `python`, `platform` (empty: this host's)",

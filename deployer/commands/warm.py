@@ -49,7 +49,7 @@ class Options(Located):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Have the server fetch what requirements and lock files need.
+    """Cache what requirements and lock files need.
 
     uv, or pip where there is no uv, resolves requirements through the index, for each Python and platform; lock files
     are read as they are. What the server has is not fetched again, so an interrupted run can be repeated. Exit code 9

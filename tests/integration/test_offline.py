@@ -83,7 +83,7 @@ def test_the_command_switches_and_tells(engine: str, tmp_path: Path, upstream: U
     try:
         assert cli.run("offline", "on").code == 5
         assert cli.up("--no-pip").code == 0
-        assert cli.run("offline", "--json").data["offline"] is False
+        assert cli.run("offline", "status", "--json").data["offline"] is False
         switched = cli.run("offline", "on")
         assert (switched.code, switched.out) == (0, "offline: upstreams are not asked\n")
         assert cli.run("status", "--json").data["offline"] is True

@@ -82,6 +82,8 @@ CODES = {
     "install-service": (4,),
     "image build": (4,),
     "image remove": (4,),
+    "warm": (2,),  # no file is named
+    "offline check": (2,),
     "package upload": (2,),  # there is no such file
     "secret set": (2,),  # no password on stdin
 }
