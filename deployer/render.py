@@ -149,6 +149,18 @@ def unit(
     return template.render(name=name, service=service, scope=scope, start=start, stop=stop, start_timeout=start_timeout)
 
 
+def warm_units(name: str, *, warm: Sequence[str]) -> tuple[str, str]:
+    """The unit that fetches what the watched files of the deployment ``name`` need, and its timer.
+
+    ``warm``: arguments of env(1).
+    """
+    made = environment("systemd")
+    return (
+        made.get_template("service/warm.service.j2").render(name=name, warm=warm),
+        made.get_template("service/warm.timer.j2").render(name=name),
+    )
+
+
 _OF_THE_UNIT = ("--detach", "--name=", "--restart=")
 """Options of ``run`` that a unit expresses by its own keys."""
 _UNIT_RESTART = {"no": "no", "on-failure": "on-failure"}

@@ -49,6 +49,7 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "changes": "list: each change that this run made",
         "timings": "`{stage: seconds}` since the start, cumulative",
         "client_files": "list of paths: client files that are as the profile says",
+        "warmed": "numbers of files for those under `warm` in the profile: `cached`, `fetched`, `missing`; or `null`",
     },
     "plan": {
         "engine": "as of `up`",
@@ -160,6 +161,7 @@ DATA: Mapping[str, Mapping[str, str]] = {
     "install-service": {
         "path": "file of the unit",
         "text": "its content",
+        "timer": "file of the timer for the files under `warm`; empty without such files",
         "removed": "with `--undo`: whether there was one",
     },
     "exec": {},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,8 @@ from deployer.commands import Located
 from deployer.ui.output import UI, Result
 
 if TYPE_CHECKING:
+    from contextlib import ExitStack
+
     from deployer.deployment.service import Service
 
 
@@ -28,34 +31,58 @@ class Options(Located):
 def run(options: Options, ui: UI) -> Result:
     """Install a systemd unit that starts the server at boot.
 
-    The unit starts the existing deployment on its engine. Root's docker and nerdctl do that without a unit.
+    The unit starts the existing deployment on its engine. Root's docker and nerdctl do that without a unit. If the
+    profile names files under `warm`, a timer fetches every day what they need.
     """
+    from contextlib import ExitStack
+
     from deployer.deployment.find import require
     from deployer.deployment.service import Service
     from deployer.errors import UsageError
-    from deployer.operations.unit import unit_text
+    from deployer.operations.unit import unit_text, warm_texts
 
     scope = options.scope or ("system" if os.getuid() == 0 else "user")
     if scope not in ("system", "user") or (scope == "system" and os.getuid() != 0):
         raise UsageError(f"invalid --scope {scope!r}: use system (root only) or user")
-    service = Service.of(options.name, scope=scope, home=Path.home(), env=os.environ)
+    of = partial(Service.of, options.name, scope=scope, home=Path.home(), env=os.environ)
+    server = of()
+    warm = (of(suffix="-warm.service", enabled=False), of(suffix="-warm.timer", now=True))
     if options.undo:
-        removed = service.remove()
-        ui.step("service", f"{service.path} removed" if removed else f"{service.path}: nothing to do")
-        return Result(data={"path": str(service.path), "removed": removed})
-    text = unit_text(options.name, require(options.name, engine=options.engine).engine.name, scope=scope)
+        removed = server.remove()
+        for unit in reversed(warm):
+            if unit.remove():
+                ui.step("service", f"{unit.path} removed")
+        ui.step("service", f"{server.path} removed" if removed else f"{server.path}: nothing to do")
+        return Result(data={"path": str(server.path), "removed": removed})
+    deployment = require(options.name, engine=options.engine)
+    units = [(server, unit_text(options.name, deployment.engine.name, scope=scope))]
+    if deployment.applied and deployment.applied.profile.get("warm"):
+        units += zip(warm, warm_texts(options.name, deployment.engine.name), strict=True)
     if not options.print:
-        _install(service, text, ui)
-    return Result(data={"path": str(service.path), "text": text}, text=text.rstrip("\n") if options.print else "")
+        with ExitStack() as rollback:
+            for unit, text in units:
+                _install(unit, text, ui, rollback)
+            rollback.pop_all()
+    printed = "\n\n".join(text.rstrip("\n") for _, text in units)
+    return Result(
+        data={"path": str(server.path), "text": units[0][1], "timer": str(warm[1].path) if len(units) > 1 else ""},
+        text=printed if options.print else "",
+    )
 
 
-def _install(service: Service, text: str, ui: UI) -> None:
+def _install(service: Service, text: str, ui: UI, rollback: ExitStack) -> None:
     from getpass import getuser
 
     changed = service.install(text)
+    if changed:
+        rollback.callback(service.remove)
     ui.step(
-        "service", f"{service.path} " + ("enabled (undo: deployer install-service --undo)" if changed else "unchanged")
+        "service",
+        f"{service.path} " + ("installed (undo: deployer install-service --undo)" if changed else "unchanged"),
     )
-    if service.scope == "user" and not Path("/var/lib/systemd/linger", getuser()).exists():
+    if service.enabled and not service.now and service.scope == "user" and not Path(_LINGER, getuser()).exists():
         hint = f"sudo loginctl enable-linger {getuser()}"
         ui.warn(f"the server starts when {getuser()} logs in; to start it at boot: {hint}")
+
+
+_LINGER = "/var/lib/systemd/linger"

@@ -22,6 +22,7 @@ class Options(Exclusive, Overrides):
     prune: Annotated[
         bool, Option("--prune", help="Remove users and empty indexes that are not in the profile; needs --yes.")
     ] = False
+    no_warm: Annotated[bool, Option("--no-warm", help="Fetch nothing for the profile's `warm` files.")] = False
     yes: Annotated[bool, Option("--yes", "-y", help="Confirm --prune and --replace.")] = False
 
 
@@ -49,6 +50,11 @@ def run(options: Options, ui: UI) -> Result:
         lock_wait=options.wait,
     )
     plan, changes = outcome.plan, outcome.client_changes
+    warmed = None
+    if plan.warm and not options.no_warm:
+        from deployer.operations.warm.command import keep_warm
+
+        warmed = keep_warm(options.name, ui)
     return Result(
         data={
             "url": plan.url,
@@ -63,6 +69,8 @@ def run(options: Options, ui: UI) -> Result:
             ],
             "timings": {stage: round(seconds, 3) for stage, seconds in outcome.timings.items()},
             "client_files": [str(change.path) for change in changes],
+            "warmed": warmed
+            and {"cached": len(warmed.cached), "fetched": len(warmed.fetched), "missing": len(warmed.missing)},
         },
         text=plan.simple_url,
     )

@@ -20,14 +20,28 @@ class Service:
     path: Path
     scope: str
     runner: Runner
+    enabled: bool = True
+    now: bool = False
+    """Whether it is enabled, and begins at once: a timer."""
 
     @classmethod
-    def of(cls, name: str, *, scope: str, home: Path, env: Mapping[str, str]) -> Service:
+    def of(
+        cls,
+        name: str,
+        *,
+        scope: str,
+        home: Path,
+        env: Mapping[str, str],
+        suffix: str = ".service",
+        enabled: bool = True,
+        now: bool = False,
+    ) -> Service:
         """The unit of the deployment ``name``, where an administrator's units are (systemd.unit(5), UNIT FILE LOAD
         PATH)."""
         configuration = Path(env.get("XDG_CONFIG_HOME") or home / ".config")
         directory = Path("/etc/systemd/system") if scope == "system" else configuration / "systemd/user"
-        return cls(path=directory / f"deployer-{name}.service", scope=scope, runner=Runner())
+        path = directory / f"deployer-{name}{suffix}"
+        return cls(path=path, scope=scope, runner=Runner(), enabled=enabled, now=now)
 
     def install(self, text: str) -> bool:
         """Write and enable the unit; return whether anything changed. A unit that can't be enabled is rolled back.
@@ -47,7 +61,8 @@ class Service:
             ) from None
         try:
             self._systemctl("daemon-reload")
-            self._systemctl("enable", self.path.name)
+            if self.enabled:
+                self._systemctl("enable", *self._now, self.path.name)
         except EngineError:
             if before is None:
                 self.path.unlink()
@@ -63,10 +78,15 @@ class Service:
         """
         if self._read() is None:
             return False
-        self._systemctl("disable", self.path.name)
+        if self.enabled:
+            self._systemctl("disable", *self._now, self.path.name)
         self.path.unlink()
         self._systemctl("daemon-reload")
         return True
+
+    @property
+    def _now(self) -> tuple[str, ...]:
+        return ("--now",) if self.now else ()
 
     def _write(self, text: str) -> None:
         with replacing(self.path) as stream:

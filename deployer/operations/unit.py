@@ -6,7 +6,7 @@ import os
 from datetime import timedelta
 
 from deployer.protocol import OWN_PYTHON
-from deployer.render import unit
+from deployer.render import unit, warm_units
 from deployer.spec import EngineName
 
 PATIENCE = timedelta(minutes=3)
@@ -24,6 +24,11 @@ def unit_text(name: str, engine: EngineName, *, scope: str) -> str:
     timeout = str(round(PATIENCE.total_seconds()) - 60)
     start, stop = _words("start", *words, "--timeout", timeout), _words("stop", *words)
     return unit(name, engine, scope=scope, start=start, stop=stop, start_timeout=PATIENCE)
+
+
+def warm_texts(name: str, engine: EngineName) -> tuple[str, str]:
+    """Return the unit that fetches what the watched files of the deployment ``name`` need, and its timer."""
+    return warm_units(name, warm=_words("warm", "--watched", "--name", name, "--engine", str(engine), "--quiet"))
 
 
 def _words(*words: str) -> tuple[str, ...]:

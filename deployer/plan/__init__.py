@@ -70,6 +70,7 @@ class Plan:
     ready_timeout: timedelta
     loopback: bool
     warnings: tuple[str, ...] = ()
+    warm: tuple[str, ...] = ()
 
 
 def plan(profile: Profile, facts: Facts, *, name: str, profile_name: str, moving: bool = False) -> Plan:
@@ -116,6 +117,7 @@ def plan(profile: Profile, facts: Facts, *, name: str, profile_name: str, moving
         ready_timeout=timedelta(seconds=profile.server.ready_timeout),
         loopback=profile.network.bind.is_loopback,
         warnings=tuple(warnings(profile, facts, network, url=url)),
+        warm=profile.warm,
     )
 
 

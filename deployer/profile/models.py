@@ -26,6 +26,7 @@ from deployer.profile.types import (
     Memory,
     Origin,
     ProjectPattern,
+    PythonVersion,
     RestartPolicy,
     SecretRef,
     SignalName,
@@ -193,6 +194,20 @@ class Clients(Model):
     fallback: bool = False
 
 
+class Targets(Model):
+    python: tuple[PythonVersion, ...] = ()
+    platform: tuple[Text, ...] = ()
+
+    @field_validator("platform")
+    @classmethod
+    def _platforms_are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        from deployer.selection.targets import KNOWN, is_platform
+
+        if unknown := next((name for name in value if not is_platform(name)), ""):
+            raise ValueError(f"unknown platform {unknown}; expected one that uv knows: {KNOWN}")
+        return value
+
+
 def _default_indexes() -> dict[str, Index]:
     return {
         "root/pypi": Index(type="mirror"),
@@ -229,6 +244,8 @@ class Profile(Model):
     groups: dict[UserName, tuple[UserName, ...]] = {}
     indexes: dict[IndexName, Index] = Field(default_factory=_default_indexes)
     clients: Clients = Clients()
+    warm: tuple[Text, ...] = ()
+    targets: Targets = Targets()
 
     @field_validator("data")
     @classmethod

@@ -35,6 +35,7 @@ _REFERENCE = (
 )
 # PEP 503's names in any spelling, with * for any text.
 _PROJECT_PATTERN = r"^[A-Za-z0-9*]([A-Za-z0-9._*-]*[A-Za-z0-9*])?$"
+_PYTHON = r"^3\.[0-9]{1,2}(\.[0-9]{1,3})?$"
 _RESTART = r"^(no|always|unless-stopped|on-failure(:[0-9]+)?)$"
 
 FORMS: dict[str, str] = {
@@ -55,6 +56,7 @@ FORMS: dict[str, str] = {
     _SIGNAL: "a signal's name, like SIGTERM",
     _REFERENCE: "a reference to a secret: env:NAME, file:PATH, command:WORDS or keyring:SERVICE/USER",
     _PROJECT_PATTERN: "a project's name, in which * stands for any text, like acme-*",
+    _PYTHON: "a version of Python, like 3.11",
     _RESTART: "no, always, unless-stopped, on-failure or on-failure:5",
 }
 """The description of each pattern, for messages."""
@@ -69,6 +71,7 @@ Memory = Annotated[str, StringConstraints(pattern=_MEMORY, max_length=20)]
 SecretRef = Annotated[str, StringConstraints(pattern=_REFERENCE, max_length=4096)]
 ProjectPattern = Annotated[str, StringConstraints(pattern=_PROJECT_PATTERN, max_length=200)]
 HostName = Annotated[str, StringConstraints(pattern=_HOST_NAME, max_length=253)]
+PythonVersion = Annotated[str, StringConstraints(pattern=_PYTHON)]
 Digest = Annotated[str, StringConstraints(pattern=_DIGEST)]
 InsidePath = Annotated[str, StringConstraints(pattern=_INSIDE_PATH, max_length=4096)]
 Ids = Annotated[str, StringConstraints(pattern=_IDS)]

@@ -145,8 +145,7 @@ def _platform(name: str) -> _Platform:
     linux, triple = _LINUX.fullmatch(whole), _TRIPLE.fullmatch(whole)
     found = linux or triple
     if found is None or found["machine"] not in _MACHINES:
-        known = "linux, macos, windows, x86_64-unknown-linux-gnu, aarch64-unknown-linux-gnu, x86_64-manylinux_2_17 …"
-        raise UsageError(f"unknown platform: {name}", hint=f"name one that uv knows: {known}")
+        raise UsageError(f"unknown platform: {name}", hint=f"name one that uv knows: {KNOWN}")
     machine = found["machine"]
     if linux:
         glibc = {"manylinux2010": 12, "manylinux2014": 17}.get(linux["legacy"] or "") or int(linux["glibc"])
@@ -160,6 +159,19 @@ def _platform(name: str) -> _Platform:
             return _windows(machine)
         case _:
             return _macos(machine)
+
+
+KNOWN = "linux, macos, windows, x86_64-unknown-linux-gnu, aarch64-unknown-linux-gnu, x86_64-manylinux_2_17 …"
+"""Some of the platforms, for messages."""
+
+
+def is_platform(name: str) -> bool:
+    """Whether it is the name of a platform."""
+    try:
+        _platform(name)
+    except UsageError:
+        return False
+    return True
 
 
 _LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}

@@ -122,3 +122,20 @@ def test_what_is_not_there_is_not_installed(cli: Cli, systemctl: Path) -> None:
     assert service(cli, systemctl).code == 5
     assert service(cli, systemctl, "--scope", "all").code == 2
     assert not path_of(cli).exists()
+
+
+def test_a_timer_keeps_the_watched_files_warm(cli: Cli, systemctl: Path) -> None:
+    (cli.home / "requirements.txt").write_text("# nothing yet\n")
+    profile = cli.home / "profile.yaml"
+    profile.write_text("warm: [requirements.txt]\n")
+    assert cli.up("--no-pip", "--profile", str(profile)).code == 0
+    installed = service(cli, systemctl, "--json")
+    timer = path_of(cli).with_name(f"deployer-{cli.name}-warm.timer")
+    unit = timer.with_suffix(".service")
+    assert (installed.code, installed.data["timer"]) == (0, str(timer))
+    assert (systemctl.parent / "told").read_text().splitlines()[-1] == f"--user enable --now {timer.name}"
+    assert "OnCalendar=daily" in timer.read_text()
+    ran = as_systemd(unit.read_text(), "ExecStart")
+    assert (ran.returncode, ran.stdout) == (0, "0 files cached, 0 fetched (0 B)\n"), ran.stderr
+    assert service(cli, systemctl, "--undo").code == 0
+    assert not any(path.exists() for path in (timer, unit, path_of(cli)))

@@ -187,3 +187,25 @@ def test_what_was_asked_for_in_vain_is_the_next_list(cli: Cli, upstream: Upstrea
         0,
         ["acme_asked-1.0-py3-none-any.whl", "acme_asked-2.0-py3-none-any.whl"],
     )
+
+
+def test_up_fetches_for_the_files_of_the_profile(tmp_path: Path, upstream: Upstream) -> None:
+    need("process")
+    (tmp_path / "team").mkdir()
+    (tmp_path / "team/requirements.txt").write_text("acme-app\n")
+    profile = tmp_path / "team/profile.yaml"
+    profile.write_text('warm: [requirements.txt, absent.txt]\ntargets: {python: ["3.13"], platform: [linux]}\n')
+    cli = Cli(home=tmp_path, engine="process", upstream=upstream.simple_url)
+    try:
+        first = cli.up("--no-pip", "--profile", str(profile), "--json")
+        assert (first.code, first.data["warmed"]) == (0, None)
+        assert any("absent.txt: no such file" in line for line in first.envelope["warnings"])
+        profile.write_text(profile.read_text().replace(", absent.txt", ""))
+        second = cli.up("--no-pip", "--profile", str(profile), "--json")
+        assert second.data["warmed"] == {"cached": 0, "fetched": 2, "missing": 0}
+        third = cli.up("--no-pip", "--profile", str(profile), "--no-warm", "--json")
+        assert (third.data["warmed"], third.data["server"]) == (None, "unchanged")
+        watched = cli.run("warm", "--watched", "--json").data
+        assert (watched["cached"], watched["targets"]) == (2, [{"python": "3.13", "platform": "linux"}])
+    finally:
+        cli.clean()

@@ -6,13 +6,13 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from deployer.deployment.record import read_applied
 from deployer.deployment.session import connect
 from deployer.errors import UsageError, VerificationError
 from deployer.host import isolation
 from deployer.operations.offline_check import Checked, Checking, Hole
 from deployer.operations.recorded import client_index
-from deployer.operations.warm.command import OWN, require_files
-from deployer.selection.targets import targets
+from deployer.operations.warm.command import require_files, targets_of
 from deployer.ui.output import UI, Result
 
 SHOWN = 40
@@ -33,7 +33,7 @@ def check(
 
     Raises UsageError for options, ConflictError where no network namespace can be made.
     """
-    wanted = targets(pythons, platforms, own=OWN)
+    wanted = targets_of(read_applied(name), pythons, platforms)
     if not sources:
         raise UsageError("nothing to check is named", hint="deployer offline check -r requirements.txt")
     require_files(sources)

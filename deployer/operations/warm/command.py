@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployer.deployment.find import Deployment
+from deployer.deployment.record import Applied, read_applied
 from deployer.deployment.session import connect
-from deployer.errors import ConflictError, ProfileError, UsageError
+from deployer.errors import ConflictError, DeployerError, ProfileError, UsageError
 from deployer.operations.recorded import client_index
-from deployer.operations.warm import JOBS, Asked, Warmed, Warming
+from deployer.operations.warm import JOBS, Asked, Warmed, Warming, error_of
 from deployer.operations.warm.index import Index
+from deployer.profile.load.files import available, is_path
 from deployer.protocol import Missed, parsed
 from deployer.selection.targets import Target, targets
 from deployer.typed import built
@@ -42,7 +44,7 @@ def warm(name: str, engine: str, request: Request, ui: UI) -> tuple[str, tuple[T
 
     Raises UsageError for options, ConflictError for a server that is offline.
     """
-    wanted = targets(request.pythons, request.platforms, own=OWN)
+    wanted = targets_of(read_applied(name), request.pythons, request.platforms)
     if not (request.sources or request.asked or request.watched):
         raise UsageError("nothing to fetch is named", hint="deployer warm -r requirements.txt")
     with connect(name, engine=engine) as session:
@@ -66,6 +68,15 @@ def warm(name: str, engine: str, request: Request, ui: UI) -> tuple[str, tuple[T
         return index.name, wanted, warming.run(sources, asked)
 
 
+def targets_of(applied: Applied | None, pythons: Sequence[str], platforms: Sequence[str]) -> tuple[Target, ...]:
+    """What options name, else the profile of the last ``up``, else deployer's own Python on this host.
+
+    Raises UsageError.
+    """
+    declared = applied.profile.get("targets", {}) if applied else {}
+    return targets(pythons or declared.get("python", ()), platforms or declared.get("platform", ()), own=OWN)
+
+
 def require_files(sources: Sequence[Path]) -> None:
     """Raise UsageError for a file that does not exist, before anything is fetched."""
     for path in sources:
@@ -75,15 +86,44 @@ def require_files(sources: Sequence[Path]) -> None:
 
 def watched(deployment: Deployment) -> tuple[Path, ...]:
     """The files under ``warm`` of the profile of the last ``up``, as it is recorded. Raises ProfileError."""
-    applied = deployment.applied
-    listed = applied.profile.get("warm") if applied else None
-    if not applied or not listed:
+    listed = watched_by(deployment.applied)
+    if not listed:
         raise ProfileError(
             f"the profile of {deployment.name} names no files under warm",
             hint="add `warm: [requirements.txt]` to the profile, and run: deployer up",
         )
-    beside = Path(applied.profile_ref).parent if "/" in applied.profile_ref else Path()
+    return listed
+
+
+def watched_by(applied: Applied | None) -> tuple[Path, ...]:
+    """The files under ``warm`` of a recorded profile; relative ones are beside the profile's file."""
+    listed = applied.profile.get("warm", ()) if applied else ()
+    if applied is None or not listed:
+        return ()
+    if is_path(applied.profile_ref):
+        beside = Path(applied.profile_ref).parent
+    else:
+        beside = next((one.path.parent for one in available() if one.name == applied.profile_ref), Path())
     return tuple(beside / Path(path).expanduser() for path in listed)
+
+
+def keep_warm(name: str, ui: UI) -> Warmed | None:
+    """Have the files under ``warm`` of the profile fetched after an ``up``; None where there are none.
+
+    What is missing, or can't be read, is a warning: the server runs.
+    """
+    applied = read_applied(name)
+    if not watched_by(applied):
+        return None
+    try:
+        _, _, found = warm(name, "", Request(watched=True), ui)
+    except DeployerError as error:
+        ui.warn(f"nothing was fetched for the files under warm: {error.message}")
+        return None
+    if (finding := error_of(found)) is not None:
+        ui.warn(f"{finding.message}; to list it: deployer warm --watched")
+    ui.step("warm", f"{len(found.cached)} files cached, {len(found.fetched)} fetched")
+    return found
 
 
 def missed(deployment: Deployment) -> Asked:
