@@ -21,7 +21,21 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock, Timeout
 
-from benchmarks import addresses, cold, command_line, costs, faults, load, nginx, resolution, start, upload, vpn, warm
+from benchmarks import (
+    addresses,
+    cold,
+    command_line,
+    costs,
+    faults,
+    load,
+    nginx,
+    prewarm,
+    resolution,
+    start,
+    upload,
+    vpn,
+    warm,
+)
 from benchmarks.bench import FULL, QUICK, Bench, Scale, bench
 from benchmarks.measure import Goal, Grid, cause, summary
 from benchmarks.peers.ours import OursOnDocker
@@ -45,6 +59,7 @@ TABLES: Mapping[str, Callable[[Bench], list[Grid]]] = {
     "resolution-stampede": cold.resolving_stampede,
     "faults": faults.faults,
     "upload": upload.uploads,
+    "prewarm": prewarm.prewarm,
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
 

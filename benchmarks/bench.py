@@ -38,6 +38,8 @@ class Scale:
     """What is resolved: its wheels are all of one size."""
     project: Size
     """What a project behind a VPN installs."""
+    prewarmed: Size
+    """What is fetched ahead of time."""
     cold_files: int
     """How many cold files are fetched one after the other to count what each costs."""
     long_page: int
@@ -63,6 +65,7 @@ FULL = Scale(
     size=Size(small=13, medium=13, large=36, megabytes=41, links=4000),
     resolved=Size(small=13, medium=13, large=74, megabytes=120, links=4000, even=True),
     project=Size(small=13, medium=13, large=14, megabytes=40, links=4000),
+    prewarmed=Size(small=20, medium=40, large=240, megabytes=150, links=1000),
     cold_files=10,
     long_page=20_000,
     huge=100,
@@ -78,6 +81,7 @@ QUICK = Scale(
     size=Size(small=7, medium=6, large=7, megabytes=8, links=1000),
     resolved=Size(small=7, medium=6, large=17, megabytes=36, links=1000, even=True),
     project=Size(small=13, medium=13, large=14, megabytes=40, links=1000),
+    prewarmed=Size(small=20, medium=40, large=240, megabytes=150, links=1000),
     cold_files=5,
     long_page=20_000,
     huge=100,

@@ -78,15 +78,33 @@ def lock(bench: Bench, simple_url: str, wanted: Sequence[str], *, packages: int)
     """``uv lock`` of a project that needs ``wanted``; it has failed without exactly ``packages`` other packages."""
 
     def words(room: Path) -> list[str]:
-        needs = ", ".join(f'"{name}"' for name in wanted)
-        text = f'[project]\nname = "benchmark"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = [{needs}]\n'
-        (room / "pyproject.toml").write_text(text)
-        return ["lock", "--project", str(room)]
+        return _locking(room, wanted)
 
     def right(room: Path) -> bool:
         return (room / "uv.lock").read_text().count("[[package]]") == packages + 1
 
     return _at_once(bench, simple_url, words, right)
+
+
+def lock_of(bench: Bench, simple_url: str, wanted: Sequence[str], into: Path) -> Path:
+    """``uv.lock`` in ``into``, of a project that needs ``wanted``. Raises SystemExit."""
+
+    def words(room: Path) -> list[str]:
+        return _locking(room, wanted)
+
+    def kept(room: Path) -> bool:
+        shutil.copy(room / "uv.lock", into)
+        return True
+
+    well(_at_once(bench, simple_url, words, kept))
+    return into / "uv.lock"
+
+
+def _locking(room: Path, wanted: Sequence[str]) -> list[str]:
+    needs = ", ".join(f'"{name}"' for name in wanted)
+    text = f'[project]\nname = "benchmark"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = [{needs}]\n'
+    (room / "pyproject.toml").write_text(text)
+    return ["lock", "--project", str(room)]
 
 
 def _at_once(

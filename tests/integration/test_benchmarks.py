@@ -10,7 +10,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from benchmarks import costs, resolution
+from benchmarks import costs, prewarm, resolution
 from benchmarks.addresses import CLIENTS, addresses
 from benchmarks.bench import Bench, Scale, bench
 from benchmarks.client import install, lock, resolve
@@ -37,6 +37,7 @@ TINY = Scale(
     size=Size(small=3, medium=2, large=2, megabytes=0.2, links=40),
     resolved=Size(small=3, medium=2, large=2, megabytes=1.4, links=40, even=True),
     project=Size(small=3, medium=2, large=2, megabytes=0.2, links=40),
+    prewarmed=Size(small=3, medium=2, large=2, megabytes=0.2, links=40),
     cold_files=2,
     long_page=60,
     huge=1,
@@ -222,6 +223,14 @@ def test_what_is_uploaded_is_on_the_next_page(made: Bench) -> None:
     (grid,) = uploads(made)
     assert grid.of(Ours.name, "uploads") == [TINY.uploads]
     assert grid.of(Ours.name, "next page without it") == [0]
+
+
+def test_a_prewarm_fetches_each_wheel_once_and_nothing_again(made: Bench) -> None:
+    (grid,) = prewarm.prewarm(made)
+    for row in (prewarm.WARM, prewarm.LOCKED):
+        assert grid.of(row, prewarm.TIMES) == [1]
+        assert grid.of(row, prewarm.FETCHED_AGAIN) == [0]
+    assert all(goal.values for goal in grid.goals)
 
 
 def test_a_broken_upstream_fails_no_warm_install(made: Bench) -> None:
