@@ -33,13 +33,15 @@ class Done:
     """What the first that failed had to say."""
 
 
-def install(bench: Bench, simple_url: str, wanted: Sequence[str], *, clients: int = 1) -> Done:
+def install(
+    bench: Bench, simple_url: str, wanted: Sequence[str], *, clients: int = 1, patience: float = PATIENCE
+) -> Done:
     """Install ``wanted`` from ``simple_url``, ``clients`` times at once, each into a directory of its own."""
 
     def words(room: Path) -> list[str]:
         return ["pip", "install", "--only-binary", ":all:", "--target", str(room / "target"), *wanted]
 
-    return _at_once(bench, simple_url, words, clients=clients, patience=PATIENCE)
+    return _at_once(bench, simple_url, words, clients=clients, patience=patience)
 
 
 def pip_download(bench: Bench, simple_url: str, wanted: Sequence[str], *, wheels: int, clients: int = 1) -> Done:

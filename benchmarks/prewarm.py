@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench import Bench
-from benchmarks.client import install_well, lock_of
-from benchmarks.cold import DIRECT
+from benchmarks.client import LONGER, install, lock_of, well
+from benchmarks.cold import DIRECT, slow_link
 from benchmarks.index import GROUPS, make
 from benchmarks.measure import Goal, Grid, in_turns
 from benchmarks.peers.ours import Ours
-from benchmarks.upstream import Asked, Upstream, serving
+from benchmarks.upstream import Upstream, serving
 
-FIRST, FETCHED, TIMES = "first, s", "MB fetched", "wheel: most, times"
+SLOW, FAST = "slow, s", "fast, s"
+FETCHED, TIMES = "slow: MB fetched", "wheel: most, times"
 AGAIN, FETCHED_AGAIN = "second, s", "second: bytes fetched"
-WARM = "deployer warm"
-LOCKED = "deployer warm, of uv.lock"
+WARM = "`deployer warm`"
+LOCKED = "`deployer warm`, of uv.lock"
 
 
 def prewarm(bench: Bench) -> list[Grid]:
@@ -30,9 +31,9 @@ def prewarm(bench: Bench) -> list[Grid]:
     count, megabytes = index.count(*GROUPS), index.megabytes(*GROUPS)
     grid = Grid(
         title=f"Prewarm ({count} wheels, {megabytes:.0f} MB)",
-        columns=(FIRST, FETCHED, TIMES, AGAIN, FETCHED_AGAIN),
+        columns=(SLOW, FETCHED, TIMES, FAST, AGAIN, FETCHED_AGAIN),
         base=DIRECT,
-        ratios=(FIRST,),
+        ratios=(SLOW, FAST),
     )
     with serving(index, kind="upstream", rtt=bench.scale.rtt, rate=bench.scale.rate) as upstream:
         wanted = index.wanted(*GROUPS)
@@ -47,41 +48,49 @@ def prewarm(bench: Bench) -> list[Grid]:
         }
         in_turns(grid, cases, rounds=bench.scale.few)
     grid.notes.append(
-        f"*{DIRECT}*: `uv pip install --no-cache` from the upstream. The others: `deployer warm -r` into a server "
-        "that has nothing; then the same command once more."
+        f"{slow_link(bench)} *{DIRECT}*: `uv pip install --no-cache` from the upstream. The others: `deployer warm "
+        "-r` into a server that has nothing; then the same command once more."
     )
     for row in (WARM, LOCKED):
-        times = grid.of(row, TIMES)
         grid.goals += [
-            Goal(number=9, what=f"`{row}` / {DIRECT}", values=grid.ratio(row, FIRST), limit=1.2),
-            Goal(
-                number=9, what=f"`{row}`: fetches of any wheel, most", values=grid.of(row, TIMES), limit=1, worst=True
-            ),
-            Goal(number=9, what=f"`{row}`, second run", values=grid.of(row, AGAIN), limit=2, unit=" s"),
-            Goal(number=9, what=f"`{row}`, second run, from the upstream", values=grid.of(row, FETCHED_AGAIN), limit=0),
+            _goal(f"{row}, slow link / {DIRECT}", grid.ratio(row, SLOW), 1.2),
+            _goal(f"{row}, fast link / {DIRECT}", grid.ratio(row, FAST), 1.2),
+            _goal(f"{row}: fetches of any wheel, most", grid.of(row, TIMES), 1, worst=True),
+            _goal(f"{row}, second run", grid.of(row, AGAIN), 2, unit=" s"),
+            _goal(f"{row}, second run: bytes from the upstream", grid.of(row, FETCHED_AGAIN), 0, worst=True),
         ]
     return [grid]
 
 
+def _goal(what: str, values: Sequence[float], limit: float, *, worst: bool = False, unit: str = "") -> Goal:
+    return Goal(number=9, what=what, values=values, limit=limit, worst=worst, unit=unit)
+
+
 def _direct(bench: Bench, upstream: Upstream, wanted: Sequence[str]) -> Mapping[str, float]:
-    upstream.forget()
-    seconds = install_well(bench, f"{upstream.origin}/simple/", wanted)
-    return {FIRST: seconds, **_counted(upstream.asked())}
+    seconds = {}
+    for column, origin in ((FAST, upstream.origin), (SLOW, upstream.slow.origin)):
+        upstream.forget()
+        seconds[column] = well(install(bench, f"{origin}/simple/", wanted, patience=LONGER))
+    asked = upstream.asked()
+    return {**seconds, FETCHED: asked.megabytes, TIMES: max(asked.wheels.values())}
 
 
 def _warmed(bench: Bench, upstream: Upstream, source: Path, count: int) -> Mapping[str, float]:
-    with bench.up(Ours, upstream=upstream) as peer:
-        assert peer.made is not None
-        upstream.forget()
-        first, found = _run(peer, source)
-        asked = _counted(upstream.asked())
-        if len(found["fetched"]) + found["cached"] != count:
-            raise SystemExit(f"deployer warm found {found} instead of {count} wheels")
-        upstream.forget()
-        again, found = _run(peer, source)
-        if found["cached"] != count:
-            raise SystemExit(f"the second deployer warm found {found} instead of {count} wheels")
-        return {FIRST: first, **asked, AGAIN: again, FETCHED_AGAIN: upstream.asked().sent}
+    found: dict[str, float] = {}
+    for column, origin in ((FAST, upstream.origin), (SLOW, upstream.slow.origin)):
+        with bench.up(Ours, upstream=upstream, origin=origin) as peer:
+            upstream.forget()
+            seconds, said = _run(peer, source)
+            asked = upstream.asked()
+            if len(said["fetched"]) + said["cached"] != count:
+                raise SystemExit(f"deployer warm found {said} instead of {count} wheels")
+            found |= {column: seconds, FETCHED: asked.megabytes, TIMES: max(asked.wheels.values(), default=0)}
+            upstream.forget()
+            seconds, said = _run(peer, source)
+            if said["cached"] != count:
+                raise SystemExit(f"the second deployer warm found {said} instead of {count} wheels")
+            found |= {AGAIN: seconds, FETCHED_AGAIN: upstream.asked().sent}
+    return found
 
 
 def _run(peer: Ours, source: Path) -> tuple[float, Any]:
@@ -90,7 +99,3 @@ def _run(peer: Ours, source: Path) -> tuple[float, Any]:
     started = time.perf_counter()
     said = peer.made.run(["warm", "-r", str(source), "--json"])
     return time.perf_counter() - started, json.loads(said)["data"]
-
-
-def _counted(asked: Asked) -> dict[str, float]:
-    return {FETCHED: asked.megabytes, TIMES: max(asked.wheels.values(), default=0)}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -36,29 +36,42 @@ class Listed:
 
 @dataclass(frozen=True, kw_only=True)
 class ProjectPage:
-    """``files``: empty where the index has no such project."""
+    """A page of an index; most of its files are never looked at, so each is read when it is.
+
+    ``entries``: the file objects by name, empty where the index has no such project. ``path``: the page's own.
+    """
 
     project: str
-    files: tuple[Listed, ...] = ()
-    by_name: Mapping[str, Listed] = field(default_factory=dict)
+    path: str = "/"
+    entries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, project: str, body: object, *, path: str) -> ProjectPage:
         """A page in JSON (PEP 691) that was asked for at ``path``. Raises ValueError."""
         listed = body.get("files") if isinstance(body, dict) else None
-        if not isinstance(listed, list):
+        if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
             raise ValueError("not a page of a package index")
-        files = tuple(_listed(entry, path) for entry in listed if isinstance(entry, dict))
-        return cls(project=project, files=files, by_name={one.file.name: one for one in files})
+        entries = {name: entry for entry in listed if isinstance(name := entry.get("filename"), str)}
+        return cls(project=project, path=path, entries=entries)
 
-    @cached_property
-    def versions(self) -> dict[str, list[Listed]]:
-        """The files by version, in its normal form."""
-        found: dict[str, list[Listed]] = {}
-        for one in self.files:
-            found.setdefault(_version_of(one.file.name), []).append(one)
-        found.pop("", None)
-        return found
+    def file(self, name: str) -> Listed | None:
+        """The file of that name."""
+        entry = self.entries.get(name)
+        return None if entry is None else _listed(name, entry, self.path)
+
+    def of_version(self, version: str) -> list[Listed]:
+        """The files of a version, however their names spell it."""
+        from packaging.version import InvalidVersion, Version
+
+        try:
+            wanted = Version(version)
+        except InvalidVersion:
+            return []
+        release = ".".join(map(str, wanted.release)).rstrip(".0") or "0"
+        begins = re.compile(rf"-v?({wanted.epoch}!)?{re.escape(release)}")
+        # To read the version of each of thousands of names takes long.
+        likely = [name for name in self.entries if begins.search(name) and version_of(name) == str(wanted)]
+        return [listed for name in likely if (listed := self.file(name)) is not None]
 
     def chosen(self, wanted: Wanted, target: Target) -> Listed | str | None:
         """The file of ``wanted`` that an installer takes; None if the version has none for ``target``, and else why
@@ -66,17 +79,17 @@ class ProjectPage:
         if wanted.files:
             file = target.chosen(wanted.files)
             return None if file is None else self._found(file, wanted)
-        named = self.versions.get(_normal(wanted.version), [])
+        named = self.of_version(wanted.version)
         if not named:
             return "no such version"
         allowed = [one for one in named if wanted.allows(one.file)]
         if not allowed:
             return "another hash than that of the requirements"
         best = target.chosen(one.file for one in allowed)
-        return None if best is None else self.by_name[best.name]
+        return None if best is None else self.file(best.name)
 
     def _found(self, file: LockedFile, wanted: Wanted) -> Listed | str:
-        one = self.by_name.get(file.name)
+        one = self.file(file.name)
         if one is None:
             return "no such file"
         if file.sha256 and one.file.sha256 and file.sha256 != one.file.sha256:
@@ -87,54 +100,51 @@ class ProjectPage:
         """A file of each of the newest versions for ``target``. Pre-releases count if there is nothing else."""
         from packaging.version import Version
 
-        ordered = sorted(map(Version, self.versions), reverse=True)
-        final = [version for version in ordered if not version.is_prerelease] or ordered
+        versions = sorted({Version(text) for text in map(version_of, self.entries) if text}, reverse=True)
+        final = [version for version in versions if not version.is_prerelease] or versions
         found: list[Listed] = []
         for version in final:
-            fitting = [one.file for one in self.versions[str(version)] if one.runs_on(target)]
-            best = target.chosen(fitting)
-            if best is not None and len(found) < number:
-                found.append(self.by_name[best.name])
+            if len(found) == number:
+                break
+            best = target.chosen(one.file for one in self.of_version(str(version)) if one.runs_on(target))
+            listed = best and self.file(best.name)
+            found += [listed] if listed else []
         return found
 
 
-def _listed(entry: Mapping[str, Any], page: str) -> Listed:
-    name, url = entry.get("filename"), entry.get("url")
-    if not isinstance(name, str) or not isinstance(url, str) or "/" in name:
-        raise ValueError("a file without a name and an address")
-    joined = urlsplit(urljoin(f"http://localhost{page}", url))
-    hashes, requires = entry.get("hashes"), entry.get("requires-python")
+def _listed(name: str, entry: Mapping[str, Any], page: str) -> Listed:
+    url, hashes = entry.get("url"), entry.get("hashes")
+    joined = urlsplit(urljoin(f"http://localhost{page}", url) if isinstance(url, str) else "")
     sha256 = hashes.get("sha256") if isinstance(hashes, dict) else None
-    size = entry.get("size")
+    size, requires = entry.get("size"), entry.get("requires-python")
     return Listed(
         file=LockedFile(
-            name=name,
-            sha256=sha256 if isinstance(sha256, str) else "",
-            size=size if type(size) is int else None,
+            name=name, sha256=sha256 if isinstance(sha256, str) else "", size=size if type(size) is int else None
         ),
         path=joined.path if joined.netloc == "localhost" and joined.path.isascii() else "",
         requires_python=requires if isinstance(requires, str) else "",
     )
 
 
-def _normal(version: str) -> str:
-    from packaging.version import InvalidVersion, Version
-
-    try:
-        return str(Version(version))
-    except InvalidVersion:
-        return ""
-
-
-def _version_of(filename: str) -> str:
+def version_of(filename: str) -> str:
     """The version of a wheel or a source distribution, in its normal form; empty for any other file."""
+    return _parsed(filename)[1]
+
+
+def project_of(filename: str) -> str:
+    """The project of a wheel or a source distribution, normalised; empty for any other file."""
+    return _parsed(filename)[0]
+
+
+def _parsed(filename: str) -> tuple[str, str]:
     from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
 
     try:
         parse = parse_wheel_filename if filename.endswith(".whl") else parse_sdist_filename
-        return str(parse(filename)[1])
+        project, version = parse(filename)[:2]
     except (InvalidWheelFilename, InvalidSdistFilename):
-        return ""
+        return "", ""
+    return str(project), str(version)
 
 
 def names(wanted: Sequence[Wanted]) -> tuple[str, ...]:

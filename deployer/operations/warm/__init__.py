@@ -191,7 +191,7 @@ class Warming:
                 page = self.index.page(project)
             except NotFetched as error:
                 return str(error)
-            return page if page.files else f"{self.index.name} has no project {project}"
+            return page if page.entries else f"{self.index.name} has no project {project}"
 
         return dict(zip(projects, each(ask, projects), strict=True))
 
@@ -200,7 +200,7 @@ class Warming:
         needed = Needed()
         for project, name in asked.files:
             page = pages[project]
-            listed = page if isinstance(page, str) else page.by_name.get(name, "no such file")
+            listed = page if isinstance(page, str) else (page.file(name) or "no such file")
             if isinstance(listed, str):
                 hole = Missing(project=project, version="", file=name, why=listed)
                 needed = replace(needed, missing=needed.missing | {hole})

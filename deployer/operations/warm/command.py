@@ -16,6 +16,7 @@ from deployer.operations.warm import JOBS, Asked, Warmed, Warming, error_of
 from deployer.operations.warm.index import Index
 from deployer.profile.load.files import available, is_path
 from deployer.protocol import Missed, parsed
+from deployer.selection.pages import project_of
 from deployer.selection.targets import Target, targets
 from deployer.typed import built
 from deployer.ui.output import UI
@@ -148,14 +149,3 @@ def is_project(name: str) -> bool:
     from packaging.utils import is_normalized_name
 
     return is_normalized_name(name)
-
-
-def project_of(filename: str) -> str:
-    """The project of a wheel or a source distribution, normalised; empty for any other file."""
-    from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
-
-    try:
-        parse = parse_wheel_filename if filename.endswith(".whl") else parse_sdist_filename
-        return str(parse(filename)[0])
-    except (InvalidWheelFilename, InvalidSdistFilename):
-        return ""
