@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -153,10 +152,11 @@ def _written(path: Path, text: str, directory: Path) -> str:
 
 
 def _with_secrets(path: Path, text: str, settings: ClientSettings, directory: Path) -> tuple[str, ...]:
-    pip = CLIENT_FILES["pip"]
-    contents = {PIP: pip.merge(b"", pip.values(settings))}
-    if _USES_UV.search(text):  # its directory stays in the image, empty
-        contents[UV] = f"[[index]]\nurl = {json.dumps(settings.index_url)}\ndefault = true\n".encode()
+    wanted = {PIP: "pip", **({UV: "uv"} if _USES_UV.search(text) else {})}  # uv's directory stays in the image, empty
+    contents = {}
+    for secret, name in wanted.items():
+        client = CLIENT_FILES[name]
+        contents[secret] = client.merge(b"", client.values(settings, Path(secret.target)))
     words = [_written(path, dockerfile.with_secrets(text, tuple(contents)), directory)]
     for secret, content in contents.items():
         file = directory / secret.id

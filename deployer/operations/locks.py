@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from deployer.devpi.packages import ListedFile
 from deployer.devpi.upstreams import UpstreamApi
 from deployer.errors import ClientFileError, DeployerError, UsageError
 from deployer.files import replacing
+from deployer.protocol import parsed
 
 KINDS = ("uv.lock", "pylock*.toml", "poetry.lock", "pdm.lock", "Pipfile.lock", "*requirements*.txt")
 """The names of lock files, by default looked for in the current directory."""
@@ -154,7 +154,7 @@ def mended(lock: Lock, server: Server) -> Repaired:
 def _parses(name: str, text: str) -> bool:
     try:
         if name == "Pipfile.lock":
-            json.loads(text)
+            parsed(text)
         elif name.endswith((".lock", ".toml")):
             tomllib.loads(text)
     except ValueError:
