@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 
 from deployer.errors import ConflictError, EngineError, ImageUnavailable
 from deployer.protocol import parse_size
@@ -46,6 +48,19 @@ class FakeImages:
     @property
     def engine(self) -> EngineName:
         return self.fake.name
+
+    def save(self, ref: str, target: Path) -> None:
+        if ref not in self.fake.stock:
+            raise EngineError(f"no image {ref}", hint="deployer image build")
+        image = self.fake.stock[ref]
+        target.write_text(json.dumps([ref, image.id, dict(image.labels)]))
+
+    def load(self, source: Path) -> None:
+        try:
+            ref, id_, labels = json.loads(source.read_text())
+        except ValueError:
+            raise EngineError("not an image", hint="save one") from None
+        self.fake.stock[ref] = Image(id=id_, ref=ref, names=(ref,), labels=labels)
 
     def builds_with_secrets(self) -> bool:
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 from deployer.engines.answers import image_from
 from deployer.engines.client import Client
@@ -13,6 +14,8 @@ from deployer.spec import BuildRequest, EngineName, Image
 
 REMOVE_TIMEOUT = 60.0
 """Seconds."""
+TRANSFER_TIMEOUT = 3600.0
+"""Seconds in which an image is saved or loaded: a slow disk takes long."""
 
 
 class ArgvImages:
@@ -62,6 +65,12 @@ class ArgvImages:
         if done.returncode and not self._dialect.image_missing.search(done.stderr):
             raise self._client.failure(done)
         return True
+
+    def save(self, ref: str, target: Path) -> None:
+        self._client.checked("save", f"--output={target}", ref, timeout=TRANSFER_TIMEOUT)
+
+    def load(self, source: Path) -> None:
+        self._client.checked("load", f"--input={source}", timeout=TRANSFER_TIMEOUT)
 
     def builds_with_secrets(self) -> bool:
         words = self._dialect.builds_with_secrets

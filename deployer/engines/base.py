@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Protocol
 
 from deployer.spec import BuildRequest, Container, ContainerSpec, EngineInfo, EngineName, ExecResult, Image, Volume
@@ -36,6 +37,12 @@ class Images(Protocol):
 
     def remove(self, image: str) -> bool:
         """Remove an image by its reference or id. Returns whether it is gone: one that a container uses stays."""
+
+    def save(self, ref: str, target: Path) -> None:
+        """Write a local image with its reference to the file ``target``, as a tar that every engine loads."""
+
+    def load(self, source: Path) -> None:
+        """Load the images of a file that an engine saved, under the references in it."""
 
     def builds_with_secrets(self) -> bool:
         """Whether a build step can read a secret file that ends up in no layer. Asks the engine."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 from deployer.engines.answers import image_from
 from deployer.engines.dialects import DOCKER
@@ -91,6 +92,15 @@ class SdkImages:
                     return False
                 raise
         return True
+
+    def save(self, ref: str, target: Path) -> None:
+        with self._sdk.errors("save"), target.open("wb") as stream:
+            for piece in self._sdk.client.api.get_image(ref):
+                stream.write(piece)
+
+    def load(self, source: Path) -> None:
+        with self._sdk.errors("load"), source.open("rb") as stream:
+            self._sdk.client.images.load(stream)
 
     def builds_with_secrets(self) -> bool:
         return False  # the package uses only the classic builder
