@@ -83,6 +83,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "package download": ("package.download", "Download the files of one version and verify their SHA-256."),
     "package push": ("package.push", "Copy a release from one index to another, on the server."),
     "package remove": ("package.remove", "Remove a version, or a whole project, from an index."),
+    "bundle create": ("bundle.create", "Write what a machine without a network needs into one file."),
+    "bundle inspect": ("bundle.inspect", "Show what is in a bundle, and verify its checksums."),
+    "bundle load": ("bundle.load", "Load a bundle into a deployment; start one if there is none."),
+    "bundle manifest": ("bundle.manifest", "Write which files are here, for `bundle create --since`."),
     "token create": ("token.create", "Create an upload token and print it once."),
     "token list": ("token.list", "List the upload tokens of a user: ID, scope, expiry."),
     "token revoke": ("token.revoke", "Revoke an upload token by its ID, with immediate effect."),
@@ -92,7 +96,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 ``--help`` lists all verbs without importing a module; a command line imports the module of its own verb only."""
 
-NAMELESS = ("image build", "image remove", "profiles")
+NAMELESS = ("bundle inspect", "image build", "image remove", "profiles")
 """Verbs that act on no deployment and take no ``--name``."""
 
 COMPLETING = "_DEPLOYER_COMPLETE"
@@ -109,6 +113,7 @@ GROUPS = {
     "index": "Manage the indexes of a server.",
     "mirror": "Manage indexes that mirror an upstream.",
     "package": "Manage the packages on an index.",
+    "bundle": "Carry a deployment to a machine without a network.",
     "token": "Manage upload tokens.",
 }
 EPILOG = "Reading from an index needs no password; SECURITY.md lists what is protected and what is not."

@@ -216,6 +216,10 @@ def _key(text: str) -> bytes:
 IDENTITY_ROUTE = "/+deployer"
 OFFLINE_ROUTE = "/+deployer/offline"
 REFRESH_ROUTE = "/+deployer/refresh"
+CACHED_ROUTE = "/+deployer/cached"
+KEEP_ROUTE = "/+deployer/keep"
+PROOF_HEADER = "X-Deployer-Proof"
+"""The header with the proof of an order whose body is a file."""
 NAMES_ROUTE = "/+deployer/names"
 OFFLINE_HEADER = "X-Deployer-Offline"
 """Header of a request that is to be answered as if the server was offline."""
@@ -393,6 +397,120 @@ def outcomes(answer: Mapping[str, object]) -> dict[str, Outcome]:
         for name, value in pairs
         if isinstance(value, str) and value in known and _PROJECT_NAME.fullmatch(name)
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class CachedRequest:
+    """``POST /+deployer/cached``: a mirror whose cached files are listed, and the client's proof."""
+
+    index: str
+    proof: str = ""
+
+    @property
+    def order(self) -> str:
+        """What the proof is for."""
+        return f"cached {self.index}"
+
+    @property
+    def json(self) -> dict[str, object]:
+        return asdict(self)
+
+    @classmethod
+    def parse(cls, body: object) -> CachedRequest | None:
+        """Read a request that is not trusted; None when it is invalid."""
+        if not isinstance(body, dict):
+            return None
+        index, proof = _text(body.get("index")), _text(body.get("proof"))
+        if index is None or not _INDEX_NAME.fullmatch(index) or proof is None or not proof.isascii():
+            return None
+        return cls(index=index, proof=proof)
+
+
+class CachedFile(TypedDict):
+    """A file of a mirror that is stored. ``path``: below the index. ``file``: the file object of its page (PEP 691).
+    ``companions``: the SHA-256 of what is stored beside it, by its suffix, such as ``.metadata``."""
+
+    project: str
+    path: str
+    sha256: str
+    size: int
+    file: dict[str, Any]
+    companions: dict[str, str]
+
+
+class CachedAnswer(TypedDict):
+    """``POST /+deployer/cached``. ``url``: of the upstream. ``pages``: the fields of each project's page."""
+
+    index: str
+    url: str
+    pages: dict[str, dict[str, Any]]
+    files: list[CachedFile]
+
+
+COMPANIONS = (".metadata", ".provenance", ".asc")
+"""Suffixes of what may stand beside a file (PEP 658, PEP 740, PEP 503)."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeepRequest:
+    """First line of the body of ``POST /+deployer/keep``, a JSON object; the file's bytes follow it.
+
+    ``page``: the project's page (PEP 691) with this file alone. ``companions``: Base64 by suffix.
+    """
+
+    LONGEST: ClassVar[int] = 16 << 20
+    """Bytes of the line."""
+
+    index: str
+    project: str
+    page: dict[str, Any]
+    sha256: str
+    size: int
+    companions: dict[str, str]
+
+    @staticmethod
+    def order(line: bytes) -> str:
+        """What the proof of a request with this first line is for."""
+        from hashlib import sha256
+
+        return f"keep {sha256(line).hexdigest()}"
+
+    @property
+    def line(self) -> bytes:
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+    @classmethod
+    def parse(cls, line: bytes) -> KeepRequest | None:
+        """Read a line that is not trusted; None when it is invalid."""
+        try:
+            told = parsed(line)
+            wanted = cls(**told)
+        except (ValueError, TypeError):
+            return None
+        names = isinstance(wanted.index, str) and isinstance(wanted.project, str) and isinstance(wanted.sha256, str)
+        if not names or not _INDEX_NAME.fullmatch(wanted.index) or not _PROJECT_NAME.fullmatch(wanted.project):
+            return None
+        beside = wanted.companions.items() if isinstance(wanted.companions, dict) else ()
+        known = all(suffix in COMPANIONS and isinstance(text, str) for suffix, text in beside)
+        if not known or not isinstance(wanted.companions, dict) or not isinstance(wanted.page, dict):
+            return None
+        return wanted if is_sha256(wanted.sha256) and (_number(wanted.size) or -1) > 0 else None
+
+
+def is_sha256(text: str) -> bool:
+    """Whether this is a SHA-256 in lower-case hexadecimal digits."""
+    return _SHA256.fullmatch(text) is not None
+
+
+def is_index_name(text: str) -> bool:
+    """Whether this is a plain ``USER/INDEX``."""
+    return _INDEX_NAME.fullmatch(text) is not None
+
+
+def is_project_name(text: str) -> bool:
+    """Whether this is a project's normalised name."""
+    return _PROJECT_NAME.fullmatch(text) is not None
 
 
 class ProjectNames(TypedDict):

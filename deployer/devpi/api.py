@@ -6,7 +6,7 @@ Importing this costs as much as httpx does. API: https://devpi.net/docs/ and the
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
@@ -25,6 +25,7 @@ from deployer.protocol import (
     NONCE_HEADER,
     OFFLINE_ROUTE,
     REFRESH_ROUTE,
+    CachedRequest,
     OfflineRequest,
     Outcome,
     RefreshRequest,
@@ -155,19 +156,33 @@ class DevpiApi:
         return found
 
     def _order(
-        self, route: str, wanted: OfflineRequest | RefreshRequest, doing: str, *, proof_key: str, otherwise: str
+        self,
+        route: str,
+        wanted: OfflineRequest | RefreshRequest | CachedRequest,
+        doing: str,
+        *,
+        proof_key: str,
+        otherwise: str,
+        limit: int = MAX_LIST,
     ) -> Reply:
-        """Send an order with the proof for the server's challenge, which another order may use up first.
+        """Send an order with the proof for the server's challenge.
 
-        ``otherwise``: the hint for a server that takes no orders.
+        ``otherwise``: the hint for a server that takes no orders. ``limit``: bytes of the answer.
         """
+
+        def send(proof: str) -> Reply:
+            body = replace(wanted, proof=proof).json
+            return self._http.request("POST", route, body=body, limit=limit, timeout=ORDER_SECONDS)
+
+        return self._proved(send, wanted.order, doing, proof_key=proof_key, otherwise=otherwise)
+
+    def _proved(self, send: Callable[[str], Reply], order: str, doing: str, *, proof_key: str, otherwise: str) -> Reply:
+        """Send what needs a proof of ``order``; another order may use up the server's challenge first."""
         for _ in range(ORDER_TRIES):
             identity = self.identity()
             if not identity.challenge:
                 raise ServerRefused(f"{self.url} can't {doing}: it is not deployer's own server", hint=otherwise)
-            proof = client_proof(proof_key, challenge=identity.challenge, uuid=identity.uuid, order=wanted.order)
-            body = replace(wanted, proof=proof).json
-            reply = self._http.request("POST", route, body=body, limit=MAX_LIST, timeout=ORDER_SECONDS)
+            reply = send(client_proof(proof_key, challenge=identity.challenge, uuid=identity.uuid, order=order))
             if reply.status != 403:
                 break
         return self._http.accepted(reply, doing)

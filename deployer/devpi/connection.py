@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import IO, NoReturn
+from collections.abc import Iterable, Iterator, Mapping
+from typing import IO, Any, NoReturn
 from urllib.parse import urlsplit
 
 import httpx
@@ -65,15 +65,18 @@ class Connection:
         body: JsonObject | None = None,
         form: Mapping[str, str | list[str]] | None = None,
         files: Mapping[str, tuple[str, IO[bytes], str]] | None = None,
+        pieces: Iterable[bytes] | None = None,
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         limit: int = MAX_BODY,
         timeout: float | None = None,
     ) -> Reply:
-        """The whole answer. ``body`` is sent as JSON, ``form`` and ``files`` as a form; ``limit``: bytes."""
+        """The whole answer. ``body`` is sent as JSON, ``form`` and ``files`` as a form, ``pieces`` as they are;
+        ``limit``: bytes."""
         within = self.timeout if timeout is None else timeout
         self._deadline.start(within)
-        content = {"json": body} if form is None else {"data": dict(form), "files": files}
+        content: dict[str, Any] = {"json": body} if form is None else {"data": dict(form), "files": files}
+        content = content if pieces is None else {"content": pieces}
         try:
             with self._client.stream(
                 method,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import IO
 from urllib.parse import urljoin
 
@@ -15,17 +16,26 @@ from deployer.devpi.api import DevpiApi
 from deployer.devpi.connection import LONG, MAX_LIST, SLOW
 from deployer.devpi.names import index_name, project_name, step, user_name
 from deployer.errors import ServerRefused
+from deployer.protocol import CACHED_ROUTE, KEEP_ROUTE, PROOF_HEADER, CachedAnswer, CachedRequest, KeepRequest
 from deployer.secrets import Secret
+from deployer.typed import built
+
+NO_ORDERS = "run our own image, then: deployer restart"
+"""The hint for a server without deployer's plugin."""
+MAX_CACHED = 512 * 1024 * 1024
+"""Largest list of a mirror's stored files in bytes: enough for half a million."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ListedFile:
-    """A file of a project as an index lists it; ``url`` is on the same server, ``sha256`` empty when not told."""
+    """A file of a project as an index lists it; ``url`` is on the same server. ``sha256`` is empty and ``size`` (bytes)
+    is 0 when not told."""
 
     filename: str
     url: str
     sha256: str
     requires_python: str = ""
+    size: int = 0
 
 
 class PackageApi(DevpiApi):
@@ -62,6 +72,53 @@ class PackageApi(DevpiApi):
         listed = {file.filename: file.sha256 for file in self.files(index, project)}
         return {filename: digest or listed.get(filename, "") for filename, digest in found.items()}
 
+    def released(self, index: str, project: str) -> tuple[ListedFile, ...]:
+        """The files of ``project`` that are on ``index`` itself, with their addresses."""
+        own = self.uploaded(index, project)
+        if not own:
+            return ()
+        listed = {file.filename: file for file in self.files(index, project)}
+        return tuple(
+            replace(listed[filename], sha256=digest or listed[filename].sha256)
+            for filename, digest in sorted(own.items())
+            if filename in listed
+        )
+
+    def cached(self, index: str, *, proof_key: str) -> CachedAnswer:
+        """The files of the mirror ``index`` that are stored; only a server of ours lists them.
+
+        ``proof_key``: hex, of the data directory.
+        """
+        reply = self._order(
+            CACHED_ROUTE,
+            CachedRequest(index=index_name(index)),
+            f"list the files of {index}",
+            proof_key=proof_key,
+            otherwise=NO_ORDERS,
+            limit=MAX_CACHED,
+        )
+        try:
+            return built(CachedAnswer, self._http.object(reply))
+        except ValueError as error:
+            self._http.not_devpi(line(str(error)))
+
+    def keep(self, wanted: KeepRequest, content: Callable[[], Iterator[bytes]], *, proof_key: str) -> None:
+        """Have a server of ours take a file of a mirror. ``content``: its bytes, from the beginning at each call.
+
+        Raises ConflictError when the mirror has another file of that name.
+        """
+        first = wanted.line
+        filename = f"{wanted.project} {wanted.sha256[:12]}"
+
+        def send(proof: str) -> Reply:
+            length = str(len(first) + wanted.size)
+            headers = {**self._auth(), PROOF_HEADER: proof, "Content-Length": length}
+            pieces = chain((first,), content())
+            return self._http.request("POST", KEEP_ROUTE, pieces=pieces, headers=headers, timeout=LONG)
+
+        order = KeepRequest.order(first)
+        self._proved(send, order, f"take {filename} on {wanted.index}", proof_key=proof_key, otherwise=NO_ORDERS)
+
     def upload(self, index: str, form: Mapping[str, str | list[str]], *, filename: str, content: IO[bytes]) -> None:
         """Upload one file with its metadata (the form of the upload API that twine speaks), without a retry."""
         reply = self._http.request(
@@ -86,6 +143,10 @@ class PackageApi(DevpiApi):
             digest.update(piece)
             target.write(piece)
         return digest.hexdigest()
+
+    def content(self, url: str, *, what: str) -> Iterator[bytes]:
+        """The bytes of a file of this server. ``what``: its name in messages."""
+        return self._http.pieces(url, what=what)
 
     def push(self, index: str, project: str, version: str, *, target: str) -> tuple[str, ...]:
         """Copy a release from ``index`` to the index ``target`` on the server, and return its files there."""
@@ -157,6 +218,7 @@ def listed(item: object, page: str) -> ListedFile | None:
         url=_address(page, text(item.get("url"))),
         sha256=text(hashes.get("sha256")) if isinstance(hashes, dict) else "",
         requires_python=line(text(item.get("requires-python"))),
+        size=size if type(size := item.get("size")) is int and 0 < size < 1 << 63 else 0,
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pyramid.tweens import EXCVIEW, INGRESS
 
 from deployer import __version__
-from deployer.protocol import BODY_ROUTE, OFFLINE_ROUTE, REFRESH_ROUTE, Deleted
+from deployer.protocol import BODY_ROUTE, CACHED_ROUTE, KEEP_ROUTE, OFFLINE_ROUTE, REFRESH_ROUTE, Deleted
 from deployer.server import hosts, secret_files
 from deployer.server.challenge import Challenge
 from deployer.server.devpi import ordered, push
@@ -21,6 +21,7 @@ from deployer.server.middleware.bulkhead import Bulkhead
 from deployer.server.middleware.files import Mirrors
 from deployer.server.middleware.middleware import Middleware
 from deployer.server.mirrors import for_devpi, rules
+from deployer.server.mirrors.cached import Cached
 from deployer.server.mirrors.companions import Companions
 from deployer.server.mirrors.files import RemoteFiles
 from deployer.server.mirrors.indexes import Indexes
@@ -130,6 +131,11 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     # The tween answers; the view is what Pyramid knows of it.
     pyramid_config.add_route(REFRESH_ROUTE, REFRESH_ROUTE)
     pyramid_config.add_view(refreshing.view, route_name=REFRESH_ROUTE, request_method="POST")
+    cached = Cached(indexes, source, remote, companions, files, challenge)
+    pyramid_config.registry[cached_factory] = cached
+    for route, view in ((CACHED_ROUTE, cached.list), (KEEP_ROUTE, cached.keep)):
+        pyramid_config.add_route(route, route)
+        pyramid_config.add_view(view, route_name=route, request_method="POST")
     # By default waitress buffers 16 MiB for each slow client, more memory than there is for fifty of them.
     config.waitress_info["kwargs"].update(
         outbuf_high_watermark=UNSENT_TO_NGINX if fronted else UNSENT, asyncore_use_poll=True, channel_timeout=SLOWEST
@@ -145,6 +151,11 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
         "deployer.server.assemble.refreshing_factory",
         over=LOGGING,
         under="deployer.server.assemble.middleware_factory",
+    )
+    pyramid_config.add_tween(
+        "deployer.server.assemble.cached_factory",
+        over=LOGGING,
+        under="deployer.server.assemble.refreshing_factory",
     )
     pyramid_config.add_tween("deployer.server.middleware.middleware.note_transaction", over=EXCVIEW, under=TRANSACTION)
     pyramid_config.registry[middleware_factory] = middleware
@@ -176,6 +187,11 @@ def middleware_factory(handler: Any, registry: Any) -> Any:
 def refreshing_factory(handler: Any, registry: Any) -> Any:
     """The tween between those two, for requests that need no transaction."""
     return registry[refreshing_factory].tween(handler)
+
+
+def cached_factory(handler: Any, registry: Any) -> Any:
+    """The tween after it, for the files of mirrors that another server has."""
+    return registry[cached_factory].tween(handler)
 
 
 def _settings(pyramid_config: Any) -> dict[str, Any]:

@@ -95,6 +95,17 @@ class Companions:
             write_cached(target, content)
         return content
 
+    def put(self, found: Found, suffix: str, content: bytes) -> None:
+        """Keep the companion of a file, as another server had it. Raises OSError."""
+        target = self._path(f"{found.mirror.name}/{found.path}", suffix)
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_cached(target, content)
+
+    def beside(self, mirror: str, path: str) -> dict[str, str]:
+        """The SHA-256 of what is kept of a file, by suffix."""
+        kept = ((suffix, self.kept(mirror, path, suffix)) for suffix in SUFFIXES)
+        return {suffix: hashlib.sha256(content).hexdigest() for suffix, content in kept if content is not None}
+
     def _path(self, file: str, suffix: str) -> Path:
         return self._directory / f"{file}{suffix}"
 

@@ -229,6 +229,23 @@ class RemoteFiles:
         if digest(found.file) is None:
             _require_start(found.filename, spool.start)
 
+    def receive(
+        self, found: Found, pieces: Iterator[bytes], *, sha256: str, size: int, verified: Callable[[], None]
+    ) -> None:
+        """Keep a file that a client has sent. ``verified``: called when all of it is right, before it is kept.
+
+        Raises FileRefused, LookupError when the mirror is gone, OSError.
+        """
+        with _Spool(self._directory) as spool:
+            spool.take(pieces)
+            if spool.size != size or spool.digests["sha256"] != sha256 or not spool.is_right(found.file):
+                raise FileRefused(f"{found.filename} is not what its page says")
+            if digest(found.file) is None:
+                _require_start(found.filename, spool.start)
+            verified()
+            modified = _http_date(str(found.file.get("upload-time") or "")) or formatdate(usegmt=True)
+            self._keep(found, spool, modified)
+
     def enter(self, found: Found) -> None:
         """Have devpi know of a file that is not here."""
         with contextlib.suppress(LookupError):

@@ -22,6 +22,7 @@ from devpi_server.log import threadlog
 from devpi_server.normalized import normalize_name
 
 from deployer.protocol import Outcome
+from deployer.server.devpi.links import place
 from deployer.server.mirrors.indexes import Indexes, Mirror
 from deployer.server.mirrors.page import ACCEPT, File, InvalidPage, Page, project_candidates, read
 from deployer.server.mirrors.rules import MirrorRules
@@ -41,6 +42,20 @@ REMEMBERED = 20_000
 GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
 """Statuses of an upstream that has no such project."""
 _REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+
+
+class OtherFile(Exception):
+    """The page has a file of this name with another hash or address."""
+
+
+def _has(known: Kept, file: File) -> bool:
+    """Whether a page has this file. Raises OtherFile."""
+    named = list(known.named(file["filename"]))
+    if any(place(one) == place(file) for one in named):
+        return True
+    if named:
+        raise OtherFile(file["filename"])
+    return False
 
 
 def validators(etag: str, modified: str) -> dict[str, str]:
@@ -326,6 +341,19 @@ class Source:
         """The project and the file object at ``path`` below the mirror, and its page; asks for the page if need be."""
         return self.find(mirror, path.rpartition("/")[2], lambda kept: kept.find(path))
 
+    def here(self, mirror: Mirror, path: str) -> tuple[str, File, dict[str, Any]] | None:
+        """The project, the file object and the fields of the page of the file at ``path``, if its page is known.
+
+        No upstream is asked.
+        """
+        likeliest = islice(project_candidates(path.rpartition("/")[2]), CANDIDATES)
+        for name in dict.fromkeys(str(normalize_name(name)) for name in likeliest):
+            kept = self.known(mirror, name)
+            file = kept.find(path) if kept else None
+            if kept and file is not None:
+                return name, file, kept.head.fields
+        return None
+
     def find(
         self, mirror: Mirror, filename: str, among: Callable[[Kept], File | None]
     ) -> tuple[str, File, Kept] | None:
@@ -354,6 +382,37 @@ class Source:
                 return
             with contextlib.suppress(OSError):
                 self._pages.mark(mirror.name, project, known, at=known.at, lacking=[*known.head.lacking, path])
+        self._changed(mirror.name, project)
+
+    def add(self, mirror: Mirror, project: str, page: Page) -> None:
+        """Add files to what is known of a page, as another server knew them.
+
+        The page counts as expired: its upstream is asked as soon as it may be. Raises OtherFile, OSError.
+        """
+        state = self._state(mirror, project)
+        with state.lock:
+            known = self.known(mirror, project)
+            new = [file for file in page.files if known is None or not _has(known, file)]
+            if known is not None and not new and not known.head.gone:
+                return
+            fields = page.fields if known is None else known.head.fields
+            texts = [] if known is None else known.lines.decode().splitlines()
+            texts += [json.dumps(file) for file in new]
+            url, lacking = (mirror.page(project), []) if known is None else (known.head.url, known.head.lacking)
+            head = Head(
+                mirror=mirror.url,
+                url=url,
+                etag="",
+                modified="",
+                serial="",
+                files=len(texts),
+                fields=fields,
+                lacking=lacking,
+            )
+            self._pages.write(mirror.name, project, head, texts, at=0.0)
+            with self._lock:
+                self._deleted.discard((mirror.name, project))
+            state.at, state.missing = 0.0, False
         self._changed(mirror.name, project)
 
     # Configuration
