@@ -8,10 +8,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from packaging.version import InvalidVersion, Version
+
 from deployer.bundle import archive, manifest, signature
 from deployer.bundle.archive import Target, blob
 from deployer.bundle.manifest import File, Manifest
 from deployer.deployment.session import Session
+from deployer.devpi.distributions import version_of
 from deployer.devpi.packages import PackageApi
 from deployer.diagnosis import size
 from deployer.errors import VerificationError
@@ -123,26 +126,22 @@ def choose(
     files: Sequence[File], by_release: Mapping[tuple[str, str], Wanted]
 ) -> tuple[list[File], set[tuple[str, str]]]:
     """The files that are wanted, and the releases that have one. Pure."""
-    from deployer.devpi.distributions import version_of
-
-    releases = {(project, _normal(version)): (project, version) for project, version in by_release}
+    releases = {(project, _version(version)): (project, version) for project, version in by_release}
     chosen, found = [], set()
     for file in files:
         version = version_of(file.filename)
-        key = releases.get((file.project, str(version))) if version is not None else None
+        key = releases.get((file.project, version)) if version is not None else None
         if key and by_release[key].allows(LockedFile(name=file.filename, sha256=file.sha256, size=file.size)):
             chosen.append(file)
             found.add(key)
     return chosen, found
 
 
-def _normal(version: str) -> str:
-    from packaging.version import InvalidVersion, Version
-
+def _version(text: str) -> Version | str:
     try:
-        return str(Version(version))
+        return Version(text)
     except InvalidVersion:
-        return version
+        return text
 
 
 def _write(
