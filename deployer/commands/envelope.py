@@ -137,6 +137,17 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "sha256": "checksum over all of them",
         "url": "address of the server",
     },
+    "adopt": {
+        **_INDEX,
+        "source": "the directory or address",
+        "dry_run": "whether nothing was to change",
+        "uploaded": "list of files",
+        "new": "of a dry run, or with conflicts: list of files that would be uploaded",
+        "bytes": "size of what was uploaded",
+        "same": "list of files that were there already",
+        "conflicts": "list of lines: files with the same name and other content",
+        "invalid": "list of lines: files that were left out, with the reason",
+    },
     "audit": {
         "index": "the index that was looked at",
         "projects": "list of objects: `name`, `served_by`, what each installer `got`, `ok`",

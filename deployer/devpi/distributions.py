@@ -138,12 +138,16 @@ def _starts(filename: str, name: str) -> bool:
     return canonicalize_name(filename).startswith(canonicalize_name(name) + "-")
 
 
+_ZIPPED = {".whl": r"[^/]+\.dist-info/METADATA", ".zip": r"[^/]+/PKG-INFO"}
+"""Where the metadata stand in a zip archive, by the end of its name."""
+
+
 def _metadata(path: Path) -> bytes:
-    if path.suffix == ".whl":
+    if path.suffix in _ZIPPED:
         with zipfile.ZipFile(path) as archive:
-            found = [name for name in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", name)]
+            found = [name for name in archive.namelist() if re.fullmatch(_ZIPPED[path.suffix], name)]
             if len(found) != 1:
-                raise KeyError("it has no METADATA")
+                raise KeyError("it has no metadata")
             with archive.open(found[0]) as stream:
                 return _capped(stream.read(MAX_METADATA + 1))
     with tarfile.open(path) as archive:
