@@ -42,7 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "offline check": ("offline.check", "Prove that requirements and lock files install offline."),
     "warm": ("warm", "Cache what requirements and lock files need."),
     "move": ("move", "Move the data to another directory or volume."),
-    "adopt": ("adopt", "Upload packages of a directory or another index to a stage."),
+    "adopt": ("adopt", "Upload packages of a directory or index to a stage."),
     "audit": ("audit", "List projects in several indexes, and which is served."),
     "render": ("render", "Print the deployment as a script or a systemd unit."),
     "configure-pip": ("configure_pip", "Point pip at the index; keep its other settings."),

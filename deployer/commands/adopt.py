@@ -25,7 +25,7 @@ class Options(Talking):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Upload packages of a directory or another index to a stage.
+    """Upload packages of a directory or index to a stage.
 
     A file that is there with the same hash is skipped, so a second run goes on where the first one ended. A file with
     the same name and other content is a conflict (exit code 5): then nothing is uploaded. Files that are no valid

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -252,7 +251,7 @@ def _keep(session: Session, opened: Opened, file: File, key: str) -> None:
     wanted = KeepRequest(
         index=file.index,
         project=file.project,
-        page={**json.loads(json.dumps(fields)), "files": [file.file]},
+        page={**fields, "files": [file.file]},
         sha256=file.sha256,
         size=file.size,
         companions=beside,
@@ -261,7 +260,7 @@ def _keep(session: Session, opened: Opened, file: File, key: str) -> None:
 
 
 def _upload(session: Session, opened: Opened, file: File) -> None:
-    """Upload as any client does. Raises UsageError for what is no distribution."""
+    """Upload as any client does. Raises UsageError for an invalid distribution."""
     with TemporaryDirectory(prefix="deployer-upload-") as directory:
         path = Path(directory) / file.filename
         opened.bundle.extract(blob(file.sha256), path)

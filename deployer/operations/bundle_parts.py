@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import distribution
 from pathlib import Path
@@ -90,4 +89,4 @@ def profile_for_there(topology: Topology, applied: Mapping[str, Any], *, major: 
 def as_yaml(profile: Mapping[str, Any]) -> str:
     import yaml
 
-    return yaml.safe_dump(json.loads(json.dumps(profile)), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(dict(profile), sort_keys=False, allow_unicode=True)
