@@ -13,8 +13,10 @@ import re
 import stat
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -161,16 +163,20 @@ class _Tar:
 def _headers(stream: IO[bytes]) -> Iterator[Member]:
     """The members of a tar file. Raises tarfile.HeaderError, ValueError.
 
-    Long names, links, sparse files and PAX headers are no part of the format, so no header is longer than its block.
+    Links, sparse files and PAX headers are no part of the format. The long name of a wheel stands before its header.
     """
-    position = 0
+    position, long_name = 0, ""
     while block := _block(stream, position):
         info = tarfile.TarInfo.frombuf(block, "ascii", "strict")
-        if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or info.size < 0:
-            raise ValueError(f"{info.name[:80]!r} is no regular file")
         start = position + tarfile.BLOCKSIZE
-        yield Member(info.name, info.size, start)
         position = start + _padded(info.size)
+        if info.type == tarfile.GNUTYPE_LONGNAME and not long_name and 0 < info.size <= tarfile.BLOCKSIZE:
+            long_name = stream.read(info.size).rstrip(b"\0").decode("ascii")
+            continue
+        name, long_name = long_name or info.name, ""
+        if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or info.size < 0:
+            raise ValueError(f"{name[:80]!r} is no regular file")
+        yield Member(name, info.size, start)
 
 
 def _block(stream: IO[bytes], position: int) -> bytes:
@@ -268,15 +274,28 @@ def _sums_text(sums: Mapping[str, str]) -> bytes:
     return "".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode()
 
 
+@cache
+def _hashing() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "sha256")
+
+
 def _checked(name: str, size: int, pieces: Iterable[bytes], sha256: str, write: Callable[[bytes], object]) -> str:
-    """Write the pieces and return their SHA-256. Raises VerificationError when they are others than expected."""
+    """Write the pieces and return their SHA-256. Raises VerificationError when they are others than expected.
+
+    The checksum of a piece is made in a thread while the piece is written and the next one is read.
+    """
     digest, came = hashlib.sha256(), 0
+    hashed: Future[None] | None = None
     for piece in pieces:
-        digest.update(piece)
         came += len(piece)
         if came > size:
             break
+        if hashed is not None:
+            hashed.result()
+        hashed = _hashing().submit(digest.update, piece)
         write(piece)
+    if hashed is not None:
+        hashed.result()
     found = digest.hexdigest()
     if came != size or (sha256 and found != sha256):
         raise VerificationError(
@@ -340,7 +359,7 @@ class _TarTarget:
 @contextmanager
 def _write_tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[Target]:
     with (
-        open(path.with_name(path.name + _PART), "r+b", buffering=BLOCK, opener=_create) as stream,
+        open(path.with_name(path.name + _PART), "r+b", opener=_create) as stream,
         _locked(stream.fileno(), path),
     ):
         yield _TarTarget(stream, path, wanted)
@@ -384,7 +403,7 @@ class _DirectoryTarget:
 
     def add(self, name: str, size: int, pieces: Iterable[bytes], *, sha256: str = "") -> None:
         if name not in self.sums:
-            with (self._path / name).open("wb", buffering=BLOCK) as stream:
+            with (self._path / name).open("wb") as stream:
                 found = _checked(name, size, pieces, sha256, stream.write)
                 stream.flush()
                 os.fsync(stream.fileno())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from http.client import HTTPException
 from typing import IO, Any, NoReturn
 from urllib.parse import urlsplit
 
 import httpx
 
 from deployer.devpi.answers import JsonObject, Reply, line, text
-from deployer.devpi.transport import Deadline, DeadlineTransport
+from deployer.devpi.transport import Blocks, Deadline, DeadlineTransport
 from deployer.errors import ConflictError, NotReadyError, ServerRefused
 
 MAX_BODY = 1024 * 1024
@@ -43,6 +44,7 @@ class Connection:
         self.who = "nobody"
         """The logged-in user, for hints."""
         self._deadline = Deadline()
+        self._blocks = Blocks(url)
         self._client = httpx.Client(
             base_url=self.url,
             transport=transport or DeadlineTransport(self._deadline, tls=urlsplit(url).scheme == "https"),
@@ -54,6 +56,7 @@ class Connection:
 
     def close(self) -> None:
         self._client.close()
+        self._blocks.close()
 
     # Requests
 
@@ -107,6 +110,21 @@ class Connection:
                     self.not_devpi(f"HTTP {response.status_code} for a file")
                 yield from response.iter_raw()
         except (httpx.TransportError, httpx.StreamError) as error:
+            raise NotReadyError(
+                f"{what} broke off: {line(str(error)) or type(error).__name__}", hint="try again; deployer logs"
+            ) from None
+
+    def blocks(self, url: str, *, what: str) -> Iterator[bytes]:
+        """As :meth:`pieces`, in large blocks."""
+        parts = urlsplit(url)
+        answer = self._blocks.get(parts.path + (f"?{parts.query}" if parts.query else ""), timeout=SLOW)
+        try:
+            status = next(answer)
+            if status != 200:
+                self._blocks.close()
+                raise ServerRefused(f"{self.url} refused to give {what} (HTTP {int(status)})", hint=self._cure(int(status)))
+            yield from (block for block in answer if isinstance(block, bytes))
+        except (OSError, HTTPException) as error:
             raise NotReadyError(
                 f"{what} broke off: {line(str(error)) or type(error).__name__}", hint="try again; deployer logs"
             ) from None

@@ -146,7 +146,9 @@ class PackageApi(DevpiApi):
 
     def content(self, url: str, *, what: str) -> Iterator[bytes]:
         """The bytes of a file of this server. ``what``: its name in messages."""
-        return self._http.pieces(url, what=what)
+        if not url.startswith(f"{self.url}/"):
+            raise ServerRefused(f"{what} is on another host: {line(url)}", hint="use pip download")
+        return self._http.blocks(url, what=what)
 
     def push(self, index: str, project: str, version: str, *, target: str) -> tuple[str, ...]:
         """Copy a release from ``index`` to the index ``target`` on the server, and return its files there."""

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import http.client
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from math import inf
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpcore
 import httpx
+
+
+BLOCK = 1 << 20
+"""Bytes of a block of a large body."""
 
 
 class Deadline:
@@ -73,6 +79,58 @@ class _Backend(httpcore.NetworkBackend):
 
     def sleep(self, seconds: float) -> None:
         self._inner.sleep(seconds)
+
+
+class Blocks:
+    """Bodies of plain GET requests in large blocks, on one connection: a third of httpx's work for each byte."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._host, self._port, self._tls = parts.hostname or "", parts.port, parts.scheme == "https"
+        self._connection: http.client.HTTPConnection | None = None
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def get(self, target: str, *, timeout: float) -> Iterator[int | bytes]:
+        """The status, then the body. ``target``: path and query. ``timeout``: seconds for each read.
+
+        Raises OSError and http.client.HTTPException, also for a body that breaks off.
+        """
+        try:
+            answer = self._answer(target, timeout)
+            yield answer.status
+            while block := answer.read(BLOCK):
+                yield block
+            if answer.length:
+                raise http.client.IncompleteRead(b"", answer.length)
+        except BaseException:
+            self.close()
+            raise
+
+    def _answer(self, target: str, timeout: float) -> http.client.HTTPResponse:
+        headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
+        for fresh in (self._connection is None, True):
+            connection = self._connection or self._connect(timeout)
+            try:
+                connection.request("GET", target, headers=headers)
+                return connection.getresponse()
+            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+                self.close()  # the server had closed it since the last request
+                if fresh:
+                    raise
+        raise AssertionError("no second try")
+
+    def _connect(self, timeout: float) -> http.client.HTTPConnection:
+        made = (
+            http.client.HTTPSConnection(self._host, self._port, timeout=timeout, context=ssl.create_default_context())
+            if self._tls
+            else http.client.HTTPConnection(self._host, self._port, timeout=timeout)
+        )
+        self._connection = made
+        return made
 
 
 class DeadlineTransport(httpx.HTTPTransport):

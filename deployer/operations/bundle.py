@@ -33,7 +33,7 @@ class Wish:
     """What a bundle should carry.
 
     ``wanted``: the releases of lock files; None for every stored file. ``since``: what the other side has.
-    ``image``, ``wheels``: whether those go along. ``pythons``: versions that the wheels are for; none: this one.
+    ``image``, ``wheels``: whether those go along. ``pythons``: versions that the wheels are for, besides this one.
     ``profile``: text of the profile for the other side; empty for one like this server's. ``key``: that signs.
     """
 

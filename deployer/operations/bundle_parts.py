@@ -24,20 +24,18 @@ PIP_TIMEOUT = 3600.0
 def download_wheels(directory: Path, *, extras: Sequence[str], pythons: Sequence[str], runner: Runner) -> None:
     """Download deployer and all that it needs into ``directory``, with this host's pip.
 
-    ``extras``: of deployer. ``pythons``: versions for which the wheels are, like ``3.12``; none: this one.
+    ``extras``: of deployer. ``pythons``: further versions of Python that the wheels are for, like ``3.12``.
     Raises VerificationError with pip's last lines.
     """
     own, wanted = _installed_from(), f"{DISTRIBUTION}[{','.join(extras)}]" if extras else DISTRIBUTION
+    there = (f"--find-links={directory}",)
     if own is not None:
         _pip(runner, "wheel", "--no-deps", f"--wheel-dir={directory}", str(own))
-    for python in pythons or ("",):
-        chosen = (f"--python-version={python}",) if python else ()
-        found = (f"--find-links={directory}",)
-        _pip(
-            runner,
-            *("download", "--only-binary=:all:", f"--dest={directory}", *chosen, *found),
-            f"{wanted}=={__version__}",
-        )
+    # Some dependencies have no wheel. pip builds them for this Python; those are pure, and serve any other, too.
+    _pip(runner, "wheel", f"--wheel-dir={directory}", *there, f"{wanted}=={__version__}")
+    for python in pythons:
+        chosen = ("--only-binary=:all:", f"--dest={directory}", f"--python-version={python}")
+        _pip(runner, "download", *chosen, *there, f"{wanted}=={__version__}")
 
 
 def _pip(runner: Runner, *words: str) -> None:

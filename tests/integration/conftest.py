@@ -44,6 +44,20 @@ def _install7(where: Path) -> None:
         (pytest.fail if "process" in REQUIRED else pytest.skip)(f"devpi-server 7 can't be installed: {done.stderr}")
 
 
+@pytest.fixture(scope="session")
+def poetry(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Skips where it can't be installed."""
+    where = tmp_path_factory.mktemp("poetry") / "venv"
+    uv = str(Path(sys.executable).parent / "uv")
+    for command in (["venv", str(where)], ["pip", "install", "--python", str(where / "bin/python"), "poetry>=2.5"]):
+        done = subprocess.run(
+            [uv, *command, "--quiet"], capture_output=True, text=True, timeout=300, check=False, cwd=where.parent
+        )
+        if done.returncode:
+            pytest.skip(f"poetry can't be installed: {done.stderr}")
+    return str(where / "bin/poetry")
+
+
 @pytest.fixture
 def upstream() -> Iterator[Upstream]:
     """An index with two small projects, on loopback."""

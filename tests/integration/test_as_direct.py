@@ -511,20 +511,6 @@ def pip_knows(option: str) -> bool:
     return option in done.stdout
 
 
-@pytest.fixture(scope="session")
-def poetry(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Skips where it can't be installed."""
-    where = tmp_path_factory.mktemp("poetry") / "venv"
-    uv = str(BESIDE / "uv")
-    for command in (["venv", str(where)], ["pip", "install", "--python", str(where / "bin/python"), "poetry>=2.5"]):
-        done = subprocess.run(
-            [uv, *command, "--quiet"], capture_output=True, text=True, timeout=300, check=False, cwd=where.parent
-        )
-        if done.returncode:
-            pytest.skip(f"poetry can't be installed: {done.stderr}")
-    return str(where / "bin/poetry")
-
-
 POETRY = """
 [project]
 name = "consumer"

@@ -55,7 +55,10 @@ def test_what_was_written_is_read(path: Path) -> None:
 
 
 def test_other_tools_read_it(tmp_path: Path) -> None:
-    write(tmp_path / "b.tar")
+    with archive.writing(tmp_path / "b.tar", lambda _digest: True) as target:
+        target.add(f"wheels/{'long' * 30}-1.0-py3-none-any.whl", 1, [b"x"])
+        target.add(blob(DIGESTS[0]), len(CONTENTS[0]), [CONTENTS[0]], sha256=DIGESTS[0])
+        target.finish(None)
     with tarfile.open(tmp_path / "b.tar") as tar:
         tar.extractall(tmp_path / "out", filter="data")
     assert Bundle(tmp_path / "out").sums() == Bundle(tmp_path / "b.tar").sums()
@@ -167,7 +170,10 @@ HOSTILE = {
     "a FIFO": tar_of(member("profile.yaml", b"", type=tarfile.FIFOTYPE), sums_of()),
     "a sparse file": tar_of(member("profile.yaml", b"", type=tarfile.GNUTYPE_SPARSE), sums_of()),
     "a PAX header": tar_of(member("profile.yaml", pax_headers={"size": "9"}), sums_of(), form=tarfile.PAX_FORMAT),
-    "a long name": tar_of(member("wheels/" + "a" * 200 + ".whl"), sums_of()),
+    "a long name": tar_of(member("wheels/" + "a" * 600 + ".whl"), sums_of()),
+    "a long name that leads up": tar_of(member("../" + "a" * 200 + ".whl"), sums_of()),
+    "a long name of nothing": tar_of(member("wheels/" + "a" * 200 + ".whl"))[:1024],
+    "two long names": tar_of(member("wheels/" + "a" * 200 + ".whl"))[:1024] * 2 + tar_of(GOOD),
     "a name twice": tar_of(GOOD, GOOD, sums_of(**{"profile.yaml": b"x"})),
     "a member without a checksum": tar_of(GOOD, sums_of()),
     "a checksum without a member": tar_of(GOOD, sums_of(**{"profile.yaml": b"x", "bundle.json": b"x"})),

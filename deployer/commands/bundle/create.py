@@ -35,7 +35,7 @@ class Options(Located):
     no_wheels: Annotated[bool, Option("--no-wheels", help="Leave out the wheels of deployer.")] = False
     python: Annotated[
         list[str] | None,
-        Option("--python", metavar="VERSION", help="Python of the other machine, like 3.12; may be repeated."),
+        Option("--python", metavar="VERSION", help="Wheels for this Python, too, like 3.12; may be repeated."),
     ] = None
 
 
