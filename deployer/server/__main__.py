@@ -83,6 +83,19 @@ def _parser() -> argparse.ArgumentParser:
     copy.add_argument("--source", required=True)
     copy.add_argument("--target", required=True)
 
+    backup = verbs.add_parser("backup", help="take, verify, restore or prune backups")
+    backup.add_argument("action", choices=("create", "verify", "restore", "prune"))
+    backup.add_argument("--directory", required=True, help="the directory of the backups")
+    backup.add_argument("--serverdir", default="", help="what is backed up, or the new directory of a restore")
+    backup.add_argument("--without-cache", action="store_true", help="leave out the files of mirrors")
+    backup.add_argument("--backup", default="latest", help="name of a backup")
+    backup.add_argument("--secrets", default="", help="file with the secrets that a restore writes, as JSON")
+    for rule in ("last", "daily", "weekly", "monthly", "yearly"):
+        backup.add_argument(f"--keep-{rule}", type=int, default=0)
+
+    fsck = verbs.add_parser("fsck", help="devpi's own check of a server directory on which no server runs")
+    fsck.add_argument("--serverdir", required=True)
+
     health = verbs.add_parser("health", help="exit code 0 when the server answers")
     health.add_argument("--serverdir", default="", help="find the address of the server that runs on it")
     health.add_argument("--host", default="127.0.0.1")
@@ -122,6 +135,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _check(options)
         case "copy":
             return _copy(options)
+        case "backup":
+            return _backup(options)
+        case "fsck":
+            return _fsck(options)
         case "reach":
             from deployer.server.upstream.probe import reach
 
@@ -172,6 +189,37 @@ def _copy(options: argparse.Namespace) -> int:
 
     os.umask(0o077)
     return _report(lambda: copy(Path(options.source), Path(options.target)).json)
+
+
+def _backup(options: argparse.Namespace) -> int:
+    from deployer.protocol import parsed
+    from deployer.server.backup.create import create
+    from deployer.server.backup.prune import Keep, prune
+    from deployer.server.backup.repository import Repository
+    from deployer.server.backup.restore import restore, verify
+
+    os.umask(0o077)
+    repository, serverdir = Repository(Path(options.directory)), Path(options.serverdir)
+    rules = ("last", "daily", "weekly", "monthly", "yearly")
+    match options.action:
+        case "create":
+            return _report(lambda: create(serverdir, repository, cache=not options.without_cache))
+        case "verify":
+            return _report(lambda: verify(repository, options.backup))
+        case "restore":
+            secrets = parsed(Path(options.secrets).read_bytes()) if options.secrets else {}
+            return _report(lambda: restore(repository, options.backup, serverdir, secrets=secrets))
+        case _:
+            keep = Keep(**{rule: getattr(options, f"keep_{rule}") for rule in rules})
+            return _report(lambda: prune(repository, keep))
+
+
+def _fsck(options: argparse.Namespace) -> int:
+    from devpi_server.fsck import fsck
+
+    os.umask(0o077)
+    sys.argv[:] = ["devpi-fsck", "--serverdir", options.serverdir]
+    return int(fsck() or 0)
 
 
 def _report(work: Callable[[], Mapping[str, object]]) -> int:

@@ -6,6 +6,7 @@ The state of a copy is in the new directory itself, so it is known after a kill 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -32,24 +33,12 @@ def copy(source: Path, target: Path) -> Copied:
     _check_apart(source, target)
     if not (source / prepare.NODEINFO).exists():
         raise Refusal(f"{source} holds no data of devpi", hint="name the server directory", code=ExitCode.REFUSED)
-    _check_free(target)
-    try:
-        with prepare.locked(source), prepare.locked(target) as private:
-            write_private(private.moving, f"{source}\n")
-            private.moved.unlink(missing_ok=True)
-            _clear(target)
-            _check_space(source, target)
-            digests = {name: _copy_file(source / name, target / name) for name in _copy_tree(source, target)}
-            os.sync()
-            _verify(target, digests)
-            private.moving.replace(private.moved)
-            sync(private.directory)
-    except OSError as error:
-        raise Refusal(
-            f"can't copy {error.filename or target}: {error.strerror}",
-            hint="free some space, or choose another place; the source is unchanged",
-            code=ExitCode.REFUSED,
-        ) from None
+    with prepare.locked(source), filling(target, str(source)):
+        wanted = (Path(directory) / name for directory, _, names in os.walk(source) for name in names)
+        check_space(target, sum(path.lstat().st_size for path in wanted))
+        digests = {name: _copy_file(source / name, target / name) for name in _copy_tree(source, target)}
+        os.sync()
+        _verify(target, digests)
     manifest = "".join(f"{name}\0{digest}\n" for name, (digest, _) in sorted(digests.items()))
     return Copied(
         files=len(digests),
@@ -58,12 +47,36 @@ def copy(source: Path, target: Path) -> Copied:
     )
 
 
+@contextlib.contextmanager
+def filling(target: Path, source: str) -> Iterator[Private]:
+    """Fill a new server directory, which is locked and unfinished until the block has ended.
+
+    ``target``: absent, empty, or filled before and not used. Raises Refusal, also for an OSError of the block.
+    """
+    _check_free(target)
+    try:
+        with prepare.locked(target) as private:
+            write_private(private.moving, f"{source}\n")
+            private.moved.unlink(missing_ok=True)
+            _clear(target)
+            yield private
+            os.sync()
+            private.moving.replace(private.moved)
+            sync(private.directory)
+    except OSError as error:
+        raise Refusal(
+            f"can't copy {error.filename or target}: {error.strerror}",
+            hint="free some space, or choose another place; the source is unchanged",
+            code=ExitCode.REFUSED,
+        ) from None
+
+
 def check_whole(private: Private) -> None:
     """Mark a complete copy as used. Raises Refusal for an incomplete one."""
     if private.moving.exists():
         raise Refusal(
             f"{private.directory.parent} is an unfinished copy of {private.moving.read_text().strip()}",
-            hint="run deployer move again, or use the data in its old place",
+            hint="repeat the deployer move or deployer backup restore that made it, or use the data in its old place",
             code=ExitCode.REFUSED,
         )
     if private.moved.exists():
@@ -88,8 +101,8 @@ def _check_free(target: Path) -> None:
         raise Refusal(f"{target} is not empty", hint="choose an empty or absent directory", code=ExitCode.REFUSED)
 
 
-def _check_space(source: Path, target: Path) -> None:
-    wanted = sum((Path(directory) / name).lstat().st_size for directory, _, names in os.walk(source) for name in names)
+def check_space(target: Path, wanted: int) -> None:
+    """Raise Refusal when ``target`` has less than ``wanted`` bytes free."""
     free = shutil.disk_usage(target).free
     if wanted > free:
         raise Refusal(

@@ -1,0 +1,127 @@
+"""The files that a database of devpi knows: read from the database alone, live or a copy, without devpi's server."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from deployer.protocol import ExitCode, Refusal
+from deployer.server.devpi.installed import installed
+
+FILES = "+files"
+"""devpi's directory of files, below the server directory."""
+
+_OF_6 = """
+    select kv.key, kv.serial, changelog.data from kv join changelog on changelog.serial = kv.serial
+    where kv.keyname in ({}) order by kv.serial
+"""
+_OF_7 = """
+    with latest as (select ulid, max(serial) as serial from ulid_changelog group by ulid)
+    select {}, c.value from ulid_info f {}
+    join latest on latest.ulid = f.ulid
+    join ulid_changelog c on c.ulid = latest.ulid and c.serial = latest.serial
+    where f.keytype in ({}) and f.deleted_at_serial is null and c.value is not null
+"""
+_PARENTS = "join ulid_info i on i.ulid = f.parent_ulid join ulid_info u on u.ulid = i.parent_ulid"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file that the database says is here. ``path``: below ``+files``. ``hashes``: by type, in hexadecimal.
+
+    ``mirror``: it is of a mirror, so it can be fetched again.
+    """
+
+    path: str
+    hashes: Mapping[str, str]
+    mirror: bool
+
+    @property
+    def sha256(self) -> str | None:
+        return self.hashes.get("sha256")
+
+
+def database(serverdir: Path) -> Path:
+    return serverdir / installed().database
+
+
+def connect(path: Path) -> closing[sqlite3.Connection]:
+    """Open a database that exists, for reading and for the rollback of a transaction that was cut short."""
+    if not path.exists():
+        raise Refusal(f"{path} is missing", hint="name the server directory", code=ExitCode.REFUSED)
+    return closing(sqlite3.connect(path, timeout=60, isolation_level=None))
+
+
+def serial(connection: sqlite3.Connection) -> int:
+    """The serial of the last commit; -1 of an empty database."""
+    table = "changelog" if installed().major == "6" else "ulid_changelog"
+    found = connection.execute(f"select max(serial) from {table}").fetchone()[0]  # noqa: S608 - a constant
+    return -1 if found is None else int(found)
+
+
+def stored(connection: sqlite3.Connection) -> Iterator[Stored]:
+    """Yield the files that are here, as of one moment: in one read transaction."""
+    connection.execute("begin")
+    try:
+        values = _of_6 if installed().major == "6" else _of_7
+        mirrors = {
+            f"{user}/{name}"
+            for user, name, config in values(connection, indexes=True)
+            if config.get("type") == installed().mirror
+        }
+        for path, _, value in values(connection):
+            if value.get("last_modified"):  # devpi's own sign of a file that was stored
+                yield Stored(path, _hashes(value), mirror="/".join(path.split("/")[:2]) in mirrors)
+    finally:
+        connection.execute("rollback")
+
+
+def finish_renames(connection: sqlite3.Connection) -> None:
+    """Note that the files of the last commit have their names: devpi does not start while one of them is missing."""
+    if installed().major == "7":
+        connection.execute("delete from crash_actions")
+        return
+    last = connection.execute("select serial, data from changelog order by serial desc limit 1").fetchone()
+    if last is not None:
+        coding = import_module("devpi_server.fileutil")
+        changes, _ = coding.loads(bytes(last[1]))
+        connection.execute("update changelog set data = ? where serial = ?", (coding.dumps((changes, [])), last[0]))
+
+
+def _hashes(value: Mapping[str, Any]) -> Mapping[str, str]:
+    found = {str(kind): str(digest) for kind, digest in (value.get("hashes") or {}).items()}
+    kind, _, digest = (value.get("hash_spec") or "").partition("=")
+    return {kind: digest, **found} if digest else found
+
+
+def _of_6(connection: sqlite3.Connection, *, indexes: bool = False) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    loads = partial(import_module("devpi_server.fileutil").loads)
+    kinds = ("USER",) if indexes else ("STAGEFILE", "PYPIFILE_NOMD5")
+    known, changes = -1, {}
+    for key, number, data in connection.execute(_OF_6.format(", ".join("?" * len(kinds))), kinds):
+        if number != known:
+            known, (changes, _) = number, loads(bytes(data))
+        value = changes[key][2]
+        if value is None:
+            continue
+        if indexes:
+            user = key.split("/")[0]
+            yield from ((user, name, config) for name, config in (value.get("indexes") or {}).items())
+        else:
+            yield key, "", value
+
+
+def _of_7(connection: sqlite3.Connection, *, indexes: bool = False) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    loads = partial(import_module("devpi_server.fileutil").loads)
+    kinds = ("INDEX",) if indexes else ("FILE", "FILE_NOHASH")
+    columns = "u.name, f.name" if indexes else "u.name || '/' || i.name || '/' || f.name, ''"
+    parents = "join ulid_info u on u.ulid = f.parent_ulid" if indexes else _PARENTS
+    asked = _OF_7.format(columns, parents, ", ".join("?" * len(kinds)))
+    for one, other, value in connection.execute(asked, kinds):
+        yield one, other, loads(bytes(value))
