@@ -43,6 +43,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "warm": ("warm", "Cache what requirements and lock files need."),
     "move": ("move", "Move the data to another directory or volume."),
     "adopt": ("adopt", "Upload packages of a directory or index to a stage."),
+    "backup create": ("backup.create", "Take a backup while the server serves."),
+    "backup list": ("backup.list", "List the backups, oldest first."),
+    "backup verify": ("backup.verify", "Prove that a backup can be restored."),
+    "backup restore": ("backup.restore", "Restore a backup, here or on another machine."),
+    "backup prune": ("backup.prune", "Remove backups that no rule keeps."),
     "audit": ("audit", "List projects in several indexes, and which is served."),
     "render": ("render", "Print the deployment as a script or a systemd unit."),
     "configure-pip": ("configure_pip", "Point pip at the index; keep its other settings."),
@@ -116,6 +121,7 @@ GROUPS = {
     "package": "Manage the packages on an index.",
     "bundle": "Carry a deployment to a machine without a network.",
     "token": "Manage upload tokens.",
+    "backup": "Take, verify and restore backups.",
 }
 EPILOG = "Reading from an index needs no password; SECURITY.md lists what is protected and what is not."
 

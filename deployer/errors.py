@@ -136,7 +136,7 @@ class Interrupted(DeployerError):
 
 
 _BY_EXIT_CODE: dict[int, type[DeployerError]] = {
-    kind.exit_code: kind for kind in (ConflictError, VerificationError, Refused)
+    kind.exit_code: kind for kind in (ConflictError, VerificationError, Refused, Locked)
 }
 
 

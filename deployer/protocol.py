@@ -24,6 +24,7 @@ class PrivateFile(StrEnum):
 
     ROOT_PASSWORD = "root-password"  # noqa: S105 - a file's name
     NEXT_ROOT_PASSWORD = "root-password.next"  # noqa: S105 - a file's name
+    RESET_ROOT = "root-password.reset"
     SECRET = "secret"  # noqa: S105 - a file's name
     PROOF_KEY = "proof-key"
     CREDENTIALS = "credentials"

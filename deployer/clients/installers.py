@@ -31,6 +31,28 @@ def probe(simple_url: str, project: str) -> dict[str, str]:
         return found
 
 
+def install(simple_url: str, wheel: str) -> str | None:
+    """Have pip install one wheel into a scratch directory, without its dependencies and whatever platform it is for.
+
+    Returns what pip said when it failed, an empty text otherwise; None where there is no pip.
+    """
+    from packaging.utils import parse_wheel_filename
+
+    project, version, *_ = parse_wheel_filename(wheel)
+    interpreter, abi, platform = wheel.removesuffix(".whl").split("-")[-3:]
+    with TemporaryDirectory(prefix="deployer-verify-") as directory:
+        env = {"PATH": os.environ.get("PATH", ""), "HOME": directory, "PIP_CONFIG_FILE": os.devnull}
+        if not _has_pip(env):
+            return None
+        words = [*OWN_PYTHON, "-m", "pip", "--disable-pip-version-check", "--no-cache-dir", "install", "--quiet"]
+        words += ["--retries", "0", "--no-deps", "--only-binary", ":all:", "--target", f"{directory}/target"]
+        words += ["--python-version", interpreter.split(".")[-1].lstrip("cpy") or "3", "--implementation"]
+        words += [interpreter[:2], "--abi", abi.split(".")[0], "--platform", platform.split(".")[0]]
+        words += ["--ignore-requires-python", "--index-url", simple_url, "--", f"{project}=={version}"]
+        done = Runner().run(words, timeout=PATIENCE, env=env)
+        return (done.stderr or f"exit code {done.returncode}") if done.returncode else ""
+
+
 def _has_pip(env: Mapping[str, str]) -> bool:
     return Runner().run((*OWN_PYTHON, "-m", "pip", "--version"), env=env).returncode == 0
 

@@ -38,6 +38,21 @@ _PIP = {
 }
 
 _FILES = {"files": "list of objects: `client`, `path`, `changed`, `masks`"}
+_BACKUP = {
+    "directory": "directory of the backups",
+    "name": "name of the backup",
+    "created": "when it was taken, ISO 8601",
+    "deployment": "name of the deployment",
+    "server_version": "version of devpi-server",
+    "uuid": "identity of the data",
+    "serial": "devpi's last commit in it",
+    "files": "number of files in it",
+    "left_out": "number of files of mirrors that are not in it",
+    "bytes": "size of files and database",
+    "cache": "whether the files of mirrors are in it",
+    "secrets": "whether the secrets are in it, encrypted",
+    "lost": "list of objects: `path`, `why`, `mirror`; files that the server had lost already",
+}
 
 DATA: Mapping[str, Mapping[str, str]] = {
     "up": {
@@ -147,6 +162,29 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "same": "list of files that were there already",
         "conflicts": "list of lines: files with the same name and other content",
         "invalid": "list of lines: files that were left out, with the reason",
+    "backup create": {
+        **_BACKUP,
+        "new_bytes": "bytes that were not in the directory before",
+        "linked": "number of files that are hard links to those of the data",
+        "seconds": "how long it took",
+    },
+    "backup list": {"directory": "directory of the backups", "backups": "list of objects with the keys of a backup"},
+    "backup verify": {
+        **_BACKUP,
+        "installed": "file that pip installed from the restored server; empty if there was none to install",
+        "password": "whether root logged in with the password of the backup; otherwise with a new one",
+    },
+    "backup restore": {
+        **_BACKUP,
+        "data": "data directory or volume",
+        "kept": "where the data is that was there before; empty if there was none",
+        "url": "address of the server",
+    },
+    "backup prune": {
+        "directory": "directory of the backups",
+        "removed": "list of names",
+        "kept": "list of names",
+        "freed_bytes": "size of what was removed",
     },
     "audit": {
         "index": "the index that was looked at",

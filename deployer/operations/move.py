@@ -5,32 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from deployer.deployment.find import Deployment, require
 from deployer.diagnosis import size
-from deployer.errors import ConflictError, DeployerError, EngineError, of_refusal
+from deployer.errors import ConflictError, EngineError
 from deployer.operations.admit import admit
 from deployer.operations.apply import make_data, undo
-from deployer.operations.images import have_image
-from deployer.operations.once import on_stopped_data
+from deployer.operations.once import answer, on_data
 from deployer.operations.prepare import Prepared, prepare
 from deployer.operations.purge import purge
 from deployer.operations.recorded import as_deployed
 from deployer.operations.start import check_data, report_rollback
-from deployer.operations.up import Outcome, bring_up
-from deployer.plan import own_image
-from deployer.protocol import FINAL, Copied, Refusal, parsed
-from deployer.spec import ContainerSpec, EngineName, ExecResult, Mount, State
+from deployer.operations.up import Outcome, bring_up, have_own_image
+from deployer.protocol import Copied
+from deployer.spec import ContainerSpec, EngineName, Mount, State
 from deployer.typed import built
 
 if TYPE_CHECKING:
     from deployer.profile.load.overrides import Override
     from deployer.ui.output import UI
-
-TIMEOUT = timedelta(days=1)
-"""Limit of a copy: large data on a slow disk takes hours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +60,7 @@ def move(
         if in_place:  # also when an earlier run was interrupted after the copy
             ui.step("data", f"{source.source} (already there)")
         else:
-            _have_copier(prepared, ui)
+            have_own_image(prepared, ui)
             if deployment.container.state is not State.STOPPED:
                 undo(rollback, _restart, deployment, ui)
                 deployment.engine.stop(name, timeout=prepared.plan.spec.stop_timeout)
@@ -86,43 +80,21 @@ def _restart(deployment: Deployment, ui: UI) -> None:
     report_rollback(deployment, ui, where="on the old data")
 
 
-def _have_copier(prepared: Prepared, ui: UI) -> None:
-    """Get our own image, which copies the data even if the deployment runs another one; a process needs none."""
-    wanted, images = own_image(prepared.loaded.profile, prepared.facts), prepared.engine.images
-    if images is not None:
-        have_image(wanted, images.find(wanted.ref), images, ui)
-
-
 def _copy(deployment: Deployment, source: Mount, prepared: Prepared, ui: UI) -> Copied:
     """Copy and verify the data in a run that sees both locations. Raises what the copy reports."""
     spec = copying(prepared.plan.spec, source, engine=prepared.plan.engine.name, image=prepared.facts.image_ref)
     with ui.working("data", f"copying {source.source} to {prepared.plan.data.source}"):
-        done = deployment.engine.once(spec, timeout=TIMEOUT)
-    if done.returncode:
-        raise _failure(done)
-    copied = _copied(done)
+        said = answer(deployment.engine, spec, doing="the copy", again="deployer move")
+    copied = _copied(said)
     ui.step("data", f"{prepared.plan.data.source}: {copied.files} files, {size(copied.bytes)}, all compared")
     return copied
 
 
-def _copied(done: ExecResult) -> Copied:
+def _copied(said: object) -> Copied:
     try:
-        return built(Copied, parsed(done.stdout))
+        return built(Copied, said)
     except ValueError:
         raise EngineError("the copy did not answer with JSON", hint="run deployer move again") from None
-
-
-def _failure(done: ExecResult) -> DeployerError:
-    """The error for a copy that failed: its own refusal, if that is how its output ends."""
-    lines = done.stderr.splitlines()
-    refusal = Refusal.parse(lines)
-    if refusal is not None and refusal.code in FINAL:
-        return of_refusal(refusal)
-    return EngineError(
-        f"the copy ended with exit code {done.returncode}",
-        hint="fix the cause and run deployer move again",
-        details=tuple(lines[-5:]),
-    )
 
 
 def copying(spec: ContainerSpec, source: Mount, *, engine: EngineName, image: str) -> ContainerSpec:
@@ -131,7 +103,7 @@ def copying(spec: ContainerSpec, source: Mount, *, engine: EngineName, image: st
     ``image``: our own image; the deployment may run another one, which can't copy.
     """
     target = replace(spec.mounts[0], target="/data")
-    return on_stopped_data(
+    return on_data(
         spec,
         purpose="copy",
         engine=engine,

@@ -33,7 +33,7 @@ from deployer.operations.prepare import Prepared, measured, prepare
 from deployer.operations.recorded import dropped_warning
 from deployer.operations.seed import required_password, seed
 from deployer.operations.start import report_rollback
-from deployer.plan import Plan
+from deployer.plan import Plan, own_image
 from deployer.plan.facts import Usage
 from deployer.readiness import Ready, wait
 from deployer.spec import PREVIOUS, Container, State
@@ -234,6 +234,13 @@ def _image(prepared: Prepared, ui: UI) -> Prepared:
         return prepared
     image = have_image(wanted, prepared.image, images, ui)
     return replace(prepared, image=image, image_ready=True)
+
+
+def have_own_image(prepared: Prepared, ui: UI) -> None:
+    """Get our own image, for a run on the data even if the deployment runs another one; a process needs none."""
+    wanted, images = own_image(prepared.loaded.profile, prepared.facts), prepared.engine.images
+    if images is not None:
+        have_image(wanted, images.find(wanted.ref), images, ui)
 
 
 def _show_container(prepared: Prepared, done: Done, ui: UI) -> None:

@@ -208,6 +208,37 @@ class Targets(Model):
         return value
 
 
+class Keep(Model):
+    last: Whole = Field(0, ge=0, le=10_000)
+    daily: Whole = Field(7, ge=0, le=10_000)
+    weekly: Whole = Field(4, ge=0, le=10_000)
+    monthly: Whole = Field(12, ge=0, le=10_000)
+    yearly: Whole = Field(3, ge=0, le=10_000)
+
+
+class Backups(Model):
+    directory: Text = ""
+    schedule: Text = ""
+    cache: bool = True
+    keep: Keep = Keep()
+    recipient: Text = ""
+    after: tuple[Text, ...] = ()
+
+    @field_validator("directory")
+    @classmethod
+    def _directory_is_one_from_everywhere(cls, value: str) -> str:
+        if value and not value.startswith(("/", "~/")):
+            raise ValueError("expected a path that starts with / or ~/")
+        return value
+
+    @field_validator("recipient")
+    @classmethod
+    def _recipient_is_public(cls, value: str) -> str:
+        if value and not re.fullmatch(r"age1[a-z0-9]{10,200}", value):
+            raise ValueError("expected the public key of age-keygen: age1…")
+        return value
+
+
 def _default_indexes() -> dict[str, Index]:
     return {
         "root/pypi": Index(type="mirror"),
@@ -246,6 +277,7 @@ class Profile(Model):
     clients: Clients = Clients()
     warm: tuple[Text, ...] = ()
     targets: Targets = Targets()
+    backup: Backups = Backups()
 
     @field_validator("data")
     @classmethod

@@ -35,6 +35,11 @@ class Private:
         return self.directory / PrivateFile.NEXT_ROOT_PASSWORD
 
     @property
+    def reset_root(self) -> Path:
+        """Present in data that was restored without root's password: the next start gives root a new one."""
+        return self.directory / PrivateFile.RESET_ROOT
+
+    @property
     def secret(self) -> Path:
         """devpi's secret file, which signs login tokens."""
         return self.directory / PrivateFile.SECRET

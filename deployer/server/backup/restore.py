@@ -40,6 +40,8 @@ def restore(repository: Repository, name: str, target: Path, *, secrets: Mapping
                 write_private(target / small, text)
             for secret in SECRETS & secrets.keys():
                 write_private(private.directory / secret, secrets[secret])
+            if PrivateFile.ROOT_PASSWORD not in secrets:
+                write_private(private.reset_root, "")
     return backup.summary
 
 

@@ -352,7 +352,8 @@ def _arguments(options: argparse.Namespace, serverdir: Path, private: Private, p
 
 
 def _adopt(xom: Any, private: Private) -> None:
-    """Adopt foreign data: replace an empty root password before the port opens; keep any other one.
+    """Adopt foreign data: replace an empty root password before the port opens; keep any other one, unless the data was
+    restored from a backup without it.
 
     The new password has another file name until devpi has stored its hash, so a kill in between loses nothing.
     """
@@ -360,7 +361,7 @@ def _adopt(xom: Any, private: Private) -> None:
     with xom.keyfs.read_transaction():
         root = xom.model.get_user("root")
         done = root is not None and candidate is not None and root.validate(candidate)
-        empty = root is None or (not done and root.validate(""))
+        empty = root is None or (not done and (private.reset_root.exists() or root.validate("")))
     if empty:
         candidate = secret_files.new_password(private.next_root_password)
         with xom.keyfs.write_transaction():
@@ -371,4 +372,4 @@ def _adopt(xom: Any, private: Private) -> None:
                 root.modify(pwhash=passwords.hash_random(candidate))
     if empty or done:
         private.next_root_password.replace(private.root_password)
-        secret_files.sync(private.directory)
+        secret_files.remove(private.reset_root)
