@@ -48,6 +48,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "backup verify": ("backup.verify", "Prove that a backup can be restored."),
     "backup restore": ("backup.restore", "Restore a backup, here or on another machine."),
     "backup prune": ("backup.prune", "Remove backups that no rule keeps."),
+    "check": ("check", "Check database, files and cached pages of the server."),
+    "compact": ("compact", "Write the database anew, without its unused pages."),
     "audit": ("audit", "List projects in several indexes, and which is served."),
     "render": ("render", "Print the deployment as a script or a systemd unit."),
     "configure-pip": ("configure_pip", "Point pip at the index; keep its other settings."),

@@ -282,6 +282,8 @@ class About:
     challenge: str = ""
     writable: bool = True
     free_bytes: int | None = None
+    database_bytes: int | None = None
+    database_unused: int | None = None
     front: str | None = None
     deleted: Deleted = Deleted()
     proof: str | None = None
@@ -306,6 +308,8 @@ class About:
             challenge=_text(answer.get("challenge")) or "",
             writable=_flag(answer.get("writable")) is not False,
             free_bytes=_number(answer.get("free_bytes")),
+            database_bytes=_number(answer.get("database_bytes")),
+            database_unused=_number(answer.get("database_unused")),
             front=_text(answer.get("front")),
             deleted=Deleted.parse(answer.get("deleted")),
             proof=_text(answer.get("proof")),
@@ -594,6 +598,17 @@ class Lost:
     path: str
     why: str
     mirror: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding(Lost):
+    """Something wrong with the data. ``kind``: ``damaged``, ``missing``, ``orphan`` or ``page``.
+
+    ``done``: the repair; empty without.
+    """
+
+    kind: str
+    done: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

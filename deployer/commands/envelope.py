@@ -186,6 +186,17 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "kept": "list of names",
         "freed_bytes": "size of what was removed",
     },
+    "check": {
+        "files": "number of files that the database knows",
+        "bytes": "bytes that were read",
+        "database": "object: `bytes`, `free_bytes` (of unused pages), `serial`",
+        "findings": "list of objects: `kind` (`damaged`, `missing`, `orphan`, `page`), `path`, `why`, `mirror`, `done`",
+    },
+    "compact": {
+        "before_bytes": "size of the database before",
+        "after_bytes": "its size after",
+        "unused_bytes": "size of its unused pages before",
+    },
     "audit": {
         "index": "the index that was looked at",
         "projects": "list of objects: `name`, `served_by`, what each installer `got`, `ok`",

@@ -64,6 +64,22 @@ def server(data: Mapping[str, Any], error: DeployerError | None, identity: Mappi
     return ok("server", f"{data['url']} is ready and can write to its data{room}{offline}")
 
 
+LOOSE = 64 << 20
+"""Unused bytes of a database below which compacting it is not worth a stop."""
+
+
+def database(identity: Mapping[str, Any]) -> Iterator[Check]:
+    """The size of the database, if the server reports it."""
+    whole, unused = identity.get("database_bytes"), identity.get("database_unused")
+    if not isinstance(whole, int) or not isinstance(unused, int):
+        return
+    told = f"{size(whole)}, {size(unused)} of it unused"
+    if unused > LOOSE and unused > whole // 4:
+        yield warning("database", told, cure="deployer compact, which stops the server for it")
+    else:
+        yield ok("database", told)
+
+
 def deleted(found: Deleted) -> Iterator[Check]:
     """Projects that their upstream has deleted, if there are any."""
     if not found.count:

@@ -93,6 +93,15 @@ def _parser() -> argparse.ArgumentParser:
     for rule in ("last", "daily", "weekly", "monthly", "yearly"):
         backup.add_argument(f"--keep-{rule}", type=int, default=0)
 
+    examine = verbs.add_parser("examine", help="check the data of a server that may run")
+    examine.add_argument("--serverdir", required=True)
+    examine.add_argument("--repair", action="store_true", help="set aside what is wrong")
+    examine.add_argument("--rate", type=int, default=0, help="bytes a second; 0: no limit")
+    examine.add_argument("--backups", default="", help="directory of backups that lost uploads are taken from")
+
+    compact = verbs.add_parser("compact", help="write the database of a stopped server anew")
+    compact.add_argument("--serverdir", required=True)
+
     fsck = verbs.add_parser("fsck", help="devpi's own check of a server directory on which no server runs")
     fsck.add_argument("--serverdir", required=True)
 
@@ -137,6 +146,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _copy(options)
         case "backup":
             return _backup(options)
+        case "examine":
+            return _examine(options)
+        case "compact":
+            return _compact(options)
         case "fsck":
             return _fsck(options)
         case "reach":
@@ -212,6 +225,23 @@ def _backup(options: argparse.Namespace) -> int:
         case _:
             keep = Keep(**{rule: getattr(options, f"keep_{rule}") for rule in rules})
             return _report(lambda: prune(repository, keep))
+
+
+def _examine(options: argparse.Namespace) -> int:
+    from deployer.server.backup.check import check
+    from deployer.server.backup.repository import Repository
+
+    os.umask(0o077)
+    repository = Repository(Path(options.backups)) if options.backups else None
+    serverdir = Path(options.serverdir)
+    return _report(lambda: check(serverdir, repair=options.repair, rate=options.rate, repository=repository))
+
+
+def _compact(options: argparse.Namespace) -> int:
+    from deployer.server.backup.compact import compact
+
+    os.umask(0o077)
+    return _report(lambda: compact(Path(options.serverdir)))
 
 
 def _fsck(options: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from pluggy import HookimplMarker
 from deployer import __version__
 from deployer.protocol import IDENTITY_ROUTE, NAMES_ROUTE, NONCE_HEADER, About, is_nonce, server_proof
 from deployer.server import assemble, secret_files
-from deployer.server.devpi import audit, ordered
+from deployer.server.devpi import audit, ordered, stored
 from deployer.server.devpi.installed import default_mirror_url, server_version
 from deployer.server.middleware import browsers
 from deployer.server.secret_files import Private
@@ -69,6 +69,7 @@ class IdentityView:
         self._credentials.refresh()
         switch = request.registry[assemble.SWITCH]
         nonce = request.headers.get(NONCE_HEADER, "")
+        sizes = stored.sizes(stored.database(Path(self._config.server_path)))
         key = self._private.proof_key.read_text(encoding="ascii").strip() if is_nonce(nonce) else ""
         return About(
             uuid=uuid,
@@ -80,6 +81,8 @@ class IdentityView:
             challenge=request.registry[assemble.CHALLENGE].words,
             writable=self._can_write(),
             free_bytes=secret_files.free_bytes(self._private.directory),
+            database_bytes=sizes["bytes"],
+            database_unused=sizes["free_bytes"],
             front=secret_files.read_text(self._private.front),
             deleted=request.registry[assemble.DELETED](),
             proof=server_proof(key, nonce=nonce, uuid=uuid) if key else None,

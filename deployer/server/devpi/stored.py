@@ -51,6 +51,15 @@ def database(serverdir: Path) -> Path:
     return serverdir / installed().database
 
 
+def sizes(path: Path) -> dict[str, int]:
+    """Size of a database and of its unused pages, in bytes, from its header (sqlite.org/fileformat.html, 1.3)."""
+    with path.open("rb") as stream:
+        header = stream.read(100)
+    page = int.from_bytes(header[16:18], "big")
+    free = int.from_bytes(header[36:40], "big") * (65536 if page == 1 else page)
+    return {"bytes": path.stat().st_size, "free_bytes": free}
+
+
 def connect(path: Path) -> closing[sqlite3.Connection]:
     """Open a database that exists, for reading and for the rollback of a transaction that was cut short."""
     if not path.exists():

@@ -112,7 +112,7 @@ class UpstreamPages:
         try:
             at = path.stat().st_mtime
             content = path.read_bytes()
-            if content[:_SUM] != _checksum(memoryview(content)[_SUM:]):
+            if not is_whole(content):
                 return None
             first, _, lines = content.partition(b"\n")
             head = Head(**parsed(first[_SUM:]))
@@ -207,6 +207,11 @@ class UpstreamPages:
 
 def _is_name(name: str) -> bool:
     return name not in ("", ".", "..") and "/" not in name and name.isprintable()
+
+
+def is_whole(content: bytes) -> bool:
+    """Whether the bytes of a page are those that were written."""
+    return content[:_SUM] == _checksum(memoryview(content)[_SUM:])
 
 
 def _checksum(content: bytes | memoryview) -> bytes:
