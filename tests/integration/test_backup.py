@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -76,7 +77,9 @@ def test_from_one_machine_to_another(cli: Cli, tmp_path: Path) -> None:
     first = cli.run("backup", "create", "--json")
     assert first.code == 0, first.out
     assert (first.data["files"], first.data["secrets"], first.data["lost"]) == (1, True, [])
-    again = cli.run("backup", "create", "--json").data
+    second = cli.run("backup", "create", "--json")
+    assert second.code == 0, second.out
+    again = second.data
     manifest = tmp_path / f"backups/backups/{again['name']}.json"
     assert manifest.read_text() == (tmp_path / "hooked").read_text()
     password = cli.run("secret", "show", "root").out.strip()
@@ -142,8 +145,6 @@ def test_a_volume(cli: Cli, tmp_path: Path) -> None:
     done = cli.run("backup", "restore", *directory, "--replace", "--data", f"volume:{volumes[1]}", "--no-pip")
     assert done.code == 0, done.err
     assert projects(cli) == ["mine"]
-    import subprocess
-
     subprocess.run([cli.engine, "volume", "rm", volumes[0]], check=True, capture_output=True)
 
 

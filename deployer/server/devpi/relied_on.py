@@ -123,6 +123,7 @@ BOTH = _table(
             "parseoptions",
         ),
         "devpi_server.hookspecs": _HOOKS,
+        "devpi_server.fileutil": ("dumps", "loads"),
         "devpi_server.filestore": (
             "BaseFileEntry.file_set_content_no_meta",
             "BaseFileEntry.has_existing_metadata",

@@ -93,12 +93,12 @@ def stored(connection: sqlite3.Connection) -> Iterator[Stored]:
 
 def finish_renames(connection: sqlite3.Connection) -> None:
     """Note that the files of the last commit have their names: devpi does not start while one of them is missing."""
-    if installed().major == "7":
-        connection.execute("delete from crash_actions")
+    coding = import_module("devpi_server.fileutil")
+    if installed().major == "7":  # which also reads its last serial from this table
+        connection.execute("update crash_actions set data = ?", (coding.dumps([]),))
         return
     last = connection.execute("select serial, data from changelog order by serial desc limit 1").fetchone()
     if last is not None:
-        coding = import_module("devpi_server.fileutil")
         changes, _ = coding.loads(bytes(last[1]))
         connection.execute("update changelog set data = ? where serial = ?", (coding.dumps((changes, [])), last[0]))
 
