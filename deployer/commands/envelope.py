@@ -162,6 +162,7 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "same": "list of files that were there already",
         "conflicts": "list of lines: files with the same name and other content",
         "invalid": "list of lines: files that were left out, with the reason",
+    },
     "backup create": {
         **_BACKUP,
         "new_bytes": "bytes that were not in the directory before",

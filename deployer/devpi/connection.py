@@ -122,7 +122,9 @@ class Connection:
             status = next(answer)
             if status != 200:
                 self._blocks.close()
-                raise ServerRefused(f"{self.url} refused to give {what} (HTTP {int(status)})", hint=self._cure(int(status)))
+                raise ServerRefused(
+                    f"{self.url} refused to give {what} (HTTP {int(status)})", hint=self._cure(int(status))
+                )
             yield from (block for block in answer if isinstance(block, bytes))
         except (OSError, HTTPException) as error:
             raise NotReadyError(

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 import httpcore
 import httpx
 
-
 BLOCK = 1 << 20
 """Bytes of a block of a large body."""
 

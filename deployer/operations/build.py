@@ -26,6 +26,7 @@ from deployer.engines.base import Engine
 from deployer.errors import EngineError, EngineUnreachable, Refused, UsageError
 from deployer.host.relay import device_of, relaying
 from deployer.host.runner import Runner
+from deployer.profile.types import ClientName
 from deployer.protocol import parsed
 from deployer.spec import EngineInfo, EngineName
 from deployer.ui.output import UI
@@ -152,7 +153,10 @@ def _written(path: Path, text: str, directory: Path) -> str:
 
 
 def _with_secrets(path: Path, text: str, settings: ClientSettings, directory: Path) -> tuple[str, ...]:
-    wanted = {PIP: "pip", **({UV: "uv"} if _USES_UV.search(text) else {})}  # uv's directory stays in the image, empty
+    wanted: dict[Secret, ClientName] = {
+        PIP: "pip",
+        **({UV: "uv"} if _USES_UV.search(text) else {}),
+    }  # uv's directory stays in the image, empty
     contents = {}
     for secret, name in wanted.items():
         client = CLIENT_FILES[name]

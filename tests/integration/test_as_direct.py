@@ -17,7 +17,7 @@ from urllib.parse import urljoin
 import pytest
 
 from tests.indexed_server import FILE, JSON, Got, get, make_indexes
-from tests.integration.installers import BESIDE, install
+from tests.integration.installers import install
 from tests.pages import file_of, html_page, json_page, row
 from tests.server_process import Server, request
 from tests.upstream import HTML_TYPE, JSON_TYPE, Answer, Distribution, Upstream, make_sdist, make_wheel
