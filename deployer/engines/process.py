@@ -72,14 +72,15 @@ class ProcessEngine:
         return EngineName.PROCESS
 
     def probe(self) -> EngineInfo:
-        """Find devpi-server in this environment. Raises EngineUnreachable when it is not installed."""
+        """Find what a server needs in this environment. Raises EngineUnreachable when it is not installed."""
         from importlib.metadata import PackageNotFoundError, version
 
         try:
-            return EngineInfo(name=self.name, version=version("devpi-server"), how=sys.executable)
-        except PackageNotFoundError:
+            found, _ = version("devpi-server"), version("msgspec")
+            return EngineInfo(name=self.name, version=found, how=sys.executable)
+        except PackageNotFoundError as missing:
             raise EngineUnreachable(
-                "no container engine answers, and devpi-server is not installed in deployer's environment",
+                f"no container engine answers, and {missing.name} is not installed in deployer's environment",
                 hint=f"{sys.executable} -m pip install '{DISTRIBUTION}[server]', or start docker, podman or containerd",
             ) from None
 

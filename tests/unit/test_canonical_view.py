@@ -91,7 +91,7 @@ def test_the_json_api_stands_beside_the_pages(mirror: str, url: str | None) -> N
 def kept_of(*urls: str, name: str = NAME) -> Kept:
     files: list[File] = [{"filename": name, "url": url, "hashes": {}} for url in urls]
     head = Head(mirror=URL, url=PAGE, etag="", modified="", serial="", files=len(files), fields={})
-    return Kept(head, 0.0, "".join(f"{json.dumps(file)}\n" for file in files).encode())
+    return Kept(head, 0.0, Page.of({}, files).lines)
 
 
 def found(kept: Kept, path: str) -> str | None:
@@ -129,9 +129,8 @@ def test_a_page_has_the_addresses_of_the_upstream() -> None:
     fields = {"meta": {"api-version": "1.3", "x": 1}, "name": "demo", "versions": ["1.0+local"]}
     provenance = "https://index.example/integrity/x"
     expected = [told, {**told, "provenance": provenance}, {**told, "provenance": "https://[x/"}, files[3]]
-    for texts in (None, [json.dumps(file) for file in files]):
-        page = json.loads(to_json(part(Page(fields, files, texts), PAGE), ""))
-        assert page == {**fields, "files": expected}
+    page = json.loads(to_json(part(Page.of(fields, files), PAGE), ""))
+    assert page == {**fields, "files": expected}
 
 
 # The JSON API

@@ -6,7 +6,7 @@ import json
 import re
 from html import escape
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import pytest
 from hypothesis import given
@@ -72,7 +72,8 @@ def test_every_field_of_a_json_page_is_kept() -> None:
         gpg_sig=True,
         of_the_future=[{"a": 1}],
     )
-    assert of_json({**fields, "files": [one]}) == Page(fields, [one])
+    found = of_json({**fields, "files": [one]})
+    assert (found.fields, found.files) == (fields, [one])
 
 
 @pytest.mark.parametrize(
@@ -90,6 +91,19 @@ def test_every_field_of_a_json_page_is_kept() -> None:
 )
 def test_addresses_are_absolute_with_their_query_and_without_a_fragment(given: str, absolute: str) -> None:
     assert [one["url"] for one in of_json(page(file(url=given))).files] == [absolute]
+
+
+SEGMENTS = st.sampled_from(["..", ".", "", "a", "b.zip", ".c", "d%2Fe", "~", "f..", "g:h", "i?x=/", "é", "j;k"])
+
+
+@given(
+    st.lists(SEGMENTS, min_size=1, max_size=6), st.sampled_from([URL, "https://index.example.com/x?y=/z/", "http://h"])
+)
+def test_a_relative_address_is_resolved_as_clients_resolve_it(segments: list[str], base: str) -> None:
+    address = "/".join(segments)
+    found = read(json.dumps(page(file(url=address), file())).encode(), JSON_TYPE, url=base, project="demo").files
+    resolved = urljoin(base, address)
+    assert [one["url"] for one in found[:-1]] == ([resolved] if resolved.startswith("http") else [])
 
 
 @pytest.mark.parametrize(
@@ -265,7 +279,8 @@ def test_every_field_of_an_html_page_is_kept() -> None:
         data_of_the_future="x",
         class_="none",
     )
-    assert of_html(text) == Page(
+    found = of_html(text)
+    assert (found.fields, found.files) == (
         {
             "meta": {"api-version": "1.4", "tracks": ["https://a.example.com/demo/", "https://b.example.com/demo/"]},
             "name": "demo",

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from deployer.server.devpi.links import place
+from deployer.server.mirrors.page import Page
 from deployer.server.mirrors.store import Head, Kept, UpstreamPages
 from tests.unit.test_mirror_page import file
 
@@ -20,7 +21,7 @@ FILES = [
     file(filename="demo-1.0.zip", hashes={}, url="https://files.example.com/other/demo-1.0.zip"),
     file(filename="démo-\U0001f40d \"'.zip", hashes={"md5": "c" * 32}),
 ]
-TEXTS = [json.dumps(one) for one in FILES]
+LINES = Page.of({}, FILES).lines
 
 
 def head(**changes: Any) -> Head:
@@ -42,7 +43,7 @@ def pages(tmp_path: Path) -> UpstreamPages:
 
 
 def kept(pages: UpstreamPages, project: str = "demo", mirror: str = "root/pypi", **changes: Any) -> Kept:
-    written = pages.write(mirror, project, head(**changes), TEXTS, at=1000.0)
+    written = pages.write(mirror, project, head(**changes), LINES, at=1000.0)
     assert written is not None
     return written
 
@@ -66,7 +67,7 @@ def test_a_page_is_read_as_it_was_written(pages: UpstreamPages) -> None:
 
 
 def test_a_page_without_files(pages: UpstreamPages) -> None:
-    pages.write("root/pypi", "demo", head(files=0), [], at=1.0)
+    pages.write("root/pypi", "demo", head(files=0), b"", at=1.0)
     found = pages.read("root/pypi", "demo", url=URL)
     assert found is not None
     assert found.page().files == []
@@ -92,7 +93,7 @@ def test_another_place_is_not_found(pages: UpstreamPages, path: str) -> None:
 
 def test_the_name_of_a_file_inside_of_another_field_is_not_that_of_a_file(pages: UpstreamPages) -> None:
     one = file(unknown={"filename": "inner.zip"}, yanked='"filename": "text.zip"')
-    written = pages.write("root/pypi", "demo", head(files=1), [json.dumps(one)], at=1.0)
+    written = pages.write("root/pypi", "demo", head(files=1), Page.of({}, [one]).lines, at=1.0)
     assert written is not None
     assert [list(written.named(name)) for name in ("inner.zip", "text.zip")] == [[], []]
     assert list(written.named(one["filename"])) == [one]
@@ -200,7 +201,7 @@ def test_names_that_lead_elsewhere_have_no_page(
     pages: UpstreamPages, mirror: str, project: str, tmp_path: Path
 ) -> None:
     assert pages.path(mirror, project) is None
-    assert pages.write(mirror, project, head(), TEXTS, at=1.0) is None
+    assert pages.write(mirror, project, head(), LINES, at=1.0) is None
     assert pages.read(mirror, project, url=URL) is None
     assert not pages.is_gone(mirror, project)
     assert list(tmp_path.iterdir()) == []

@@ -104,13 +104,12 @@ def _paths(file: File) -> Iterator[str]:
 
 def part(page: Page, url: str) -> Part:
     """A page with its upstream's addresses. ``url``: where it came from."""
-    texts = page.texts or [""] * len(page.files)
-    return Part(page.fields, [_listed(file, text, url) for file, text in zip(page.files, texts, strict=True)])
+    return Part(page.fields, (_listed(file, url) for file in page.each()))
 
 
-def _listed(file: File, text: str, url: str) -> Listed:
+def _listed(file: File, url: str) -> Listed:
     provenance = file.get("provenance")
     if isinstance(provenance, str) and not provenance.startswith(("https://", "http://")):
         with contextlib.suppress(ValueError):  # no host that is one
             return Listed({**file, "provenance": urljoin(url, provenance)}, "")
-    return Listed(file, "", text=text)
+    return Listed(file, "")

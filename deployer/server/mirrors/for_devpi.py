@@ -5,7 +5,6 @@ It gets what clients get, and the upstream is not asked twice. Only what devpi s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ import httpx
 from devpi_server.httpclient import FatalResponse
 
 from deployer.server.devpi.installed import inside
+from deployer.server.json_text import dumps
 from deployer.server.mirrors.indexes import Indexes, Mirror
 from deployer.server.mirrors.page import JSON_TYPE, is_archive, storable
 from deployer.server.mirrors.source import Source
@@ -34,8 +34,8 @@ def _answer(source: Source, mirror: Mirror, project: str, url: str) -> Any:
     request = httpx.Request("GET", url)
     if page is None:
         return httpx.Response(404, request=request)
-    files = [storable(file) for file in page.files if is_archive(file["filename"])]
-    body = json.dumps({"meta": {"api-version": "1.0"}, "name": project, "files": files})
+    files = [storable(file) for file in page.each() if is_archive(file["filename"])]
+    body = dumps({"meta": {"api-version": "1.0"}, "name": project, "files": files})
     return httpx.Response(200, headers={"Content-Type": JSON_TYPE}, content=body, request=request)
 
 

@@ -1,23 +1,26 @@
 """An upstream's page of a project, as data: read from JSON (PEP 691) or HTML (PEP 503), with every field kept.
 
-``files`` are the file objects of PEP 691, as the upstream gave them, with these certainties: ``filename`` is a plain
-file name, ``url`` is absolute, with its query and without a fragment, and ``hashes`` is an object of strings. File
-objects that can't be that are left out, as pip leaves them out. Every other field is passed on, of any type.
+The file objects of PEP 691 are as the upstream gave them, with these certainties: ``filename`` is a plain file name,
+``url`` is absolute, with its query and without a fragment, and ``hashes`` is an object of strings. File objects that
+can't be that are left out, as pip leaves them out. Every other field is passed on, of any type.
+
+A page is kept as text, and one file object at a time is read: twenty thousand of them would take fifty megabytes.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from email.message import Message
+from functools import lru_cache
 from html.parser import HTMLParser
+from io import BytesIO
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
-from deployer.protocol import parsed
 from deployer.server.devpi.links import CHECKED, digest
+from deployer.server.json_text import Raw, dumps, elements, loads, members
 
 JSON_TYPE = "application/vnd.pypi.simple.v1+json"
 HTML_TYPES = ("text/html", "application/vnd.pypi.simple.v1+html")
@@ -37,6 +40,8 @@ _SIZE = re.compile(r"\d{1,15}", re.ASCII)
 _STRIPPED = re.compile(r"[\t\r\n]")
 """What clients take out of an address (https://url.spec.whatwg.org/#concept-basic-url-parser)."""
 _SCHEMES = ("https://", "http://")
+_RELATIVE = re.compile(r"(/|(?:\.\./)*)((?:[\w%+~-][\w.%+~-]*/)*[\w%+~-][\w.%+~-]*)", re.ASCII)
+"""A relative address that is resolved by putting its second part behind what its first part means."""
 _LEVELS = 50
 """Objects and lists that may be in one another: each is read, written and read again with less of the stack free."""
 _LIMIT = 200
@@ -55,11 +60,30 @@ class InvalidPage(ValueError):
 @dataclass(frozen=True)
 class Page:
     """``fields``: the top level of PEP 691 without ``files``; its ``meta`` is an object with a version 1 of the API.
-    ``texts``: each file as JSON, where that is known."""
+    ``lines``: each file object as JSON, with a line feed at its end."""
 
     fields: dict[str, Any]
-    files: list[File]
-    texts: list[str] | None = None
+    lines: bytes
+
+    @classmethod
+    def of(cls, fields: dict[str, Any], files: Iterable[File]) -> Page:
+        return cls(fields, _joined(map(dumps, files)))
+
+    def each(self) -> Iterator[File]:
+        """Each file object, read when its turn comes."""
+        return map(loads, BytesIO(self.lines))
+
+    @property
+    def files(self) -> list[File]:
+        return list(self.each())
+
+    @property
+    def count(self) -> int:
+        return self.lines.count(b"\n")
+
+
+def _joined(lines: Iterable[bytes]) -> bytes:
+    return b"".join([line for text in lines for line in (text, b"\n")])
 
 
 def media_type(content_type: str) -> str:
@@ -72,7 +96,7 @@ def read(content: bytes, content_type: str, *, url: str, project: str) -> Page:
     kind = media_type(content_type)
     try:
         if kind == JSON_TYPE:
-            return _of_json(parsed(content, fraction=_fraction), url)
+            return _of_json(content, url)
         if kind in HTML_TYPES:
             return _of_html(content, content_type, url=url, project=project)
     except InvalidPage:
@@ -82,26 +106,29 @@ def read(content: bytes, content_type: str, *, url: str, project: str) -> Page:
     raise InvalidPage(f"content type {kind[:_LIMIT]!r}")
 
 
-def _fraction(text: str) -> float:
-    """A number of JSON. Raises ValueError for one that JSON does not have, and Python would write."""
-    found = float(text)
-    if not math.isfinite(found):
-        raise ValueError(f"{text[:_LIMIT]} is not a number")
-    return found
-
-
-def _of_json(data: Any, url: str) -> Page:
-    if type(data) is not dict or type(files := data.pop("files", None)) is not list:
-        raise InvalidPage("no object with a list of files")
-    given = data.get("meta")
+def _of_json(content: bytes, url: str) -> Page:
+    fields, files = _split(content)
+    given = fields.get("meta")
     meta = given if type(given) is dict else {}
-    data["meta"] = {**meta, "api-version": _version(meta.get("api-version") or "1.0")}
-    if _nests(data, _LEVELS):
+    fields["meta"] = {**meta, "api-version": _version(meta.get("api-version") or "1.0")}
+    if _nests(fields, _LEVELS):
         raise InvalidPage("nested too deeply")
-    valid = [file for file in (_file(found, url) for found in files) if file]
-    if files and not valid:
+    lines = _joined(line for file in files if (line := _line(file, url)) is not None)
+    if files and not lines:
         raise InvalidPage("none of its files is valid")
-    return Page(data, valid)
+    return Page(fields, lines)
+
+
+def _split(content: bytes) -> tuple[dict[str, Any], list[Any]]:
+    """The top level without files, and the file objects, each read or as :class:`Raw`."""
+    try:
+        found = members(content)
+        return {name: loads(value) for name, value in found.items() if name != "files"}, elements(found["files"])
+    except (ValueError, KeyError):
+        data = loads(content)
+        if type(data) is not dict or type(files := data.pop("files", None)) is not list:
+            raise InvalidPage("no object with a list of files") from None
+        return data, files
 
 
 def _version(given: object) -> str:
@@ -112,30 +139,33 @@ def _version(given: object) -> str:
     return version
 
 
-def _file(found: Any, base: str) -> File | None:
-    """``found`` with an absolute address, which comes first; None for an invalid file object."""
+def _line(given: Any, base: str) -> bytes | None:
+    """``given`` as JSON, with an absolute address; None for an invalid file object."""
+    found = loads(given) if type(given) is Raw else given
     if type(found) is not dict:
         return None
     name, address, hashes = found.get("filename"), found.get("url"), found.get("hashes")
     if type(name) is not str or type(address) is not str or not is_filename(name):
         return None
-    address = _absolute(address, base)
-    if address is None or _nests(found, _LEVELS):
+    found["url"] = address = _absolute(address, base)
+    if address is None:
         return None
-    made = {"url": address, **found}
-    made["url"] = address
-    made.pop(ATTRIBUTES, None)  # it is ours, and written as HTML
+    found.pop(ATTRIBUTES, None)  # it is ours, and written as HTML
     given = hashes.items() if type(hashes) is dict else ()
-    made["hashes"] = {kind: value for kind, value in given if type(value) is str}
-    return made
+    found["hashes"] = {kind: value for kind, value in given if type(value) is str}
+    try:
+        line = dumps(found)
+    except RecursionError:
+        return None
+    # Counted first: only what has many objects and lists can have many in one another.
+    return None if line.count(b"{") + line.count(b"[") > _LEVELS and _nests(found, _LEVELS) else line
 
 
 def _absolute(address: str, base: str) -> str | None:
     """The address without its fragment; None for one from which no client gets a file."""
     try:
         if not address.startswith(_SCHEMES):
-            scheme, colon, rest = urljoin(base, address).partition(":")
-            address = f"{scheme.lower()}{colon}{rest}"
+            address = _joined_to(base, address)
         if "[" in address or not address.isascii():
             urlsplit(address)  # raises ValueError for an invalid host
     except ValueError:
@@ -144,6 +174,22 @@ def _absolute(address: str, base: str) -> str | None:
     if not address.isprintable():
         address = _STRIPPED.sub("", address)
     return address if address.startswith(_SCHEMES) and address.isprintable() else None
+
+
+def _joined_to(base: str, address: str) -> str:
+    """``address``, which is relative to ``base``. Raises ValueError."""
+    plain = _RELATIVE.fullmatch(address)
+    if plain is not None:
+        return _resolved(base, plain[1]) + plain[2]
+    scheme, colon, rest = urljoin(base, address).partition(":")
+    return f"{scheme.lower()}{colon}{rest}"
+
+
+@lru_cache(64)
+def _resolved(base: str, start: str) -> str:
+    """What a relative address that starts like this starts with: the links of a page start alike."""
+    scheme, colon, rest = urljoin(base, start or "./").partition(":")
+    return f"{scheme.lower()}{colon}{rest}"
 
 
 def _nests(found: Any, levels: int) -> bool:
@@ -213,7 +259,7 @@ def _of_html(content: bytes, content_type: str, *, url: str, project: str) -> Pa
         fields["project-status"] = {"status": metas["pypi:project-status"][0]}
         if "pypi:project-status-reason" in metas:
             fields["project-status"]["reason"] = metas["pypi:project-status-reason"][0]
-    return Page(fields, parser.files)
+    return Page.of(fields, parser.files)
 
 
 class _Parser(HTMLParser):

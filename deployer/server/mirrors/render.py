@@ -6,14 +6,14 @@ replaced by ours.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from deployer.server.json_text import dumps
 from deployer.server.mirrors.page import ATTRIBUTES, File, size_of
 
 METADATA, PROVENANCE, SIGNATURE = ".metadata", ".provenance", ".asc"
@@ -24,30 +24,28 @@ is why PEP 714 renamed it. In HTML both have worked with every pip."""
 _SAFE = "/+!@,=~'()$&*;:"
 _PLAIN = re.compile(r"[A-Za-z0-9._/+!~-]+")
 """A path that is the same in a URL and in JSON."""
-_URL, _NEXT = '{"url": "', '", "'
 _LISTS = ("alternate-locations",)
 
 
-@dataclass(frozen=True)
-class Listed:
+class Listed(NamedTuple):
     """A file of a page.
 
     ``path``: on this server, ``user/index/+f/…``; empty for the upstream's own addresses. ``lacks``: it is a wheel
-    without metadata. ``text``: the file object as JSON, beginning with its ``url``; empty where that is not known.
+    without metadata.
     """
 
     file: File
     path: str
     lacks: bool = False
-    text: str = ""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one index adds to a page. ``fields``: the top level of PEP 691 without ``files``."""
+    """What one index adds to a page. ``fields``: the top level of PEP 691 without ``files``. ``files``: may be read
+    once only."""
 
     fields: dict[str, Any]
-    files: Sequence[Listed]
+    files: Iterable[Listed]
 
 
 def merged(parts: Sequence[Part], *, name: str) -> Part:
@@ -57,8 +55,9 @@ def merged(parts: Sequence[Part], *, name: str) -> Part:
     files: list[Listed] = []
     taken: set[str] = set()
     for part in parts:
-        files += [listed for listed in part.files if listed.file["filename"] not in taken]
-        taken |= {listed.file["filename"] for listed in part.files}
+        added = [listed for listed in part.files if listed.file["filename"] not in taken]
+        taken |= {listed.file["filename"] for listed in added}
+        files += added
     fields: dict[str, Any] = {}
     for part in reversed(parts):
         fields |= part.fields
@@ -86,13 +85,12 @@ def _version(text: str) -> tuple[int, ...]:
 
 def for_client(listed: Listed, up: str) -> File:
     """The file object that a client gets. ``up``: the way from the page to the server's root, such as ``../../``."""
-    made = dict(promised(listed.file, lacks=listed.lacks) if listed.path else listed.file)
-    made.pop(ATTRIBUTES, None)
-    if listed.path:
-        made["url"] = up + _quoted(listed.path)
-        if made.get("provenance"):
-            made["provenance"] = made["url"] + PROVENANCE
-    return made
+    file, path, lacks = listed
+    if path:
+        file = {**promised(file, lacks=lacks), "url": up + _quoted(path)}
+        if file.get("provenance"):
+            file["provenance"] = file["url"] + PROVENANCE
+    return {key: value for key, value in file.items() if key != ATTRIBUTES} if ATTRIBUTES in file else file
 
 
 def promised(file: File, *, lacks: bool) -> File:
@@ -107,32 +105,8 @@ def promised(file: File, *, lacks: bool) -> File:
 
 def to_json(part: Part, up: str) -> bytes:
     """The page as JSON."""
-    head = json.dumps(part.fields)
-    files = ", ".join(_text(listed, up) or json.dumps(for_client(listed, up)) for listed in part.files)
-    return f'{head[:-1]}, "files": [{files}]}}'.encode()
-
-
-def _text(listed: Listed, up: str) -> str:
-    """What :func:`for_client` gives, as JSON, from the text, with its address replaced: a page may have 20,000 files.
-
-    Empty where more than the address has to be replaced.
-    """
-    text, path, file = listed.text, listed.path, listed.file
-    if ATTRIBUTES in file:
-        return ""
-    if not path:
-        return text
-    end = text.find(_NEXT, len(_URL))  # inside of an address the quotes would be escaped
-    if end < 0 or listed.lacks or not _PLAIN.fullmatch(path) or file.get("provenance"):
-        return ""
-    if not path.endswith(".whl"):
-        return f"{_URL}{up}{path}{text[end:]}"
-    given = [file[key] for key in PROMISES if key in file]
-    if not all(given):
-        return ""
-    promise = json.dumps(given[0]) if given else "true"
-    more = "" if "core-metadata" in file else f', "core-metadata": {promise}'
-    return f"{_URL}{up}{path}{text[end:-1]}{more}}}"
+    files = b",".join([dumps(for_client(listed, up)) for listed in part.files])
+    return b"".join((dumps(part.fields)[:-1], b',"files":[', files, b"]}"))
 
 
 def _quoted(path: str) -> str:

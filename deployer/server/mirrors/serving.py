@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -16,10 +16,10 @@ from urllib.parse import unquote, urljoin
 
 from devpi_common.metadata import splitbasename
 
-from deployer.protocol import parsed
 from deployer.server.devpi.installed import inside, installed
 from deployer.server.devpi.links import place
 from deployer.server.devpi.ordered import TYPE, serving
+from deployer.server.json_text import loads
 from deployer.server.mirrors.indexes import Indexes, Mirror
 from deployer.server.mirrors.page import File, Page
 from deployer.server.mirrors.render import Listed, Part, merged
@@ -117,7 +117,7 @@ class Serving:
 
     def completed(self, body: bytes, project: str, *, page: str) -> tuple[Part, str]:
         """devpi's JSON page with all fields, and what absolute addresses in it begin with. ``page``: its own path."""
-        data = parsed(body)
+        data = loads(body)
         found = [_address(file, page) for file in data["files"]]
         up = found[0][0] if found else ""
         uploads = [path for _, index, path, _ in found if self._indexes.mirror(index) is None]
@@ -146,12 +146,12 @@ class Serving:
             return Listed({**file, **more}, path, path.endswith(".whl") and not self._uploads.has_metadata(path))
         if index not in heads:
             kept = self._source.known(mirror, project)
-            heads[index] = None if kept is None else (kept.head, {place(one): one for one in kept.page().files})
+            heads[index] = None if kept is None else (kept.head, {place(one): one for one in kept.page().each()})
         known = heads[index]
         below = path.removeprefix(f"{index}/")
         if known is None or below not in known[1]:
             return Listed(file, path)
-        return _listed(mirror, known[1][below], known[0])
+        return _listed(mirror, known[1][below], known[0].lacking)
 
     def _fields(
         self,
@@ -171,14 +171,14 @@ class Serving:
         return fields
 
 
-def _all_listed(mirror: Mirror, page: Page, head: Head) -> list[Listed]:
-    texts = page.texts or [""] * len(page.files)
-    return [_listed(mirror, file, head, text) for file, text in zip(page.files, texts, strict=True)]
+def _all_listed(mirror: Mirror, page: Page, head: Head) -> Iterator[Listed]:
+    lacking = frozenset(head.lacking)
+    return (_listed(mirror, file, lacking) for file in page.each())
 
 
-def _listed(mirror: Mirror, file: File, head: Head, text: str = "") -> Listed:
+def _listed(mirror: Mirror, file: File, lacking: Collection[str]) -> Listed:
     path = place(file)
-    return Listed(file, f"{mirror.name}/{path}", path in head.lacking, text)
+    return Listed(file, f"{mirror.name}/{path}", path in lacking)
 
 
 def _address(file: File, page: str) -> tuple[str, str, str, File]:

@@ -8,7 +8,6 @@ upstream does not answer.
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -86,12 +85,11 @@ class Answer:
     kept: Kept | None
     current: bool
     until: float
-    page: Page | None = None
     at: float = 0.0
 
     def read(self) -> Page | None:
         """The page with all of its files."""
-        return self.page if self.page is not None or self.kept is None else self.kept.page()
+        return None if self.kept is None else self.kept.page()
 
 
 class Source:
@@ -215,10 +213,10 @@ class Source:
                     raise
                 return Answer(None if self._is_gone(known) else known, False, time.time() + RETRY, at=state.at)
 
-    def _answer(self, mirror: Mirror, state: _State, kept: Kept | None, page: Page | None = None) -> Answer:
+    def _answer(self, mirror: Mirror, state: _State, kept: Kept | None) -> Answer:
         if kept is not None and self._is_gone(kept):
-            kept = page = None
-        return Answer(kept, True, self._until(mirror, state), page, state.at)
+            kept = None
+        return Answer(kept, True, self._until(mirror, state), state.at)
 
     def _ask(self, mirror: Mirror, project: str, state: _State, known: Kept | None) -> Answer:
         now = time.time()  # before the answer: what changes while it comes is not in it
@@ -279,30 +277,28 @@ class Source:
             page = read(answer.content, answer.headers.get("Content-Type", ""), url=url, project=project)
         except InvalidPage as error:
             raise NoAnswer(f"invalid page: {error}") from None
-        texts = [json.dumps(file) for file in page.files]
-        page = Page(page.fields, page.files, texts)
         head = Head(
             mirror=mirror.url,
             url=url,
             etag=answer.headers.get("ETag", ""),
             modified=answer.headers.get("Last-Modified", ""),
             serial=answer.headers.get("X-PyPI-Last-Serial", ""),
-            files=len(page.files),
+            files=page.count,
             fields=page.fields,
             lacking=[] if known is None else known.head.lacking,
         )
         try:
-            kept = self._pages.write(mirror.name, project, head, texts, at=now)
+            kept = self._pages.write(mirror.name, project, head, page.lines, at=now)
         except OSError as error:  # a full disk: clients get the page anyway
             threadlog.warn("%s: can't keep the page of %s: %s", mirror.name, project, error)
             kept = None
         with self._lock:
             self._deleted.discard((mirror.name, project))
         state.at, state.missing = now if kept else 0.0, False
-        kept = kept or Kept(head, now, b"")
+        kept = kept or Kept(head, now, page.lines)
         if known is None or known.head.gone or (known.lines, known.head.fields) != (kept.lines, head.fields):
             self._changed(mirror.name, project)
-        return self._answer(mirror, state, kept, page)
+        return self._answer(mirror, state, kept)
 
     def refresh(self, index: str, projects: tuple[str, ...] | None) -> Mapping[str, str]:
         """Ask for pages anew: of ``projects``, or of all that are known of mirror ``index``. What each one is now:

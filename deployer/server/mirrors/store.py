@@ -12,7 +12,6 @@ word ``replaced`` if there was another one before. ``.json/`` beside it has page
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -22,8 +21,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from deployer.protocol import parsed
 from deployer.server.devpi.links import place
+from deployer.server.json_text import dumps, loads
 from deployer.server.mirrors.page import File, Page
 from deployer.server.secret_files import write_cached, write_private
 
@@ -64,8 +63,7 @@ class Kept:
     lines: bytes
 
     def page(self) -> Page:
-        texts = self.lines.decode().splitlines()
-        return Page(self.head.fields, [parsed(text) for text in texts], texts)
+        return Page(self.head.fields, self.lines)
 
     def find(self, path: str) -> File | None:
         """The file object whose place below the index is ``path``."""
@@ -76,11 +74,11 @@ class Kept:
 
     def named(self, filename: str) -> Iterator[File]:
         """The file objects with this name."""
-        wanted = b'"filename": ' + json.dumps(filename).encode()
+        wanted = b'"filename":' + dumps(filename)
         position = self.lines.find(wanted)
         while position >= 0:
             start, end = self.lines.rfind(b"\n", 0, position) + 1, self.lines.find(b"\n", position)
-            file = parsed(self.lines[start : end if end >= 0 else None])
+            file = loads(self.lines[start : end if end >= 0 else None])
             if file.get("filename") == filename:
                 yield file
             position = self.lines.find(wanted, position + 1)
@@ -115,20 +113,19 @@ class UpstreamPages:
             if not is_whole(content):
                 return None
             first, _, lines = content.partition(b"\n")
-            head = Head(**parsed(first[_SUM:]))
+            head = Head(**loads(first[_SUM:]))
         except (OSError, ValueError, TypeError):
             return None
         return Kept(head, at, lines) if head.mirror == url else None
 
-    def write(self, mirror: str, project: str, head: Head, texts: list[str], *, at: float) -> Kept | None:
-        """Keep a page, of which ``texts`` are the files as JSON; None when its names are not plain.
+    def write(self, mirror: str, project: str, head: Head, lines: bytes, *, at: float) -> Kept | None:
+        """Keep a page, of which ``lines`` are the files as :class:`Page` has them; None when its names are not plain.
 
         Raises OSError, for example on a full disk.
         """
         path = self.path(mirror, project)
         if path is None:
             return None
-        lines = "".join(f"{text}\n" for text in texts).encode()
         self._replace(path, head, lines, at)
         return Kept(head, at, lines)
 
@@ -143,8 +140,8 @@ class UpstreamPages:
     @staticmethod
     def _replace(path: Path, head: Head, lines: bytes, at: float) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        content = json.dumps(vars(head)).encode() + b"\n" + lines
-        write_cached(path, _checksum(content) + content)
+        first = dumps(vars(head)) + b"\n"
+        write_cached(path, b"".join((_checksum(first, lines), first, lines)))
         os.utime(path, (at, at))
 
     def confirm(self, mirror: str, project: str, *, at: float) -> None:
@@ -160,7 +157,7 @@ class UpstreamPages:
         with contextlib.suppress(OSError, ValueError, TypeError):
             if path is not None:
                 with path.open("rb") as file:
-                    return Head(**parsed(file.readline()[_SUM:])).gone
+                    return Head(**loads(file.readline()[_SUM:])).gone
         return False
 
     def projects(self, mirror: str) -> list[str]:
@@ -214,5 +211,9 @@ def is_whole(content: bytes) -> bool:
     return content[:_SUM] == _checksum(memoryview(content)[_SUM:])
 
 
-def _checksum(content: bytes | memoryview) -> bytes:
-    return b"%08x " % zlib.crc32(content)
+def _checksum(*parts: bytes | memoryview) -> bytes:
+    """Of the parts as one."""
+    found = 0
+    for part in parts:
+        found = zlib.crc32(part, found)
+    return b"%08x " % found
