@@ -104,7 +104,14 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     clients.install(clients.Clients(is_short), admits=not fronted)
     middleware = Middleware(
         store,
-        Mirrors(indexes, source, Serving(xom, indexes, source, Uploads(xom, files)), remote, companions, api),
+        Mirrors(
+            indexes,
+            source,
+            Serving(xom, indexes, source, Uploads(xom, files), store.last_change),
+            remote,
+            companions,
+            api,
+        ),
         Bulkhead(config.args.threads, grow),
         Path(config.server_path),
         timeout=config.request_timeout,

@@ -128,6 +128,11 @@ def serving(stage: Any, project: str, narrowed: Callable[[Any, str], Iterable[An
     return list(narrowed(stage, project))
 
 
+def uploaded(stages: Iterable[Any]) -> frozenset[str] | None:
+    """The projects of indexes with uploads, where mirrors serve every other project; None where more decides that."""
+    return frozenset(name for stage in stages for name in stage.list_projects_perstage())
+
+
 # Files
 
 

@@ -132,6 +132,11 @@ def serving(stage: Any, project: str, narrowed: Callable[[Any, str], Iterable[An
     return [step.index for step in found.iter_indexes("serving")]
 
 
+def uploaded(stages: Iterable[Any]) -> frozenset[str] | None:
+    """devpi 7 has rules for each project."""
+    return None
+
+
 # Files
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -50,25 +50,69 @@ class Served:
     former: bool = False
 
 
+@dataclass(frozen=True)
+class _Reach:
+    """What an index reads as of serial ``first``. ``uploaded``: what its indexes with uploads have; its ``mirrors``
+    serve all other projects."""
+
+    first: int
+    mirrors: tuple[str, ...]
+    uploaded: frozenset[str]
+
+
 class Serving:
     """Makes pages."""
 
-    def __init__(self, xom: Any, indexes: Indexes, source: Source, uploads: Uploads) -> None:
+    def __init__(
+        self, xom: Any, indexes: Indexes, source: Source, uploads: Uploads, last_change: Callable[[str], int]
+    ) -> None:
+        """``last_change``: the serial of the last commit, of all that are known, that touched a project's pages."""
         self._xom, self._indexes, self._source, self._uploads = xom, indexes, source, uploads
+        self._last_change = last_change
+        self._reaches: dict[str, _Reach] = {}
+        # A plugin may leave out bases by rules of its own.
+        self._has_rules = bool(xom.config.hook.devpiserver_sro_skip.get_hookimpls())
 
     def of_mirrors(self, index: str, project: str) -> Served | None:
         """The page of ``project`` on ``index``; None when an index with uploads has the project, or one of a type that
         is not known here: then devpi makes the page."""
-        with self._xom.keyfs.read_transaction() as transaction:
-            first = int(transaction.at_serial)
-            stage = self._xom.model.getstage(index)
-            names = None if stage is None else self._serving(stage, project)
+        first, names = self._decided(index, project)
         if names is None:
             return None
         mirrors = [self._indexes.mirror(name) for name in names]
         if any(mirror is None for mirror in mirrors):  # made a moment ago
             return None
         return self._of(first, [mirror for mirror in mirrors if mirror is not None], project)
+
+    def _decided(self, index: str, project: str) -> tuple[int, Sequence[str] | None]:
+        """The mirrors that serve a project, None as of :meth:`of_mirrors`; and the serial that this is based on.
+
+        A decision holds as long as a stored page: until a commit is known that touched the project, or any index.
+        """
+        reach = self._reaches.get(index)
+        if reach is not None and self._last_change(project) <= reach.first:
+            return reach.first, None if project in reach.uploaded else reach.mirrors
+        with self._xom.keyfs.read_transaction() as transaction:
+            first = int(transaction.at_serial)
+            stage = self._xom.model.getstage(index)
+            names = None if stage is None else self._serving(stage, project)
+            reach = None if stage is None else self._reach(first, list(stage.sro()))
+        if reach is not None:
+            self._reaches[index] = reach
+        else:
+            self._reaches.pop(index, None)
+        return first, names
+
+    def _reach(self, first: int, stages: Sequence[Any]) -> _Reach | None:
+        """None where more than configuration and uploads decides who serves, as in an ordered index."""
+        if self._has_rules or not {stage.ixconfig["type"] for stage in stages} <= {
+            installed().mirror,
+            installed().stage,
+        }:
+            return None
+        uploaded = inside().uploaded([stage for stage in stages if not inside().is_mirror(stage)])
+        mirrors = tuple(stage.name for stage in stages if inside().is_mirror(stage))
+        return None if uploaded is None else _Reach(first, mirrors, uploaded)
 
     @staticmethod
     def _serving(stage: Any, project: str) -> list[str] | None:

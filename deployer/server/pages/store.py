@@ -217,6 +217,11 @@ class PageStore:
             marked = max(self._marked.get(project, 0), self._all_marked)
             return last <= view.first and marked <= view.mark
 
+    def last_change(self, project: str) -> int:
+        """The serial of the last commit, of all that are known, that touched ``project``; or a later one."""
+        with self._lock:
+            return self._changed.get(project, (self._floor, self._floor))[1]
+
     def forget(self, project: str) -> None:
         """Drop every page of a project (normalised name), and refuse those of requests that run now."""
         with self._lock:
