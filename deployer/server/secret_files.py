@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import secrets
@@ -140,15 +139,20 @@ def write_private(path: Path, content: str | bytes, *, durable: bool = True) -> 
     Raises OSError; the previous file then stays.
     """
     temporary = temporary_of(path)
-    with contextlib.suppress(FileNotFoundError):
-        temporary.unlink()
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content.encode() if isinstance(content, str) else content)
+        descriptor = _made(temporary)
+    except FileExistsError:
+        temporary.unlink()
+        descriptor = _made(temporary)
+    try:
+        try:
+            left = memoryview(content.encode() if isinstance(content, str) else content)
+            while left:
+                left = left[os.write(descriptor, left) :]
             if durable:
-                stream.flush()
-                os.fsync(stream.fileno())
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
@@ -157,12 +161,21 @@ def write_private(path: Path, content: str | bytes, *, durable: bool = True) -> 
         sync(path.parent)
 
 
+def _made(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+
+
 def write_cached(path: Path, content: bytes) -> None:
-    """Replace ``path`` as :func:`write_private`, not durably, by something of an upstream.
+    """Replace ``path`` as :func:`write_private`, not durably, by something of an upstream; its directory is made.
 
     Raises OSError, also when the disk is nearly full.
     """
-    if not has_room(path.parent, RESERVE):
+    try:
+        room = has_room(path.parent, RESERVE)
+    except FileNotFoundError:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        room = has_room(path.parent, RESERVE)
+    if not room:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     write_private(path, content, durable=False)
 

@@ -17,7 +17,6 @@ from typing import Any
 
 from devpi_server.log import threadlog
 from devpi_server.views import SIMPLE_API_V1_JSON as JSON_TYPE
-from pyramid.response import Response
 
 from deployer.protocol import BODY_ROUTE, NAMES_ROUTE, OFFLINE_HEADER
 from deployer.server.devpi import offline_requests
@@ -25,7 +24,15 @@ from deployer.server.hosts import ASKED_HOST, MISDIRECTED, REFUSED, KnownHosts
 from deployer.server.middleware.bulkhead import Bulkhead
 from deployer.server.middleware.canonical import CanonicalRequests
 from deployer.server.middleware.files import FileRequests, Handler, Mirrors
-from deployer.server.middleware.requests import PageRequest, credentials, is_text, list_format, may_ask, page_request
+from deployer.server.middleware.requests import (
+    PageRequest,
+    credentials,
+    is_text,
+    list_format,
+    may_ask,
+    page_request,
+    takes_gzip,
+)
 from deployer.server.middleware.responses import STORED_HEADER, SharedResponse, busy, send_file
 from deployer.server.middleware.single_flight import CHECK_EVERY, PATIENCE, Flight, SingleFlight
 from deployer.server.mirrors.indexes import Mirror
@@ -33,11 +40,11 @@ from deployer.server.mirrors.render import Part, to_html, to_json
 from deployer.server.mirrors.serving import Served
 from deployer.server.mirrors.source import RETRY
 from deployer.server.pages.missed import MissedRequests
-from deployer.server.pages.store import Key, PageStore, View
+from deployer.server.pages.store import Key, PageStore, View, pack
 from deployer.server.upstream.health import Upstream
 
 _PASS, _FIRST, _TRANSACTION = "deployer.pass", "deployer.first", "deployer.transaction"
-_VARIES = (("Vary", "Accept, User-Agent"), ("Cache-Control", "no-cache"))
+_VARIES = (("Vary", "Accept, Accept-Encoding, User-Agent"), ("Cache-Control", "no-cache"))
 
 
 @dataclass(frozen=True)
@@ -203,9 +210,9 @@ class Middleware:
             response = self._ask(request, page, mirrors, handler).response
             if mirrors and (response.shows_nothing or response.status == HTTPStatus.BAD_GATEWAY):
                 self._missed.project(page.stage, page.project)
-            return response.to_pyramid()
+            return response.to_pyramid(packed=takes_gzip(request))
         if all(self._source.is_fresh(mirror, page.project) for mirror in mirrors):
-            return self._ask(request, page, mirrors, handler).response.to_pyramid()
+            return self._ask(request, page, mirrors, handler).response.to_pyramid(packed=takes_gzip(request))
         stale = self._stored_page(request, page, self._store.read_stale)
         if stale is not None:
             return self._refreshed(request, page, mirrors, stale)
@@ -214,16 +221,12 @@ class Middleware:
     def _stored_page(self, request: Any, page: PageRequest, read: Callable[[Key, str], bytes | None]) -> Any:
         if page.name is None:
             return None
-        packed = "gzip" in request.headers.get("Accept-Encoding", "")
+        packed = takes_gzip(request)
         body = read(page.key, f"{page.name}.gz" if packed else page.name)
         if body is None:
             return None
-        response = Response(body=body, headerlist=[("Content-Type", _content_type(page))])
-        response.headers["Vary"] = "Accept, Accept-Encoding, User-Agent"
-        response.headers["Cache-Control"] = "no-cache"
-        if packed:
-            response.headers["Content-Encoding"] = "gzip"
-        return response
+        headers = (("Content-Type", _content_type(page)), *_VARIES)
+        return SharedResponse(200, headers, body, body if packed else b"").to_pyramid(packed=packed)
 
     def _refreshed(self, request: Any, page: PageRequest, mirrors: tuple[Mirror, ...], stale: Any) -> Any:
         """A new page if it comes within PATIENCE seconds, else the stale one."""
@@ -235,7 +238,7 @@ class Middleware:
                     return fresh
                 result = flight.result
                 if result.page == page and result.response.status < 500 and not self._is_outdated(result):
-                    return result.response.for_others(page).to_pyramid()
+                    return result.response.for_others(page).to_pyramid(packed=takes_gzip(request))
         self._store.extend(page.key, RETRY)
         return stale
 
@@ -249,13 +252,13 @@ class Middleware:
                 while not flight.wait(CHECK_EVERY):
                     if not permit.valid or time.monotonic() > deadline:
                         return busy()
+                if mine and not self._is_outdated(flight.result):
+                    return flight.result.response.to_pyramid(packed=takes_gzip(request))
                 if (stored := self._stored_page(request, page, self._store.read)) is not None:
                     return stored
                 result = flight.result
-                if mine and not self._is_outdated(result):
-                    return result.response.to_pyramid()
                 if page.name and result.page == page and self._store.is_current(page.project, result.view):
-                    return result.response.for_others(page).to_pyramid()
+                    return result.response.for_others(page).to_pyramid(packed=takes_gzip(request))
             return busy()
 
     def _join(self, request: Any, page: PageRequest, mirrors: tuple[Mirror, ...]) -> tuple[Flight[PageResult], bool]:
@@ -293,10 +296,11 @@ class Middleware:
         headers = [("Content-Type", _content_type(page)), *_VARIES]
         if served.serial:
             headers.append(("X-PyPI-Last-Serial", served.serial))
+        packed = b"" if page.name is None else pack(body)
         # Of another answer since then, the store hears after `view`: it refuses the page, or drops it.
         if page.name is not None and self._serving.are_last(served, page.project):
-            self._store.put(page.key, page.name, body, due=served.until, view=view)
-        return PageResult(page, SharedResponse(200, tuple(headers), body), view)
+            self._store.put(page.key, page.name, body, packed, due=served.until, view=view)
+        return PageResult(page, SharedResponse(200, tuple(headers), body, packed), view)
 
     @staticmethod
     def _nothing(page: PageRequest, silent: str) -> SharedResponse:
@@ -320,8 +324,9 @@ class Middleware:
         if response.status == 200 and page.format is not None:
             response = self._completed(request, page, response)
             if page.name is not None:
+                response = replace(response, packed=pack(response.body))
                 due = float("inf") if self._offline() else self._source.due(mirrors, page.project, began=began)
-                self._store.put(page.key, page.name, response.body, due=due, view=view)
+                self._store.put(page.key, page.name, response.body, response.packed, due=due, view=view)
         return PageResult(page, response, view)
 
     def _completed(self, request: Any, page: PageRequest, response: SharedResponse) -> SharedResponse:

@@ -63,6 +63,7 @@ _OFFERS = {  # PEP 691; of types that a client wants equally the first counts, a
     "application/vnd.pypi.simple.v1+html": _HTML_V1,
     "application/vnd.pypi.simple.latest+html": _HTML_V1,
 }
+_GZIP = re.compile(r"(?:^|,)\s*gzip\s*(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))", re.IGNORECASE)
 _LIST = re.compile(r"/[^+/]+/[^+/]+/\+simple/?")
 
 
@@ -116,6 +117,11 @@ def _is_upload(request: Any) -> bool:
         return request.method == "POST" and bool(request.POST.get(":action"))
     except ValueError:  # an invalid form
         return False
+
+
+def takes_gzip(request: Any) -> bool:
+    """Whether the client takes a page that is packed. As for nginx, ``*`` does not count."""
+    return _GZIP.search(request.headers.get("Accept-Encoding", "")) is not None
 
 
 def is_text(request: Any) -> bool:

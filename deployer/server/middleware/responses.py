@@ -21,11 +21,12 @@ BLOCK = 256 * 1024
 
 @dataclass(frozen=True)
 class SharedResponse:
-    """A complete response that several clients may get."""
+    """A complete response that several clients may get. ``packed``: the body by gzip, empty where it is not."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
+    packed: bytes = b""
 
     @classmethod
     def of_text(cls, status: int, text: str) -> SharedResponse:
@@ -49,7 +50,11 @@ class SharedResponse:
             return SharedResponse.no_project(page)
         return SharedResponse.of_text(self.status, f"{page.stage} can't serve {page.project}: see the server's log")
 
-    def to_pyramid(self) -> Any:
+    def to_pyramid(self, *, packed: bool = False) -> Any:
+        """``packed``: the client takes gzip."""
+        if packed and self.packed:
+            headers = [*self.headers, ("Content-Encoding", "gzip")]
+            return Response(status=self.status, headerlist=headers, body=self.packed)
         return Response(status=self.status, headerlist=list(self.headers), body=self.body)
 
 

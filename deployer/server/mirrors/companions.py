@@ -91,7 +91,6 @@ class Companions:
             return kept
         target = self._path(f"{found.mirror.name}/{found.path}", suffix)
         with contextlib.suppress(OSError):  # a full disk: the client gets it anyway
-            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_cached(target, content)
         return content
 

@@ -154,7 +154,6 @@ class JsonApi:
         validated = answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", "")
         head = _Head(str(address.url(mirror.url)), *validated)
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_cached(path, json.dumps(vars(head)).encode() + b"\n" + answer.content)
         except OSError as error:  # a full disk: the client gets it anyway
             threadlog.warn("%s: can't keep the JSON page of %s: %s", mirror.name, address.name, error)

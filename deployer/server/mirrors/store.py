@@ -139,7 +139,6 @@ class UpstreamPages:
 
     @staticmethod
     def _replace(path: Path, head: Head, lines: bytes, at: float) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         first = dumps(vars(head)) + b"\n"
         write_cached(path, b"".join((_checksum(first, lines), first, lines)))
         os.utime(path, (at, at))

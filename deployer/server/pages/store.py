@@ -211,11 +211,15 @@ class PageStore:
         """Whether ``project`` has not changed since a request saw ``view`` (docs/explanation/server.md)."""
         with self._lock:
             self.catch_up()
-            before, last = self._changed.get(project, (self._floor, self._floor))
-            if view.own is not None and last == view.own:
-                last = before
-            marked = max(self._marked.get(project, 0), self._all_marked)
-            return last <= view.first and marked <= view.mark
+            return self._is_current(project, view)
+
+    def _is_current(self, project: str, view: View) -> bool:
+        """The same as far as is known: a commit that is not will drop the project's pages when it is."""
+        before, last = self._changed.get(project, (self._floor, self._floor))
+        if view.own is not None and last == view.own:
+            last = before
+        marked = max(self._marked.get(project, 0), self._all_marked)
+        return last <= view.first and marked <= view.mark
 
     def last_change(self, project: str) -> int:
         """The serial of the last commit, of all that are known, that touched ``project``; or a later one."""
@@ -239,18 +243,21 @@ class PageStore:
 
     # Writing
 
-    def put(self, key: Key, name: str, body: bytes, *, due: float, view: View) -> bool:
-        """Store a page that becomes stale at ``due``; False when its project changed since ``view``, or on an error."""
+    def put(self, key: Key, name: str, body: bytes, packed: bytes, *, due: float, view: View) -> bool:
+        """Store a page that becomes stale at ``due``; False when its project changed since ``view``, or on an error.
+
+        ``packed``: of :func:`pack`.
+        """
         if len(body) > LARGEST or not all(_PLAIN.fullmatch(part) for part in key):
             return False
-        packed = gzip.compress(body, _GZIP_LEVEL, mtime=0)
         with self._lock:
-            if not self.is_current(key[2], view):
+            if not self._is_current(key[2], view):
                 return False
             directory = self._path(self._pages, key)
             entry = self._fresh.pop(key, None) or _Entry(due)
             try:
-                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                if not entry.sizes:
+                    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 for file, content in ((f"{name}.gz", packed), (name, body)):
                     write_private(directory / file, content, durable=False)
                     self._bytes += len(content) - entry.sizes.get(file, 0)
@@ -285,7 +292,8 @@ class PageStore:
         os.utime(self._path(self._pages, key), (moment, moment))
         if due != NEVER:
             heapq.heappush(self._dues, (due, key))
-            self._wake.notify_all()
+            if self._dues[0] == (due, key):
+                self._wake.notify_all()
 
     def _make_room(self) -> None:
         while self._bytes > self._limit:
@@ -296,9 +304,12 @@ class PageStore:
 
     def watch(self) -> None:
         """Make pages stale when they are due, and delete dropped pages; runs until the process ends."""
+        emptied = 0
         while True:
-            for thrown in self._trash.iterdir():
-                shutil.rmtree(thrown, ignore_errors=True)
+            if emptied != self._thrown:
+                emptied = self._thrown
+                for thrown in self._trash.iterdir():
+                    shutil.rmtree(thrown, ignore_errors=True)
             with self._lock:
                 self._expire()
                 wait = self._dues[0][0] - self._clock() if self._dues else _SWEEP
@@ -371,6 +382,11 @@ class PageStore:
 
     def _path(self, root: Path, key: Key) -> Path:
         return root.joinpath(*key)
+
+
+def pack(body: bytes) -> bytes:
+    """``body`` as clients get it that take gzip."""
+    return gzip.compress(body, _GZIP_LEVEL, mtime=0)
 
 
 def _read(path: Path) -> bytes | None:
