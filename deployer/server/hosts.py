@@ -11,6 +11,7 @@ import re
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from urllib.parse import urlsplit
 
 NAME = "deployer-hosts"
@@ -43,7 +44,7 @@ class KnownHosts:
         names = {*listed, outside, socket.gethostname()}
         return cls(frozenset(name.lower().rstrip(".") for name in names if name))
 
-    @property
+    @cached_property
     def pattern(self) -> str:
         """A regular expression of Python and of PCRE for the host alone; an absent one is empty."""
         if ANY in self.names:

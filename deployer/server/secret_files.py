@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
@@ -138,11 +139,11 @@ def write_private(path: Path, content: str | bytes, *, durable: bool = True) -> 
     ``durable``: wait until the disk has the file and its name. Without it a power loss may leave an empty file.
     Raises OSError; the previous file then stays.
     """
-    temporary = temporary_of(path)
+    temporary = str(temporary_of(path))
     try:
         descriptor = _made(temporary)
     except FileExistsError:
-        temporary.unlink()
+        os.unlink(temporary)  # noqa: PTH108 - as below: a page is written in a tenth of a millisecond
         descriptor = _made(temporary)
     try:
         try:
@@ -153,15 +154,16 @@ def write_private(path: Path, content: str | bytes, *, durable: bool = True) -> 
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        temporary.replace(path)
+        os.replace(temporary, path)  # noqa: PTH105
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)  # noqa: PTH108
         raise
     if durable:
         sync(path.parent)
 
 
-def _made(path: Path) -> int:
+def _made(path: str) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 
 

@@ -6,12 +6,14 @@ import contextlib
 import re
 from base64 import b64encode
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from devpi_server.normalized import normalize_name
 from devpi_server.views import INSTALLER_USER_AGENT_REGEXP as INSTALLER
 from devpi_server.views import SIMPLE_API_V1_JSON as JSON_TYPE
+from webob.acceptparse import create_accept_header
 
 from deployer.protocol import NAMES_ROUTE, parsed
 from deployer.server.middleware.bodies import SMALL
@@ -69,9 +71,15 @@ _LIST = re.compile(r"/[^+/]+/[^+/]+/\+simple/?")
 
 def negotiate(request: Any) -> Format | None:
     """The format that a client wants; None for the page of browsers. One that accepts none of them gets HTML."""
-    offers = request.accept.acceptable_offers(list(_OFFERS))
-    chosen = _OFFERS[offers[0][0]] if offers else HTML
+    chosen = _chosen(request.environ.get("HTTP_ACCEPT"))
     return chosen if chosen is not HTML or INSTALLER.match(request.user_agent or "") else None
+
+
+@lru_cache(maxsize=64)
+def _chosen(accepted: str | None) -> Format:
+    """The format for an ``Accept`` header. Installers have few of them, and to read one takes as long as a page."""
+    offers = create_accept_header(accepted).acceptable_offers(list(_OFFERS))
+    return _OFFERS[offers[0][0]] if offers else HTML
 
 
 def list_format(request: Any) -> Format | None:

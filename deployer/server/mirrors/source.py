@@ -69,6 +69,7 @@ class _State:
 
     at: float = 0.0
     missing: bool = False  # it answered that there is no such project
+    absent: bool = False  # no page is on the disk
     failed: float = float("-inf")  # when it last did not answer (monotonic)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -170,7 +171,7 @@ class Source:
                 return state
         # After a start: the disk knows when the page was confirmed.
         kept = self.known(mirror, project)
-        found = _State(at=kept.at, missing=kept.head.gone) if kept else _State()
+        found = _State(at=kept.at, missing=kept.head.gone) if kept else _State(absent=True)
         with self._lock:
             if len(self._states) >= REMEMBERED:
                 self._forget_some()
@@ -197,7 +198,7 @@ class Source:
         state = self._state(mirror, project)
         began = time.time()
         with state.lock:
-            known = self.known(mirror, project)
+            known = None if state.absent else self.known(mirror, project)
             valid = time.time() < self._until(mirror, state) if not again else state.at >= began
             if self._offline() or valid:
                 if known is None and not state.missing:
@@ -294,7 +295,7 @@ class Source:
             kept = None
         with self._lock:
             self._deleted.discard((mirror.name, project))
-        state.at, state.missing = now if kept else 0.0, False
+        state.at, state.missing, state.absent = now if kept else 0.0, False, kept is known is None
         kept = kept or Kept(head, now, page.lines)
         if known is None or known.head.gone or (known.lines, known.head.fields) != (kept.lines, head.fields):
             self._changed(mirror.name, project)

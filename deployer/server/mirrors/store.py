@@ -18,6 +18,7 @@ import shutil
 import zlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 """A normalised name of a project. Names of users and indexes may have any characters but those of paths."""
 _SUM = 9
 """Bytes of the checksum and the space after it."""
+REMEMBERED = 4096
+"""Pages of which the path is kept in memory: to make one takes longer than to open the file."""
 _URL, _API, _REPLACED = ".url", ".json", "replaced"
 
 
@@ -89,8 +92,9 @@ class UpstreamPages:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self.path = lru_cache(REMEMBERED)(self._path)
 
-    def path(self, mirror: str, project: str) -> Path | None:
+    def _path(self, mirror: str, project: str) -> Path | None:
         """Where a page is; None for names that are no plain names of files. ``mirror``: ``user/index``."""
         parts = mirror.split("/")
         if len(parts) != 2 or not all(map(_is_name, parts)) or not _PLAIN.fullmatch(project):
