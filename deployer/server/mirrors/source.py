@@ -295,7 +295,8 @@ class Source:
             kept = None
         with self._lock:
             self._deleted.discard((mirror.name, project))
-        state.at, state.missing, state.absent = now if kept else 0.0, False, kept is known is None
+        state.at, state.missing = now if kept else 0.0, False
+        state.absent = kept is None and known is None
         kept = kept or Kept(head, now, page.lines)
         if known is None or known.head.gone or (known.lines, known.head.fields) != (kept.lines, head.fields):
             self._changed(mirror.name, project)
