@@ -177,7 +177,6 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     threading.Thread(target=store.watch, name="pages", daemon=True).start()
 
     def settle() -> None:
-        client.load()
         source.find_deleted(indexes.all(configured=store.configured))
 
     later = threading.Timer(STARTED, settle)

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
-import anyio
 import httpx
 from devpi_server.httpclient import FatalResponse, HTTPClient
 from devpi_server.log import threadlog
@@ -155,15 +154,6 @@ class Client(HTTPClient):
         if kind == _JSON:  # devpi finds no links in it if the type has parameters
             response.headers["Content-Type"] = _JSON
         return response, response.text
-
-    @staticmethod
-    def load() -> None:
-        """Import what httpx imports with its first request, so that no client waits for it."""
-
-        async def begin() -> None:
-            anyio.Event()  # the first object of anyio loads its event loop backend
-
-        asyncio.run(begin())
 
     def _is_down(self, error: httpx.RequestError) -> bool:
         return self._upstreams.of(str(error.request.url)).down
