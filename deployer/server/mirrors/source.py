@@ -394,8 +394,7 @@ class Source:
             if known is not None and not new and not known.head.gone:
                 return
             fields = page.fields if known is None else known.head.fields
-            texts = [] if known is None else known.lines.decode().splitlines()
-            texts += [json.dumps(file) for file in new]
+            whole = Page(fields, (b"" if known is None else known.lines) + Page.of(fields, new).lines)
             url, lacking = (mirror.page(project), []) if known is None else (known.head.url, known.head.lacking)
             head = Head(
                 mirror=mirror.url,
@@ -403,11 +402,11 @@ class Source:
                 etag="",
                 modified="",
                 serial="",
-                files=len(texts),
+                files=whole.count,
                 fields=fields,
                 lacking=lacking,
             )
-            self._pages.write(mirror.name, project, head, texts, at=0.0)
+            self._pages.write(mirror.name, project, head, whole.lines, at=0.0)
             with self._lock:
                 self._deleted.discard((mirror.name, project))
             state.at, state.missing = 0.0, False
