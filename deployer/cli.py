@@ -63,6 +63,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "install-service": ("install_service", "Install a systemd unit that starts the server at boot."),
     "exec": ("exec", "Run one command with the index in its environment."),
     "build": ("build", "Build an image whose steps install from the index."),
+    "env": ("env", "Print the variables of the index for a shell."),
     "profiles": ("profiles", "List profiles, or show one with the source of each value."),
     "image build": ("image.build", "Build deployer's own server image."),
     "image remove": ("image.remove", "Remove deployer's own server images that no container uses."),

@@ -224,6 +224,9 @@ PROOF_HEADER = "X-Deployer-Proof"
 NAMES_ROUTE = "/+deployer/names"
 OFFLINE_HEADER = "X-Deployer-Offline"
 """Header of a request that is to be answered as if the server was offline."""
+MIRRORED_ROUTE = "/+deployer/mirrored"
+FILE_HOSTS_HEADER = "X-Deployer-File-Hosts"
+"""On pages of the canonical view: the hosts of the page's files, with commas between."""
 BODY_ROUTE = "/+deployer/body"
 
 
@@ -533,6 +536,44 @@ class NamesAnswer(TypedDict):
     index: str
     projects: list[ProjectNames]
     left_out: int
+
+
+_HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mirrored:
+    """A mirror: ``url`` of its upstream, without credentials, and the hosts of the files on the pages that are known,
+    each with its port unless that is the one of https."""
+
+    name: str
+    url: str
+    hosts: tuple[str, ...] = ()
+
+    @property
+    def json(self) -> dict[str, object]:
+        return asdict(self)
+
+    @classmethod
+    def parse(cls, answer: object) -> tuple[Mirrored, ...] | None:
+        """Read ``mirrors`` of ``GET /+deployer/mirrored?index=USER/NAME``: those that the index reads, in order, itself
+        included. The answer is not trusted; None when it is invalid."""
+        found = answer.get("mirrors") if isinstance(answer, dict) else None
+        if not isinstance(found, list):
+            return None
+        mirrors = []
+        for one in found:
+            told = one if isinstance(one, dict) else {}
+            name, url, hosts = _text(told.get("name")), _text(told.get("url")), told.get("hosts")
+            if name is None or url is None or not _INDEX_NAME.fullmatch(name) or not isinstance(hosts, list):
+                return None
+            mirrors.append(cls(name=name, url=url, hosts=tuple(filter(is_host, hosts))))
+        return tuple(mirrors)
+
+
+def is_host(text: object) -> bool:
+    """Whether it is the name of a host in lower case, with or without a port."""
+    return isinstance(text, str) and _HOST.fullmatch(text) is not None
 
 
 class IndexCounts(TypedDict):

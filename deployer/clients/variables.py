@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from deployer.clients.client import Account, ClientSettings
 from deployer.clients.registry import CLIENTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """Variables of a command: ``values`` to set, ``removed`` to unset; ``warnings`` for the user."""
+
+    values: Mapping[str, str] = field(repr=False)
+    removed: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def applied(self, env: Mapping[str, str]) -> dict[str, str]:
+        """The environment with these changes."""
+        return {name: value for name, value in env.items() if name not in self.removed} | dict(self.values)
+
+    def for_shell(self) -> str:
+        """The same as commands of a POSIX shell."""
+        unset = [f"unset {name}" for name in self.removed]
+        return "\n".join([*unset, *(f"export {name}={shlex.quote(value)}" for name, value in self.values.items())])
 
 
 def variables(settings: ClientSettings) -> dict[str, str]:

@@ -21,33 +21,36 @@ class Options(Common):
         str,
         Option("--index", metavar="USER/NAME", callback=index_name, help="Another index of the same server."),
     ] = ""
+    transparent: Annotated[
+        bool | None,
+        Option(
+            "--transparent/--no-transparent",
+            help="Keep the upstream's addresses, as in lock files; default: clients.transparent.",
+        ),
+    ] = None
 
 
 def run(options: Options, ui: UI) -> Result:
     """Run one command with the index in its environment.
 
-    pip and uv read the index from the environment; no client file changes. If the index does not answer, the command
-    is not run (exit code 6), unless clients.fallback of the profile allows the upstream in its place. The exit code is
-    that of the command, 127 if it does not exist, 126 if it can't be executed.
+    pip and uv read the index from the environment; no client file changes. With `--transparent` every client keeps the
+    upstream's addresses, and a proxy that lives as long as the command answers for them. If the index does not answer,
+    the command is not run (exit code 6), unless clients.fallback of the profile allows the upstream in its place. The
+    exit code is that of the command, 127 if it does not exist, 126 if it can't be executed.
     """
-    from deployer.clients.client import Account
-    from deployer.clients.variables import past_the_proxy, risks, variables
     from deployer.errors import NotExecutable, NotFound, UsageError
-    from deployer.host.gather import proxies
-    from deployer.operations.client_files import settings_for
-    from deployer.operations.outage import answering
+    from deployer.operations.environment import of_command
 
     if not options.command:
         raise UsageError("no command to run", hint="deployer exec -- pip install NAME")
-    env = dict(os.environ)
-    settings, warnings = answering(options.name, settings_for(options.name, index=options.index))
-    env.update(variables(settings))
-    if proxies(env):
-        env.update(past_the_proxy(settings, env))
-    for line in (*warnings, *risks(Account.of(env))):
+    changes = of_command(
+        options.name, os.environ, index=options.index, transparent=options.transparent, owner=os.getpid()
+    )
+    for line in changes.warnings:
         ui.warn(line)
     try:
-        os.execvpe(options.command[0], options.command, env)  # noqa: S606 - the user's own command, no shell
+        # The command takes our place: exit code, signals and terminal are its own.
+        os.execvpe(options.command[0], options.command, changes.applied(os.environ))  # noqa: S606 - the user's own command, no shell
     except FileNotFoundError as error:
         raise NotFound(f"{options.command[0]}: {error.strerror}", hint="name a program after --") from None
     except OSError as error:

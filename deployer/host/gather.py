@@ -322,6 +322,17 @@ def _hard_limit(which: int) -> int:
     return 0 if hard == resource.RLIM_INFINITY else hard
 
 
+def runs(pid: int) -> bool:
+    """Whether a process of this number runs."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:  # of another user
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
+
+
 def proxies(env: Mapping[str, str]) -> dict[str, str]:
     """The proxy variables of this host's programs."""
     return {name: env[name] for name in PROXY_VARIABLES if env.get(name)}

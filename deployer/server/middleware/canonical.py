@@ -11,6 +11,8 @@ from typing import Any
 
 from pyramid.response import Response
 
+from deployer.protocol import FILE_HOSTS_HEADER, MIRRORED_ROUTE, Mirrored
+from deployer.server.devpi.installed import default_mirror_url
 from deployer.server.devpi.links import place
 from deployer.server.middleware.bulkhead import Bulkhead
 from deployer.server.middleware.files import FileRequests, Handler, Mirrors
@@ -22,6 +24,7 @@ from deployer.server.mirrors.canonical import Address, ApiAddress, FileAddress, 
 from deployer.server.mirrors.indexes import Mirror
 from deployer.server.mirrors.render import Part, to_html, to_json
 from deployer.server.mirrors.source import Answer
+from deployer.server.mirrors.store import file_hosts
 from deployer.server.upstream.client import NoAnswer
 
 _NO_CACHE = ("Cache-Control", "no-cache")
@@ -55,6 +58,8 @@ class CanonicalRequests:
 
     def answer(self, request: Any, handler: Handler) -> Any:
         """The response; None for a request of another kind."""
+        if request.path_info == MIRRORED_ROUTE:
+            return self._mirrored(request)
         found = canonical.address_of(request.path_info)
         if found is None:
             return None
@@ -83,6 +88,15 @@ class CanonicalRequests:
             return _text(502, f"the upstream of {mirror.name} did not answer: {error}")
         except _Busy:
             return busy()
+
+    def _mirrored(self, request: Any) -> Any:
+        """Which upstreams the mirrors of an index have, and where files are: what a client has to answer for."""
+        index = request.GET.get("index", "")
+        mirrors = self._indexes.mirrors(index, configured=self._configured())
+        if mirrors is None:
+            return _text(404, f"there is no index {index}")
+        found = [Mirrored(name=one.name, url=one.url, hosts=tuple(self._source.hosts(one))).json for one in mirrors]
+        return Response(json_body={"index": index, "default": default_mirror_url(), "mirrors": found})
 
     # Pages
 
@@ -167,6 +181,7 @@ def _rendered(request: Any, part: Part, title: str, serial: str) -> Any:
     chosen = negotiate(request) or HTML
     body = to_json(part, "") if chosen.kind == "json" else to_html(part, "", title=title)
     headers = [("Content-Type", chosen.content_type), ("Vary", "Accept, User-Agent"), _NO_CACHE]
+    headers.append((FILE_HOSTS_HEADER, ",".join(sorted(file_hosts(listed.file for listed in part.files)))))
     if serial:
         headers.append(("X-PyPI-Last-Serial", serial))
     return Response(body=body, headerlist=headers)

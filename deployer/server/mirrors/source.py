@@ -25,7 +25,7 @@ from deployer.server.devpi.links import place
 from deployer.server.mirrors.indexes import Indexes, Mirror
 from deployer.server.mirrors.page import ACCEPT, File, InvalidPage, Page, project_candidates, read
 from deployer.server.mirrors.rules import MirrorRules
-from deployer.server.mirrors.store import Head, Kept, UpstreamPages
+from deployer.server.mirrors.store import Head, Kept, UpstreamPages, file_hosts
 from deployer.server.upstream.client import Client, NoAnswer
 
 REFRESH_SECONDS, REFRESH_THREADS = 60.0, 8
@@ -186,6 +186,10 @@ class Source:
     def _is_gone(self, kept: Kept) -> bool:
         return kept.head.gone and not self._rules.keep_deleted
 
+    def hosts(self, mirror: Mirror) -> list[str]:
+        """The hosts of the files on the pages that are known, sorted; with their ports where those are unusual."""
+        return self._pages.hosts(mirror.name)
+
     # Asking
 
     def get(self, mirror: Mirror, project: str, *, again: bool = False) -> Answer:
@@ -293,6 +297,8 @@ class Source:
         except OSError as error:  # a full disk: clients get the page anyway
             threadlog.warn("%s: can't keep the page of %s: %s", mirror.name, project, error)
             kept = None
+        with contextlib.suppress(OSError):
+            self._pages.add_hosts(mirror.name, file_hosts(page.files))
         with self._lock:
             self._deleted.discard((mirror.name, project))
         state.at, state.missing = now if kept else 0.0, False

@@ -6,7 +6,8 @@ JSON. The time at which the upstream last confirmed the page is the file's modif
 none.
 
 ``<serverdir>/.deployer/upstream/USER/INDEX/.url`` is the address of the upstream that the index mirrored last, and the
-word ``replaced`` if there was another one before. ``.json/`` beside it has pages of the upstream's JSON API.
+word ``replaced`` if there was another one before. ``.hosts`` beside it has the hosts of files, one a line, and
+``.json/`` pages of the upstream's JSON API.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ import contextlib
 import os
 import re
 import shutil
+import threading
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from deployer.protocol import is_host
 from deployer.server.devpi.links import place
 from deployer.server.json_text import dumps, loads
 from deployer.server.mirrors.page import File, Page
@@ -33,7 +36,11 @@ _SUM = 9
 """Bytes of the checksum and the space after it."""
 REMEMBERED = 4096
 """Pages of which the path is kept in memory: to make one takes longer than to open the file."""
-_URL, _API, _REPLACED = ".url", ".json", "replaced"
+_URL, _HOSTS, _API, _REPLACED = ".url", ".hosts", ".json", "replaced"
+MOST_HOSTS = 16
+"""Hosts of files that are kept of one mirror."""
+_LOOKED_AT = 20
+"""Pages in which hosts are looked for where none were kept."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,7 @@ class UpstreamPages:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self.path = lru_cache(REMEMBERED)(self._path)
+        self._noting = threading.Lock()
 
     def _path(self, mirror: str, project: str) -> Path | None:
         """Where a page is; None for names that are no plain names of files. ``mirror``: ``user/index``."""
@@ -172,6 +180,29 @@ class UpstreamPages:
             return sorted(entry.name for entry in os.scandir(path.parent) if _PLAIN.fullmatch(entry.name))
         return []
 
+    def hosts(self, mirror: str) -> list[str]:
+        """The hosts of the files on the pages of a mirror, sorted."""
+        path = self.path(mirror, "x")
+        if path is None:
+            return []
+        with contextlib.suppress(OSError, UnicodeError):
+            return path.with_name(_HOSTS).read_text(encoding="utf-8").splitlines()
+        found: set[str] = set()
+        for project in self.projects(mirror)[:_LOOKED_AT]:
+            with contextlib.suppress(OSError, ValueError):
+                found |= file_hosts(map(parsed, path.with_name(project).read_bytes().splitlines()[1:]))
+        return sorted(found)
+
+    def add_hosts(self, mirror: str, hosts: set[str]) -> None:
+        """Keep hosts of files, at most :data:`MOST_HOSTS`. Raises OSError."""
+        path = self.path(mirror, "x")
+        with self._noting:
+            known = self.hosts(mirror)
+            if path is None or (hosts <= set(known) and path.with_name(_HOSTS).exists()):
+                return
+            kept = [*known, *sorted(hosts - set(known))][:MOST_HOSTS]
+            write_cached(path.with_name(_HOSTS), "".join(f"{host}\n" for host in sorted(kept)).encode())
+
     def former(self, mirror: str) -> str | None:
         """The address of the upstream that the index mirrored last; None for a new index."""
         return next(iter(self._lines(mirror)), None)
@@ -203,6 +234,14 @@ class UpstreamPages:
         for name in gone:
             shutil.rmtree(found[name], ignore_errors=True)
         return gone
+
+
+def file_hosts(files: Iterable[File]) -> set[str]:
+    """The hosts of files, with their ports where those are not the one of https; of addresses with https alone."""
+    # urlsplit for each of ten thousand files takes longer than all else that is done with a page.
+    found = {url.split("/", 3)[2] for file in files if (url := file.get("url", "")).startswith("https://")}
+    named = {host.rpartition("@")[2].lower().removesuffix(":443") for host in found}
+    return {host for host in named if is_host(host)}
 
 
 def _is_name(name: str) -> bool:

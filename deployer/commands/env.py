@@ -1,0 +1,48 @@
+"""``deployer env``: print the variables of the index for a shell."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Annotated
+
+from typer import Option
+
+from deployer.commands import Common, index_name
+from deployer.ui.output import UI, Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    index: Annotated[
+        str,
+        Option("--index", metavar="USER/NAME", callback=index_name, help="Another index of the same server."),
+    ] = ""
+    transparent: Annotated[
+        bool | None,
+        Option(
+            "--transparent/--no-transparent",
+            help="Keep the upstream's addresses, as in lock files; default: clients.transparent.",
+        ),
+    ] = None
+    pid: Annotated[
+        int | None,
+        Option("--pid", metavar="PID", min=1, help="The shell with which the proxy ends; default: the parent process."),
+    ] = None
+
+
+def run(options: Options, ui: UI) -> Result:
+    """Print the variables of the index for a shell.
+
+    For `eval "$(deployer env)"` in sh, bash or zsh. With `--transparent` a proxy is started that ends with the shell.
+    """
+    from deployer.errors import UsageError
+    from deployer.host.gather import runs
+    from deployer.operations.environment import of_command
+
+    owner = options.pid or os.getppid()
+    if not runs(owner):
+        raise UsageError(f"--pid {owner}: there is no such process", hint="pass the pid of the shell: --pid $$")
+    changes = of_command(options.name, os.environ, index=options.index, transparent=options.transparent, owner=owner)
+    data = {"variables": dict(changes.values), "removed": list(changes.removed)}
+    return Result(data=data, text=changes.for_shell(), warnings=changes.warnings)

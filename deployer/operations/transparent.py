@@ -1,0 +1,181 @@
+"""Transparent commands: what they ask the server for, their certificate, and their tunnel."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from deployer.clients.client import Account
+from deployer.clients.transparent import environment, roots, settings
+from deployer.clients.transparent.authority import certificate
+from deployer.clients.transparent.routes import Mirror
+from deployer.clients.transparent.tunnel import Plan
+from deployer.clients.variables import Changes
+from deployer.errors import ClientFileError, EngineUnreachable, NotReadyError, Refused, ServerRefused
+from deployer.host.runner import Runner
+from deployer.host.state_dir import state_dir
+from deployer.operations.client_files import settings_for
+from deployer.protocol import MIRRORED_ROUTE, Mirrored, parsed
+from deployer.secrets import mask_url
+
+DIRECTORY = "transparent"
+"""The directory below a deployment's state that has certificates and CA bundles."""
+SECONDS = 30.0
+_LARGEST = 1 << 20
+_ANY = ("pip", "setuptools", "wheel")
+"""Projects of almost every index: where no page is known yet, one of theirs tells where files are."""
+_START = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from deployer.clients.transparent.tunnel import main; main()"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What the server says of an index: its mirrors that a tunnel can answer for, and those that it can't, with the
+    reason; ``default``: the index that clients use without any setting."""
+
+    mirrors: tuple[Mirror, ...]
+    left_out: tuple[str, ...]
+    default: str
+
+
+def start(name: str, env: Mapping[str, str], *, owner: int, index: str = "", directory: Path) -> Changes:
+    """Start a tunnel that ends with the process ``owner``; return the variables that lead through it.
+
+    ``directory``: where the command will run. Everything that can be refused is refused before the tunnel starts.
+    Raises Refused, ConflictError, NotReadyError, ServerRefused, ClientFileError, UsageError.
+    """
+    chosen = settings_for(name, index=index).index_url
+    server, index = chosen.rsplit("/", 4)[0], "/".join(chosen.split("/")[-4:-2])
+    known = ask(server, index)
+    account = Account.of(env)
+    found = settings.read(account, directory)
+    chain = environment.chain(env, found)
+    indexes = environment.indexes(found, mirrors=known.mirrors, server=server, default=known.default)
+    former = roots.former(env, pip_cert=found.pip_cert)
+    place = state_dir(name) / DIRECTORY
+    own = certificate(environment.hosts_of(known.mirrors), directory=place)
+    try:
+        bundles = {variable: roots.bundle(text, own.ca, directory=own.ca.parent) for variable, text in former.items()}
+    except OSError as error:
+        raise ClientFileError(
+            f"{own.ca.parent} can't be written: {error.strerror}", hint="free some space, or correct its mode and owner"
+        ) from None
+    token = secrets.token_urlsafe(16)
+    plan = Plan(
+        index=server,
+        mirrors=known.mirrors,
+        certificate=str(own.chain),
+        key=str(own.key),
+        roots=str(bundles[roots.OPENSSL]),
+        token=token,
+        owner=owner,
+        index_ca=str(bundles[roots.OPENSSL]),
+        chain=chain.https,
+        plain_chain=chain.http,
+        no_proxy=chain.no_proxy,
+    )
+    port = _launched(plan)
+    proxied = environment.proxied(
+        env, found, mirrors=known.mirrors, port=port, token=token, bundles=bundles
+    )
+    return Changes(
+        values={**indexes.values, **proxied.values},
+        removed=(*indexes.removed, *proxied.removed),
+        warnings=(*known.left_out, *indexes.warnings),
+    )
+
+
+def _launched(plan: Plan) -> int:
+    """Start the tunnel's program, which goes on by itself; its port. Raises NotReadyError."""
+    package = Path(sys.modules["deployer"].__path__[0])
+    # Without site: what is installed beside deployer is not looked at, which takes longer than all else.
+    words = (sys.executable, "-I", "-S", "-c", _START, str(package.parent))
+    try:
+        done = Runner().run(words, stdin=json.dumps(asdict(plan)).encode(), timeout=SECONDS)
+        return int(done.stdout)
+    except (EngineUnreachable, ValueError):
+        why = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise NotReadyError(f"the tunnel did not start: {why}", hint="run it again without --transparent") from None
+
+
+# The server
+
+
+def ask(server: str, index: str) -> Known:
+    """What an index mirrors. Raises Refused when nothing of it can be transparent; as :func:`_get`."""
+    mirrors, default = _mirrored(server, index)
+    for mirror in mirrors:
+        if not mirror.hosts:
+            for project in _ANY:
+                if _get(server, f"/{mirror.name}/+canonical/simple/{project}/", json_only=False)[0] == 200:
+                    mirrors, default = _mirrored(server, index)
+                    break
+    usable = [mirror for mirror in mirrors if not why_not(mirror)]
+    left_out = [f"{mirror.name} is not transparent: {why_not(mirror)}" for mirror in mirrors if why_not(mirror)]
+    if not usable:
+        why = left_out[0] if left_out else f"{index} reads no mirror, and only mirrors are transparent"
+        raise Refused(why, hint="name an index that reads a mirror with --index, or run it without --transparent")
+    return Known(
+        mirrors=tuple(
+            Mirror(view=f"/{quote(one.name)}/+canonical", url=one.url.rstrip("/") + "/", files=one.hosts)
+            for one in usable
+        ),
+        left_out=tuple(left_out),
+        default=default,
+    )
+
+
+def why_not(mirror: Mirrored) -> str:
+    """Why a tunnel can't answer for the upstream of a mirror; empty when it can."""
+    parts = urlsplit(mirror.url)
+    if parts.scheme != "https":
+        return f"its upstream {mask_url(mirror.url)} has no https"
+    try:
+        ip_address(parts.hostname or "")
+    except ValueError:
+        return ""
+    return f"its upstream {mask_url(mirror.url)} has an address for a name"
+
+
+def _mirrored(server: str, index: str) -> tuple[tuple[Mirrored, ...], str]:
+    status, body = _get(server, f"{MIRRORED_ROUTE}?index={quote(index)}")
+    mirrors = Mirrored.parse(body)
+    if status == 404 or mirrors is None:
+        raise ServerRefused(
+            f"{server} does not say which upstreams {index} has (status {status})",
+            hint="check the index, and that the server runs this version of deployer: deployer status",
+        )
+    default = body.get("default")
+    return mirrors, default if isinstance(default, str) else ""
+
+
+def _get(server: str, path: str, *, json_only: bool = True) -> tuple[int, Any]:
+    """Status and JSON of one request, not through a proxy. Raises NotReadyError."""
+    parts = urlsplit(server)
+    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    connection = kind(parts.netloc.rpartition("@")[2], timeout=SECONDS)
+    try:
+        connection.request("GET", parts.path.rstrip("/") + path, headers={"Accept": "application/json"})
+        answer = connection.getresponse()
+        body = answer.read(_LARGEST + 1)
+        if not json_only:
+            return answer.status, None
+        return answer.status, parsed(body) if len(body) <= _LARGEST else None
+    except ValueError:
+        return answer.status, None
+    except (OSError, HTTPException) as error:
+        raise NotReadyError(f"{server} does not answer: {error}", hint="deployer start, or deployer up") from None
+    finally:
+        connection.close()
+
+
