@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import ssl
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -43,12 +44,15 @@ class Authority:
         (directory / "index").touch()
         self._new("/CN=tests", "-x509", "-days", "2", key=directory / "ca.key", out=self.file)
 
-    def context(self, address: str, *, age: timedelta = timedelta(hours=1)) -> ssl.SSLContext:
-        """What a server shows as the one at ``address``: valid from ``age`` ago on, for two days."""
+    def context(
+        self, address: str, *, age: timedelta = timedelta(hours=1), names: Sequence[str] = ()
+    ) -> ssl.SSLContext:
+        """What a server shows as the one at ``address``, or of all these ``names``: valid from ``age`` ago on, for two
+        days."""
         key, asked, certificate, extensions = (
             self._directory / name for name in ("key", "asked", "cert", "extensions")
         )
-        extensions.write_text(f"subjectAltName=IP:{address}\n")
+        extensions.write_text(f"subjectAltName={','.join(f'DNS:{name}' for name in names) or f'IP:{address}'}\n")
         self._new(f"/CN={address}", key=key, out=asked)
         begin = datetime.now(UTC) - age
         dates = ("-startdate", f"{begin:%Y%m%d%H%M%SZ}", "-enddate", f"{begin + timedelta(days=2):%Y%m%d%H%M%SZ}")

@@ -124,7 +124,7 @@ def ask(server: str, index: str) -> Known:
     left_out = [f"{mirror.name} is not transparent: {why_not(mirror)}" for mirror in mirrors if why_not(mirror)]
     if not usable:
         why = left_out[0] if left_out else f"{index} reads no mirror, and only mirrors are transparent"
-        raise Refused(why, hint="name an index that reads a mirror with --index, or run it without --transparent")
+        raise Refused(why, hint="run it without --transparent, which also makes pages known, or name another index with --index")
     return Known(
         mirrors=tuple(
             Mirror(view=f"/{quote(one.name)}/+canonical", url=one.url.rstrip("/") + "/", files=one.hosts)
@@ -143,7 +143,7 @@ def why_not(mirror: Mirrored) -> str:
     try:
         ip_address(parts.hostname or "")
     except ValueError:
-        return ""
+        return "" if mirror.hosts else "no page of it is known, which would say where its files are"
     return f"its upstream {mask_url(mirror.url)} has an address for a name"
 
 
