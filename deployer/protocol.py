@@ -225,8 +225,6 @@ NAMES_ROUTE = "/+deployer/names"
 OFFLINE_HEADER = "X-Deployer-Offline"
 """Header of a request that is to be answered as if the server was offline."""
 MIRRORED_ROUTE = "/+deployer/mirrored"
-FILE_HOSTS_HEADER = "X-Deployer-File-Hosts"
-"""On pages of the canonical view: the hosts of the page's files, with commas between."""
 BODY_ROUTE = "/+deployer/body"
 
 

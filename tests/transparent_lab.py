@@ -103,7 +103,13 @@ class Lab:
         kept = {name: os.environ[name] for name in CLEAN if name in os.environ}
         bundle = str(self.authority.file)
         trust = {"SSL_CERT_FILE": bundle, "REQUESTS_CA_BUNDLE": bundle}
-        return {**kept, "HOME": str(self.home), "NO_COLOR": "1", "DEPLOYER_STATE_DIR": str(self.cli.home / "state"), **trust}
+        return {
+            **kept,
+            "HOME": str(self.home),
+            "NO_COLOR": "1",
+            "DEPLOYER_STATE_DIR": str(self.cli.home / "state"),
+            **trust,
+        }
 
     def run(
         self, *words: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
@@ -177,7 +183,11 @@ def _answer(upstream: Upstream, path: str, answer: Answer) -> None:
 def projects() -> dict[str, list[Distribution]]:
     """Two that need each other's kind, one of them with a source distribution as well."""
     return {
-        "demo": [make_wheel("demo", "1.0"), make_sdist("demo", "2.0"), make_wheel("demo", "2.0", requires=["demo-dep>=1"])],
+        "demo": [
+            make_wheel("demo", "1.0"),
+            make_sdist("demo", "2.0"),
+            make_wheel("demo", "2.0", requires=["demo-dep>=1"]),
+        ],
         "pip": [make_wheel("pip", "1.0")],  # by which a deployment without pages finds out where files are
         "demo-dep": [make_wheel("demo-dep", "1.5"), make_wheel("demo-dep", "1.6+local")],
     }

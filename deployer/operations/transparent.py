@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from ipaddress import ip_address
 from pathlib import Path
@@ -32,10 +31,7 @@ SECONDS = 30.0
 _LARGEST = 1 << 20
 _ANY = ("pip", "setuptools", "wheel")
 """Projects of almost every index: where no page is known yet, one of theirs tells where files are."""
-_START = (
-    "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from deployer.clients.transparent.tunnel import main; main()"
-)
+_START = "import sys; sys.path.insert(0, sys.argv[1]); from deployer.clients.transparent.tunnel import main; main()"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,22 +68,21 @@ def start(name: str, env: Mapping[str, str], *, owner: int, index: str = "", dir
         ) from None
     token = secrets.token_urlsafe(16)
     plan = Plan(
-        index=server,
+        server=server,
+        name=index,
         mirrors=known.mirrors,
         certificate=str(own.chain),
         key=str(own.key),
         roots=str(bundles[roots.OPENSSL]),
         token=token,
         owner=owner,
-        index_ca=str(bundles[roots.OPENSSL]),
+        server_ca=str(bundles[roots.OPENSSL]),
         chain=chain.https,
         plain_chain=chain.http,
         no_proxy=chain.no_proxy,
     )
     port = _launched(plan)
-    proxied = environment.proxied(
-        env, found, mirrors=known.mirrors, port=port, token=token, bundles=bundles
-    )
+    proxied = environment.proxied(env, found, mirrors=known.mirrors, port=port, token=token, bundles=bundles)
     return Changes(
         values={**indexes.values, **proxied.values},
         removed=(*indexes.removed, *proxied.removed),
@@ -101,7 +96,7 @@ def _launched(plan: Plan) -> int:
     # Without site: what is installed beside deployer is not looked at, which takes longer than all else.
     words = (sys.executable, "-I", "-S", "-c", _START, str(package.parent))
     try:
-        done = Runner().run(words, stdin=json.dumps(asdict(plan)).encode(), timeout=SECONDS)
+        done = Runner().run(words, stdin=plan.encoded, timeout=SECONDS)
         return int(done.stdout)
     except (EngineUnreachable, ValueError):
         why = (done.stderr.strip().splitlines() or ["no output"])[-1]
@@ -124,7 +119,9 @@ def ask(server: str, index: str) -> Known:
     left_out = [f"{mirror.name} is not transparent: {why_not(mirror)}" for mirror in mirrors if why_not(mirror)]
     if not usable:
         why = left_out[0] if left_out else f"{index} reads no mirror, and only mirrors are transparent"
-        raise Refused(why, hint="run it without --transparent, which also makes pages known, or name another index with --index")
+        raise Refused(
+            why, hint="run it without --transparent, which also makes pages known, or name another index with --index"
+        )
     return Known(
         mirrors=tuple(
             Mirror(view=f"/{quote(one.name)}/+canonical", url=one.url.rstrip("/") + "/", files=one.hosts)
@@ -177,5 +174,3 @@ def _get(server: str, path: str, *, json_only: bool = True) -> tuple[int, Any]:
         raise NotReadyError(f"{server} does not answer: {error}", hint="deployer start, or deployer up") from None
     finally:
         connection.close()
-
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,15 @@ from deployer.server.devpi.file_events import skip_mirrors
 from deployer.server.devpi.installed import inside, server_version
 from deployer.server.middleware import bodies, clients, threads
 from deployer.server.middleware.bulkhead import Bulkhead
+from deployer.server.middleware.canonical import CANONICAL
 from deployer.server.middleware.files import Mirrors
 from deployer.server.middleware.middleware import Middleware
 from deployer.server.mirrors import for_devpi, rules
 from deployer.server.mirrors.cached import Cached
+from deployer.server.mirrors.canonical_links import CanonicalLinks
 from deployer.server.mirrors.companions import Companions
 from deployer.server.mirrors.files import RemoteFiles
-from deployer.server.mirrors.indexes import Indexes
+from deployer.server.mirrors.indexes import Indexes, Mirror
 from deployer.server.mirrors.json_api import JsonApi
 from deployer.server.mirrors.refreshing import Refreshing
 from deployer.server.mirrors.serving import Serving
@@ -84,12 +87,22 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
         has_room=lambda: secret_files.has_room(private.directory, secret_files.RESERVE),
     )
 
+    links = CanonicalLinks(private.nginx / CANONICAL)
+
     def changed(mirror: str, project: str) -> None:
+        links.forget(project)
         for_devpi.expire(xom, mirror, project)
         store.forget(project)
 
     pages = UpstreamPages(private.upstream)
     source = Source(pages, indexes, client, mirror_rules, offline=lambda: switch.on, changed=changed)
+    configured = indexes.on_change
+
+    def reconfigured(mirrors: Mapping[str, Mirror]) -> None:
+        links.clear()
+        configured(mirrors)
+
+    indexes.on_change = reconfigured
     client.page_of = lambda url: for_devpi.page_of(indexes, source, url)
     setattr(xom, ordered.ASKED, source.has)
     setattr(xom, ordered.KNOWN, source.names)
@@ -111,6 +124,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
             remote,
             companions,
             api,
+            links,
         ),
         Bulkhead(config.args.threads, grow),
         Path(config.server_path),

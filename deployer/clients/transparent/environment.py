@@ -1,6 +1,6 @@
 """The environment of a transparent command. Pure: what clients are configured to do is passed in.
 
-A setting that would have a client go past the tunnel is replaced by a variable where the client lets it; otherwise it is
+A setting that leads past the tunnel is replaced by a variable where the client has one that beats it. Otherwise it is
 refused, before anything runs.
 """
 
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from deployer.addresses import split
 from deployer.clients.transparent.roots import OPENSSL, REQUESTS
 from deployer.clients.transparent.routes import HTTPS, Host, Mirror, entries, is_exempt
-from deployer.clients.transparent.settings import PDM, POETRY, UV, Setting, Settings
+from deployer.clients.transparent.settings import PDM, POETRY, UV, Settings
 from deployer.clients.transparent.tunnel import USER
 from deployer.clients.variables import Changes
 from deployer.errors import Refused
@@ -66,8 +66,8 @@ def _given(env: Mapping[str, str], *names: str) -> str:
 def indexes(settings: Settings, *, mirrors: Sequence[Mirror], server: str, default: str) -> Changes:
     """The variables that have each client use an upstream as its main index.
 
-    ``server``: address of the index's server. ``default``: the index that clients use without any setting. Raises Refused
-    for a setting that leads past the tunnel.
+    ``server``: address of the index's server. ``default``: the index that clients use without any setting. Raises
+    Refused for a setting that leads past the tunnel.
     """
     names = {host for mirror in mirrors for host in mirror.hosts}
     main = next((mirror for mirror in mirrors if _same(mirror.url, default)), mirrors[0])
@@ -190,4 +190,3 @@ def _port(scheme: str) -> int:
 def hosts_of(mirrors: Sequence[Mirror]) -> tuple[str, ...]:
     """The names that a certificate has to be for, sorted."""
     return tuple(sorted({host[0] for mirror in mirrors for host in mirror.hosts}))
-

@@ -1,17 +1,19 @@
 """Which requests the index answers in place of an upstream, and which hosts a proxy is not for. Pure.
 
-Part of the tunnel's program: standard library only.
+Part of the tunnel's program: standard library only, and of that what is quick to import (dataclasses are not).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 HTTPS = 443
-_FILE = re.compile(r".*/[^/]+\.(?:whl|zip|tar\.gz|tgz|tar\.bz2|tar\.xz|egg)(?:\.metadata|\.provenance|\.asc)?", re.DOTALL)
+_FILE = re.compile(
+    r".*/[^/]+\.(?:whl|zip|tar\.gz|tgz|tar\.bz2|tar\.xz|egg)(?:\.metadata|\.provenance|\.asc)?", re.DOTALL
+)
 _PROJECT = re.compile(r"[^/]+/?")
 _API = re.compile(r"[^/]+/(?:[^/]+/)?json/?")
 
@@ -19,8 +21,7 @@ Host = tuple[str, int]
 """A name in lower case and a port."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mirror:
+class Mirror(NamedTuple):
     """``view``: path of the mirror's canonical view on the index's server. ``url``: its upstream, with https.
     ``files``: the hosts of its files, as ``NAME`` or ``NAME:PORT``."""
 
@@ -37,8 +38,7 @@ class Mirror:
         return frozenset({self.host, *map(host_of, self.files)})
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """The path of an answer on the index's server; ``is_file``: that it has none is not the upstream's word."""
 
     path: str

@@ -65,9 +65,7 @@ def read(account: Account, directory: Path) -> Settings:
     extra = [_of_pip(pip, "extra-index-url")]
     extra += [_variable(env, name) for name in ("UV_INDEX", "UV_EXTRA_INDEX_URL")]
     proxies = [
-        _key(path, document, key)
-        for path, document, _ in uv
-        for key in ("https-proxy", "http-proxy", "no-proxy")
+        _key(path, document, key) for path, document, _ in uv for key in ("https-proxy", "http-proxy", "no-proxy")
     ]
     roots = [_key(path, document, "pypi", "ca_certs") for path, document in pdm]
     roots += [

@@ -6,7 +6,7 @@ that it is for. It imports the standard library only, and of that what is quick 
 
 from __future__ import annotations
 
-import base64
+import binascii
 import contextlib
 import hmac
 import json
@@ -18,51 +18,58 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from deployer.clients.transparent.routes import Host, Mirror, Target, host_of, is_exempt, spelled, targets
 
 USER = "deployer"
 """The user of the tunnel; the password is :attr:`Plan.token`."""
-FILE_HOSTS = "x-deployer-file-hosts"
-"""The server's header that names the hosts of a page's files (``deployer.protocol``)."""
+MIRRORED = "/+deployer/mirrored?index="
+"""Where the server says which hosts it answers for (``deployer.protocol``)."""
+RECENT = 2.0
+"""Seconds for which that answer holds."""
 CONNECT_SECONDS = 30.0
 LARGEST_HEAD = 64 << 10
 CHUNK = 128 << 10
 BACKLOG = 511
-_OWN_HEADERS = frozenset({"authorization", "cookie", "host", "connection", "proxy-connection", "keep-alive", "x-outside-url"})
+_OWN_HEADERS = frozenset(
+    {"authorization", "cookie", "host", "connection", "proxy-connection", "keep-alive", "x-outside-url"}
+)
 """Headers of a request that are for the upstream, or for one connection."""
 _OF_CONNECTION = frozenset({"connection", "keep-alive", "proxy-connection"})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a tunnel does.
+class Plan(NamedTuple):
+    """What a tunnel does. It has passwords: it is handed over through a pipe, and not shown.
 
-    ``index``: address of the index's server, without a slash at the end; ``index_ca``: CA bundle for it, empty for the
-    system's. ``chain`` and ``plain_chain``: the proxies that are to be used for https and http, empty for none.
-    ``certificate`` and ``key``: files. ``roots``: CA bundle for upstreams. ``owner``: pid of the process that it is for.
+    ``server``: address of the index's server, without a slash at the end; ``server_ca``: CA bundle for it. ``name``: of the index. ``chain`` and ``plain_chain``: the proxies that are to be used for https and http, empty for
+    none. ``certificate`` and ``key``: files. ``roots``: CA bundle for upstreams. ``owner``: pid of the process that it
+    is for.
     """
 
-    index: str
+    server: str
+    name: str
     mirrors: Sequence[Mirror]
     certificate: str
     key: str
     roots: str
-    token: str = field(repr=False)
+    token: str
     owner: int
-    index_ca: str = ""
-    chain: str = field(default="", repr=False)
-    plain_chain: str = field(default="", repr=False)
+    server_ca: str = ""
+    chain: str = ""
+    plain_chain: str = ""
     no_proxy: str = ""
+
+    @property
+    def encoded(self) -> bytes:
+        return json.dumps(self).encode()
 
     @classmethod
     def parse(cls, text: bytes) -> Plan:
-        told = json.loads(text)
-        return cls(**{**told, "mirrors": [Mirror(**mirror) for mirror in told["mirrors"]]})
+        plan = cls(*json.loads(text))
+        return plan._replace(mirrors=tuple(Mirror(*mirror) for mirror in plan.mirrors))
 
 
 class Unreachable(Exception):
@@ -135,8 +142,7 @@ class Stream:
             yield data
 
 
-@dataclass(frozen=True)
-class Head:
+class Head(NamedTuple):
     """The first line of a request or an answer, in three words, and its headers as they came."""
 
     words: tuple[str, str, str]
@@ -146,7 +152,7 @@ class Head:
     def parse(cls, data: bytes) -> Head:
         """Raises ValueError."""
         first, *lines = data.decode("latin-1").split("\r\n")[:-2]
-        words = (first.split(" ", 2) + ["", ""])[:3]
+        words = [*first.split(" ", 2), "", ""][:3]
         pairs = (line.partition(":") for line in lines)
         return cls((words[0], words[1], words[2]), tuple((name, value.strip()) for name, _, value in pairs))
 
@@ -176,15 +182,16 @@ class Tunnel:
         self._serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._serving.load_cert_chain(plan.certificate, plan.key)
         self._serving.set_alpn_protocols(["http/1.1"])
-        index = urlsplit(plan.index)
-        self._index: Host = (index.hostname or "", index.port or (443 if index.scheme == "https" else 80))
-        self._netloc, self._prefix = index.netloc.rpartition("@")[2], index.path.rstrip("/")
+        self._serving.num_tickets = 0  # each connection is one of its own
+        server = urlsplit(plan.server)
+        self._server: Host = (server.hostname or "", server.port or (443 if server.scheme == "https" else 80))
+        self._netloc, self._prefix = server.netloc.rpartition("@")[2], server.path.rstrip("/")
         self._asking: ssl.SSLContext | None = None
-        if index.scheme == "https":
-            self._asking = ssl.create_default_context(cafile=plan.index_ca or None)
+        if server.scheme == "https":
+            self._asking = ssl.create_default_context(cafile=plan.server_ca)
         self._roots: ssl.SSLContext | None = None
-        pair = base64.b64encode(f"{USER}:{plan.token}".encode()).decode()
-        self._password = f"Basic {pair}"
+        self._password = _basic(USER, plan.token)
+        self._told: tuple[float, frozenset[Host]] = (float("-inf"), frozenset())
 
     def serve(self, listener: socket.socket) -> None:
         """Accept connections for ever."""
@@ -207,7 +214,12 @@ class Tunnel:
     def _first(self, client: Stream, head: Head) -> None:
         method, target, _ = head.words
         if not hmac.compare_digest(head.get("proxy-authorization").encode(), self._password.encode()):
-            _refuse(client.socket, "407 Proxy Authentication Required", "this proxy serves one command", "Proxy-Authenticate: Basic")
+            _refuse(
+                client.socket,
+                "407 Proxy Authentication Required",
+                "this proxy serves one command",
+                "Proxy-Authenticate: Basic",
+            )
         elif method == "CONNECT":
             self._connect(client, host_of(target))
         elif target.lower().startswith("http://"):
@@ -220,6 +232,9 @@ class Tunnel:
             client.socket.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
             with self._serving.wrap_socket(client.socket, server_side=True) as tls:
                 self._answer(Stream(tls), host)
+            return
+        if host in self._newly_known():
+            _refuse(client.socket, "502 Bad Gateway", _NEW.format(spelled(host)))
             return
         try:
             other = self._dial(host)
@@ -236,7 +251,7 @@ class Tunnel:
     def _answer(self, client: Stream, host: Host) -> None:
         """Answer the requests of one connection."""
         with contextlib.ExitStack() as stack:
-            index = _Index(self._open_index, stack)
+            index = _Index(self._open_server, stack)
             while data := client.head():
                 head = Head.parse(data)
                 method, path, _ = head.words
@@ -258,16 +273,15 @@ class Tunnel:
             try:
                 answer = index.ask(sent)
             except (OSError, Unreachable) as error:
-                _refuse(client.socket, "502 Bad Gateway", f"the index {self._plan.index} does not answer: {error}")
+                _refuse(
+                    client.socket, "502 Bad Gateway", f"the index's server {self._plan.server} does not answer: {error}"
+                )
                 raise Unreachable from None
             body = _body(index.stream, answer, head.words[0])
             if answer.words[1] == "404" and target.is_file:
                 for _ in body:
                     pass
                 continue
-            if strange := self._strangers(answer):
-                _refuse(client.socket, "502 Bad Gateway", _STRANGE.format(", ".join(strange)))
-                raise Unreachable
             closing = not _framed(answer, head.words[0])
             more = {"Connection": "close"} if closing else {}
             _send(client.socket, answer.encoded(without=_OF_CONNECTION, more=more), body)
@@ -278,16 +292,29 @@ class Tunnel:
             return True
         return False
 
-    def _strangers(self, answer: Head) -> list[str]:
-        """The hosts of a page's files that this tunnel does not answer for."""
-        hosts = [host_of(text) for text in answer.get(FILE_HOSTS).split(",") if text]
-        return [spelled(host) for host in hosts if host not in self._names]
+    def _newly_known(self) -> frozenset[Host]:
+        """The hosts of upstreams that the server knows now, and this tunnel does not: a page has named them since."""
+        if time.monotonic() > self._told[0] + RECENT:
+            found: frozenset[Host] = frozenset()
+            with (
+                contextlib.suppress(OSError, ValueError, TypeError, KeyError, Unreachable),
+                contextlib.ExitStack() as stack,
+            ):
+                index = _Index(self._open_server, stack)
+                path = f"{self._prefix}{MIRRORED}{self._plan.name}"
+                answer = index.ask(f"GET {path} HTTP/1.1\r\nHost: {self._netloc}\r\n\r\n".encode())
+                body = b"".join(_body(index.stream, answer, "GET"))
+                mirrors = json.loads(body)["mirrors"] if answer.words[1] == "200" else ()
+                urls = {mirror.url for mirror in self._plan.mirrors}
+                found = frozenset(host_of(host) for one in mirrors if one["url"] in urls for host in one["hosts"])
+            self._told = (time.monotonic(), found - self._names)
+        return self._told[1]
 
-    def _open_index(self) -> socket.socket:
-        connection = socket.create_connection(self._index, CONNECT_SECONDS)
+    def _open_server(self) -> socket.socket:
+        connection = socket.create_connection(self._server, CONNECT_SECONDS)
         connection.settimeout(None)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return self._asking.wrap_socket(connection, server_hostname=self._index[0]) if self._asking else connection
+        return self._asking.wrap_socket(connection, server_hostname=self._server[0]) if self._asking else connection
 
     def _from_upstream(self, client: Stream, head: Head, host: Host) -> None:
         """Pass one request on to the upstream itself, and its answer back: the connection ends with it."""
@@ -344,17 +371,15 @@ class Tunnel:
         return other
 
 
-_STRANGE = (
-    "the index's page names files at {}, which this tunnel does not answer for: run the command again, "
-    "the host is known now"
-)
+_NEW = "a page of the index names files at {}, which became known after the start of this command: run it again"
 
 
 class _Index:
     """A connection to the index's server, opened when it is needed and again when the server has closed it."""
 
-    def __init__(self, opener: Any, stack: contextlib.ExitStack) -> None:
-        self._open, self._stream = opener, None
+    def __init__(self, opener: Callable[[], socket.socket], stack: contextlib.ExitStack) -> None:
+        self._open = opener
+        self._stream: Stream | None = None
         stack.callback(self.close)
 
     @property
@@ -438,8 +463,11 @@ def _authorization(proxy: str) -> dict[str, str]:
     parts = urlsplit(proxy)
     if parts.username is None:
         return {}
-    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return {"Proxy-Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+    return {"Proxy-Authorization": _basic(unquote(parts.username), unquote(parts.password or ""))}
+
+
+def _basic(user: str, password: str) -> str:
+    return "Basic " + binascii.b2a_base64(f"{user}:{password}".encode(), newline=False).decode()
 
 
 def _carry_both(one: socket.socket, other: socket.socket) -> None:

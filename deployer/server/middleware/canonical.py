@@ -11,22 +11,26 @@ from typing import Any
 
 from pyramid.response import Response
 
-from deployer.protocol import FILE_HOSTS_HEADER, MIRRORED_ROUTE, Mirrored
+from deployer.protocol import MIRRORED_ROUTE, Mirrored
 from deployer.server.devpi.installed import default_mirror_url
 from deployer.server.devpi.links import place
 from deployer.server.middleware.bulkhead import Bulkhead
 from deployer.server.middleware.files import FileRequests, Handler, Mirrors
-from deployer.server.middleware.requests import HTML, negotiate
+from deployer.server.middleware.requests import HTML, Format, negotiate
 from deployer.server.middleware.responses import STORED_HEADER, SharedResponse, busy
 from deployer.server.middleware.single_flight import CHECK_EVERY, PATIENCE, SingleFlight
 from deployer.server.mirrors import canonical
 from deployer.server.mirrors.canonical import Address, ApiAddress, FileAddress, PageAddress
+from deployer.server.mirrors.canonical_links import CanonicalLinks
 from deployer.server.mirrors.indexes import Mirror
 from deployer.server.mirrors.render import Part, to_html, to_json
 from deployer.server.mirrors.source import Answer
-from deployer.server.mirrors.store import file_hosts
+from deployer.server.pages.store import PageStore, View
+from deployer.server.secret_files import Private
 from deployer.server.upstream.client import NoAnswer
 
+CANONICAL = "canonical"
+"""The name of the stored page, beside those that have our addresses."""
 _NO_CACHE = ("Cache-Control", "no-cache")
 
 
@@ -46,14 +50,14 @@ class CanonicalRequests:
         *,
         timeout: float,
         offline: Callable[[], bool],
-        configured: Callable[[], int],
-        forget: Callable[[str], None],
+        store: PageStore,
+        links: CanonicalLinks,
     ) -> None:
-        """``configured``: the serial of the last change of any index. ``forget``: a project's stored pages."""
         self._indexes, self._source, self._api = mirrors.indexes, mirrors.source, mirrors.api
         self._files, self._bulkhead, self._directory = files, bulkhead, serverdir / "+files"
+        self._companions = Private.of(serverdir).companions
         self._timeout, self._offline = timeout, offline
-        self._configured, self._forget = configured, forget
+        self._store, self._links = store, links
         self._flights: SingleFlight[Any] = SingleFlight("canonical")
 
     def answer(self, request: Any, handler: Handler) -> Any:
@@ -66,7 +70,7 @@ class CanonicalRequests:
         index, address = found
         if request.method not in ("GET", "HEAD"):
             return _text(405, "the canonical view is read only")
-        if self._indexes.mirrors(index, configured=self._configured()) is None:
+        if self._indexes.mirrors(index, configured=self._store.configured) is None:
             return _text(404, f"there is no index {index}")
         mirror = self._indexes.mirror(index)
         if mirror is None:
@@ -92,7 +96,7 @@ class CanonicalRequests:
     def _mirrored(self, request: Any) -> Any:
         """Which upstreams the mirrors of an index have, and where files are: what a client has to answer for."""
         index = request.GET.get("index", "")
-        mirrors = self._indexes.mirrors(index, configured=self._configured())
+        mirrors = self._indexes.mirrors(index, configured=self._store.configured)
         if mirrors is None:
             return _text(404, f"there is no index {index}")
         found = [Mirrored(name=one.name, url=one.url, hosts=tuple(self._source.hosts(one))).json for one in mirrors]
@@ -101,7 +105,9 @@ class CanonicalRequests:
     # Pages
 
     def _page(self, request: Any, mirror: Mirror, project: str) -> Any:
-        self._source.hasten([mirror], project, request.headers.get("Cache-Control", ""), forget=self._forget)
+        self._source.hasten([mirror], project, request.headers.get("Cache-Control", ""), forget=self._store.forget)
+        # Nothing of devpi's database is on it.
+        view = View(first=self._store.seen, own=None, mark=self._store.mark)
         get = partial(self._source.get, mirror, project)
         stored = self._offline() or self._source.is_fresh(mirror, project)
         if stored:
@@ -117,8 +123,15 @@ class CanonicalRequests:
         part = canonical.part(page, head.url)
         if self._offline():
             part = Part(part.fields, [listed for listed in part.files if self._is_here(mirror, place(listed.file))])
-        response = _rendered(request, part, f"{mirror.name}: links for {project}", head.serial)
-        return _marked(response) if stored else response
+        chosen = negotiate(request) or HTML
+        if chosen.kind != "json":
+            page = to_html(part, "", title=f"{mirror.name}: links for {project}")
+            return _marked(_sent(page, chosen, head.serial), stored)
+        body = to_json(part, "")
+        if answer.current and not self._offline() and self._source.is_last(mirror, project, answer):
+            user, _, index = mirror.name.partition("/")
+            self._store.put((user, index, project), CANONICAL, body, due=answer.until, view=view)
+        return _marked(_sent(body, chosen, head.serial), stored)
 
     def _is_here(self, mirror: Mirror, path: str) -> bool:
         return os.path.exists(self._directory / mirror.name / path)  # noqa: PTH110
@@ -136,7 +149,7 @@ class CanonicalRequests:
         if not body:
             return _text(404, f"{mirror.name} has no {address.name}")
         response = Response(body=body, headerlist=[("Content-Type", "application/json"), _NO_CACHE])
-        return _marked(response) if stored else response
+        return _marked(response, stored)
 
     def _asked(self, mirror: Mirror, key: str, get: Callable[[], Any], known: Any) -> Any:
         """What ``get`` returns, called once for all who wait; ``known`` if that takes long, unless it is None.
@@ -169,26 +182,30 @@ class CanonicalRequests:
         with self._bulkhead.waiting([self._indexes.upstream(mirror)]) as permit:
             if not permit.valid:
                 raise _Busy
+            mark = self._links.mark
             found = self._source.find(mirror, address.filename, lambda kept: canonical.find(kept, address))
         if found is None:
             return _text(404, f"no page of {mirror.name} names this file")
-        request.path_info = f"/{mirror.name}/{place(found[1])}{address.suffix}"
+        project, file, _ = found
+        path = place(file) + address.suffix
+        if path.startswith("+f/"):  # what has no hash may be replaced
+            to = (self._companions if address.suffix else self._directory) / mirror.name / path
+            self._links.add(mirror.name, address.path + address.suffix, project, to=to, mark=mark)
+        request.path_info = f"/{mirror.name}/{path}"
         request.headers["Accept"] = "*/*"  # for JSON devpi sends a description of the file
         return self._files.answer(request, handler)
 
 
-def _rendered(request: Any, part: Part, title: str, serial: str) -> Any:
-    chosen = negotiate(request) or HTML
-    body = to_json(part, "") if chosen.kind == "json" else to_html(part, "", title=title)
+def _sent(body: bytes, chosen: Format, serial: str) -> Any:
     headers = [("Content-Type", chosen.content_type), ("Vary", "Accept, User-Agent"), _NO_CACHE]
-    headers.append((FILE_HOSTS_HEADER, ",".join(sorted(file_hosts(listed.file for listed in part.files)))))
     if serial:
         headers.append(("X-PyPI-Last-Serial", serial))
     return Response(body=body, headerlist=headers)
 
 
-def _marked(response: Any) -> Any:
-    response.headers[STORED_HEADER] = "1"
+def _marked(response: Any, stored: bool) -> Any:
+    if stored:
+        response.headers[STORED_HEADER] = "1"
     return response
 
 

@@ -19,6 +19,7 @@ from deployer.server.middleware.bulkhead import Bulkhead, Permit
 from deployer.server.middleware.downloads import Download, DownloadFailed, Downloads
 from deployer.server.middleware.responses import SharedResponse, StreamedBody, busy
 from deployer.server.middleware.single_flight import CHECK_EVERY, SingleFlight
+from deployer.server.mirrors.canonical_links import CanonicalLinks
 from deployer.server.mirrors.companions import SUFFIXES, TYPES, Companions
 from deployer.server.mirrors.files import FETCHED_HEADER, FileRefused, FileResponse, Found, RemoteFiles, cache_control
 from deployer.server.mirrors.indexes import Indexes, Mirror
@@ -44,6 +45,7 @@ class Mirrors:
     files: RemoteFiles
     companions: Companions
     api: JsonApi
+    links: CanonicalLinks
 
 
 class FileRequests:

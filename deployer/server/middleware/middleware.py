@@ -101,8 +101,8 @@ class Middleware:
             serverdir,
             timeout=timeout,
             offline=offline,
-            configured=lambda: store.configured,
-            forget=store.forget,
+            store=store,
+            links=mirrors.links,
         )
 
     def tween(self, handler: Handler) -> Handler:

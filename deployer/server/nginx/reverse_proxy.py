@@ -155,6 +155,7 @@ class ReverseProxy:
             proxy=_Template(_PROXY).substitute(wait=300 + 4 * request_timeout),
             pages=PrivateFile.PAGES.relative,
             files="+files" if files else f"{PrivateFile.NGINX.relative}/nothing",
+            canonical=f"{PrivateFile.NGINX.relative}/{'canonical' if files else 'nothing'}",
             companions=PrivateFile.COMPANIONS.relative if files else f"{PrivateFile.NGINX.relative}/nothing",
             # A word that nginx does not know would have it reject the whole configuration.
             gzip_static="gzip_static on;" if self.nginx.has("http_gzip_static_module") else "",
