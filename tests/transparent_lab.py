@@ -1,6 +1,6 @@
 """A machine on which the clients' default index is an imitation of it, with TLS, under its own name.
 
-Everything is in namespaces: network, files of names, processes. Clients need no setting to find that index, and can't
+Everything is in namespaces: network, host names, processes. Clients need no setting to find that index, and can't
 reach any other. ``FILES`` is where its files are.
 """
 

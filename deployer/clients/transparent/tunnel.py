@@ -44,9 +44,10 @@ _OF_CONNECTION = frozenset({"connection", "keep-alive", "proxy-connection"})
 class Plan(NamedTuple):
     """What a tunnel does. It has passwords: it is handed over through a pipe, and not shown.
 
-    ``server``: address of the index's server, without a slash at the end; ``server_ca``: CA bundle for it. ``name``: of the index. ``chain`` and ``plain_chain``: the proxies that are to be used for https and http, empty for
-    none. ``certificate`` and ``key``: files. ``roots``: CA bundle for upstreams. ``owner``: pid of the process that it
-    is for.
+    ``server``: address of the index's server, without a slash at the end; ``server_ca``: CA bundle for it. ``name``: of
+    the index. ``chain`` and ``plain_chain``: the proxies that are to be used for https and http, empty for none.
+    ``certificate`` and ``key``: files. ``roots``: CA bundle for upstreams. ``owner``: pid of the process that it is
+    for.
     """
 
     server: str

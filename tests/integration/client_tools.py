@@ -1,0 +1,44 @@
+"""The clients that make lock files, each in an environment of its own, at versions that are known to work together."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import filelock
+import pytest
+
+from tests.engines import REQUIRED
+
+REQUIREMENTS: Mapping[str, tuple[str, ...]] = {
+    "uv": ("uv==0.13.9",),
+    "pip": ("pip==26.3",),
+    "poetry": ("poetry==2.5.1",),
+    "pdm": ("pdm==2.29.4", "hishel==1.4.0"),
+    "pip-tools": ("pip-tools==7.6.2", "pip==26.3"),
+}
+"""By the name of the environment. pdm does not work with every hishel that it allows."""
+
+
+def installed(factory: pytest.TempPathFactory) -> Path:
+    """The directory of all environments, made once for all streams of a run by pip, as this user has configured it."""
+    run = factory.getbasetemp()
+    where = (run.parent if "PYTEST_XDIST_WORKER" in os.environ else run) / "client-tools"
+    with filelock.FileLock(f"{where}.lock"):
+        if not (where / "made").exists():
+            with ThreadPoolExecutor(2) as pool:
+                list(pool.map(lambda name: _install(where / name, REQUIREMENTS[name]), REQUIREMENTS))
+            (where / "made").touch()
+    return where
+
+
+def _install(where: Path, requirements: tuple[str, ...]) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(where)], check=True, capture_output=True)
+    command = [str(where / "bin/pip"), "install", "--quiet", "--disable-pip-version-check", *requirements]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    if done.returncode:
+        (pytest.fail if REQUIRED else pytest.skip)(f"{requirements[0]} can't be installed: {done.stderr}")
