@@ -230,6 +230,10 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "builder": "`docker`, `podman`, `buildah` or `nerdctl`",
         "flags": "with `--flags`: list of options",
     },
+    "env": {
+        "variables": "`{name: value}`: what to set; the address of the tunnel has its password",
+        "removed": "list: names of variables to unset",
+    },
     "profiles": {
         "profiles": "without a name: list of objects, `name`, `description` and `path`",
         "profile": "with a name: the whole profile",

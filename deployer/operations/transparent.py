@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 from deployer.clients.client import Account
 from deployer.clients.transparent import environment, roots, settings
 from deployer.clients.transparent.authority import certificate
-from deployer.clients.transparent.routes import Mirror
+from deployer.clients.transparent.routes import Mirror, view_of
 from deployer.clients.transparent.tunnel import Plan
 from deployer.clients.variables import Changes
 from deployer.errors import ClientFileError, EngineUnreachable, NotReadyError, Refused, ServerRefused
@@ -123,10 +123,7 @@ def ask(server: str, index: str) -> Known:
             why, hint="run it without --transparent, which also makes pages known, or name another index with --index"
         )
     return Known(
-        mirrors=tuple(
-            Mirror(view=f"/{quote(one.name)}/+canonical", url=one.url.rstrip("/") + "/", files=one.hosts)
-            for one in usable
-        ),
+        mirrors=tuple(Mirror(view=view_of(one.name), url=one.url.rstrip("/") + "/", files=one.hosts) for one in usable),
         left_out=tuple(left_out),
         default=default,
     )

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 from pyramid.tweens import EXCVIEW, INGRESS
 
 from deployer import __version__
-from deployer.protocol import BODY_ROUTE, CACHED_ROUTE, KEEP_ROUTE, OFFLINE_ROUTE, REFRESH_ROUTE, Deleted
+from deployer.protocol import (
+    BODY_ROUTE,
+    CACHED_ROUTE,
+    KEEP_ROUTE,
+    MIRRORED_ROUTE,
+    OFFLINE_ROUTE,
+    REFRESH_ROUTE,
+    Deleted,
+)
 from deployer.server import hosts, secret_files
 from deployer.server.challenge import Challenge
 from deployer.server.devpi import ordered, push
@@ -149,7 +157,9 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     pyramid_config.add_view(bodies.admit, route_name=BODY_ROUTE, request_method="GET")
     pyramid_config.add_route(OFFLINE_ROUTE, OFFLINE_ROUTE)
     pyramid_config.add_view(switch.view, route_name=OFFLINE_ROUTE, renderer="json", request_method="POST")
-    # The tween answers; the view is what Pyramid knows of it.
+    # The tweens answer these two; the views are what Pyramid knows of them.
+    pyramid_config.add_route(MIRRORED_ROUTE, MIRRORED_ROUTE)
+    pyramid_config.add_view(middleware.mirrored, route_name=MIRRORED_ROUTE, request_method="GET")
     pyramid_config.add_route(REFRESH_ROUTE, REFRESH_ROUTE)
     pyramid_config.add_view(refreshing.view, route_name=REFRESH_ROUTE, request_method="POST")
     cached = Cached(indexes, source, remote, companions, files, challenge)

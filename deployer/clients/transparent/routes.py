@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 HTTPS = 443
 _FILE = re.compile(
@@ -56,6 +56,11 @@ def spelled(host: Host) -> str:
     return host[0] if host[1] == HTTPS else f"{host[0]}:{host[1]}"
 
 
+def view_of(index: str) -> str:
+    """The path of the canonical view of a mirror, ``USER/NAME``."""
+    return f"/{quote(index)}/+canonical"
+
+
 def targets(mirrors: Iterable[Mirror], host: Host, path: str) -> tuple[Target, ...]:
     """What may answer for ``path`` at ``host``, the first one first; nothing for what no mirror shows.
 
@@ -67,7 +72,7 @@ def targets(mirrors: Iterable[Mirror], host: Host, path: str) -> tuple[Target, .
         if host == mirror.host and (page := _page(mirror, plain)):
             return (Target(page, False),)
         if host in mirror.hosts and _FILE.fullmatch(plain):
-            found.append(Target(f"{mirror.view}/packages{plain}", True))
+            found.append(Target(f"{mirror.view}/hosts/{spelled(host)}{plain}", True))
     return tuple(found)
 
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from deployer.clients.transparent.routes import Host, Mirror, Target, host_of, is_exempt, spelled, targets
+from deployer.clients.transparent.routes import Host, Mirror, Target, host_of, is_exempt, spelled, targets, view_of
 
 USER = "deployer"
 """The user of the tunnel; the password is :attr:`Plan.token`."""
@@ -297,17 +297,16 @@ class Tunnel:
         """The hosts of upstreams that the server knows now, and this tunnel does not: a page has named them since."""
         if time.monotonic() > self._told[0] + RECENT:
             found: frozenset[Host] = frozenset()
-            with (
-                contextlib.suppress(OSError, ValueError, TypeError, KeyError, Unreachable),
-                contextlib.ExitStack() as stack,
-            ):
+            from deployer.protocol import Mirrored, parsed  # it takes as long to import as all else together
+
+            with contextlib.suppress(OSError, ValueError, Unreachable), contextlib.ExitStack() as stack:
                 index = _Index(self._open_server, stack)
                 path = f"{self._prefix}{MIRRORED}{self._plan.name}"
                 answer = index.ask(f"GET {path} HTTP/1.1\r\nHost: {self._netloc}\r\n\r\n".encode())
                 body = b"".join(_body(index.stream, answer, "GET"))
-                mirrors = json.loads(body)["mirrors"] if answer.words[1] == "200" else ()
-                urls = {mirror.url for mirror in self._plan.mirrors}
-                found = frozenset(host_of(host) for one in mirrors if one["url"] in urls for host in one["hosts"])
+                views = {mirror.view for mirror in self._plan.mirrors}
+                mirrors = [one for one in Mirrored.parse(parsed(body)) or () if view_of(one.name) in views]
+                found = frozenset(host_of(host) for one in mirrors for host in one.hosts)
             self._told = (time.monotonic(), found - self._names)
         return self._told[1]
 

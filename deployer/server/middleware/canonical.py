@@ -63,7 +63,7 @@ class CanonicalRequests:
     def answer(self, request: Any, handler: Handler) -> Any:
         """The response; None for a request of another kind."""
         if request.path_info == MIRRORED_ROUTE:
-            return self._mirrored(request)
+            return self.mirrored(request)
         found = canonical.address_of(request.path_info)
         if found is None:
             return None
@@ -93,7 +93,7 @@ class CanonicalRequests:
         except _Busy:
             return busy()
 
-    def _mirrored(self, request: Any) -> Any:
+    def mirrored(self, request: Any) -> Any:
         """Which upstreams the mirrors of an index have, and where files are: what a client has to answer for."""
         index = request.GET.get("index", "")
         mirrors = self._indexes.mirrors(index, configured=self._store.configured)
@@ -190,7 +190,8 @@ class CanonicalRequests:
         path = place(file) + address.suffix
         if path.startswith("+f/"):  # what has no hash may be replaced
             to = (self._companions if address.suffix else self._directory) / mirror.name / path
-            self._links.add(mirror.name, address.path + address.suffix, project, to=to, mark=mark)
+            below = f"/hosts/{address.host}" if address.host else "/packages"
+            self._links.add(mirror.name, below + address.path + address.suffix, project, to=to, mark=mark)
         request.path_info = f"/{mirror.name}/{path}"
         request.headers["Accept"] = "*/*"  # for JSON devpi sends a description of the file
         return self._files.answer(request, handler)

@@ -129,6 +129,10 @@ class Middleware:
         view = self._canonical.answer(request, handler)
         return self._files.answer(request, handler) if view is None else view
 
+    def mirrored(self, request: Any) -> Any:
+        """The view of the upstreams that an index reads."""
+        return self._canonical.mirrored(request)
+
     def _other(self, request: Any, handler: Handler) -> Any:
         self._indexes.refresh(self._store.configured)
         if request.method not in ("GET", "HEAD") and (crowd := self._verified(request)) is not None:

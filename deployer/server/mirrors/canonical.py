@@ -16,11 +16,12 @@ from devpi_server.normalized import normalize_name
 
 from deployer.server.mirrors.page import File, Page
 from deployer.server.mirrors.render import METADATA, PROVENANCE, SIGNATURE, Listed, Part
-from deployer.server.mirrors.store import Kept
+from deployer.server.mirrors.store import Kept, host_of
 
 _VIEW = re.compile(r"/([^+/]+/[^+/]+)/\+canonical/(.*)", re.DOTALL)
 _PAGE = re.compile(r"simple/([^/]+)/?")
 _FILE = re.compile(r"packages(/.+)", re.DOTALL)
+_HOSTED = re.compile(r"hosts/([a-z0-9.:-]+)(/.+)", re.DOTALL)
 _API = re.compile(r"pypi/([^/]+)/(?:([^/]+)/)?json/?")
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]{0,99}")
@@ -36,10 +37,12 @@ class PageAddress:
 
 @dataclass(frozen=True)
 class FileAddress:
-    """The address of a file. ``path``: of its original address, with the slash; ``suffix``: of what belongs to it."""
+    """The address of a file. ``path``: of its original address, with the slash; ``suffix``: of what belongs to it;
+    ``host``: of its original address, with the port if that is unusual; empty for any."""
 
     path: str
     suffix: str
+    host: str = ""
 
     @property
     def filename(self) -> str:
@@ -80,26 +83,34 @@ def _address(below: str) -> Address | None:
     if (page := _PAGE.fullmatch(below)) and _NAME.fullmatch(page[1]):
         return PageAddress(str(normalize_name(page[1])))
     if file := _FILE.fullmatch(below):
-        suffix = next((suffix for suffix in _SUFFIXES if file[1].endswith(suffix)), "")
-        return FileAddress(file[1].removesuffix(suffix), suffix)
+        return _file(file[1], "")
+    if file := _HOSTED.fullmatch(below):
+        return _file(file[2], file[1])
     if (api := _API.fullmatch(below)) and _NAME.fullmatch(api[1]) and (not api[2] or _VERSION.fullmatch(api[2])):
         return ApiAddress(str(normalize_name(api[1])), api[2] or "")
     return None
 
 
+def _file(path: str, host: str) -> FileAddress:
+    suffix = next((suffix for suffix in _SUFFIXES if path.endswith(suffix)), "")
+    return FileAddress(path.removesuffix(suffix), suffix, host)
+
+
 def find(kept: Kept, address: FileAddress) -> File | None:
-    """The first file object of a page whose address has this path, whatever its host and query are."""
-    return next((file for file in kept.named(address.filename) if address.path in _paths(file)), None)
+    """The first file object of a page whose address has this path, and this host if one is asked for, whatever its
+    query is."""
+    return next((file for file in kept.named(address.filename) if address.path in _paths(file, address.host)), None)
 
 
-def _paths(file: File) -> Iterator[str]:
-    """The path of its address, as it is and decoded."""
+def _paths(file: File, host: str) -> Iterator[str]:
+    """The path of its address, as it is and decoded; nothing for an address at another host."""
     try:
-        path = urlsplit(file["url"]).path
+        parts = urlsplit(file["url"])
     except ValueError:  # no host that is one
         return
-    yield path
-    yield unquote(path)
+    if not host or host_of(parts.netloc) == host:
+        yield parts.path
+        yield unquote(parts.path)
 
 
 def part(page: Page, url: str) -> Part:

@@ -1,6 +1,7 @@
 """Files of canonical views as symbolic links, by which nginx sends what is here without asking anybody.
 
-``<directory>/USER/INDEX/PATH`` leads to the stored file whose original address has this path, or to what belongs to it.
+``<directory>/USER/INDEX/packages/PATH`` leads to the stored file whose original address has this path, or to what
+belongs to it; ``hosts/HOST/PATH`` beside it to one at this host.
 A link lives until its project's page changes, or any mirror is configured anew. After a start all are made anew.
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path
 
 LIMIT = 50_000
 """Links; when there are more, all are removed."""
-_PLAIN = re.compile(r"(?:/[A-Za-z0-9_+!-][A-Za-z0-9_.+!-]*)+")
+_PLAIN = re.compile(r"(?:/[A-Za-z0-9_+!-][A-Za-z0-9_.:+!-]*)+")
 _NAMES = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 

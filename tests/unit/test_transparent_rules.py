@@ -42,8 +42,11 @@ AT: Host = ("index.example.com", 443)
         ("/simple/demo/?x=1", "/root/pypi/+canonical/simple/demo/"),
         ("/pypi/demo/json", "/root/pypi/+canonical/pypi/demo/json"),
         ("/pypi/demo/1.0+x/json", "/root/pypi/+canonical/pypi/demo/1.0+x/json"),
-        ("/packages/ab/demo-1.0.tar.gz", "/root/pypi/+canonical/packages/packages/ab/demo-1.0.tar.gz"),
-        ("/demo-1.0-py3-none-any.whl.metadata?y", "/root/pypi/+canonical/packages/demo-1.0-py3-none-any.whl.metadata"),
+        ("/packages/ab/demo-1.0.tar.gz", "/root/pypi/+canonical/hosts/index.example.com/packages/ab/demo-1.0.tar.gz"),
+        (
+            "/demo-1.0-py3-none-any.whl.metadata?y",
+            "/root/pypi/+canonical/hosts/index.example.com/demo-1.0-py3-none-any.whl.metadata",
+        ),
         ("/simple/", ""),
         ("/simple/demo/more/", ""),
         ("/", ""),
@@ -60,8 +63,8 @@ def test_a_host_of_two_mirrors_has_the_files_of_both() -> None:
     path = "/ab/demo-1.0.tar.gz"
     found = targets([TEAM, PUBLIC], ("files.example.com", 443), path)
     assert found == (
-        Target(f"/root/team/+canonical/packages{path}", True),
-        Target(f"/root/pypi/+canonical/packages{path}", True),
+        Target(f"/root/team/+canonical/hosts/files.example.com{path}", True),
+        Target(f"/root/pypi/+canonical/hosts/files.example.com{path}", True),
     )
     assert targets([TEAM, PUBLIC], ("files.example.com", 444), "/own/+simple/demo/") == (
         Target("/root/team/+canonical/simple/demo/", False),
