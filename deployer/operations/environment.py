@@ -20,7 +20,8 @@ def of_command(
     """The variables with which a command uses an index of the deployment ``name``.
 
     ``transparent``: None for what the profile says. ``owner``: the process with which a tunnel ends. Raises
-    ConflictError when there is no such deployment, NotReadyError when its index does not answer, and as :func:`deployer.operations.transparent.start`.
+    ConflictError when there is no such deployment, NotReadyError when its index does not answer, and as
+    :func:`deployer.operations.transparent.start`.
     """
     if is_transparent(name) if transparent is None else transparent:
         from deployer.operations.transparent import start

@@ -134,7 +134,8 @@ def uv_and_poetry(there: Cli, inside: tuple[str, ...], poetry: str) -> None:
     project = there.home / "project"
     project.mkdir()
     (project / "pyproject.toml").write_text(PROJECT.format(simple))
-    quiet = "env POETRY_VIRTUALENVS_IN_PROJECT=1 POETRY_CACHE_DIR=$PWD/cache PYTHON_KEYRING_BACKEND=keyring.backends.null.Keyring"
+    quiet = "env POETRY_VIRTUALENVS_IN_PROJECT=1 POETRY_CACHE_DIR=$PWD/cache"
+    quiet += " PYTHON_KEYRING_BACKEND=keyring.backends.null.Keyring"
     type_in(there, f"cd project && {quiet} {poetry} install -q --no-interaction", *inside, path=python_first())
     for python in (there.home / "of-uv/bin/python", project / ".venv/bin/python"):
         found = "import importlib.metadata as m; print(m.version('alpha'), m.version('beta'))"

@@ -25,7 +25,7 @@ from deployer.server.mirrors.canonical_links import CanonicalLinks
 from deployer.server.mirrors.indexes import Mirror
 from deployer.server.mirrors.render import Part, to_html, to_json
 from deployer.server.mirrors.source import Answer
-from deployer.server.pages.store import PageStore, View
+from deployer.server.pages.store import PageStore, View, pack
 from deployer.server.secret_files import Private
 from deployer.server.upstream.client import NoAnswer
 
@@ -125,12 +125,12 @@ class CanonicalRequests:
             part = Part(part.fields, [listed for listed in part.files if self._is_here(mirror, place(listed.file))])
         chosen = negotiate(request) or HTML
         if chosen.kind != "json":
-            page = to_html(part, "", title=f"{mirror.name}: links for {project}")
-            return _marked(_sent(page, chosen, head.serial), stored)
+            text = to_html(part, "", title=f"{mirror.name}: links for {project}")
+            return _marked(_sent(text, chosen, head.serial), stored)
         body = to_json(part, "")
         if answer.current and not self._offline() and self._source.is_last(mirror, project, answer):
             user, _, index = mirror.name.partition("/")
-            self._store.put((user, index, project), CANONICAL, body, due=answer.until, view=view)
+            self._store.put((user, index, project), CANONICAL, body, pack(body), due=answer.until, view=view)
         return _marked(_sent(body, chosen, head.serial), stored)
 
     def _is_here(self, mirror: Mirror, path: str) -> bool:

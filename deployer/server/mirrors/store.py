@@ -190,7 +190,7 @@ class UpstreamPages:
         found: set[str] = set()
         for project in self.projects(mirror)[:_LOOKED_AT]:
             with contextlib.suppress(OSError, ValueError):
-                found |= file_hosts(map(parsed, path.with_name(project).read_bytes().splitlines()[1:]))
+                found |= file_hosts(map(loads, path.with_name(project).read_bytes().splitlines()[1:]))
         return sorted(found)
 
     def add_hosts(self, mirror: str, hosts: set[str]) -> None:
