@@ -40,7 +40,7 @@ def systemd_word(text: str) -> str:
 
     Variables and specifiers are escaped (systemd.service(5), COMMAND LINES; systemd.unit(5), SPECIFIERS).
     """
-    if re.fullmatch(r"[A-Za-z0-9_@+:,./=-]+", text):
+    if re.fullmatch(r"[A-Za-z0-9_@+:,./=*-]+", text):
         return text
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return '"' + "".join(c if c.isprintable() else "".join(f"\\x{b:02x}" for b in c.encode()) for c in escaped) + '"'
@@ -164,6 +164,13 @@ def warm_units(name: str, *, warm: Sequence[str]) -> tuple[str, str]:
 _OF_THE_UNIT = ("--detach", "--name=", "--restart=")
 """Options of ``run`` that a unit expresses by its own keys."""
 _UNIT_RESTART = {"no": "no", "on-failure": "on-failure"}
+
+
+def backup_units(name: str, *, create: Sequence[str], schedule: str) -> tuple[str, str]:
+    """The systemd service that takes a backup, and its timer. ``create``: arguments of env(1)."""
+    made = environment("systemd")
+    service = made.get_template("service/backup.j2").render(name=name, create=create)
+    return service, made.get_template("service/timer.j2").render(name=name, schedule=schedule.split())
 
 
 def quadlet(spec: ContainerSpec) -> str:

@@ -222,7 +222,7 @@ DATA: Mapping[str, Mapping[str, str]] = {
     "install-service": {
         "path": "file of the unit",
         "text": "its content",
-        "timer": "file of the timer for the files under `warm`; empty without such files",
+        "timers": "list of paths: timers for the files under `warm`, and for backups",
         "removed": "with `--undo`: whether there was one",
     },
     "exec": {},

@@ -59,8 +59,8 @@ def create(profile: str, name: str, *, where: Place, engine: str = "", cache: bo
 
     Raises Locked while another backup runs, ConflictError, Refused, VerificationError.
     """
+    prepared = deployed(profile, name, engine=engine)
     with hold(name, purpose="backup"):
-        prepared = deployed(profile, name, engine=engine)
         data = prepared.plan.spec.mounts[0]
         check_apart(data, where.directory)
         have_own_image(prepared, ui)
@@ -80,8 +80,8 @@ def prune(
     """Remove backups that the rules do not keep. Raises UsageError without rules."""
     if not any(keep.values()):
         raise UsageError("no rule says which backups to keep", hint="add --keep-daily 7, or set backup.keep")
+    prepared = deployed(profile, name, engine=engine)
     with hold(name, purpose="backup"):
-        prepared = deployed(profile, name, engine=engine)
         have_own_image(prepared, ui)
         words = tuple(word for rule, number in keep.items() for word in (f"--keep-{rule}", str(number)))
         spec = calling(prepared, "prune", where.directory, words=words)

@@ -30,8 +30,8 @@ def check(
     ``backups``: a directory of backups, from which a repair takes lost uploads. Raises VerificationError when the
     database is damaged.
     """
+    prepared = deployed(profile, name, engine=engine)
     with hold(name, purpose="check"):
-        prepared = deployed(profile, name, engine=engine)
         have_own_image(prepared, ui)
         running = prepared.current is not None and prepared.current.state is State.RUNNING
         limit = rate if rate is not None else SERVING_RATE if running else 0

@@ -1,4 +1,4 @@
-"""The systemd unit that starts a deployment at boot."""
+"""The systemd units that start a deployment at boot, and take its backups."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from datetime import timedelta
 
 from deployer.protocol import OWN_PYTHON
-from deployer.render import unit, warm_units
+from deployer.render import backup_units, unit, warm_units
 from deployer.spec import EngineName
 
 PATIENCE = timedelta(minutes=3)
@@ -29,6 +29,12 @@ def unit_text(name: str, engine: EngineName, *, scope: str) -> str:
 def warm_texts(name: str, engine: EngineName) -> tuple[str, str]:
     """Return the unit that fetches what the watched files of the deployment ``name`` need, and its timer."""
     return warm_units(name, warm=_words("warm", "--watched", "--name", name, "--engine", str(engine), "--quiet"))
+
+
+def backup_texts(name: str, engine: EngineName, *, schedule: str) -> tuple[str, str]:
+    """Return the units that take backups of the deployment ``name``: the service, and its timer."""
+    words = _words("backup", "create", "--prune", "--name", name, "--engine", str(engine), "--quiet")
+    return backup_units(name, create=words, schedule=schedule)
 
 
 def _words(*words: str) -> tuple[str, ...]:

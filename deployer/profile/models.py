@@ -231,6 +231,13 @@ class Backups(Model):
             raise ValueError("expected a path that starts with / or ~/")
         return value
 
+    @field_validator("schedule")
+    @classmethod
+    def _schedule_is_plain(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[A-Za-z0-9*,.:/-]+( [A-Za-z0-9*,.:/-]+)*", value):
+            raise ValueError("expected hourly, daily, weekly or a calendar event of systemd.time(7)")
+        return value
+
     @field_validator("recipient")
     @classmethod
     def _recipient_is_public(cls, value: str) -> str:

@@ -23,13 +23,17 @@ _HEAD = {
 }
 
 
+_SECTIONS = {"": "", "Index": "indexes", "User": "users", "Backups": "backup", "Keep": "backup"}
+"""The section of the reference that has the keys of a model, where it is not the model's name."""
+
+
 def schema() -> dict[str, Any]:
     """The JSON Schema of a profile file; every key may be left out, as the extended profile has it."""
     made = Profile.model_json_schema()
     comments = _comments()
     definitions = made["$defs"]
     for name, definition in [("", made), *definitions.items()]:
-        section = {"": "", "Index": "indexes", "User": "users"}.get(name, name.lower())
+        section = _SECTIONS.get(name, name.lower())
         # What one file leaves out, another may say.
         definition.pop("required", None)
         definition.pop("title", None)

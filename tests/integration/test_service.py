@@ -132,10 +132,27 @@ def test_a_timer_keeps_the_watched_files_warm(cli: Cli, systemctl: Path) -> None
     installed = service(cli, systemctl, "--json")
     timer = path_of(cli).with_name(f"deployer-{cli.name}-warm.timer")
     unit = timer.with_suffix(".service")
-    assert (installed.code, installed.data["timer"]) == (0, str(timer))
+    assert (installed.code, installed.data["timers"]) == (0, [str(timer)])
     assert (systemctl.parent / "told").read_text().splitlines()[-1] == f"--user enable --now {timer.name}"
     assert "OnCalendar=daily" in timer.read_text()
     ran = as_systemd(unit.read_text(), "ExecStart")
     assert (ran.returncode, ran.stdout) == (0, "0 files cached, 0 fetched (0 B)\n"), ran.stderr
     assert service(cli, systemctl, "--undo").code == 0
     assert not any(path.exists() for path in (timer, unit, path_of(cli)))
+
+
+def test_a_schedule_takes_backups_by_a_timer(cli: Cli, systemctl: Path) -> None:
+    profile = cli.home / "profile.yaml"
+    profile.write_text(f"extends: default\nbackup: {{directory: {cli.home}/backups, schedule: Mon *-*-* 02:00}}\n")
+    assert cli.up("--no-pip", "--profile", str(profile)).code == 0
+    done = service(cli, systemctl, "--json")
+    timer = path_of(cli).with_name(f"deployer-{cli.name}-backup.timer")
+    assert done.data["timers"] == [str(timer)]
+    assert "OnCalendar=Mon *-*-* 02:00" in timer.read_text().splitlines()
+    assert f"--user enable --now {timer.name}" in (systemctl.parent / "told").read_text().splitlines()
+    taken = as_systemd(timer.with_suffix(".service").read_text(), "ExecStart")
+    assert taken.returncode == 0, taken.stderr
+    assert len(cli.run("backup", "list", "--json").data["backups"]) == 1
+    assert service(cli, systemctl, "--undo").code == 0
+    assert not list(timer.parent.iterdir())
+    assert f"--user disable --now {timer.name}" in (systemctl.parent / "told").read_text().splitlines()

@@ -45,6 +45,11 @@ WORDS = {
     "image remove": "--engine docker",
     "move": "--data cache",
     "exec": "-- true",
+    "backup create": "--directory /nonexistent/backups",
+    "backup list": "--directory /nonexistent/backups",
+    "backup verify": "--directory /nonexistent/backups",
+    "backup restore": "--directory /nonexistent/backups",
+    "backup prune": "--directory /nonexistent/backups",
     "user create": "dev",
     "user modify": "dev --email dev@example.com",
     "user delete": "dev",
@@ -87,6 +92,7 @@ CODES = {
     "locks check": (2,),  # there is no such file
     "locks repair": (2,),
     "install-service": (4,),
+    "backup list": (0,),
     "image build": (4,),
     "image remove": (4,),
     "warm": (2,),  # no file is named

@@ -30,7 +30,7 @@ from deployer.operations.move import _copied
 from deployer.operations.status import _identity, _object
 from deployer.protocol import About, NamesAnswer, OfflineRequest, Refusal, is_nonce, parse_size, parsed, same_proof
 from deployer.readiness.probe import _complete, _parse
-from deployer.spec import Container, EngineName, ExecResult, Port
+from deployer.spec import Container, EngineName, Port
 from deployer.typed import built
 from tests.contract.test_recorded_answers import RECORDINGS
 from tests.fuzzed import changed, written
@@ -238,5 +238,5 @@ def test_the_audit_and_the_copier(content: bytes) -> None:
     with suppress(ValueError):
         found = built(NamesAnswer, parsed(content))
         assert audit._text("root/dev", [{**project, "got": {}, "ok": True} for project in found["projects"]])
-    with suppress(DeployerError):
-        _copied(ExecResult(returncode=0, stdout=content.decode("utf-8", "replace"), stderr=""))
+    with suppress(ValueError, DeployerError):
+        _copied(parsed(content))
