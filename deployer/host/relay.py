@@ -51,8 +51,10 @@ def relaying(gateway: str, device: str, *, port: int, to: tuple[str, int]) -> It
         asyncio.run_coroutine_threadsafe(_serve(listeners, to), loop).result()
         yield listeners[0].getsockname()[1]
     finally:
+        asyncio.run_coroutine_threadsafe(_end(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+        loop.close()
         for listener in listeners:
             listener.close()
 
@@ -94,16 +96,25 @@ async def _serve(listeners: list[socket.socket], to: tuple[str, int]) -> None:
             writer.close()
             return
         await asyncio.gather(_pass(reader, there_writer), _pass(there_reader, writer))
+        for one in (writer, there_writer):
+            one.close()
 
     for listener in listeners:
         await asyncio.start_server(connected, sock=listener, limit=_BLOCK)
 
 
+async def _end() -> None:
+    """End what is still passed on."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass on one direction to its end."""
+    """Pass on one direction to its end; the other one may go on."""
     with contextlib.suppress(OSError):
         while block := await reader.read(_BLOCK):
             writer.write(block)
             await writer.drain()
-    with contextlib.suppress(OSError):
-        writer.close()
+        writer.write_eof()

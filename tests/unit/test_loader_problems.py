@@ -85,7 +85,11 @@ def test_all_problems_at_once_each_with_its_line_and_a_suggestion(write: Callabl
         ("port: 1\n", 1, "port: unknown key (did you mean 'network.port' or 'image.port'?)"),
         ("server: {mode: host}\n", 1, "server.mode: unknown key (did you mean 'network.mode'?)"),
         ("users: {j.doe: {emial: x}}\n", 1, "users.j.doe.emial: unknown key (did you mean 'email'?)"),
-        ("clients: {configure: [pip, uv]}\n", 1, "clients.configure[1]: expected pip, not 'uv'"),
+        (
+            "clients: {configure: [pip, conda]}\n",
+            1,
+            "clients.configure[1]: expected pip, uv, poetry or pdm, not 'conda'",
+        ),
         ("clients: {index: dev}\n", 1, "clients.index: expected user/name"),
         ("indexes: {root/x: {}}\n", 1, "indexes.root/x.type: is missing (type: mirror, stage or ordered)"),
         (

@@ -28,7 +28,8 @@ class Options(Placed, Located):
 def run(options: Options, ui: UI) -> Result:
     """Remove backups that no rule keeps.
 
-    Files that only they need go, too. Without rules on the command line, those of backup.keep apply. The last backup always stays.
+    Files that only they need go, too. Without rules on the command line, those of backup.keep apply. The last backup
+    always stays.
     """
     from deployer.diagnosis import size
     from deployer.operations import backup
