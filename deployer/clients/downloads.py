@@ -144,25 +144,28 @@ def bypasses(installer: Installer, settings: ClientSettings, account: Account, h
             if not ours and effective.source:
                 found.append(f"{effective.source} names another index")
     if installer.name == "uv":
-        found += [f"{path} has its own {key}" for path, key in _uv_files(account, here)]
+        found += [f"{path} has its own {key}" for path, key in _uv_files(settings, account, here)]
     return tuple(found)
 
 
-def _uv_files(account: Account, here: Path) -> list[tuple[Path, str]]:
-    """uv's files that name indexes, with the key (uv's documentation, "Configuration files")."""
+def _uv_files(settings: ClientSettings, account: Account, here: Path) -> list[tuple[Path, str]]:
+    """uv's files that name other indexes than ours, with the key (uv's documentation, "Configuration files")."""
     if account.env.get("UV_NO_CONFIG"):
         return []
     config = Path(account.env.get("XDG_CONFIG_HOME") or account.home / ".config")
     chosen = account.env.get("UV_CONFIG_FILE")
     projects = [(above / name) for above in (here, *here.parents) for name in ("uv.toml", "pyproject.toml")]
     paths = [Path(chosen)] if chosen else [*projects, config / "uv/uv.toml", Path("/etc/uv/uv.toml")]
-    return [(path, key) for path in paths for key in _uv_keys(path)]
+    return [(path, key) for path in paths for key in _uv_keys(path, settings.index_url)]
 
 
-def _uv_keys(path: Path) -> list[str]:
+def _uv_keys(path: Path, ours: str) -> list[str]:
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        values = tomllib.loads(text)
     except (OSError, ValueError):
+        return []
+    if ours in text:  # what deployer wrote
         return []
     if path.name == "pyproject.toml":
         values = values.get("tool", {}).get("uv", {})

@@ -98,8 +98,9 @@ def test_a_file_of_uv_is_blamed(tmp_path: Path, file: str, text: str, key: str) 
     assert bypasses(installer("uv"), SETTINGS, unread, here) == ()
 
 
-def test_a_damaged_file_is_not_blamed(tmp_path: Path) -> None:
-    (tmp_path / "uv.toml").write_text("[[")
+@pytest.mark.parametrize("text", ["[[", f'[[index]]\nurl = "{URL}"\n', ""])
+def test_a_damaged_file_is_not_blamed_nor_one_that_names_ours(tmp_path: Path, text: str) -> None:
+    (tmp_path / "uv.toml").write_text(text)
     (tmp_path / "pyproject.toml").write_text("[tool.uv]\npip = 1\n")
     assert bypasses(installer("uv"), SETTINGS, account(tmp_path), tmp_path) == ()
 
