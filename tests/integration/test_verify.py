@@ -63,7 +63,7 @@ def test_times_bytes_and_sources_and_nothing_is_left(cli: Cli, upstream: Upstrea
         "its files",
         "variables, as with deployer exec",
     )
-    assert cli.run("offline", "--json").data["offline"] is False
+    assert cli.run("offline", "status", "--json").data["offline"] is False
     assert list((cli.home / "tmp").iterdir()) == []
     assert not list(cli.home.glob(".cache/*"))
 
@@ -109,7 +109,7 @@ def test_a_download_that_fails_offline_leaves_the_server_online(cli: Cli, upstre
     done = cli.run("verify", "late", env={"PATH": f"{broken}:{cli.extra['PATH']}"})
     assert done.code == 9, done.out
     assert "pip can't download late (upstream cut)" in done.err
-    assert cli.run("offline", "--json").data["offline"] is False
+    assert cli.run("offline", "status", "--json").data["offline"] is False
 
 
 @pytest.mark.parametrize(
