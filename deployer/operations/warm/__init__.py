@@ -124,9 +124,9 @@ class Warming:
         refused: list[VerificationError] = []
         with TemporaryDirectory(prefix="deployer-warm-") as directory:
             files = list(sources)
-            for number, project in enumerate(asked.projects):
+            for project in asked.projects:
                 # Each on its own: a name that no upstream has must not hide the others.
-                files.append(Path(directory, f"asked-{number}.txt"))
+                files.append(Path(directory, f"{project}.txt"))
                 files[-1].write_text(f"{project}\n", encoding="utf-8")
             for path in files:
                 if is_lock(path):
