@@ -22,6 +22,8 @@ ADDRESS = ("127.0.0.1", 3141)
 URL = f"http://{ADDRESS[0]}:{ADDRESS[1]}"
 
 
+_PASSED = 30.0
+"""Seconds until the program inside has passed its socket out."""
 _RESTRICTED = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")  # Ubuntu
 _MOST = Path("/proc/sys/user/max_user_namespaces")
 
@@ -76,6 +78,7 @@ def _admit(door: socket.socket, serve: Callable[[socket.socket], None], over: th
         with suppress(OSError):
             connection, _ = door.accept()
             with connection:
+                connection.settimeout(_PASSED)
                 _, descriptors, _, _ = socket.recv_fds(connection, 16, 1)
                 if descriptors:
                     serve(socket.socket(fileno=descriptors[0]))

@@ -6,7 +6,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from deployer.selection.wanted import LockedFile, NotReadable, Wanted
 
@@ -59,7 +59,7 @@ class _Entries:
         place = next((entry[key] for key in ("name", "filename", "file", "url", "path") if entry.get(key)), None)
         if not isinstance(place, str):
             raise self.damaged(f"file {entry!r}")
-        name = unquote(urlsplit(place).path).rpartition("/")[2]
+        name = unquote(place.partition("#")[0].partition("?")[0]).rpartition("/")[2]
         if not _NAME.fullmatch(name.replace("+", "-").replace("!", "-")):
             raise self.damaged(f"file {place!r}")
         size = entry.get("size")

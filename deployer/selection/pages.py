@@ -114,16 +114,25 @@ class ProjectPage:
 
 def _listed(name: str, entry: Mapping[str, Any], page: str) -> Listed:
     url, hashes = entry.get("url"), entry.get("hashes")
-    joined = urlsplit(urljoin(f"http://localhost{page}", url) if isinstance(url, str) else "")
+    path = _path(url, page) if isinstance(url, str) else ""
     sha256 = hashes.get("sha256") if isinstance(hashes, dict) else None
     size, requires = entry.get("size"), entry.get("requires-python")
     return Listed(
         file=LockedFile(
             name=name, sha256=sha256 if isinstance(sha256, str) else "", size=size if type(size) is int else None
         ),
-        path=joined.path if joined.netloc == "localhost" and joined.path.isascii() else "",
+        path=path,
         requires_python=requires if isinstance(requires, str) else "",
     )
+
+
+def _path(url: str, page: str) -> str:
+    """The path on the server that a link of ``page`` leads to; empty for a link to elsewhere."""
+    try:
+        joined = urlsplit(urljoin(f"http://localhost{page}", url))
+    except ValueError:
+        return ""
+    return joined.path if joined.netloc == "localhost" and joined.path.isascii() else ""
 
 
 def version_of(filename: str) -> str:

@@ -23,6 +23,7 @@ from deployer.selection.pages import Listed, ProjectPage, names
 from deployer.selection.targets import Target
 
 JOBS = 8
+"""Files at a time."""
 
 
 @dataclass(frozen=True, order=True, kw_only=True)
