@@ -36,6 +36,8 @@ NOWHERE = "http://127.0.0.1:9"
 PROJECT = '# mine\n[project]\nname = "work"\nversion = "0"\nrequires-python = ">=3.11"\ndependencies = ["{}"]\n'
 MINE = {
     ".config/pip/pip.conf": "# mine\n[global]\ntimeout = 3\n",
+    "machine/uv/uv.toml": "# the machine's\nnative-tls = false\n",
+    "machine/pdm/config.toml": "# the machine's\n",
     ".config/uv/uv.toml": "# mine\nnative-tls = false # why\n",
     ".config/pdm/config.toml": "# mine\ncheck_update = false # why\n",
     ".config/pypoetry/config.toml": "# mine\n[keyring]\nenabled = false # why\n",
@@ -203,21 +205,23 @@ UV_TOO = f'{HATCH}installer = "uv"\n'
 PIPX = ("pipx", "install", "--backend")
 PEX = ("-o", "x.pex", "NAME")
 ROWS = (
-    Client("pip", "pip", ("pip26",), pip("pip26"), ("uv",)),
-    Client("pip", "pip", ("pip23",), pip("pip23"), ("uv",)),
+    Client("pip {}", "pip", ("pip26",), pip("pip26"), ("uv",)),
+    Client("pip {}", "pip", ("pip23",), pip("pip23"), ("uv",)),
     Client("uv pip", "uv", ("uv",), words("uv", "pip", "install", *NO_CACHE, **PYTHON), ("pip",)),
     Client("uv lock, uv sync", "uv", ("uv",), words("uv", "sync", "--no-cache", **PYTHON), scope="project"),
-    Client("poetry", "poetry", ("poetry",), words("poetry", "lock"), ("pip", "uv"), "project"),
-    Client("poetry with poetry-plugin-pypi-mirror", "poetry", ("poetry-mirror",), words("poetry", "lock")),
-    Client("pdm", "pdm", ("pdm",), words("pdm", "lock"), ("pip", "uv")),
-    Client("pdm", "pdm", ("pdm",), words("pdm", "lock"), scope="project"),
-    Client("hatch, installer pip", "hatch", ("hatch",), words(*ENV, extra=HATCH), ("uv",)),
-    Client("hatch, installer uv", "hatch", ("hatch", "uv"), words(*ENV, extra=UV_TOO), ("pip",)),
-    Client("pipx, back end pip", "pipx", ("pipx",), words(*PIPX, "pip", "NAME"), ("uv",)),
-    Client("pipx, back end uv", "pipx", ("pipx", "uv"), words(*PIPX, "uv", "NAME"), ("pip",)),
-    Client("pip-tools", "pip-tools", ("pip-tools",), words("pip-compile", "--no-header", "wanted.in"), ("uv",)),
-    Client("pex", "pex", ("pex",), words("pex", "--retries", "0", *PEX), ("pip", "uv"), inert=True),
-    Client("pex --use-pip-config", "pip", ("pex",), words("pex", "--use-pip-config", *PEX), ("uv",)),
+    Client("uv pip", "uv", ("uv",), words("uv", "pip", "install", *NO_CACHE, **PYTHON), scope="machine"),
+    Client("poetry {}", "poetry", ("poetry",), words("poetry", "lock"), ("pip", "uv"), "project"),
+    Client("poetry {} with poetry-plugin-pypi-mirror", "poetry", ("poetry-mirror",), words("poetry", "lock")),
+    Client("pdm {}", "pdm", ("pdm",), words("pdm", "lock"), ("pip", "uv")),
+    Client("pdm {}", "pdm", ("pdm",), words("pdm", "lock"), scope="project"),
+    Client("pdm {}", "pdm", ("pdm",), words("pdm", "lock"), scope="machine"),
+    Client("hatch {}, installer pip", "hatch", ("hatch",), words(*ENV, extra=HATCH), ("uv",)),
+    Client("hatch {}, installer uv", "hatch", ("hatch", "uv"), words(*ENV, extra=UV_TOO), ("pip",)),
+    Client("pipx {}, back end pip", "pipx", ("pipx",), words(*PIPX, "pip", "NAME"), ("uv",)),
+    Client("pipx {}, back end uv", "pipx", ("pipx", "uv"), words(*PIPX, "uv", "NAME"), ("pip",)),
+    Client("pip-tools {}", "pip-tools", ("pip-tools",), words("pip-compile", "--no-header", "wanted.in"), ("uv",)),
+    Client("pex {}", "pex", ("pex",), words("pex", "--retries", "0", *PEX), ("pip", "uv"), inert=True),
+    Client("pex {} --use-pip-config", "pip", ("pex",), words("pex", "--use-pip-config", *PEX), ("uv",)),
 )
 
 
@@ -287,9 +291,12 @@ def table(found: Mapping[Client, Run]) -> str:
     ]
     for row, one in found.items():
         by = "nothing" if row.inert else f"`clients apply {row.apply}{_scope(row)}`"
-        where = one.where.replace("`work/", "`").replace("`.config/", "`~/.config/") or "none"
+        where = (
+            one.where.replace("`work/", "`").replace("`.config/", "`~/.config/").replace("`machine/", "`/etc/xdg/")
+            or "none"
+        )
         ignored = ", ".join(FILES[name] for name in row.ignores)
-        cells = (f"{row.title} {row.version}".rstrip(), by, where, "no" if row.inert else "yes", "yes", ignored)
+        cells = (row.title.format(row.version), by, where, "no" if row.inert else "yes", "yes", ignored)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -126,6 +126,13 @@ def test_a_row_that_somebody_added_to_stays() -> None:
     assert tomllib.loads(rest) == {"index": [{"default": True, "name": "mine"}]} and kept == ()
 
 
+def test_a_table_that_follows_stays_apart() -> None:
+    text = "[tool.ruff]\nline-length = 100\n\n[build-system]\nrequires = []\n"
+    made = merge(text, SHAPES["uv-project"])
+    assert made.split("\n\n")[1].startswith("[[tool.uv.index]]\n") and made.endswith("\n\n" + text.partition("\n\n")[2])
+    assert unmerge(made, original=text, written=[SHAPES["uv-project"]]) == (text, ())
+
+
 def test_inline_arrays_are_edited() -> None:
     text = "index = [{url = 'https://corp.example.com/simple', name = 'corp'}] # mine\n"
     made = merge(text, SHAPES["uv"])

@@ -98,14 +98,27 @@ def _edited(text: str, wanted: dict[str, Any], change: Callable[[Any, keys.Make]
         )
     try:
         change(document, _make())
-        made = str(document.as_string())
+        made = _spaced(ended, str(document.as_string()))
     except Exception:  # tomlkit raises many kinds for what it can't edit
         raise _refused(names) from None
+    if not text.endswith("\n") and made.splitlines()[-1:] == ended.splitlines()[-1:]:
+        made = made.removesuffix("\n")
     if crlf:
         made = made.replace("\n", "\r\n")
     if not _parses_to(made, wanted):
         raise _refused(names)
     return made
+
+
+def _spaced(text: str, made: str) -> str:
+    """``made`` with a blank line between what was added to ``text`` and a table that follows."""
+    before, after = text.splitlines(keepends=True), made.splitlines(keepends=True)
+    rows: list[str] = []
+    for kind, _, _, start, end in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        rows += after[start:end]
+        if kind == "insert" and end < len(after) and after[end].startswith("[") and after[end - 1].strip():
+            rows.append("\n")
+    return "".join(rows)
 
 
 def _refused(names: Iterable[str]) -> ClientFileError:
