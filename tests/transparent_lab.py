@@ -102,7 +102,7 @@ class Lab:
     def env(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in CLEAN if name in os.environ}
         bundle = str(self.authority.file)
-        trust = {"SSL_CERT_FILE": bundle, "REQUESTS_CA_BUNDLE": bundle}
+        trust = dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT"), bundle)
         return {
             **kept,
             "HOME": str(self.home),
@@ -189,6 +189,7 @@ def projects() -> dict[str, list[Distribution]]:
             make_wheel("demo", "2.0", requires=["demo-dep>=1"]),
         ],
         "pip": [make_wheel("pip", "1.0")],  # by which a deployment without pages finds out where files are
+        "iniconfig": [make_wheel("iniconfig", "2.0.0")],
         "demo-dep": [make_wheel("demo-dep", "1.5"), make_wheel("demo-dep", "1.6+local")],
     }
 

@@ -6,6 +6,7 @@ import secrets
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from ipaddress import ip_address
 from pathlib import Path
@@ -109,18 +110,17 @@ def _launched(plan: Plan) -> int:
 def ask(server: str, index: str) -> Known:
     """What an index mirrors. Raises Refused when nothing of it can be transparent; as :func:`_get`."""
     mirrors, default = _mirrored(server, index)
-    for mirror in mirrors:
-        if not mirror.hosts:
-            for project in _ANY:
-                if _get(server, f"/{mirror.name}/+canonical/simple/{project}/", json_only=False)[0] == 200:
-                    mirrors, default = _mirrored(server, index)
-                    break
-    usable = [mirror for mirror in mirrors if not why_not(mirror)]
-    left_out = [f"{mirror.name} is not transparent: {why_not(mirror)}" for mirror in mirrors if why_not(mirror)]
+    unknown = [mirror for mirror in mirrors if not mirror.hosts]
+    silent = {mirror.name for mirror in unknown if not _made_known(server, mirror)}
+    if unknown:
+        mirrors, default = _mirrored(server, index)
+    why = {mirror.name: why_not(mirror, silent=mirror.name in silent) for mirror in mirrors}
+    usable = [mirror for mirror in mirrors if not why[mirror.name]]
+    left_out = [f"{name} is not transparent: {reason}" for name, reason in why.items() if reason]
     if not usable:
-        why = left_out[0] if left_out else f"{index} reads no mirror, and only mirrors are transparent"
+        message = left_out[0] if left_out else f"{index} reads no mirror, and only mirrors are transparent"
         raise Refused(
-            why, hint="run it without --transparent, which also makes pages known, or name another index with --index"
+            message, hint="run it without --transparent, which also makes pages known, or name another index with --index"
         )
     return Known(
         mirrors=tuple(Mirror(view=view_of(one.name), url=one.url.rstrip("/") + "/", files=one.hosts) for one in usable),
@@ -129,22 +129,35 @@ def ask(server: str, index: str) -> Known:
     )
 
 
-def why_not(mirror: Mirrored) -> str:
-    """Why a tunnel can't answer for the upstream of a mirror; empty when it can."""
+def _made_known(server: str, mirror: Mirrored) -> bool:
+    """Have the server ask for a page that says where files are; False when the upstream does not answer."""
+    for project in _ANY:
+        status, _ = _get(server, f"{view_of(mirror.name)}/simple/{project}/", json_only=False)
+        if status != HTTPStatus.NOT_FOUND:
+            return status == HTTPStatus.OK
+    return True
+
+
+def why_not(mirror: Mirrored, *, silent: bool = False) -> str:
+    """Why a tunnel can't answer for the upstream of a mirror; empty when it can. ``silent``: it does not answer."""
     parts = urlsplit(mirror.url)
     if parts.scheme != "https":
         return f"its upstream {mask_url(mirror.url)} has no https"
     try:
         ip_address(parts.hostname or "")
     except ValueError:
-        return "" if mirror.hosts else "no page of it is known, which would say where its files are"
+        if mirror.hosts:
+            return ""
+        if silent:
+            return f"its upstream {mask_url(mirror.url)} does not answer, and no page of it is known"
+        return "no page of it is known, which would say where its files are"
     return f"its upstream {mask_url(mirror.url)} has an address for a name"
 
 
 def _mirrored(server: str, index: str) -> tuple[tuple[Mirrored, ...], str]:
     status, body = _get(server, f"{MIRRORED_ROUTE}?index={quote(index)}")
     mirrors = Mirrored.parse(body)
-    if status == 404 or mirrors is None:
+    if status == HTTPStatus.NOT_FOUND or mirrors is None:
         raise ServerRefused(
             f"{server} does not say which upstreams {index} has (status {status})",
             hint="check the index, and that the server runs this version of deployer: deployer status",

@@ -15,11 +15,9 @@ import pytest
 from tests.engines import REQUIRED
 
 REQUIREMENTS: Mapping[str, tuple[str, ...]] = {
-    "uv": ("uv==0.13.9",),
-    "pip": ("pip==26.3",),
+    "pip": ("pip==26.3", "pip-tools==7.6.2"),
     "poetry": ("poetry==2.5.1",),
     "pdm": ("pdm==2.29.4", "hishel==1.4.0"),
-    "pip-tools": ("pip-tools==7.6.2", "pip==26.3"),
 }
 """By the name of the environment. pdm does not work with every hishel that it allows."""
 
@@ -37,8 +35,9 @@ def installed(factory: pytest.TempPathFactory) -> Path:
 
 
 def _install(where: Path, requirements: tuple[str, ...]) -> None:
-    subprocess.run([sys.executable, "-m", "venv", "--clear", str(where)], check=True, capture_output=True)
-    command = [str(where / "bin/pip"), "install", "--quiet", "--disable-pip-version-check", *requirements]
+    subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", where], check=True, capture_output=True)
+    pip = (sys.executable, "-m", "pip", "--python", str(where / "bin/python"), "install", "--quiet", "--no-compile")
+    command = [*pip, "--disable-pip-version-check", *requirements]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode:
         (pytest.fail if REQUIRED else pytest.skip)(f"{requirements[0]} can't be installed: {done.stderr}")

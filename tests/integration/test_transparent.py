@@ -22,7 +22,9 @@ import pytest
 from deployer.clients.transparent import authority
 from tests.indexed_server import upload
 from tests.integration.client_tools import installed
+from tests.integration.test_tutorials import blocks
 from tests.network_lab import ForwardProxy
+from tests.plain_devpi import free_port
 from tests.server_process import auth_header, login
 from tests.transparent_lab import FILES, INDEX, INDEX_URL, OTHER, Lab, lab
 from tests.upstream import Answer, make_wheel
@@ -61,6 +63,11 @@ def place(world: Lab, tmp_path: Path) -> Lab:
     return world
 
 
+def program_of(tools: Path, name: str) -> str:
+    """uv is beside this Python; the others have environments of their own."""
+    return str(BESIDE / "uv" if name == "uv" else tools / name)
+
+
 def project(directory: Path, name: str) -> Path:
     made = directory / name / "acme"
     made.mkdir(parents=True)
@@ -86,16 +93,16 @@ def no_tunnel(place: Lab) -> None:
 
 COMPILED = ("--generate-hashes", "requirements.in", "-o", "requirements.txt")
 LOCKS = {
-    "uv": (("uv/bin/uv", "lock", "--no-cache"), "uv.lock"),
+    "uv": (("uv", "lock", "--no-cache"), "uv.lock"),
     "uv pip compile": (
-        ("uv/bin/uv", "pip", "compile", "--no-cache", "-q", "--emit-index-url", *COMPILED),
+        ("uv", "pip", "compile", "--no-cache", "-q", "--emit-index-url", *COMPILED),
         "requirements.txt",
     ),
     "pip": (("pip/bin/pip", "lock", "--no-cache-dir", "-r", "requirements.in"), "pylock.toml"),
     "poetry": (("poetry/bin/poetry", "lock", "--no-cache"), "poetry.lock"),
     "pdm": (("pdm/bin/pdm", "lock"), "pdm.lock"),
     "pdm static_urls": (("pdm/bin/pdm", "lock", "--strategy", "static_urls"), "pdm.lock"),
-    "pip-tools": (("pip-tools/bin/pip-compile", "-q", "--rebuild", "--emit-index-url", *COMPILED), "requirements.txt"),
+    "pip-tools": (("pip/bin/pip-compile", "-q", "--rebuild", "--emit-index-url", *COMPILED), "requirements.txt"),
 }
 
 
@@ -107,7 +114,7 @@ def test_lock_files_are_those_made_directly(place: Lab, tools: Path, client: str
     def locked(how: str) -> bytes:
         directory = project(place.home, how)
         run = place.run if how == "direct" else place.transparent
-        done = run(str(tools / program), *words, cwd=directory, env={"HOME": str(directory.parent)})
+        done = run(program_of(tools, program), *words, cwd=directory, env={"HOME": str(directory.parent)})
         assert done.returncode == 0, done.stdout + done.stderr
         return (directory / lock).read_bytes()
 
@@ -126,7 +133,7 @@ def test_lock_files_are_those_made_directly(place: Lab, tools: Path, client: str
 
 
 def test_a_lock_file_made_elsewhere_is_installed_from_the_cache(place: Lab, tools: Path) -> None:
-    uv, directory = str(tools / "uv/bin/uv"), project(place.home, "direct")
+    uv, directory = program_of(tools, "uv"), project(place.home, "direct")
     assert place.run(uv, "lock", "--no-cache", cwd=directory).returncode == 0
     before = (directory / "uv.lock").read_bytes()
     assert f"https://{FILES}/".encode() in before
@@ -152,9 +159,7 @@ def test_a_lock_file_made_elsewhere_is_installed_from_the_cache(place: Lab, tool
 def test_a_release_that_is_newer_than_the_known_page_comes_from_the_upstream(place: Lab, tools: Path) -> None:
     """A lock file of another machine may name it before the index asks for the page again."""
     assert (
-        place.transparent(
-            str(tools / "uv/bin/uv"), "pip", "compile", "-q", "--no-cache", "-", cwd=place.home
-        ).returncode
+        place.transparent(program_of(tools, "uv"), "pip", "compile", "-q", "--no-cache", "-", cwd=place.home).returncode
         == 0
     )
     path = "/packages/zz/demo-9.0-py3-none-any.whl"
@@ -173,7 +178,7 @@ def test_uploads_go_through_untouched(place: Lab, tools: Path, host: str) -> Non
     url = f"https://{host}/legacy/"
     uploads = {
         "twine": (str(BESIDE / "twine"), "upload", "--non-interactive", "--repository-url", url),
-        "uv": (str(tools / "uv/bin/uv"), "publish", "--no-config", "--publish-url", url),
+        "uv": (program_of(tools, "uv"), "publish", "--no-config", "--publish-url", url),
     }
     for name, words in uploads.items():
         credentials = {
@@ -220,9 +225,9 @@ def test_settings_that_are_overcome(place: Lab, tools: Path, client: str, settin
 
 
 def installing(tools: Path, client: str, target: Path) -> tuple[str, ...]:
-    quick = {"uv": ("uv/bin/uv", "pip", "install", "--no-cache"), "pip": ("pip/bin/pip", "install", "--no-cache-dir")}
+    quick = {"uv": ("uv", "pip", "install", "--no-cache"), "pip": ("pip/bin/pip", "install", "--no-cache-dir")}
     program, *words = quick[client]
-    return (str(tools / program), *words, "-q", "--no-deps", "--target", str(target), "demo")
+    return (program_of(tools, program), *words, "-q", "--no-deps", "--target", str(target), "demo")
 
 
 def test_files_of_clients_that_are_overcome(place: Lab, tools: Path) -> None:
@@ -240,7 +245,7 @@ def test_files_of_clients_that_are_overcome(place: Lab, tools: Path) -> None:
     assert past_us(place) == []
     # A lock file has the upstream's addresses although uv.toml has ours.
     directory = project(place.home, "locked")
-    assert place.transparent(str(tools / "uv/bin/uv"), "lock", "--no-cache", cwd=directory).returncode == 0
+    assert place.transparent(program_of(tools, "uv"), "lock", "--no-cache", cwd=directory).returncode == 0
     text = (directory / "uv.lock").read_text()
     assert f'registry = "{INDEX_URL.rstrip("/")}"' in text and "127.0.0.1" not in text
 
@@ -382,9 +387,7 @@ def test_what_is_uploaded_to_the_index_is_not_shown(place: Lab, tools: Path) -> 
     auth = place_auth(place)
     with place.machine.inside():
         assert upload(place.cli, auth, "root/dev", make_wheel("demo", "99.0")) == 200
-    done = place.transparent(
-        str(tools / "uv/bin/uv"), "lock", "--no-cache", cwd=(directory := project(place.home, "x"))
-    )
+    done = place.transparent(program_of(tools, "uv"), "lock", "--no-cache", cwd=(directory := project(place.home, "x")))
     assert done.returncode == 0, done.stderr
     assert 'version = "2.0"' in (directory / "uv.lock").read_text()
     assert "99.0" not in (directory / "uv.lock").read_text()
@@ -396,6 +399,62 @@ def place_auth(place: Lab) -> dict[str, str]:
         status, answer = login(place.cli.port, password)
     assert status == 200
     return auth_header(answer["result"]["password"])
+
+
+def test_the_page_about_lock_files(place: Lab, tools: Path) -> None:
+    """Line by line, from nothing to a project whose lock file is unchanged and whose installs are cached."""
+    _install, begin, frozen, shell = blocks("../how-to/lock-files.md", "sh")
+    free = str(free_port())
+    env = {
+        "PATH": f"{BESIDE}:/usr/bin:/bin",
+        "DEPLOYER_NAME": f"{place.cli.name}-page",
+        "DEPLOYER_ENGINE": "process",
+        "DEPLOYER_PORT": free,
+        "DEPLOYER_DATA": str(place.home / "data"),
+        "UV_NO_CACHE": "1",
+    }
+    try:
+        for text in (begin, frozen, shell):
+            done = place.run("bash", "-euc", text, env=env)
+            assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
+            assert past_us(place) == []
+        lock = (place.home / "acme/uv.lock").read_text()
+        assert f'registry = "{INDEX_URL.rstrip("/")}"' in lock and "127.0.0.1" not in lock
+        assert list(place.home.glob("acme/.venv/lib/*/site-packages/iniconfig.py"))
+    finally:
+        place.run("deployer", "down", "--purge", "--yes", env=env)
+    no_tunnel(place)
+
+
+def test_the_profile_makes_it_the_default(place: Lab, tools: Path) -> None:
+    port = str(free_port())
+    name = ("--name", f"{place.cli.name}-own")
+    up = ("--engine", "process", "--no-pip", "--port", port, "--data", str(place.home / "data"))
+    deployer = (place.cli.python, "-m", "deployer.cli")
+    try:
+        done = place.run(*deployer, "up", *name, *up, "--set", "clients.transparent=true")
+        assert done.returncode == 0, done.stderr
+        done = place.run(*deployer, "exec", *name, "--", *installing(tools, "uv", place.home / "there"))
+        assert done.returncode == 0, done.stderr
+        assert past_us(place) == []
+        done = place.run(*deployer, "env", *name, "--json")
+        assert "deployer:" in json.loads(done.stdout)["data"]["variables"]["HTTPS_PROXY"]
+        done = place.run(*deployer, "env", *name, "--no-transparent")
+        assert f"export UV_DEFAULT_INDEX=http://127.0.0.1:{port}/root/dev/+simple/" in done.stdout.splitlines()
+        assert "HTTPS_PROXY" not in done.stdout
+    finally:
+        place.run(*deployer, "down", *name, "--purge", "--yes")
+
+
+def test_an_index_without_a_transparent_mirror_is_refused(place: Lab) -> None:
+    made = place.cli.run("mirror", "create", "root/plain", "http://other.example.com/simple/")
+    assert made.code == 0, made.err
+    exec_ = (place.cli.python, "-m", "deployer.cli", "exec", "--name", place.cli.name, "--transparent")
+    done = place.run(*exec_, "--index", "root/plain", "--", "touch", "ran")
+    assert done.returncode == 11 and "http://other.example.com/simple/ has no https" in done.stderr
+    done = place.run(*exec_, "--index", "root/none", "--", "touch", "ran")
+    assert done.returncode == 7, done.stderr
+    assert not (place.home / "ran").exists()
 
 
 # Trust
@@ -418,7 +477,7 @@ def test_a_certificate_for_another_name_is_refused_by_every_client(place: Lab, t
         url = f"https://{host}:{port}/simple/"
         target = ("--target", str(tmp_path / "x"), "demo")
         clients = {
-            "uv": (str(tools / "uv/bin/uv"), "pip", "install", "--no-cache", "--index-url", url, *target),
+            "uv": (program_of(tools, "uv"), "pip", "install", "--no-cache", "--index-url", url, *target),
             "pip": (str(tools / "pip/bin/pip"), "install", "--retries", "0", "--index-url", url, *target),
             "requests": (str(tools / "poetry/bin/python"), "-c", f"import requests; requests.get('{url}')"),
             "curl": ("curl", "-sS", url),

@@ -89,7 +89,7 @@ def indexes(settings: Settings, *, mirrors: Sequence[Mirror], server: str, defau
         elif _host(address) not in names:
             raise Refused(
                 f"{setting.source} ({mask_url(address)}) leads past the index: no mirror of it has that upstream",
-                hint="remove that setting, or mirror its index: deployer mirror create USER/NAME url=URL",
+                hint="remove that setting, or mirror its index: deployer mirror create USER/NAME URL",
             )
     if _host(default) not in names and not settings.indexes:
         warnings.append(
