@@ -32,6 +32,7 @@ from benchmarks import (
     prewarm,
     resolution,
     start,
+    transparent,
     upload,
     vpn,
     warm,
@@ -60,6 +61,7 @@ TABLES: Mapping[str, Callable[[Bench], list[Grid]]] = {
     "faults": faults.faults,
     "upload": upload.uploads,
     "prewarm": prewarm.prewarm,
+    "transparent": transparent.transparent,
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
 

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,14 +34,23 @@ class Done:
 
 
 def install(
-    bench: Bench, simple_url: str, wanted: Sequence[str], *, clients: int = 1, patience: float = PATIENCE
+    bench: Bench,
+    simple_url: str,
+    wanted: Sequence[str],
+    *,
+    clients: int = 1,
+    patience: float = PATIENCE,
+    env: Mapping[str, str] | None = None,
 ) -> Done:
-    """Install ``wanted`` from ``simple_url``, ``clients`` times at once, each into a directory of its own."""
+    """Install ``wanted`` from ``simple_url``, ``clients`` times at once, each into a directory of its own.
+
+    ``env``: more variables.
+    """
 
     def words(room: Path) -> list[str]:
         return ["pip", "install", "--only-binary", ":all:", "--target", str(room / "target"), *wanted]
 
-    return _at_once(bench, simple_url, words, clients=clients, patience=patience)
+    return _at_once(bench, simple_url, words, clients=clients, patience=patience, env=env)
 
 
 def pip_download(bench: Bench, simple_url: str, wanted: Sequence[str], *, wheels: int, clients: int = 1) -> Done:
@@ -117,6 +126,7 @@ def _at_once(
     *,
     clients: int = 1,
     patience: float = LONGER,
+    env: Mapping[str, str] | None = None,
 ) -> Done:
     """uv with ``words`` and without a cache, ``clients`` times at once, each in a directory of its own."""
     common = ["--quiet", "--no-cache", "--python", sys.executable, "--default-index", simple_url]
@@ -124,7 +134,7 @@ def _at_once(
     def command(room: Path) -> list[str]:
         return [bench.tools.program("uv"), *words(room), *common]
 
-    return _run(bench, command, right, clients=clients, patience=patience)
+    return _run(bench, command, right, clients=clients, patience=patience, env=env)
 
 
 def _run(
@@ -134,6 +144,7 @@ def _run(
     *,
     clients: int,
     patience: float,
+    env: Mapping[str, str] | None = None,
 ) -> Done:
     """A command ``clients`` times at once, each in a directory of its own."""
     top = Path(tempfile.mkdtemp(prefix="clients-", dir=bench.work))
@@ -142,12 +153,12 @@ def _run(
     for room in rooms:
         room.mkdir()
         commands.append(command(room))
-    env = {**bench.tools.env, "TMPDIR": str(top)}
+    whole = {**bench.tools.env, **(env or {}), "TMPDIR": str(top)}
     started = time.perf_counter()
     running = []
     for room, words in zip(rooms, commands, strict=True):
         with (room / "log").open("wb") as output:
-            running.append(subprocess.Popen(words, env=env, stdout=output, stderr=output))
+            running.append(subprocess.Popen(words, env=whole, stdout=output, stderr=output))
     # Popen.wait with a timeout looks every 50 ms only, which is half of what some of these take.
     too_late = threading.Timer(patience, _kill, [running])
     too_late.start()

@@ -49,7 +49,7 @@ def installed(cache: Path, crates: Sequence[str] = ()) -> Tools:
             (peers / program.name).unlink(missing_ok=True)
             (peers / program.name).symlink_to(program)
     declared = (ROOT / "pyproject.toml").read_text()
-    ours = _environment(cache / "ours", [f"--editable={ROOT}[server]", devpi], when=declared)
+    ours = _environment(cache / "ours", [f"--editable={ROOT}[server,transparent]", devpi], when=declared)
     return Tools(peers, ours / "deployer")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 from collections.abc import Mapping
@@ -29,10 +30,12 @@ from deployer.secrets import mask_url
 DIRECTORY = "transparent"
 """The directory below a deployment's state that has certificates and CA bundles."""
 SECONDS = 30.0
+_FRUGAL = {"MALLOC_ARENA_MAX": "1"}
+"""glibc would give each of the tunnel's threads a part of memory of its own (mallopt(3))."""
 _LARGEST = 1 << 20
 _ANY = ("pip", "setuptools", "wheel")
 """Projects of almost every index: where no page is known yet, one of theirs tells where files are."""
-_START = "import sys; sys.path.insert(0, sys.argv[1]); from deployer.clients.transparent.tunnel import main; main()"
+PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from deployer.clients.transparent.tunnel import main; main()"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +98,9 @@ def _launched(plan: Plan) -> int:
     """Start the tunnel's program, which goes on by itself; its port. Raises NotReadyError."""
     package = Path(sys.modules["deployer"].__path__[0])
     # Without site: what is installed beside deployer is not looked at, which takes longer than all else.
-    words = (sys.executable, "-I", "-S", "-c", _START, str(package.parent))
+    words = (sys.executable, "-I", "-S", "-c", PROGRAM, str(package.parent))
     try:
-        done = Runner().run(words, stdin=plan.encoded, timeout=SECONDS)
+        done = Runner().run(words, stdin=plan.encoded, timeout=SECONDS, env={**os.environ, **_FRUGAL})
         return int(done.stdout)
     except (EngineUnreachable, ValueError):
         why = (done.stderr.strip().splitlines() or ["no output"])[-1]
@@ -120,7 +123,8 @@ def ask(server: str, index: str) -> Known:
     if not usable:
         message = left_out[0] if left_out else f"{index} reads no mirror, and only mirrors are transparent"
         raise Refused(
-            message, hint="run it without --transparent, which also makes pages known, or name another index with --index"
+            message,
+            hint="run it without --transparent, which also makes pages known, or name another index with --index",
         )
     return Known(
         mirrors=tuple(Mirror(view=view_of(one.name), url=one.url.rstrip("/") + "/", files=one.hosts) for one in usable),

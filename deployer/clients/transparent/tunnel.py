@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import binascii
 import contextlib
-import hmac
 import json
 import os
 import select
@@ -32,7 +31,7 @@ RECENT = 2.0
 """Seconds for which that answer holds."""
 CONNECT_SECONDS = 30.0
 LARGEST_HEAD = 64 << 10
-CHUNK = 128 << 10
+CHUNK = 64 << 10
 BACKLOG = 511
 _OWN_HEADERS = frozenset(
     {"authorization", "cookie", "host", "connection", "proxy-connection", "keep-alive", "x-outside-url"}
@@ -214,7 +213,9 @@ class Tunnel:
 
     def _first(self, client: Stream, head: Head) -> None:
         method, target, _ = head.words
-        if not hmac.compare_digest(head.get("proxy-authorization").encode(), self._password.encode()):
+        from hmac import compare_digest  # not at the start: it loads a part of OpenSSL that nothing else needs
+
+        if not compare_digest(head.get("proxy-authorization").encode(), self._password.encode()):
             _refuse(
                 client.socket,
                 "407 Proxy Authentication Required",
