@@ -31,7 +31,7 @@ RECENT = 2.0
 """Seconds for which that answer holds."""
 CONNECT_SECONDS = 30.0
 LARGEST_HEAD = 64 << 10
-CHUNK = 64 << 10
+CHUNK = 32 << 10
 BACKLOG = 511
 _OWN_HEADERS = frozenset(
     {"authorization", "cookie", "host", "connection", "proxy-connection", "keep-alive", "x-outside-url"}
