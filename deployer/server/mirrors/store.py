@@ -28,7 +28,7 @@ from deployer.protocol import is_host
 from deployer.server.devpi.links import place
 from deployer.server.json_text import dumps, loads
 from deployer.server.mirrors.page import File, Page
-from deployer.server.secret_files import write_cached, write_private
+from deployer.server.secret_files import read_dated, write_cached, write_private
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 """A normalised name of a project. Names of users and indexes may have any characters but those of paths."""
@@ -120,8 +120,7 @@ class UpstreamPages:
         if path is None:
             return None
         try:
-            at = path.stat().st_mtime
-            content = path.read_bytes()
+            content, at = read_dated(path)
             if not is_whole(content):
                 return None
             first, _, lines = content.partition(b"\n")

@@ -11,6 +11,7 @@ the name and version of the wheel (https://packaging.python.org/en/latest/specif
 from __future__ import annotations
 
 import os
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -38,6 +39,7 @@ MOST = DIRECTORY + METADATA + _COMMENT + TAIL + (64 << 10)
 """Bytes that are asked for in all."""
 _FIELDS = 256 << 10
 """Characters in which name and version are looked for: the email parser needs 40 times the memory of what it reads."""
+_EMPTY_LINE = re.compile(r"\n\r?\n")
 _REASON = 200
 """Characters of a reason, which may quote the file."""
 _SUFFIX = ".dist-info"
@@ -81,9 +83,11 @@ def check(content: bytes, filename: str) -> None:
         raise NoMetadata(f"it is larger than {METADATA} bytes")
     name, version = _named(filename)
     try:
-        fields = HeaderParser().parsestr(content.decode()[:_FIELDS])
+        text = content.decode()[:_FIELDS]
     except UnicodeDecodeError:
         raise NoMetadata("it is not UTF-8") from None
+    end = _EMPTY_LINE.search(text)  # the description follows, and the parser would split it into lines
+    fields = HeaderParser().parsestr(text[: end.end()] if end else text)
     found = {field: fields.get_all(field, []) for field in ("Metadata-Version", "Name", "Version")}
     for field, values in found.items():
         if len(values) != 1:
