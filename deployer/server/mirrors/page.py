@@ -40,8 +40,11 @@ _SIZE = re.compile(r"\d{1,15}", re.ASCII)
 _STRIPPED = re.compile(r"[\t\r\n]")
 """What clients take out of an address (https://url.spec.whatwg.org/#concept-basic-url-parser)."""
 _SCHEMES = ("https://", "http://")
-_RELATIVE = re.compile(r"(/|(?:\.\./)*)((?:[\w%+~-][\w.%+~-]*/)*[\w%+~-][\w.%+~-]*)", re.ASCII)
-"""A relative address that is resolved by putting its second part behind what its first part means."""
+_RELATIVE = re.compile(r"(/|(?:\.\./)*)([\w%+~-][\w.%+~/-]*)", re.ASCII)
+"""A relative address that is resolved by putting its second part behind what its first part means, if no segment of
+the second part is empty or begins with a dot."""
+_USUAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+!~-]*")
+"""The names of most files."""
 _LEVELS = 50
 """Objects and lists that may be in one another: each is read, written and read again with less of the stack free."""
 _LIMIT = 200
@@ -179,7 +182,7 @@ def _absolute(address: str, base: str) -> str | None:
 def _joined_to(base: str, address: str) -> str:
     """``address``, which is relative to ``base``. Raises ValueError."""
     plain = _RELATIVE.fullmatch(address)
-    if plain is not None:
+    if plain is not None and "//" not in plain[2] and "/." not in plain[2]:
         return _resolved(base, plain[1]) + plain[2]
     scheme, colon, rest = urljoin(base, address).partition(":")
     return f"{scheme.lower()}{colon}{rest}"
@@ -222,6 +225,8 @@ def is_archive(name: str) -> bool:
 
 def is_filename(name: str) -> bool:
     """Whether ``name`` is the name of a file in one directory."""
+    if _USUAL.fullmatch(name):
+        return True
     return _FILENAME.fullmatch(name) is not None and not name.startswith(".") and name.isprintable()
 
 

@@ -86,21 +86,30 @@ def _version(text: str) -> tuple[int, ...]:
 def for_client(listed: Listed, up: str) -> File:
     """The file object that a client gets. ``up``: the way from the page to the server's root, such as ``../../``."""
     file, path, lacks = listed
+    made = promised(file, lacks=lacks) if path else {**file}
+    made.pop(ATTRIBUTES, None)
     if path:
-        file = {**promised(file, lacks=lacks), "url": up + _quoted(path)}
-        if file.get("provenance"):
-            file["provenance"] = file["url"] + PROVENANCE
-    return {key: value for key, value in file.items() if key != ATTRIBUTES} if ATTRIBUTES in file else file
+        made["url"] = up + _quoted(path)
+        if made.get("provenance"):
+            made["provenance"] = made["url"] + PROVENANCE
+    return made
 
 
 def promised(file: File, *, lacks: bool) -> File:
-    """``file``, a wheel with metadata unless it ``lacks`` them: what its upstream does not send is taken from it."""
+    """A copy of ``file``, a wheel with metadata unless it ``lacks`` them: what its upstream does not send is taken from
+    it."""
+    made = {**file}
     if not file["filename"].endswith(".whl"):
-        return file
+        return made
     if lacks:
-        return {key: value for key, value in file.items() if key not in PROMISES}
-    given = next((file[key] for key in PROMISES if file.get(key)), True)
-    return {**file, **{key: given for key in PROMISES if key in file}, "core-metadata": given}
+        for key in PROMISES:
+            made.pop(key, None)
+    else:
+        core, older = PROMISES
+        made[core] = given = file.get(core) or file.get(older) or True
+        if older in made:
+            made[older] = given
+    return made
 
 
 def to_json(part: Part, up: str) -> bytes:
