@@ -65,7 +65,7 @@ _OFFERS = {  # PEP 691; of types that a client wants equally the first counts, a
     "application/vnd.pypi.simple.v1+html": _HTML_V1,
     "application/vnd.pypi.simple.latest+html": _HTML_V1,
 }
-_GZIP = re.compile(r"(?:^|,)\s*gzip\s*(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))", re.IGNORECASE)
+_GZIP = re.compile(r"(?:^|,)\s*gzip\s*(?:$|,|;(?!\s*q=0(?:\.0*)?\s*(?:,|$)))", re.IGNORECASE)
 _LIST = re.compile(r"/[^+/]+/[^+/]+/\+simple/?")
 
 
