@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from enum import IntEnum, StrEnum
 from typing import Any, ClassVar, NotRequired, TypedDict
 
@@ -712,11 +713,29 @@ class Backup:
             found = cls(**{**said, "pieces": tuple(said["pieces"]), "lost": lost})
         except (ValueError, TypeError, KeyError, AttributeError):
             return None
+        if not cls._typed(found):
+            return None
         digests = (*found.pieces, found.files_sha256)
         plain = set(found.small) <= {NODEINFO, ".serverversion", ".event_serial"}
         named = found.database in (".sqlite", ".sqlite_alchemy")
         whole = all(isinstance(one, str) and cls._DIGEST.fullmatch(one) for one in digests)
         return found if cls._NAME.fullmatch(found.name) and plain and named and whole else None
+
+    @classmethod
+    def _typed(cls, found: Backup) -> bool:
+        """Whether every value has the type of its default, the words are printable, and the time is one."""
+        default = cls()
+        for key, value in asdict(found).items():
+            expected = type(getattr(default, key))
+            if type(value) is not expected or (expected is str and not value.isprintable()):
+                return False
+        texts = (*found.small.values(), *(text for one in found.lost for text in (one.path, one.why)))
+        if not all(isinstance(text, str) for text in texts):
+            return False
+        try:
+            return datetime.fromisoformat(found.created).tzinfo is not None
+        except ValueError:
+            return False
 
 
 def _text(value: object) -> str | None:

@@ -13,7 +13,7 @@ from deployer.deployment.find import require
 from deployer.deployment.lock import hold
 from deployer.deployment.record import read_applied
 from deployer.errors import ConflictError, Refused, UsageError, VerificationError
-from deployer.files import PRIVATE, replacing
+from deployer.host import untrusted
 from deployer.host.runner import Runner
 from deployer.operations.once import answer, on_data
 from deployer.operations.prepare import Prepared, prepare
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from deployer.profile.models import Backups
     from deployer.ui.output import UI
 
+MANIFEST = 64 << 20
+"""Bytes that a manifest may have: it names the pieces of a database of a terabyte."""
 INSIDE = "/backup"
 """Where a container sees the directory of the backups."""
 
@@ -94,29 +96,28 @@ def listed(where: Place) -> list[Backup]:
     """The backups in the directory, oldest first. Raises ConflictError, VerificationError."""
     found = []
     try:
-        for path in sorted((where.directory / "backups").iterdir()):
-            if path.suffix == ".json":
-                backup = Backup.parse(path.read_bytes())
-                if backup is None:
-                    raise VerificationError(
-                        f"{path} is damaged, or of a newer deployer", hint=f"upgrade deployer, or move {path} away"
-                    )
-                found.append(backup)
+        names = sorted(path.name for path in (where.directory / "backups").iterdir() if path.suffix == ".json")
+        for name in names:
+            content = untrusted.read(where.directory, f"backups/{name}", limit=MANIFEST)
+            backup = Backup.parse(content) if content is not None else None
+            if backup is None or f"{backup.name}.json" != name:
+                path = where.directory / "backups" / name
+                raise VerificationError(
+                    f"{path} is damaged, or of a newer deployer", hint=f"upgrade deployer, or move {path} away"
+                )
+            found.append(backup)
     except FileNotFoundError:
         return []
-    except OSError as error:
-        raise ConflictError(f"{where.directory} can't be read: {error.strerror}", hint="run it as its owner") from None
+    except (OSError, untrusted.Untrusted) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConflictError(f"{where.directory} can't be read: {why}", hint="run it as its owner") from None
     return found
 
 
-def listed_files(where: Place, backup: Backup) -> list[str]:
-    """The paths of the files of a backup, below ``+files``."""
-    digest = backup.files_sha256
-    try:
-        text = (where.directory / "blobs" / digest[:2] / digest).read_text("utf-8", "surrogateescape")
-    except OSError as error:
-        raise ConflictError(f"{where.directory} can't be read: {error.strerror}", hint="run it as its owner") from None
-    return [line[66:] for line in text.splitlines()]
+def trusted(where: Place, backup: Backup) -> bool:
+    """Whether no other user but root could have changed what the backup says: it may name commands to run."""
+    status = (where.directory / "backups" / f"{backup.name}.json").lstat()
+    return status.st_uid in (0, os.geteuid())
 
 
 def chosen(where: Place, name: str) -> Backup:
@@ -223,10 +224,10 @@ def _write_incoming(prepared: Prepared, where: Place) -> None:
     }
     path = where.directory / "incoming.json"
     try:
-        with replacing(path, mode=PRIVATE, owner=owner(prepared)) as stream:
-            stream.write(json.dumps(said).encode())
-    except OSError as error:
-        raise ConflictError(f"{path} can't be written: {error.strerror}", hint="run it as its owner") from None
+        untrusted.replace(where.directory, path.name, json.dumps(said).encode())
+    except (OSError, untrusted.Untrusted) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConflictError(f"{path} can't be written: {why}", hint="run it as its owner") from None
 
 
 def _run_after(where: Place, backup: str) -> None:

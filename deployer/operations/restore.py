@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from deployer.deployment.find import Deployment, find
 from deployer.deployment.record import read_applied
-from deployer.errors import ConflictError
+from deployer.errors import ConflictError, Refused
 from deployer.files import make_private, write_private
 from deployer.host import untrusted
 from deployer.host.state_dir import state_dir
 from deployer.operations.apply import make_data, undo
-from deployer.operations.backup import Place, calling, chosen, owner, secrets_file
+from deployer.operations.backup import Place, calling, chosen, owner, secrets_file, trusted
 from deployer.operations.once import answer
 from deployer.operations.prepare import Prepared, prepare
 from deployer.operations.recorded import DEFAULT_PROFILE, as_deployed
@@ -65,7 +65,7 @@ def restore(
     key of the secrets. A failure rolls back. Raises ConflictError when there is data or a server already.
     """
     backup = chosen(where, wanted)
-    ref, all_overrides = profile_of(profile, name, backup, overrides)
+    ref, all_overrides = profile_of(profile, name, where, backup, overrides)
     prepared = prepare(ref, name, overrides=all_overrides, moving=True, new_data=True)
     deployment = find(name)
     there = _is_there(prepared)
@@ -100,12 +100,22 @@ def _restart(deployment: Deployment, ui: UI) -> None:
     report_rollback(deployment, ui, where="on the former data")
 
 
-def profile_of(profile: str, name: str, backup: Backup, own: Sequence[Override]) -> tuple[str, tuple[Override, ...]]:
-    """The profile and its overrides: the command line's, the deployment's, or on another machine the backup's."""
+def profile_of(
+    profile: str, name: str, where: Place, backup: Backup, own: Sequence[Override]
+) -> tuple[str, tuple[Override, ...]]:
+    """The profile and its overrides: the command line's, the deployment's, or on another machine the backup's.
+
+    Raises Refused for a backup that another user could have changed: a profile may name files to read, and commands.
+    """
     if profile != DEFAULT_PROFILE or read_applied(name) is not None or not backup.profile:
         return as_deployed(profile, name, own)
     path = state_dir(name) / "restored.yaml"
     write_private(path, json.dumps(backup.profile, indent=1) + "\n")  # JSON is YAML
+    if not trusted(where, backup):
+        raise Refused(
+            f"the profile in the backup {backup.name} may have been changed by the user of its server",
+            hint=f"read it, then add --profile {path}",
+        )
     return str(path), tuple(own)
 
 

@@ -13,7 +13,7 @@ from deployer.clients.installers import install
 from deployer.deployment.lock import hold
 from deployer.deployment.record import read_applied
 from deployer.errors import ConflictError, ServerRefused, VerificationError
-from deployer.operations.backup import Place, calling, chosen, listed_files
+from deployer.operations.backup import Place, calling, chosen
 from deployer.operations.once import TIMEOUT, answer, on_data
 from deployer.operations.prepare import Prepared, prepare
 from deployer.operations.restore import fill, profile_of
@@ -56,7 +56,7 @@ def verify(
         have_own_image(prepared, ui)
         spec = calling(prepared, "verify", where.directory, words=("--backup", backup.name))
         with ui.working("hashes", f"{backup.name} in {where.directory}"):
-            answer(prepared.engine, spec, doing="the verification", again=AGAIN)
+            wheel = str(answer(prepared.engine, spec, doing="the verification", again=AGAIN)["wheel"])
         ui.step("hashes", f"{backup.name}: {backup.files} files and the database, all compared")
         shutil.rmtree(data, ignore_errors=True)  # of a run that was killed
         stack.callback(shutil.rmtree, data, ignore_errors=True)
@@ -65,7 +65,7 @@ def verify(
         stack.callback(prepared.engine.remove, scratch)
         prepared.engine.run(replace(prepared.plan.spec, restart="no"))
         _log_in(prepared, ui)
-        installed = _install(prepared, backup, where, ui)
+        installed = _install(prepared, wheel, ui)
     return Verified(backup=backup, installed=installed, password=PrivateFile.ROOT_PASSWORD in secrets)
 
 
@@ -92,7 +92,7 @@ def _scratch(profile: str, name: str, backup: Backup, where: Place, scratch: str
     if chosen_engine not in ("auto", EngineName.PROCESS):
         values["network.mode"] = "bridge"
     own = tuple(Override(key, value, "backup verify") for key, value in values.items())
-    ref, overrides = profile_of(profile, name, backup, own)
+    ref, overrides = profile_of(profile, name, where, backup, own)
     return prepare(ref, scratch, overrides=overrides, moving=True, new_data=True)
 
 
@@ -149,9 +149,8 @@ def _log_in(prepared: Prepared, ui: UI) -> None:
     ui.step("server", "answers, and root can log in")
 
 
-def _install(prepared: Prepared, backup: Backup, where: Place, ui: UI) -> str:
-    """Install an uploaded wheel of the backup with pip, without its dependencies; its path, empty without a wheel."""
-    wheel = next((path for path in listed_files(where, backup) if path.endswith(".whl")), "")
+def _install(prepared: Prepared, wheel: str, ui: UI) -> str:
+    """Install ``wheel``, a path of the backup, with pip, without its dependencies; its path, empty if there is none."""
     if not wheel:
         ui.step("pip", "the backup has no wheel to install")
         return ""

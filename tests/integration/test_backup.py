@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,6 @@ from tests.upstream import make_wheel
 ROOT = Path(__file__).resolve().parents[2]
 PROCESS = pytest.param("process", marks=pytest.mark.server)
 DOCKER = pytest.param("docker", marks=pytest.mark.docker)
-PODMAN = pytest.param("podman", marks=pytest.mark.podman)
 WHEEL = make_wheel("mine", "1.0")
 
 
@@ -66,7 +66,7 @@ def elsewhere(cli: Cli, tmp_path: Path) -> Cli:
     return replace(cli, home=tmp_path / "other", name=f"{cli.name}-2", port=cli.port + 1, shared=None)
 
 
-@pytest.mark.parametrize("cli", [PROCESS, DOCKER], indirect=True)
+@pytest.mark.parametrize("cli", [PROCESS], indirect=True)
 def test_from_one_machine_to_another(cli: Cli, tmp_path: Path) -> None:
     key = pyrage.x25519.Identity.generate()
     (tmp_path / "key").write_text(f"# made by age-keygen\n{key}\n")
@@ -96,6 +96,11 @@ def test_from_one_machine_to_another(cli: Cli, tmp_path: Path) -> None:
     other = elsewhere(cli, tmp_path)
     try:
         place = ("--port", str(other.port), "--data", str(other.data), "--directory", f"{tmp_path}/backups")
+        if os.getuid() == 0:  # the profile may name commands, and is not believed if another user could have written it
+            subprocess.run(["chown", "-R", "3141:3141", tmp_path / "backups"], check=True)
+            refused = other.run("backup", "restore", *place, "--no-pip")
+            assert (refused.code, "then add --profile" in refused.err) == (11, True), refused.err
+            subprocess.run(["chown", "-R", "0:0", tmp_path / "backups"], check=True)
         restored = other.run("backup", "restore", *place, "--identity", str(tmp_path / "key"), "--no-pip", "--json")
         assert restored.code == 0, restored.out
         assert (restored.data["kept"], projects(other)) == ("", ["mine"])
@@ -112,7 +117,7 @@ def test_from_one_machine_to_another(cli: Cli, tmp_path: Path) -> None:
     assert [one["name"] for one in cli.run("backup", "list", "--json").data["backups"]] == pruned["kept"]
 
 
-@pytest.mark.parametrize("cli", [PROCESS, PODMAN], indirect=True)
+@pytest.mark.parametrize("cli", [PROCESS], indirect=True)
 def test_present_data_is_set_aside_and_refused_without_a_word(cli: Cli, tmp_path: Path) -> None:
     directory = ("--directory", str(tmp_path / "backups"))
     assert cli.up("--no-pip").code == 0
@@ -132,6 +137,7 @@ def test_present_data_is_set_aside_and_refused_without_a_word(cli: Cli, tmp_path
 
 @pytest.mark.parametrize("cli", [DOCKER], indirect=True)
 def test_a_volume(cli: Cli, tmp_path: Path) -> None:
+    """Its backup is a directory of this host, and restores to a directory, which `verify` does, or another volume."""
     directory = ("--directory", str(tmp_path / "backups"))
     volumes = [f"{cli.name}-data", f"{cli.name}-new"]
     up = list(cli.up_words("--no-pip"))
@@ -140,6 +146,11 @@ def test_a_volume(cli: Cli, tmp_path: Path) -> None:
     upload(cli)
     made = cli.run("backup", "create", *directory, "--json")
     assert (made.code, made.data.get("files")) == (0, 1), made.out
+    verified = cli.run("backup", "verify", *directory, "--json")
+    assert verified.code == 0, verified.out
+    assert verified.data["installed"].endswith(f"/{WHEEL.filename}")
+    checked = cli.run("check", "--json")
+    assert (checked.code, checked.data.get("files")) == (0, 1), checked.out
     refused = cli.run("backup", "restore", *directory, "--replace", "--no-pip")
     assert (refused.code, "--data volume:NAME" in refused.err) == (5, True)
     done = cli.run("backup", "restore", *directory, "--replace", "--data", f"volume:{volumes[1]}", "--no-pip")

@@ -139,6 +139,11 @@ def test_no_path_of_a_backup_leads_out_of_the_data(path: str, tmp_path: Path) ->
         ("pieces", ["x"]),
         ("small", {"../evil": "x"}),
         ("unknown", 1),
+        ("created", "yesterday"),
+        ("server_version", "\x1b[31m"),
+        ("files", "1"),
+        ("serial", True),
+        ("profile", []),
         ("lost", [1]),
     ],
 )

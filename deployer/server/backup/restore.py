@@ -84,12 +84,14 @@ def _read(blob: Path, digest: str, write: Callable[[bytes], object]) -> None:
 
 
 def verify(repository: Repository, name: str) -> dict[str, object]:
-    """Read all that a backup needs, and compare its hashes. Raises Refusal."""
+    """Read all that a backup needs, and compare its hashes; its first wheel is named. Raises Refusal."""
     with repository.locked(shared=True), _verifying(repository):
         backup = repository.get(name)
-        for digest in {*backup.pieces, *(digest for digest, _ in repository.files(backup))}:
+        files = list(repository.files(backup))
+        for digest in {*backup.pieces, *(digest for digest, _ in files)}:
             _read(repository.blob(digest), digest, len)
-        return backup.summary
+    wheels = (path for _, path in files if path.endswith(".whl") and path.isprintable())
+    return {**backup.summary, "wheel": next(wheels, "")}
 
 
 @contextlib.contextmanager
