@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,9 +14,12 @@ from pathlib import Path
 import pytest
 
 from deployer.protocol import Backup, ExitCode, Refusal
+from deployer.server.backup.create import create
 from deployer.server.backup.prune import Keep, kept, prune
 from deployer.server.backup.repository import Damaged, Repository
-from deployer.server.backup.restore import restore
+from deployer.server.backup.restore import restore, verify
+from deployer.server.boot.copying import check_whole
+from deployer.server.secret_files import Private
 from tests.death import sweep
 
 FIRST = datetime(2024, 1, 1, 3, tzinfo=UTC)
@@ -63,6 +69,7 @@ def filled(directory: Path, *contents: bytes) -> Repository:
     return repository
 
 
+@pytest.mark.usefixtures("fast")
 def test_a_killed_prune_keeps_what_is_needed(tmp_path: Path) -> None:
     place = tmp_path / "backups"
 
@@ -114,6 +121,90 @@ def test_a_file_is_linked_or_copied_and_never_taken_damaged(tmp_path: Path) -> N
         with pytest.raises(OSError, match="symbolic"):
             repository.keep_file(tmp_path / "link", {})
     assert source.read_bytes() == b"content"
+
+
+CONTENTS = {"root/dev/+f/abc/one.whl": b"one" * 50_000, "root/pypi/+f/def/two.whl": b"two"}
+
+
+def made_data(directory: Path) -> Path:
+    """A server directory with what a backup reads of it, in devpi's own format."""
+    from devpi_server.fileutil import dumps
+
+    directory.mkdir()
+    (directory / ".nodeinfo").write_text('{"uuid": "abc"}')
+    (directory / ".serverversion").write_text("4.0.0")
+    with closing(sqlite3.connect(directory / ".sqlite")) as connection:
+        connection.execute("create table kv (key text not null primary key, keyname text, serial integer)")
+        connection.execute("create table changelog (serial integer primary key, data blob not null)")
+        indexes = {"dev": {"type": "stage"}, "pypi": {"type": "mirror"}}
+        changes: list[tuple[str, str, dict[str, object]]] = [("root/.config", "USER", {"indexes": indexes})]
+        for path, content in CONTENTS.items():
+            file = directory / "+files" / path
+            file.parent.mkdir(parents=True)
+            file.write_bytes(content)
+            hashes = {"sha256": hashlib.sha256(content).hexdigest()}
+            changes.append((path, "STAGEFILE", {"last_modified": "now", "hashes": hashes, "project": "x"}))
+        for number, (key, kind, value) in enumerate(changes):
+            connection.execute("insert into kv values (?, ?, ?)", (key, kind, number))
+            data = dumps(({key: (kind, -1, value)}, []))
+            connection.execute("insert into changelog values (?, ?)", (number, data))
+        connection.commit()
+    return directory
+
+
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the disk has it matters after a loss of power only, and other tests write much."""
+    monkeypatch.setattr("os.sync", lambda: None)
+
+
+def restored(repository: Repository, target: Path) -> dict[str, bytes]:
+    shutil.rmtree(target, ignore_errors=True)
+    restore(repository, "latest", target, secrets={})
+    files = target / "+files"
+    return {str(path.relative_to(files)): path.read_bytes() for path in files.rglob("*") if path.is_file()}
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_backup_that_dies_at_any_step_leaves_the_earlier_ones_whole(tmp_path: Path) -> None:
+    data, place = made_data(tmp_path / "data"), tmp_path / "backups"
+    new = data / "+files/root/dev/+f/abc/one.whl"
+
+    def reset() -> None:
+        shutil.rmtree(place, ignore_errors=True)
+        content = new.read_bytes()
+        create(data, Repository(place), cache=False)
+        assert new.read_bytes() == content
+
+    def check() -> None:
+        for found in Repository(place).all():
+            assert verify(Repository(place), found.name)["files"] == (1 if found.name.startswith("0001") else 2)
+        create(data, Repository(place), cache=True)
+        assert restored(Repository(place), tmp_path / "restored") == CONTENTS
+        assert not list((place / "new").iterdir())
+
+    assert sweep(lambda: create(data, Repository(place), cache=True), check, reset) > 20
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_restore_that_dies_at_any_step_is_completed_by_the_next(tmp_path: Path) -> None:
+    data, place, target = made_data(tmp_path / "data"), Repository(tmp_path / "backups"), tmp_path / "restored"
+    create(data, place, cache=True)
+
+    def check() -> None:
+        if (target / ".nodeinfo").exists() and (target / ".deployer/moving").exists():
+            with pytest.raises(Refusal, match="unfinished"):
+                check_whole(Private.of(target))
+        restore(Repository(place.directory), "latest", target, secrets={"secret": "s"})
+        assert (target / ".deployer/secret").read_text() == "s"
+        assert (target / ".deployer/root-password.reset").exists()
+        with closing(sqlite3.connect(target / ".sqlite")) as connection:
+            assert connection.execute("select count(*) from changelog").fetchone() == (3,)
+
+    def reset() -> None:
+        shutil.rmtree(target, ignore_errors=True)
+
+    assert sweep(lambda: restore(place, "latest", target, secrets={"secret": "s"}), check, reset) > 20
 
 
 @pytest.mark.parametrize("path", ["../evil", "/evil", "a//b", "a/./b", ""])
