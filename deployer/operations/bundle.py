@@ -68,7 +68,7 @@ def create(session: Session, path: Path, wish: Wish, *, directory: bool, python:
     sign = signer(wish.key)
     topology = session.api.topology()
     with ui.working("contents", "listing stored files"):
-        stored = contents(session, topology, wish.indexes)
+        stored = contents(session, topology, wish.indexes or None)
     whole = stored.manifest if wish.wanted is None else selected(stored.manifest, wish, python=python)
     wheels = wish.wheels and not (wish.since and wish.since.deployer == whole.deployer)
     whole = replace(whole, image=whole.image if wish.image else None)

@@ -115,9 +115,7 @@ def load(
     deployment, profile = find(name), state_dir(name) / PROFILE
     own = deployment is None or (deployment.applied is not None and deployment.applied.profile_ref == str(profile))
     if not own and overrides:
-        raise UsageError(
-            f"{name} has a profile of its own, which this command does not change", hint="deployer up, then load"
-        )
+        ui.warn(f"{name} has a profile of its own: options of `up` change nothing here")
     if deployment is not None and deployment.container.state is State.RUNNING:
         with connect(name) as session:
             found = _compared(session, opened, missing_ok=own)
@@ -140,13 +138,13 @@ def _compared(session: Session, opened: Opened, *, missing_ok: bool = False) -> 
     """Compare with the server. Raises ConflictError with every conflict."""
     told = opened.manifest
     topology = session.api.topology()
-    here = contents(session, topology, [index for index in told.indexes if index in topology.indexes] or [""])
+    here = contents(session, topology, [index for index in told.indexes if index in topology.indexes])
     found = manifest.compare(told, here.manifest)
     against = [line for line in found.conflicts if not (missing_ok and line.startswith("there is no index "))]
     if against:
         raise ConflictError(
             against[0],
-            hint="keep this file and load nothing, or remove it here: deployer package remove",
+            hint="to take the bundle's file, remove the one here first: deployer package remove",
             details=tuple(f"also: {line}" for line in against[1:]),
         )
     return found

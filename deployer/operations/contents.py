@@ -26,8 +26,8 @@ class Contents:
     addresses: Mapping[tuple[str, str], str]
 
 
-def contents(session: Session, topology: Topology, indexes: Sequence[str] = ()) -> Contents:
-    """List the stored files of ``indexes``, of all without names. The session is with a deployment.
+def contents(session: Session, topology: Topology, indexes: Sequence[str] | None = None) -> Contents:
+    """List the stored files of ``indexes``; None: of all. The session is with a deployment.
 
     No upstream is asked. Raises ConflictError, ServerRefused for a server that is not ours.
     """
@@ -36,7 +36,7 @@ def contents(session: Session, topology: Topology, indexes: Sequence[str] = ()) 
     found: dict[str, Index] = {}
     files: list[File] = []
     addresses: dict[tuple[str, str], str] = {}
-    for name in sorted(indexes or topology.indexes):
+    for name in sorted(topology.indexes if indexes is None else indexes):
         if require_index(name, topology).type == "mirror":
             told = session.api.cached(name, proof_key=key)
             found[name] = Index(mirror=told["url"], pages=told["pages"])

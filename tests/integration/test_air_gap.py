@@ -134,9 +134,9 @@ def uv_and_poetry(there: Cli, inside: tuple[str, ...], poetry: str) -> None:
     project = there.home / "project"
     project.mkdir()
     (project / "pyproject.toml").write_text(PROJECT.format(simple))
-    quiet = "env POETRY_VIRTUALENVS_IN_PROJECT=1 POETRY_CACHE_DIR=$PWD/cache"
-    quiet += " PYTHON_KEYRING_BACKEND=keyring.backends.null.Keyring"
-    type_in(there, f"cd project && {quiet} {poetry} install -q --no-interaction", *inside, path=python_first())
+    own = "POETRY_VIRTUALENVS_IN_PROJECT=1 POETRY_CACHE_DIR=$PWD/cache"
+    own += " PYTHON_KEYRING_BACKEND=keyring.backends.null.Keyring"
+    type_in(there, f"cd project && env {own} {poetry} install -q --no-interaction", *inside, path=python_first())
     for python in (there.home / "of-uv/bin/python", project / ".venv/bin/python"):
         found = "import importlib.metadata as m; print(m.version('alpha'), m.version('beta'))"
         assert subprocess.check_output([str(python), "-c", found], text=True).split() == ["1.0", "1.0"]
