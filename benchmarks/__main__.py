@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from benchmarks import (
     addresses,
+    bundle,
     cold,
     command_line,
     costs,
@@ -60,6 +61,7 @@ TABLES: Mapping[str, Callable[[Bench], list[Grid]]] = {
     "resolution-stampede": cold.resolving_stampede,
     "faults": faults.faults,
     "upload": upload.uploads,
+    "bundle": bundle.bundles,
     "prewarm": prewarm.prewarm,
     "transparent": transparent.transparent,
 }

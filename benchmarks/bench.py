@@ -51,6 +51,8 @@ class Scale:
     """How many at once, in the stampede; the first number in the warm table as well."""
     stuck: int
     uploads: int
+    bundled: int
+    """Megabytes of a bundle."""
     rtt: float = 0.05
     rate: float = 2e6
     """The slow link: seconds of a round trip, bytes a second."""
@@ -73,6 +75,7 @@ FULL = Scale(
     clients=(8, 32),
     stuck=60,
     uploads=20,
+    bundled=1000,
 )
 QUICK = Scale(
     rounds=2,
@@ -89,6 +92,7 @@ QUICK = Scale(
     clients=(8,),
     stuck=60,
     uploads=5,
+    bundled=200,
     slow_default_start=False,
 )
 

@@ -90,12 +90,15 @@ def newest(files: Sequence[ListedFile], requirement: Requirement) -> tuple[Liste
     return tuple(by_version[found[-1]])
 
 
-def read(path: Path) -> Distribution:
-    """Read a wheel or sdist. Raises UsageError when it is neither, or its name and metadata differ."""
+def read(path: Path, *, sha256: str = "") -> Distribution:
+    """Read a wheel or sdist. ``sha256``: of its content, if it is known.
+
+    Raises UsageError when it is neither, or its name and metadata differ.
+    """
     try:
         metadata = _metadata(path)
         with path.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
+            content = sha256 or hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         if error.strerror is None:  # gzip raises this for invalid content
             raise _no_distribution(path) from None

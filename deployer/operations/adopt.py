@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -67,7 +67,8 @@ def adopt(session: Session, index: str, offers: Sequence[Offer], *, dry_run: boo
             names = tuple(offer.filename for offer in new)
             bytes_ = sum(offer.path.stat().st_size for offer in new if offer.path is not None)
             return Adopted(uploaded=names, bytes=bytes_, same=same, conflicts=found.conflicts, invalid=invalid)
-        done = _upload_all(session, index, new, scratch, ui) if new else {}
+        known = {offer.origin: one for offer in local if isinstance(one := read[id(offer)], Distribution)}
+        done = _upload_all(session, index, new, known, scratch, ui) if new else {}
     invalid |= {origin: reason for origin, reason in done.items() if isinstance(reason, str)}
     uploaded = {origin: size for origin, size in done.items() if isinstance(size, int)}
     return Adopted(
@@ -157,8 +158,18 @@ def _read(offer: Offer, scratch: Path) -> Distribution | str:
         return error.strerror or str(error)
 
 
-def _upload_all(session: Session, index: str, offers: Sequence[Offer], scratch: Path, ui: UI) -> dict[str, int | str]:
-    """Upload all; the size of each file, or why it was left out, by origin. The first refusal ends it."""
+def _upload_all(
+    session: Session,
+    index: str,
+    offers: Sequence[Offer],
+    known: Mapping[str, Distribution],
+    scratch: Path,
+    ui: UI,
+) -> dict[str, int | str]:
+    """Upload all; the size of each file, or why it was left out, by origin. The first refusal ends it.
+
+    ``known``: what was read of some of them, by origin.
+    """
     password = session.password()
     local, stack, lock, done = threading.local(), ExitStack(), threading.Lock(), 0
     stopped = threading.Event()
@@ -180,7 +191,7 @@ def _upload_all(session: Session, index: str, offers: Sequence[Offer], scratch: 
             return "not uploaded: another upload failed"
         try:
             with offer.here(scratch) as path:
-                found = distributions.read(path)
+                found = known.get(offer.origin) or distributions.read(path)
                 with path.open("rb") as stream:
                     api().upload(index, found.form, filename=path.name, content=stream)
                 size = path.stat().st_size

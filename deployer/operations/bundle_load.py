@@ -262,6 +262,6 @@ def _upload(session: Session, opened: Opened, file: File) -> None:
     with TemporaryDirectory(prefix="deployer-upload-") as directory:
         path = Path(directory) / file.filename
         opened.bundle.extract(blob(file.sha256), path)
-        found = distributions.read(path)
+        found = distributions.read(path, sha256=file.sha256)
         with path.open("rb") as stream:
             session.api.upload(file.index, found.form, filename=file.filename, content=stream)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -254,3 +255,23 @@ def test_wrong_words_have_one_line_each(deployment: Cli, stage: str, tmp_path: P
         done = deployment.run("adopt", source, "--index", index)
         assert done.code == code, (source, done.err)
         assert [line.partition(" ")[0] for line in done.err.splitlines()] == ["error", "hint"], done.err
+
+
+def test_the_page_is_right_line_by_line(tmp_path: Path, upstream: Upstream) -> None:
+    """ "Moving from a folder of wheels", as somebody would type it."""
+    page = (Path(__file__).parents[2] / "docs/how-to/adopt.md").read_text(encoding="utf-8")
+    lines = "".join(re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)).splitlines()
+    assert len(lines) == 5
+    fill(tmp_path / "wheels", (make_wheel("acme-core", "1.0"), *FILES))
+    cli = Cli(home=tmp_path, engine="process", upstream=upstream.simple_url, name="devpi", extra={})
+    here = {"DEPLOYER_ENGINE": "process", "DEPLOYER_PORT": str(cli.port), "DEPLOYER_UPSTREAM": cli.upstream}
+    env = {**cli.env, **here, "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    try:
+        for line in lines:
+            words = ["bash", "-c", line]
+            done = subprocess.run(words, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+        assert list((tmp_path / "app").rglob("acme_core.py"))
+        assert set(ALL) <= set(served(cli, "root/dev"))
+    finally:
+        cli.clean()

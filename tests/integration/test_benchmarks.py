@@ -44,6 +44,7 @@ TINY = Scale(
     peers=(NginxStatic, NginxCache, Ours),
     clients=(3,),
     stuck=3,
+    bundled=1,
     uploads=2,
     rtt=0.001,
     rate=0,
