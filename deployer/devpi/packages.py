@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from typing import IO
 from urllib.parse import urljoin
@@ -73,16 +73,9 @@ class PackageApi(DevpiApi):
         return {filename: digest or listed.get(filename, "") for filename, digest in found.items()}
 
     def released(self, index: str, project: str) -> tuple[ListedFile, ...]:
-        """The files of ``project`` that are on ``index`` itself, with their addresses."""
-        own = self.uploaded(index, project)
-        if not own:
-            return ()
-        listed = {file.filename: file for file in self.files(index, project)}
-        return tuple(
-            replace(listed[filename], sha256=digest or listed[filename].sha256)
-            for filename, digest in sorted(own.items())
-            if filename in listed
-        )
+        """The files of ``project`` that are on ``index`` itself: their addresses say so."""
+        own = f"{self.url}/{index_name(index)}/"
+        return tuple(file for file in self.files(index, project) if file.url.startswith(own))
 
     def cached(self, index: str, *, proof_key: str) -> CachedAnswer:
         """The files of the mirror ``index`` that are stored; only a server of ours lists them.

@@ -68,7 +68,7 @@ def adopt(session: Session, index: str, offers: Sequence[Offer], *, dry_run: boo
             bytes_ = sum(offer.path.stat().st_size for offer in new if offer.path is not None)
             return Adopted(uploaded=names, bytes=bytes_, same=same, conflicts=found.conflicts, invalid=invalid)
         known = {offer.origin: one for offer in local if isinstance(one := read[id(offer)], Distribution)}
-        done = _upload_all(session, index, new, known, scratch, ui) if new else {}
+        done = upload_all(session, lambda _offer: index, new, known, scratch, ui) if new else {}
     invalid |= {origin: reason for origin, reason in done.items() if isinstance(reason, str)}
     uploaded = {origin: size for origin, size in done.items() if isinstance(size, int)}
     return Adopted(
@@ -158,9 +158,9 @@ def _read(offer: Offer, scratch: Path) -> Distribution | str:
         return error.strerror or str(error)
 
 
-def _upload_all(
+def upload_all(
     session: Session,
-    index: str,
+    index: Callable[[Offer], str],
     offers: Sequence[Offer],
     known: Mapping[str, Distribution],
     scratch: Path,
@@ -168,7 +168,7 @@ def _upload_all(
 ) -> dict[str, int | str]:
     """Upload all; the size of each file, or why it was left out, by origin. The first refusal ends it.
 
-    ``known``: what was read of some of them, by origin.
+    ``index``: where to upload an offer. ``known``: what was read of some of them, by origin.
     """
     password = session.password()
     local, stack, lock, done = threading.local(), ExitStack(), threading.Lock(), 0
@@ -191,9 +191,10 @@ def _upload_all(
             return "not uploaded: another upload failed"
         try:
             with offer.here(scratch) as path:
-                found = known.get(offer.origin) or distributions.read(path)
+                # A hash that its index told was verified when the file was fetched.
+                found = known.get(offer.origin) or distributions.read(path, sha256=offer.sha256)
                 with path.open("rb") as stream:
-                    api().upload(index, found.form, filename=path.name, content=stream)
+                    api().upload(index(offer), found.form, filename=path.name, content=stream)
                 size = path.stat().st_size
         except (UsageError, VerificationError) as error:
             return error.message
@@ -209,7 +210,7 @@ def _upload_all(
 
     with (
         stack,
-        ui.working("upload", f"{len(offers)} files to {index}") as progress,
+        ui.working("upload", f"{len(offers)} files") as progress,
         ThreadPoolExecutor(AT_ONCE, "upload") as pool,
     ):
         return dict(zip((offer.origin for offer in offers), pool.map(upload, offers), strict=True))

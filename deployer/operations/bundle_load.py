@@ -6,6 +6,7 @@ import base64
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,14 @@ from deployer.bundle.archive import Bundle, blob
 from deployer.bundle.manifest import Comparison, File, Manifest
 from deployer.deployment.find import Deployment, find
 from deployer.deployment.session import Session, connect
-from deployer.devpi import distributions
 from deployer.devpi.packages import NO_ORDERS
 from deployer.diagnosis import size
 from deployer.engines import detect, open_engine
-from deployer.errors import ConflictError, UsageError, VerificationError
+from deployer.errors import ConflictError, VerificationError
 from deployer.files import write_private
 from deployer.host.state_dir import state_dir
+from deployer.operations.adopt import upload_all
+from deployer.operations.adopt_sources import Offer
 from deployer.operations.contents import contents
 from deployer.operations.recorded import as_deployed
 from deployer.operations.up import up
@@ -222,22 +224,20 @@ def _files(session: Session, opened: Opened, ui: UI) -> Loaded:
     found = _compared(session, opened)
     assert session.deployment is not None  # noqa: S101 - it was connected by its name
     key = session.deployment.proof_key(otherwise=NO_ORDERS)
-    api = session.login() if found.new else session.api
-    total, came, invalid, done = manifest.total(found.new), 0, [], []
-    with ui.working("files", f"loading {len(found.new)}") as progress:
-        for file in found.new:
-            try:
-                if file.file:
-                    _keep(session, opened, file, key)
-                else:
-                    _upload(session, opened, file)
-                done.append(file)
-            except UsageError as error:
-                invalid.append(f"{file.index}: {error.message}")
-            came += file.size
-            progress(f"{size(came)} of {size(total)}")
+    cached, uploads = ([file for file in found.new if bool(file.file) is mirrored] for mirrored in (True, False))
+    if cached:
+        session.login()
+        total, came = manifest.total(cached), 0
+        with ui.working("cache", f"loading {len(cached)} files") as progress:
+            for file in cached:
+                _keep(session, opened, file, key)
+                came += file.size
+                progress(f"{size(came)} of {size(total)}")
+    invalid = _upload(session, opened, uploads, ui) if uploads else {}
+    done = tuple(file for file in found.new if _origin(file) not in invalid)
     ui.step("files", f"{len(done)} loaded, {len(found.same)} were here")
-    return Loaded(url=api.url, loaded=tuple(done), same=len(found.same), invalid=tuple(invalid))
+    lines = tuple(f"{origin}: {reason}" for origin, reason in sorted(invalid.items()))
+    return Loaded(url=session.api.url, loaded=done, same=len(found.same), invalid=lines)
 
 
 def _keep(session: Session, opened: Opened, file: File, key: str) -> None:
@@ -257,11 +257,22 @@ def _keep(session: Session, opened: Opened, file: File, key: str) -> None:
     session.api.keep(wanted, lambda: opened.bundle.pieces(blob(file.sha256)), proof_key=key)
 
 
-def _upload(session: Session, opened: Opened, file: File) -> None:
-    """Upload as any client does. Raises UsageError for an invalid distribution."""
+def _origin(file: File) -> str:
+    return f"{file.index}/{file.filename}"
+
+
+def _upload(session: Session, opened: Opened, files: Sequence[File], ui: UI) -> dict[str, str]:
+    """Upload as any client does; return the reason for each that is no valid distribution, by its origin."""
+    indexes = {_origin(file): file.index for file in files}
+    offers = [
+        Offer(
+            filename=file.filename,
+            origin=_origin(file),
+            sha256=file.sha256,
+            fetch=partial(opened.bundle.extract, blob(file.sha256)),
+        )
+        for file in files
+    ]
     with TemporaryDirectory(prefix="deployer-upload-") as directory:
-        path = Path(directory) / file.filename
-        opened.bundle.extract(blob(file.sha256), path)
-        found = distributions.read(path, sha256=file.sha256)
-        with path.open("rb") as stream:
-            session.api.upload(file.index, found.form, filename=file.filename, content=stream)
+        done = upload_all(session, lambda offer: indexes[offer.origin], offers, {}, Path(directory), ui)
+    return {origin: reason for origin, reason in done.items() if isinstance(reason, str)}

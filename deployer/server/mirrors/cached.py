@@ -117,7 +117,7 @@ class Cached:
         try:
             page = _page(mirror, wanted)
             found = Found(mirror, wanted.project, page.files[0], place(page.files[0]))
-            beside = {suffix: base64.b64decode(text) for suffix, text in wanted.companions.items()}
+            beside = {suffix: base64.b64decode(text, validate=True) for suffix, text in wanted.companions.items()}
             self._remote.receive(
                 found,
                 iter(lambda: body.read(BLOCK), b""),
