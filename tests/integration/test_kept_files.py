@@ -144,9 +144,9 @@ def test_a_file_is_taken_whole_or_not_at_all(server: Server, upstream: Upstream)
     upstream.forget()
     assert send(server, good, content) == 200
     assert len(tree(server) - before) == 1
-    files = json.loads(get(server.port, "/root/dev/+simple/beta/", JSON).body)["files"]
-    # The upstream is asked at once, has no such project, and that is what clients get; offline, it is served.
-    assert files == [] if upstream.pages("beta") else files
+    # Online, the upstream is asked at once, and has the last word: there is no such project.
+    assert get(server.port, "/root/dev/+simple/beta/", JSON).status == 404
+    assert upstream.pages("beta") == 1
     assert send(server, good, content) == 200  # once more, after a kill
     assert len(tree(server) - before) == 1
 
