@@ -84,7 +84,8 @@ def create(session: Session, path: Path, wish: Wish, *, directory: bool, python:
         scratch = Path(name)
         if wheels:
             without_engine = not wish.image or stored.manifest.image is None
-            extras = [*(["server"] if without_engine else []), *(["sign"] if sign else [])]
+            server = "server7" if session.api.codec.major == 7 else "server"
+            extras = [*([server] if without_engine else []), *(["sign"] if sign else [])]
             with ui.working("wheels", "downloading deployer's own with pip"):
                 download_wheels(scratch, extras=extras, pythons=wish.pythons, runner=Runner())
         parts = tuple(sorted(scratch.glob("*.whl")))

@@ -29,7 +29,7 @@ class Contents:
 def contents(session: Session, topology: Topology, indexes: Sequence[str] | None = None) -> Contents:
     """List the stored files of ``indexes``; None: of all. The session is with a deployment.
 
-    No upstream is asked. Raises ConflictError, ServerRefused for a server that is not ours.
+    Raises ConflictError, ServerRefused for a server that is not ours.
     """
     assert session.deployment is not None  # noqa: S101 - narrowed by the caller
     key = session.deployment.proof_key(otherwise=NO_ORDERS)
