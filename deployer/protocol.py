@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import IntEnum, StrEnum
@@ -44,6 +44,7 @@ class PrivateFile(StrEnum):
     PAGES = "pages"
     UPSTREAM = "upstream"
     COMPANIONS = "companions"
+    MALICIOUS = "malicious.json"
     LOCK = "lock"
     USED_BY = "used-by"
 
@@ -73,6 +74,32 @@ def parse_size(text: str) -> int:
     if number < 1:
         raise ValueError(f"invalid size: {text}")
     return number
+
+
+# Rules about what a mirror lets in
+
+GUARD_KEYS = ("min_age", "min_age_exempt", "before", "unknown_age", "allow", "deny", "changed")
+"""The attributes of a mirror index that are rules. A profile has the same keys."""
+_SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_SPAN = re.compile(r"0|([1-9][0-9]{0,4})([smhdw])")
+
+
+def parse_span(text: str) -> int:
+    """Seconds of a time such as ``36h`` or ``7d``, with a unit s, m, h, d or w; ``0`` for none. Raises ValueError."""
+    found = _SPAN.fullmatch(text)
+    if found is None:
+        raise ValueError(f"invalid time: {text}")
+    return int(found[1]) * _SPANS[found[2]] if found[1] else 0
+
+
+def rule_words(value: object) -> list[str] | None:
+    """The requirements in a list or in a text with commas, also between versions; None for anything else."""
+    if isinstance(value, str):
+        value = re.split(r",(?!\s*[<>=!~])", value)
+    if isinstance(value, Mapping) or not isinstance(value, Iterable):
+        return None
+    words = list(value)
+    return [word.strip() for word in words if word.strip()] if all(isinstance(word, str) for word in words) else None
 
 
 # Exit codes
@@ -226,6 +253,7 @@ NAMES_ROUTE = "/+deployer/names"
 OFFLINE_HEADER = "X-Deployer-Offline"
 """Header of a request that is to be answered as if the server was offline."""
 MIRRORED_ROUTE = "/+deployer/mirrored"
+RULES_ROUTE = "/+deployer/rules"
 BODY_ROUTE = "/+deployer/body"
 
 
@@ -575,14 +603,47 @@ def is_host(text: object) -> bool:
     return isinstance(text, str) and _HOST.fullmatch(text) is not None
 
 
+class Report(StrEnum):
+    """What ``GET /+deployer/rules`` lists. ``HELD``: files of pages that are held back. ``POLICY``: stored files that
+    are held back. ``CHANGES``: files that their upstream has replaced. ``FILES``: all files of one project."""
+
+    HELD = "held"
+    POLICY = "policy"
+    CHANGES = "changes"
+    FILES = "files"
+
+
+class RuledFile(TypedDict):
+    """A file of a mirror. ``rule``: the one that holds it back, else empty. ``until``: ISO 8601, None without an end.
+    ``cached``: whether the file is stored."""
+
+    mirror: str
+    project: str
+    filename: str
+    version: str
+    rule: str
+    until: str | None
+    reason: str
+    cached: bool
+
+
+class RulesAnswer(TypedDict):
+    """``GET /+deployer/rules``. ``after``: where the next answer begins; empty at the end."""
+
+    index: str
+    files: list[RuledFile]
+    after: str
+
+
 class IndexCounts(TypedDict):
-    """Requests for one index; bytes are those of bodies."""
+    """Requests for one index; bytes are those of bodies. ``refused``: files that a rule held back, by rule."""
 
     requests: int
     hits: int
     misses: int
     bytes_served: int
     bytes_saved: int
+    refused: NotRequired[dict[str, int]]
 
 
 class UpstreamCounts(TypedDict):

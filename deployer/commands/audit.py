@@ -1,4 +1,5 @@
-"""``deployer audit``: projects in several indexes, the index that is served, and what pip and uv resolve."""
+"""``deployer audit``: projects in several indexes, the index that is served, and what pip and uv resolve; what the
+rules of mirrors hold back."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from deployer.ui.output import UI, Result
 
 if TYPE_CHECKING:
     from deployer.deployment.find import Deployment
-    from deployer.protocol import NamesAnswer
+    from deployer.protocol import Report, RuledFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,21 +23,31 @@ class Options(Located):
     ] = None
     index: Annotated[str, Option("--index", metavar="USER/NAME", help="Index to check, else the clients' one.")] = ""
     probes: Annotated[int, Option("--probes", metavar="N", min=0, help="Projects that pip and uv resolve.")] = 10
+    policy: Annotated[bool, Option("--policy", help="List the cached files that break a rule instead.")] = False
+    changes: Annotated[bool, Option("--changes", help="List the files that an upstream has replaced instead.")] = False
 
 
 def run(options: Options, ui: UI) -> Result:
-    """List projects in several indexes, and which is served.
+    """List what several indexes have, and what rules hold back.
 
     It resolves projects with this host's pip and uv, without installing them. It lists no upstream: it knows the
     projects that were served before. Exit code 9 means that several indexes serve a project, or that an installer got
-    it from another index than the server reports.
+    it from another index than the server reports; with --changes, that an upstream has replaced a file.
     """
     from deployer.clients.installers import probe
     from deployer.deployment.find import require
-    from deployer.errors import VerificationError
+    from deployer.errors import UsageError, VerificationError
+    from deployer.operations.rules import client_index, report
+    from deployer.protocol import Report
 
+    if options.policy and options.changes:
+        raise UsageError("--policy and --changes are two reports", hint="run one after the other")
     deployment = require(options.name, engine=options.engine)
-    index = options.index or _index(deployment)
+    index = options.index or client_index(deployment, "audit")
+    if options.policy or options.changes:
+        return _report(deployment, index, Report.POLICY if options.policy else Report.CHANGES, options.names or [])
+    held = report(deployment, index, Report.HELD)
+    held = [file for file in held if not options.names or file["project"] in options.names]
     answer = _ask(deployment, index, options.names or [])
     rows = []
     for number, project in enumerate(answer["projects"]):
@@ -55,19 +66,38 @@ def run(options: Options, ui: UI) -> Result:
             f"{', '.join(bad[:5])}{' and more' * (len(bad) > 5)}: served by more than one index of {index}",
             hint=f"set indexes.{index}.type: ordered in the profile (docs/how-to/private-packages.md)",
         )
-    data = {"index": index, "projects": rows, "left_out": answer["left_out"]}
-    return Result(data=data, text=_text(index, rows), error=error)
+    data = {"index": index, "projects": rows, "left_out": answer["left_out"], "files": [dict(file) for file in held]}
+    return Result(data=data, text=f"{_text(index, rows)}\n{_told(held)}", error=error)
 
 
-def _index(deployment: Deployment) -> str:
-    from deployer.errors import UsageError
+def _report(deployment: Deployment, index: str, wanted: Report, names: list[str]) -> Result:
+    """The files that break a rule, or that an upstream has replaced."""
+    from deployer.errors import VerificationError
+    from deployer.operations.rules import report
+    from deployer.protocol import Report
 
-    found = (deployment.applied.profile.get("clients") or {}).get("index") if deployment.applied else None
-    if not found:
-        raise UsageError("the index of the clients is not recorded", hint="deployer audit --index USER/NAME")
-    return str(found)
+    files = [file for file in report(deployment, index, wanted) if not names or file["project"] in names]
+    error = None
+    if wanted is Report.CHANGES and files:
+        error = VerificationError(
+            f"{files[0]['mirror']}: an upstream has replaced {files[0]['filename']}"
+            f"{f' and {len(files) - 1} more' * (len(files) > 1)}",
+            hint="ask its publisher; deployer mirror modify INDEX changed=allow lets such files in",
+        )
+    data = {"index": index, "projects": [], "left_out": 0, "files": [dict(file) for file in files]}
+    none = "no stored file breaks a rule" if wanted is Report.POLICY else "no file was replaced by its upstream"
+    return Result(data=data, text=_told(files, none=f"{index}: {none}"), error=error)
 
 
+def _told(files: list[RuledFile], *, none: str = "no rule holds anything back") -> str:
+    from deployer.operations.rules import told
+
+    more = [f"{len(files) - _TOLD} more: --json lists them"] if len(files) > _TOLD else []
+    return "\n".join([*map(told, files[:_TOLD]), *more]) or none
+
+
+_TOLD = 50
+"""Files that are printed."""
 _AT_ONCE = 50
 """Names in one request: its address must not be too long."""
 _MOST = 1000
@@ -76,12 +106,14 @@ _MOST = 1000
 
 def _ask(deployment: Deployment, index: str, names: list[str]) -> dict[str, Any]:
     """Ask the server for the indexes of each project, a few at a time. Raises ServerRefused, NotReadyError."""
+    from deployer.operations.rules import names as ask
+
     projects: list[Any] = []
     left_out = 1
     while left_out and len(projects) < _MOST:
         left = names[len(projects) :]
         after = projects[-1]["name"] if projects and not names else ""
-        found = _ask_some(deployment, index, left[:_AT_ONCE], after=after)
+        found = ask(deployment, index, left[:_AT_ONCE], after=after)
         if not found["projects"]:
             break
         projects += found["projects"]
@@ -89,34 +121,6 @@ def _ask(deployment: Deployment, index: str, names: list[str]) -> dict[str, Any]
     else:
         return {"projects": projects, "left_out": left_out}
     return {"projects": projects, "left_out": 0}
-
-
-def _ask_some(deployment: Deployment, index: str, names: list[str], *, after: str) -> NamesAnswer:
-    from http.client import HTTPConnection, HTTPException
-    from urllib.parse import urlencode, urlsplit
-
-    from deployer.errors import NotReadyError, ServerRefused
-    from deployer.protocol import NAMES_ROUTE, NamesAnswer, parsed
-    from deployer.typed import built
-
-    parts = urlsplit(deployment.url)
-    connection = HTTPConnection(parts.hostname or "", parts.port, timeout=300)
-    try:
-        query = urlencode([("index", index), ("after", after), *(("name", name) for name in names)])
-        connection.request("GET", f"{NAMES_ROUTE}?{query}", headers={"Accept": "application/json"})
-        response = connection.getresponse()
-        body = response.read(16 << 20)
-        if response.status != 200:
-            raise ServerRefused(
-                f"the server has no audit of {index} (HTTP {response.status})",
-                hint="name an existing index with --index; audit needs deployer's own image",
-            )
-        found = built(NamesAnswer, parsed(body))
-    except (OSError, HTTPException, ValueError):
-        raise NotReadyError(f"{deployment.name} does not answer at {deployment.url}", hint="deployer status") from None
-    finally:
-        connection.close()
-    return {"index": index, "projects": found["projects"], "left_out": found["left_out"]}
 
 
 def _text(index: str, rows: list[dict[str, Any]]) -> str:

@@ -110,7 +110,8 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "name": "name of the deployment",
         "since": "when counting began, ISO 8601",
         "front": "who answers clients since the last start: `nginx VERSION (ORIGIN)`, or `python: ` and why; or null",
-        "indexes": "`{USER/NAME: {requests, hits, misses, bytes_served, bytes_saved}}`",
+        "indexes": "`{USER/NAME: {requests, hits, misses, bytes_served, bytes_saved, refused}}`; "
+        "`refused`: `{rule: number}`",
         "upstreams": "`{origin: {requests, failures, bytes, slowest}}`; `slowest` in seconds",
         "missed": "what was asked for in vain since the server was switched offline: `since`, `indexes` "
         "(`{USER/NAME: {projects, files}}`, each `{name: requests}`), `left_out`: requests beyond the limit; or `null`",
@@ -202,6 +203,19 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "index": "the index that was looked at",
         "projects": "list of objects: `name`, `served_by`, what each installer `got`, `ok`",
         "left_out": "number of projects that were not looked at",
+        "files": "list of objects: `mirror`, `project`, `filename`, `version`, `rule`, `until`, `reason`, `cached`; "
+        "what is held back, with `--policy` what of it is cached, with `--changes` what an upstream has replaced",
+    },
+    "why": {
+        **_INDEX,
+        "project": "normalised name",
+        "version": "the version that was asked for, empty for all",
+        "served_by": "list of indexes",
+        "known_in": "list of indexes that have the project",
+        "owner": "the index that owns the name by a pattern, or null",
+        "let_in": "list of versions of mirrors with a file that no rule holds back",
+        "held": "list of objects as `files` of `audit`",
+        "cached": "list of stored files",
     },
     "render": {
         "engine": "as of `up`",
@@ -285,6 +299,11 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "unchanged": "number of projects whose page is as it was",
         "gone": "list of projects that the upstream does not have",
         "unanswered": "list of projects for which the upstream did not answer",
+    },
+    "mirror malicious": {
+        "advisories": "number of advisories in the list",
+        "projects": "number of projects that they name",
+        "changed": "whether the list is another one than before",
     },
     "mirror rotate": {"mirrors": "list of mirrors", "changed": "whether any credential was new"},
     "package list": {**_INDEX, "projects": "list of names"},

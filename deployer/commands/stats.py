@@ -80,6 +80,13 @@ def _text(data: Counted, front: str, missed: Missed | None) -> str:
     parts = [f"since {data['since']}" + (f"; clients are answered by {front}" if front else "")]
     if indexes:
         parts.append(table(("index", "requests", "hits", "misses", "served", "saved"), indexes))
+    refused = [
+        (name, rule, f"{number}")
+        for name, of in data["indexes"].items()
+        for rule, number in of.get("refused", {}).items()
+    ]
+    if refused:
+        parts.append(table(("mirror", "rule", "refused"), refused))
     if upstreams:
         parts.append(table(("upstream", "requests", "failures", "received", "slowest"), upstreams))
     rows = [] if missed is None else _missed_rows(missed)

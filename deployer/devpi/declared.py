@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from deployer.devpi.fields import INDEX_FIELDS, LISTS, Value, normal
+from deployer.devpi.fields import INDEX_FIELDS, LISTS, RULE_LISTS, Value, normal
 from deployer.devpi.topology import ROOT, Node, Topology
 from deployer.errors import UsageError
 from deployer.plan.order import below
+from deployer.protocol import GUARD_KEYS, rule_words
 from deployer.secrets import BLANK, mask_url
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _MIRROR = {
     "external_urls": "mirror_use_external_urls",
     "web_url": "mirror_web_url_fmt",
     "ignore_serial": "mirror_ignore_serial_header",
+    **{key: key for key in GUARD_KEYS},
 }
 _STAGE = {
     name: name
@@ -135,7 +137,9 @@ def parse_settings(words: Sequence[str], *, kind: str) -> Index:
     given: dict[str, object] = {"type": kind}
     for word in words:
         key, value = _setting(word, fields, kind=kind)
-        given[key] = INDEX_FIELDS[fields[key]](value) if fields[key] in LISTS else value
+        given[key] = INDEX_FIELDS[fields[key]](value) if fields[key] in LISTS - RULE_LISTS else value
+        if fields[key] in RULE_LISTS:
+            given[key] = rule_words(value)
     try:
         return Index.model_validate(given)
     except ValidationError as error:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from deployer.errors import ProfileError
+from deployer.protocol import rule_words
 
 Value = str | int | bool | tuple[str, ...]
 
@@ -63,6 +64,15 @@ def _entries(value: object) -> tuple[str, ...]:
     return tuple(sorted(set(_names(value))))
 
 
+def _rules(value: object) -> tuple[str, ...]:
+    # The form in which the server stores requirements.
+    words = rule_words(value)
+    if words is None:
+        raise ValueError(f"expected a list of requirements, got {value!r}")
+    parts = (re.fullmatch(r"([^<>=!~\s]*)\s*(.*)", word, re.DOTALL) for word in words)
+    return tuple(sorted({normal(part[1]) + re.sub(r"\s+", "", part[2]) for part in parts if part}))
+
+
 INDEX_FIELDS: Mapping[str, Callable[[object], Value]] = {
     "type": _text,
     "title": _text,
@@ -81,12 +91,22 @@ INDEX_FIELDS: Mapping[str, Callable[[object], Value]] = {
     "acl_toxresult_upload": _acl,
     "mirror_whitelist": _projects,
     "mirror_whitelist_inheritance": _text,
+    # Rules of a mirror, from our own plugin.
+    "min_age": _text,
+    "min_age_exempt": _rules,
+    "before": _text,
+    "unknown_age": _text,
+    "allow": _rules,
+    "deny": _rules,
+    "changed": _text,
     # Of the type `ordered`, from our own plugin.
     "owns": _entries,
     "only_owned": _entries,
 }
 """Every field that a profile can own, with the form in which devpi stores its values."""
-LISTS = frozenset(name for name, form in INDEX_FIELDS.items() if form in (_names, _acl, _projects, _entries))
+RULE_LISTS = frozenset(name for name, form in INDEX_FIELDS.items() if form is _rules)
+"""Fields with several requirements, which may have commas themselves."""
+LISTS = RULE_LISTS | {name for name, form in INDEX_FIELDS.items() if form in (_names, _acl, _projects, _entries)}
 """Fields with several names."""
 USER_FIELDS: Mapping[str, Callable[[object], Value]] = {
     "email": _text,

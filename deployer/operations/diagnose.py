@@ -16,7 +16,7 @@ from deployer.deployment.find import require
 from deployer.deployment.record import read_applied
 from deployer.diagnosis import Check, Fix, Level, failure, host, network, ok, service, warning
 from deployer.diagnosis.host import StateFacts
-from deployer.diagnosis.service import database, deleted, front, server
+from deployer.diagnosis.service import cooldown, database, deleted, front, server
 from deployer.engines import detect
 from deployer.errors import DeployerError
 from deployer.operations import diagnosis_facts
@@ -103,6 +103,7 @@ def _plan(target: Target, answer: Mapping[str, Any]) -> Iterator[Check]:
         yield host.image(plan, found, base=base, base_ref=base_ref)
     yield from host.data(plan, facts)
     yield host.port(plan, facts)
+    yield from cooldown(plan.indexes)
     for text in plan.warnings:
         if text != plan.network.warning:
             yield warning("plan", text)

@@ -16,6 +16,7 @@ from deployer.profile.types import (
     MAX_SECONDS,
     Address,
     ClientName,
+    Date,
     Digest,
     EnvName,
     HostName,
@@ -28,14 +29,17 @@ from deployer.profile.types import (
     ProjectPattern,
     PythonVersion,
     RestartPolicy,
+    Rule,
     SecretRef,
     SignalName,
     Size,
+    Span,
     Text,
     Url,
     UserName,
     Whole,
 )
+from deployer.protocol import GUARD_KEYS
 from deployer.spec import EngineName
 
 
@@ -108,6 +112,7 @@ class User(Model):
 MIRROR_KEYS = (
     *("url", "cache_expiry", "project_list", "core_metadata", "external_urls", "web_url", "ignore_serial"),
     "credentials",
+    *GUARD_KEYS,
 )
 MERGING_KEYS = ("mirror_whitelist", "mirror_whitelist_inheritance", "accept_confusion")
 """Keys about bases that are merged."""
@@ -156,6 +161,13 @@ class Index(Model):
     web_url: Text | None = None
     ignore_serial: bool | None = None
     credentials: Credentials | None = None
+    min_age: Span | None = None
+    min_age_exempt: tuple[Rule, ...] | None = None
+    before: Date | None = None
+    unknown_age: Literal["refuse", "allow"] | None = None
+    allow: tuple[Rule, ...] | None = None
+    deny: tuple[Rule, ...] | None = None
+    changed: Literal["refuse", "allow"] | None = None
     # what an ordered index above makes of this one
     owns: tuple[ProjectPattern, ...] = ()
     only_owned: bool = False

@@ -36,6 +36,10 @@ _REFERENCE = (
 # PEP 503's names in any spelling, with * for any text.
 _PROJECT_PATTERN = r"^[A-Za-z0-9*]([A-Za-z0-9._*-]*[A-Za-z0-9*])?$"
 _PYTHON = r"^3\.[0-9]{1,2}(\.[0-9]{1,3})?$"
+# A pattern of names, and a set of versions (PEP 440); packaging checks the versions.
+_VERSIONS = r"[<>=!~]=?=?\s*[A-Za-z0-9.*+!_-]+\s*"
+_RULE = rf"^[A-Za-z0-9*]([A-Za-z0-9._*-]*[A-Za-z0-9*])?\s*({_VERSIONS}(,\s*{_VERSIONS})*)?$"
+_SPAN = r"^(0|[1-9][0-9]{0,4}[smhdw])$"
 _RESTART = r"^(no|always|unless-stopped|on-failure(:[0-9]+)?)$"
 
 FORMS: dict[str, str] = {
@@ -57,6 +61,8 @@ FORMS: dict[str, str] = {
     _REFERENCE: "a reference to a secret: env:NAME, file:PATH, command:WORDS or keyring:SERVICE/USER",
     _PROJECT_PATTERN: "a project's name, in which * stands for any text, like acme-*",
     _PYTHON: "a version of Python, like 3.11",
+    _RULE: "a requirement: a project's name with * for any text, and versions if not all, like urllib3>=2.6.1",
+    _SPAN: "a time with a unit s, m, h, d or w, like 7d; 0 = none",
     _RESTART: "no, always, unless-stopped, on-failure or on-failure:5",
 }
 """The description of each pattern, for messages."""
@@ -70,6 +76,7 @@ Size = Annotated[str, StringConstraints(pattern=_SIZE, max_length=20)]
 Memory = Annotated[str, StringConstraints(pattern=_MEMORY, max_length=20)]
 SecretRef = Annotated[str, StringConstraints(pattern=_REFERENCE, max_length=4096)]
 ProjectPattern = Annotated[str, StringConstraints(pattern=_PROJECT_PATTERN, max_length=200)]
+Span = Annotated[str, StringConstraints(pattern=_SPAN)]
 HostName = Annotated[str, StringConstraints(pattern=_HOST_NAME, max_length=253)]
 PythonVersion = Annotated[str, StringConstraints(pattern=_PYTHON)]
 Digest = Annotated[str, StringConstraints(pattern=_DIGEST)]
@@ -89,6 +96,35 @@ def _address(value: str) -> str:
 
 Url = Annotated[str, StringConstraints(pattern=_URL, max_length=2048), AfterValidator(_address)]
 Origin = Annotated[str, StringConstraints(pattern=_ORIGIN, max_length=300), AfterValidator(_address)]
+
+
+def _rule(value: str) -> str:
+    """Check the versions of a requirement."""
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+    versions = re.sub(r"^[^<>=!~]*", "", value)
+    try:
+        SpecifierSet(versions)
+    except InvalidSpecifier:
+        raise ValueError(f"expected a set of versions such as >=2.6.1 after the name, not {versions[:60]}") from None
+    return value
+
+
+Rule = Annotated[str, StringConstraints(pattern=_RULE, max_length=300), AfterValidator(_rule)]
+
+
+def _date(value: str) -> str:
+    """Check a date, with a time or without."""
+    from datetime import datetime
+
+    try:
+        datetime.fromisoformat(value or "2026-01-01")
+    except ValueError:
+        raise ValueError(f"expected a date like 2026-01-01 or 2026-01-01T12:00:00Z, not {value[:40]}") from None
+    return value
+
+
+Date = Annotated[str, StringConstraints(pattern=_PRINTABLE, max_length=40), AfterValidator(_date)]
 
 
 def _decimal(value: object) -> object:

@@ -75,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
 
     credentials = verbs.add_parser("credentials", help="store the credentials of mirrors from standard input")
     credentials.add_argument("--serverdir", required=True)
+    malicious = verbs.add_parser("malicious", help="store the list of malicious releases from standard input")
+    malicious.add_argument("--serverdir", required=True)
 
     check = verbs.add_parser("check", help="check a server directory on which no server runs")
     check.add_argument("--serverdir", required=True)
@@ -138,8 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return supervise(options)
         case "secret":
             return _secret(options)
-        case "credentials":
-            return _credentials(options)
+        case "credentials" | "malicious":
+            return _stored(options)
         case "check":
             return _check(options)
         case "copy":
@@ -180,10 +182,11 @@ def _secret(options: argparse.Namespace) -> int:
     return 0
 
 
-def _credentials(options: argparse.Namespace) -> int:
+def _stored(options: argparse.Namespace) -> int:
     from deployer.server.secret_files import Private, write_private
 
-    path = Private.of(Path(options.serverdir)).credentials
+    private = Private.of(Path(options.serverdir))
+    path = private.credentials if options.verb == "credentials" else private.malicious
     try:
         write_private(path, sys.stdin.read())
     except OSError as error:

@@ -18,13 +18,16 @@ from deployer.protocol import (
     MIRRORED_ROUTE,
     OFFLINE_ROUTE,
     REFRESH_ROUTE,
+    RULES_ROUTE,
     Deleted,
 )
 from deployer.server import hosts, secret_files
 from deployer.server.challenge import Challenge
-from deployer.server.devpi import ordered, push
+from deployer.server.devpi import guarded, ordered, push
 from deployer.server.devpi.file_events import skip_mirrors
 from deployer.server.devpi.installed import inside, server_version
+from deployer.server.guard.sendable import Sendable
+from deployer.server.guard.watched import MaliciousFile
 from deployer.server.middleware import bodies, clients, threads
 from deployer.server.middleware.bulkhead import Bulkhead
 from deployer.server.middleware.canonical import CANONICAL
@@ -38,6 +41,7 @@ from deployer.server.mirrors.files import RemoteFiles
 from deployer.server.mirrors.indexes import Indexes, Mirror
 from deployer.server.mirrors.json_api import JsonApi
 from deployer.server.mirrors.refreshing import Refreshing
+from deployer.server.mirrors.rules_report import RulesReport
 from deployer.server.mirrors.serving import Serving
 from deployer.server.mirrors.source import Source
 from deployer.server.mirrors.store import UpstreamPages
@@ -60,6 +64,8 @@ TRANSACTION = "devpi_server.views.tween_keyfs_transaction"
 SWITCH, CHANGELOG, CHALLENGE = "deployer.offline", "deployer.changelog", "deployer.challenge"
 DELETED = "deployer.deleted"
 """Key of the function that returns which projects an upstream has deleted."""
+MALICIOUS = "deployer.malicious"
+"""Key of the list of malicious releases, which is read again when its file has changed."""
 STORE = "deployer.pages"
 """Key of the page store in Pyramid's registry, for other plugins."""
 STARTED = 0.5
@@ -82,8 +88,10 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     switch = OfflineSwitch(config, private, challenge)
     upstreams = Upstreams()
     changelog = Changelog(xom.keyfs, offline=switch.on)
-    store = PageStore(private.directory, changelog, settings=_settings(pyramid_config))
-    indexes = Indexes(xom, upstreams, credentials.header)
+    malicious = MaliciousFile(private.malicious)
+    settings = _settings(pyramid_config) | {"malicious": malicious.latest.digest}
+    store = PageStore(private.directory, changelog, settings=settings)
+    indexes = Indexes(xom, upstreams, credentials.header, lambda: malicious.latest)
     # devpi's own tests replace its client in the same way.
     xom.http = client = Client(
         upstreams,
@@ -112,6 +120,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
 
     indexes.on_change = reconfigured
     client.page_of = lambda url: for_devpi.page_of(indexes, source, url)
+    setattr(xom, guarded.HELD, source.held)
     setattr(xom, ordered.ASKED, source.has)
     setattr(xom, ordered.KNOWN, source.names)
     setattr(xom, ordered.EXPIRE, source.expire_page)
@@ -121,6 +130,16 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     files = Path(config.server_path) / "+files"
     companions = Companions(private.companions, files, source, remote)
     fronted = config.args.unix_socket is not None
+    sendable = Sendable(private.nginx if fronted else None, files=files, companions=private.companions)
+    indexes.on_load = sendable.configure
+
+    def rules_changed() -> None:
+        indexes.outdate()
+        links.clear()
+        sendable.reset()
+        store.forget_all()
+
+    malicious.on_change = rules_changed
     grow, is_short = threads.growing(config.args.threads, config.waitress_info["kwargs"])
     clients.install(clients.Clients(is_short), admits=not fronted)
     middleware = Middleware(
@@ -133,6 +152,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
             companions,
             api,
             links,
+            sendable,
         ),
         Bulkhead(config.args.threads, grow),
         Path(config.server_path),
@@ -144,6 +164,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
         readers=bool(config.hook.devpiserver_stage_get_principals_for_pkg_read.get_hookimpls()),
     )
     pyramid_config.registry[STORE] = store
+    pyramid_config.registry[MALICIOUS] = malicious
     pyramid_config.registry[CHANGELOG] = changelog
     pyramid_config.registry[statistics.UPSTREAMS] = upstreams
     pyramid_config.registry[SWITCH] = switch
@@ -153,6 +174,10 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     )
     refreshing = Refreshing(source, challenge, offline=lambda: switch.on)
     pyramid_config.registry[refreshing_factory] = refreshing
+    pyramid_config.add_route(RULES_ROUTE, RULES_ROUTE)
+    pyramid_config.add_view(
+        RulesReport(indexes, source, files), route_name=RULES_ROUTE, renderer="json", request_method="GET"
+    )
     pyramid_config.add_route(BODY_ROUTE, BODY_ROUTE)
     pyramid_config.add_view(bodies.admit, route_name=BODY_ROUTE, request_method="GET")
     pyramid_config.add_route(OFFLINE_ROUTE, OFFLINE_ROUTE)
@@ -199,6 +224,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
         xom.keyfs.notifier.on_key_change(name, on_change)
     skip_mirrors(xom)
     threading.Thread(target=store.watch, name="pages", daemon=True).start()
+    threading.Thread(target=malicious.watch, name="rules", daemon=True).start()
 
     def settle() -> None:
         source.find_deleted(indexes.all(configured=store.configured))

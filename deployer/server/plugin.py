@@ -67,6 +67,7 @@ class IdentityView:
         uuid = self._config.nodeinfo["uuid"]
         # The command line asks here after it has replaced the file: pages that were refused are fetched again at once.
         self._credentials.refresh()
+        request.registry[assemble.MALICIOUS].refresh()
         switch = request.registry[assemble.SWITCH]
         nonce = request.headers.get(NONCE_HEADER, "")
         sizes = stored.sizes(stored.database(Path(self._config.server_path)))

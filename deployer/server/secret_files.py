@@ -100,6 +100,11 @@ class Private:
         return self.directory / PrivateFile.COMPANIONS
 
     @property
+    def malicious(self) -> Path:
+        """The releases that are known to be malicious (:mod:`deployer.server.guard.malicious`)."""
+        return self.directory / PrivateFile.MALICIOUS
+
+    @property
     def temporary(self) -> Path:
         """Temporary files; emptied at each start."""
         return self.directory / PrivateFile.TEMPORARY

@@ -63,6 +63,7 @@ WORDS = {
     "package list": "--index root/dev",
     "package show": "demo --index root/dev",
     "package upload": "demo-1.0.tar.gz --index root/dev",
+    "why": "demo",
     "package download": "demo==1.0 --index root/dev",
     "package push": "demo==1.0 root/prod --index root/dev",
     "package remove": "demo==1.0 --index root/dev",

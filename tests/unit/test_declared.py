@@ -56,6 +56,9 @@ INDEXES = {
     [
         ("mirror", "url=example", "url: expected an address that starts with http:// or https://"),
         ("mirror", "cache_expiry=soon", "cache_expiry: expected a whole number"),
+        ("mirror", "min_age=soon", "min_age: expected a time with a unit"),
+        ("mirror", "deny=a b", "deny[0]: expected a requirement"),
+        ("mirror", "before=soon", "before: expected a date like 2026-01-01"),
         ("stage", "volatile=maybe", "volatile: expected true or false, not 'maybe'"),
         ("stage", "bases=root", "bases[0]: expected user/name"),
     ],

@@ -23,7 +23,7 @@ from deployer.profile.strictyaml import parse
 from deployer.resources import profiles_dir
 
 PRIVATE = ("private", "private-first", "public-first")
-SHIPPED = tuple(sorted(("ci", "default", *PRIVATE, "public", "reference", "single-user", "system", "vpn")))
+SHIPPED = tuple(sorted(("ci", "default", "guarded", *PRIVATE, "public", "reference", "single-user", "system", "vpn")))
 REFERENCE = profiles_dir() / "reference.yaml"
 
 

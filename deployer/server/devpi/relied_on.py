@@ -172,6 +172,7 @@ BOTH = _table(
         "devpi_server.normalized": ("normalize_name",),
         "devpi_server.views": (
             "INSTALLER_USER_AGENT_REGEXP",
+            "PyPIView._pkgserv",
             "PyPIView._push_external",
             "PyPIView.simple_refresh",
             "PyPIView.submit",
@@ -197,8 +198,12 @@ OF_6 = _table(
             "Connection.get_raw_changelog_entry",
             "Connection.get_relpath_at",
         ),
-        "devpi_server.mirror": _mirror(
-            "MirrorStage", "ignore_serial_header", "mirror_url_authorization_header", "mirror_url_without_auth"
+        "devpi_server.mirror": (
+            *_mirror(
+                "MirrorStage", "ignore_serial_header", "mirror_url_authorization_header", "mirror_url_without_auth"
+            ),
+            "MirrorCustomizer.get_possible_indexconfig_keys",
+            "MirrorCustomizer.normalize_indexconfig_value",
         ),
         "devpi_server.model": (
             ("BaseStage.__init__", ("key_projects",)),
@@ -215,6 +220,8 @@ OF_6 = _table(
             "RootModel.get_user",
             "RootModel.get_userlist",
             "RootModel.getstage",
+            ("SimpleLinks.__init__", ("_links",)),
+            "SimplelinkMeta.path",
             "User.key",
             "User.modify",
             "User.validate",
@@ -231,14 +238,19 @@ OF_6 = _table(
 )
 OF_7 = _table(
     {
-        "devpi_server.filestore": ("BaseFileEntry.index_relpath", "BaseFileEntry.size"),
+        "devpi_server.filestore": (
+            "BaseFileEntry.index",
+            "BaseFileEntry.index_relpath",
+            "BaseFileEntry.size",
+            "BaseFileEntry.user",
+        ),
         "devpi_server.keyfs": ("KeyChangeEvent.at_serial", "KeyChangeEvent.data"),
         "devpi_server.keyfs_sqla_lite": (
             "Connection.db_read_last_changelog_serial",
             "Connection.get_key_at_serial",
             "Connection.iter_changes_at",
         ),
-        "devpi_server.markers": ("Deleted",),
+        "devpi_server.markers": ("Deleted", "notset"),
         "devpi_server.model.base": (
             ("BaseIndex.__init__", ("key_project",)),
             "BaseIndex.get_simplelinks",
@@ -251,7 +263,7 @@ OF_7 = _table(
             "BaseIndex.list_projects_perstage",
             "BaseIndex.sro",
         ),
-        "devpi_server.model.config": ("ensure_list",),
+        "devpi_server.model.config": ("ConfigField", "ensure_list"),
         "devpi_server.model.exceptions": ("InvalidIndexconfig",),
         "devpi_server.model.inheritance": (
             "IndexBases._get_project_inheritance_info",
@@ -262,7 +274,9 @@ OF_7 = _table(
             "TraversalInfos.steps",
             "TraversedIndex.index",
         ),
+        "devpi_server.model.links": (("SimpleLinks.__init__", ("_links",)), "SimplelinkMeta.relpath"),
         "devpi_server.model.remote": (
+            "RemoteIndexCustomizer.get_indexconfig_fields",
             *_mirror(
                 "RemoteIndex",
                 "_get_remotedata",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from deployer.server.devpi import (
     archives,
+    guarded,
     mirror_auth,
     offline_requests,
     ordered,
@@ -28,6 +29,7 @@ def install(header_of: Callable[[str], str | None], *, web: bool) -> None:
     ordered.install()
     page_fetch.install()
     offline_requests.install()
+    guarded.install()
     inside().forget_serials()
     push.install()
     archives.install()

@@ -7,7 +7,7 @@ from typing import Any
 
 from devpi_common.url import URL
 from devpi_server.filestore import Digests
-from devpi_server.mirror import MirrorStage, ProjectUpdateCache
+from devpi_server.mirror import MirrorCustomizer, MirrorStage, ProjectUpdateCache
 from devpi_server.model import BaseStage, InvalidIndexconfig, ensure_list
 from devpi_server.normalized import normalize_name
 
@@ -49,6 +49,30 @@ def has_served(mirror: Any, project: str) -> bool:
 def origin(link: Any) -> str:
     """The index (``user/name``) that holds the file of a link: the file's path begins with it."""
     return "/".join(str(link.path).split("/")[:2])
+
+
+def link_place(link: Any) -> str:
+    """The path of a link's file below its index: ``+f/…`` or ``+e/…``."""
+    return str(link.path).split("/", 2)[2]
+
+
+def entry_place(entry: Any) -> tuple[str, str]:
+    """The index of a file entry, and its path below it."""
+    user, index, path = str(entry.relpath).split("/", 2)
+    return f"{user}/{index}", path
+
+
+def add_fields(keys: tuple[str, ...], normalized: Callable[[str, Any], Any]) -> None:
+    """Add attributes to mirrors. ``normalized``: what is stored for a value; it raises InvalidIndexconfig."""
+
+    def get_possible_indexconfig_keys(self: Any) -> tuple[str, ...]:
+        return keys
+
+    def normalize_indexconfig_value(self: Any, key: str, value: Any) -> Any:
+        return normalized(key, value)
+
+    for method in (get_possible_indexconfig_keys, normalize_indexconfig_value):
+        setattr(MirrorCustomizer, method.__name__, method)
 
 
 def configured(user: Any) -> Mapping[str, Mapping[str, Any]]:

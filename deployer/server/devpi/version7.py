@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from devpi_common.url import URL
 from devpi_server.filestore import Digests
-from devpi_server.markers import Deleted
+from devpi_server.markers import Deleted, notset
 from devpi_server.model.base import BaseIndex
-from devpi_server.model.config import ensure_list
+from devpi_server.model.config import ConfigField, ensure_list
 from devpi_server.model.exceptions import InvalidIndexconfig
 from devpi_server.model.inheritance import IndexBases, TraversalInfos, TraversedIndex
-from devpi_server.model.remote import ProjectUpdateCache, url_without_auth
+from devpi_server.model.remote import ProjectUpdateCache, RemoteIndexCustomizer, url_without_auth
 from devpi_server.model.remote import RemoteIndex as MirrorStage
 from devpi_server.model.simpleapi import SimpleInfo
 from devpi_server.normalized import normalize_name
@@ -52,6 +53,24 @@ def has_served(mirror: Any, project: str) -> bool:
 
 def origin(link: Any) -> str:
     return f"{link.user}/{link.index}"
+
+
+def link_place(link: Any) -> str:
+    return str(link.relpath)
+
+
+def entry_place(entry: Any) -> tuple[str, str]:
+    return f"{entry.user}/{entry.index}", str(entry.index_relpath)
+
+
+def add_fields(keys: tuple[str, ...], normalized: Callable[[str, Any], Any]) -> None:
+    inherited = RemoteIndexCustomizer.get_indexconfig_fields
+
+    def get_indexconfig_fields(self: Any) -> list[Any]:
+        added = (ConfigField(name=key, default=notset, normalize=partial(normalized, key), type=None) for key in keys)
+        return [*inherited(self), *added]
+
+    setattr(RemoteIndexCustomizer, get_indexconfig_fields.__name__, get_indexconfig_fields)
 
 
 def configured(user: Any) -> Mapping[str, Mapping[str, Any]]:

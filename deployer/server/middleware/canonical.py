@@ -12,8 +12,10 @@ from typing import Any
 from pyramid.response import Response
 
 from deployer.protocol import MIRRORED_ROUTE, Mirrored
+from deployer.server.devpi.guarded import refusal
 from deployer.server.devpi.installed import default_mirror_url
 from deployer.server.devpi.links import place
+from deployer.server.json_text import dumps, loads
 from deployer.server.middleware.bulkhead import Bulkhead
 from deployer.server.middleware.files import FileRequests, Handler, Mirrors
 from deployer.server.middleware.requests import HTML, Format, negotiate
@@ -23,6 +25,7 @@ from deployer.server.mirrors import canonical
 from deployer.server.mirrors.canonical import Address, ApiAddress, FileAddress, PageAddress
 from deployer.server.mirrors.canonical_links import CanonicalLinks
 from deployer.server.mirrors.indexes import Mirror
+from deployer.server.mirrors.let_in import api_let_in, latest
 from deployer.server.mirrors.render import Part, to_html, to_json
 from deployer.server.mirrors.source import Answer
 from deployer.server.pages.store import PageStore, View, pack
@@ -115,6 +118,7 @@ class CanonicalRequests:
         else:
             kept = self._source.known(mirror, project)
             known = None if kept is None or kept.head.gone else Answer(kept, current=False, until=0.0)
+            known = known and self._source.let_in(mirror, project, known)
             answer = self._asked(mirror, f"simple {mirror.name} {project}", get, known)
         page = answer.read()
         if page is None or answer.kept is None:
@@ -139,17 +143,36 @@ class CanonicalRequests:
     def _json(self, mirror: Mirror, address: ApiAddress) -> Any:
         if address.url(mirror.url) is None:
             return _text(404, f"the upstream of {mirror.name} has no JSON API: its address does not end with /simple/")
-        get = partial(self._api.get, mirror, address)
         stored = self._api.is_fresh(mirror, address)
-        if stored:
-            body = get()
-        else:
-            known = self._api.known(mirror, address)
-            body = self._asked(mirror, f"pypi {mirror.name} {address.name}", get, known)
+        body = self._api_body(mirror, address)
         if not body:
             return _text(404, f"{mirror.name} has no {address.name}")
-        response = Response(body=body, headerlist=[("Content-Type", "application/json"), _NO_CACHE])
-        return _marked(response, stored)
+        return _marked(self._let_in(mirror, address, body) if mirror.rules.any else _api(body), stored)
+
+    def _api_body(self, mirror: Mirror, address: ApiAddress) -> bytes:
+        get = partial(self._api.get, mirror, address)
+        if self._api.is_fresh(mirror, address):
+            return get()
+        known = self._api.known(mirror, address)
+        body: bytes = self._asked(mirror, f"pypi {mirror.name} {address.name}", get, known)
+        return body
+
+    def _let_in(self, mirror: Mirror, address: ApiAddress, body: bytes) -> Any:
+        """A page of the JSON API as the rules of the mirror let it in. Of a project whose latest release is held back,
+        the page of the latest one that is let in."""
+        kept = self._source.known(mirror, address.project)
+        firsts = {} if kept is None else kept.head.first
+        found = loads(body)
+        held = api_let_in(found, mirror, address.project, firsts, time.time())
+        if held is None:
+            return _api(dumps(found))
+        releases = found.get("releases")
+        version = None if address.version else latest(releases if isinstance(releases, dict) else {})
+        inner = self._api_body(mirror, ApiAddress(address.project, version)) if version else b""
+        older = loads(inner) if inner else {}
+        if not inner or api_let_in(older, mirror, address.project, firsts, time.time()) is not None:
+            return refusal(held, address.name, mirror.name)
+        return _api(dumps(older | {"releases": releases}))
 
     def _asked(self, mirror: Mirror, key: str, get: Callable[[], Any], known: Any) -> Any:
         """What ``get`` returns, called once for all who wait; ``known`` if that takes long, unless it is None.
@@ -191,10 +214,17 @@ class CanonicalRequests:
         if path.startswith("+f/"):  # what has no hash may be replaced
             to = (self._companions if address.suffix else self._directory) / mirror.name / path
             below = f"/hosts/{address.host}" if address.host else "/packages"
-            self._links.add(mirror.name, below + address.path + address.suffix, project, to=to, mark=mark)
+            if self._may_link(mirror, place(file)):
+                self._links.add(mirror.name, below + address.path + address.suffix, project, to=to, mark=mark)
         request.path_info = f"/{mirror.name}/{path}"
         request.headers["Accept"] = "*/*"  # for JSON devpi sends a description of the file
         return self._files.answer(request, handler)
+
+    def _may_link(self, mirror: Mirror, path: str) -> bool:
+        """Whether nginx may send a file of the mirror by itself, by the rules that hold now: links are removed before
+        others do."""
+        now = self._indexes.mirror(mirror.name) == mirror
+        return now and not (mirror.rules.any and self._source.decide(mirror, path).held)
 
 
 def _sent(body: bytes, chosen: Format, serial: str) -> Any:
@@ -208,6 +238,10 @@ def _marked(response: Any, stored: bool) -> Any:
     if stored:
         response.headers[STORED_HEADER] = "1"
     return response
+
+
+def _api(body: bytes) -> Any:
+    return Response(body=body, headerlist=[("Content-Type", "application/json"), _NO_CACHE])
 
 
 def _text(status: int, text: str) -> Any:

@@ -15,6 +15,9 @@ from typing import Any
 from pyramid.response import Response
 
 from deployer.server.devpi import offline_requests
+from deployer.server.devpi.guarded import refusal
+from deployer.server.guard.rules import Held
+from deployer.server.guard.sendable import Sendable
 from deployer.server.middleware.bulkhead import Bulkhead, Permit
 from deployer.server.middleware.downloads import Download, DownloadFailed, Downloads
 from deployer.server.middleware.responses import SharedResponse, StreamedBody, busy
@@ -46,6 +49,7 @@ class Mirrors:
     companions: Companions
     api: JsonApi
     links: CanonicalLinks
+    sendable: Sendable
 
 
 class FileRequests:
@@ -68,7 +72,7 @@ class FileRequests:
         """``configured``: the serial of the last change of any index. ``other``: devpi's answer to a request.
         ``inside``: its answer to a request within another one."""
         self._indexes, self._source = mirrors.indexes, mirrors.source
-        self._remote, self._companions = mirrors.files, mirrors.companions
+        self._remote, self._companions, self._sendable = mirrors.files, mirrors.companions, mirrors.sendable
         self._bulkhead, self._timeout, self._offline, self._readers = bulkhead, timeout, offline, readers
         self._configured, self._other, self._inside = configured, other, inside
         self._missed = missed
@@ -87,6 +91,8 @@ class FileRequests:
         mirror = self._indexes.mirror(index)
         suffix = next((suffix for suffix in SUFFIXES if path.endswith(suffix)), "")
         path = path.removesuffix(suffix)
+        if mirror is not None and (held := self._held(mirror, path)) is not None:
+            return refusal(held, path.rpartition("/")[2], index)
         is_here = os.path.exists(self._files / index / path)  # noqa: PTH110
         if mirror is not None and suffix and not self._readers:
             if is_here and not self._offline() and self._remote.is_due(mirror, path):
@@ -112,6 +118,16 @@ class FileRequests:
             if remote is not None and "application/json" not in request.headers.get("Accept", ""):
                 return self._mirrored(request, remote, permit, stack)
         return self._devpi_file(request, handler, mirror, path, is_here=is_here)
+
+    def _held(self, mirror: Mirror, path: str) -> Held | None:
+        """Why the rules of the mirror hold a file back; nginx may send a file that they let in."""
+        if not mirror.rules.any or self._sendable.is_let_in(mirror.name, mirror.rules, path):
+            return None
+        with self._bulkhead.waiting([self._indexes.upstream(mirror)]) as permit:
+            found = self._source.decide(mirror, path, ask=permit.valid)
+        if found.held is None and found.listed:  # any other path may stand for a file that is held back
+            self._sendable.let_in(mirror.name, mirror.rules, path, SUFFIXES)
+        return found.held
 
     def _here(self, request: Any, handler: Handler, path: str) -> Any:
         """devpi's answer with a file that is here."""

@@ -183,8 +183,11 @@ class Middleware:
         try:
             return send_file(request, handler(request))
         finally:
-            # Before the response: when a write is acknowledged, the pages that it changed are gone.
-            self._store.catch_up(None if request.method not in ("GET", "HEAD") else self._committed(request))
+            # Before the response: when a write is acknowledged, the pages that it changed are gone, and new rules hold.
+            reads = request.method in ("GET", "HEAD")
+            self._store.catch_up(self._committed(request) if reads else None)
+            if not reads:
+                self._indexes.refresh(self._store.configured)
 
     @staticmethod
     def _committed(request: Any) -> int:
@@ -329,7 +332,7 @@ class Middleware:
             response = self._completed(request, page, response)
             if page.name is not None:
                 response = replace(response, packed=pack(response.body))
-                due = float("inf") if self._offline() else self._source.due(mirrors, page.project, began=began)
+                due = self._source.due(mirrors, page.project, began=began)
                 self._store.put(page.key, page.name, response.body, response.packed, due=due, view=view)
         return PageResult(page, response, view)
 

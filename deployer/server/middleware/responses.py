@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -67,6 +68,8 @@ def busy() -> Any:
 
 def send_file(request: Any, response: Any) -> Any:
     """Have waitress send an open file, or a range of it, itself: without a thread, and without a copy in memory."""
+    if not response.headers.get("Content-Length", "0").isdecimal():
+        _measure(response)
     wrapper = request.environ.get("wsgi.file_wrapper")
     if wrapper is not None and isinstance(response.app_iter, FileIter):
         file = response.app_iter.file
@@ -77,6 +80,13 @@ def send_file(request: Any, response: Any) -> Any:
         if not length:
             file.close()
     return response
+
+
+def _measure(response: Any) -> None:
+    """Replace a length that is none: devpi-server 7 forgets the size of a file when it stores its page again."""
+    del response.headers["Content-Length"]
+    if isinstance(response.app_iter, FileIter):
+        response.content_length = os.fstat(response.app_iter.file.fileno()).st_size
 
 
 def _reduce(request: Any, response: Any, file: Any) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from devpi_common.url import URL
+from devpi_server.log import threadlog
 from pyramid.authentication import b64encode
 
 from deployer.server.devpi.installed import inside, installed
+from deployer.server.guard import rules
+from deployer.server.guard.rules import InvalidRule, Malicious, Rules
 from deployer.server.upstream.health import Upstream, Upstreams, origin_of
 
 
@@ -19,7 +22,7 @@ class Mirror:
     """A mirror index as configured.
 
     ``url``: of its upstream, with a slash at the end and without credentials. ``expiry``: seconds for which its pages
-    are fresh. ``external``: clients are sent to the upstream for files.
+    are fresh. ``external``: clients are sent to the upstream for files. ``rules``: what is let in.
     """
 
     name: str
@@ -28,6 +31,7 @@ class Mirror:
     credentials: str | None  # the Authorization header from the URL itself
     lists: bool = True  # whether devpi asks the upstream for the list of all names
     external: bool = False
+    rules: Rules = field(default_factory=Rules)
 
     def page(self, project: str) -> str:
         """The URL from which devpi gets a project's page."""
@@ -38,26 +42,38 @@ class Indexes:
     """Users' indexes as configured, read again after a change."""
 
     def __init__(
-        self, xom: Any, upstreams: Upstreams, header_of: Callable[[str], str | None] = lambda url: None
+        self,
+        xom: Any,
+        upstreams: Upstreams,
+        header_of: Callable[[str], str | None] = lambda url: None,
+        malicious: Callable[[], Malicious] = Malicious,
     ) -> None:
-        """``header_of``: the Authorization header for a mirror's URL, from the credentials file."""
+        """``header_of``: the Authorization header for a mirror's URL, from the credentials file. ``malicious``: the
+        list of releases that no mirror lets in."""
         self._xom = xom
         self._upstreams = upstreams
         self._header_of = header_of
+        self._malicious = malicious
         self._lock = threading.Lock()
         self._at = -1
         self._mirrors: dict[str, Mirror] = {}
         self._bases: dict[str, tuple[str, ...]] = {}
         self.on_change: Callable[[Mapping[str, Mirror]], None] = lambda mirrors: None
         """Called with all mirrors, while they are locked, when one has changed."""
+        self.on_load: Callable[[Collection[str], Mapping[str, Rules]], None] = lambda indexes, rules: None
+        """Called with all indexes, and the rules of mirrors, while they are locked, when they were read again."""
 
     def mirrors(self, index: str, *, configured: int) -> tuple[Mirror, ...] | None:
         """The mirrors that ``user/index`` reads, itself included; None when there is no such index.
 
         ``configured``: the serial of the last change of any index, or a later one. Call it outside a transaction.
         """
+        self.refresh(configured)
+        return self.known(index)
+
+    def known(self, index: str) -> tuple[Mirror, ...] | None:
+        """The same, as known now."""
         with self._lock:
-            self._refresh(configured)
             if index not in self._bases:
                 return None
             return tuple(self._mirrors[name] for name in self._reach(index) if name in self._mirrors)
@@ -85,6 +101,11 @@ class Indexes:
         with self._lock:
             self._refresh(configured)
 
+    def outdate(self) -> None:
+        """Have the indexes read again before the next request is answered: their rules have changed."""
+        with self._lock:
+            self._at = -1
+
     def _refresh(self, configured: int) -> None:
         if self._at < configured:
             self._load()
@@ -107,6 +128,7 @@ class Indexes:
             for user in self._xom.model.get_userlist():
                 for index, config in inside().configured(user).items():
                     self._add(f"{user.name}/{index}", config)
+        self.on_load(self._bases, {name: mirror.rules for name, mirror in self._mirrors.items()})
         if self._mirrors != before:
             self.on_change(self._mirrors)
 
@@ -128,7 +150,15 @@ class Indexes:
                 credentials,
                 not config.get(here.no_list),
                 bool(config.get(here.external)),
+                self._rules(name, config),
             )
+
+    def _rules(self, name: str, config: Mapping[str, Any]) -> Rules:
+        try:
+            return Rules.of(config, self._malicious())
+        except InvalidRule as error:  # data of another program: such values can't be set here
+            threadlog.error("%s lets in nothing: %s", name, error)
+            return rules.nothing(config)
 
     def upstream(self, mirror: Mirror) -> Upstream:
         """The upstream that serves the mirror's pages."""

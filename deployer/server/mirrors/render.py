@@ -18,6 +18,8 @@ from deployer.server.mirrors.page import ATTRIBUTES, File, size_of
 
 METADATA, PROVENANCE, SIGNATURE = ".metadata", ".provenance", ".asc"
 """What is appended to a file's address for its metadata (PEP 658), provenance (PEP 740) and signature (PEP 503)."""
+HELD = "_held"
+"""The field that says which files are held back (PEP 691: names that begin with ``_`` are an index's own)."""
 PROMISES = ("core-metadata", "dist-info-metadata")
 """The keys that promise metadata. Only the first is added to a file: pip 22.3 to 23.1 fails on the other in JSON, which
 is why PEP 714 renamed it. In HTML both have worked with every pip."""
@@ -69,6 +71,9 @@ def merged(parts: Sequence[Part], *, name: str) -> Part:
         fields["versions"] = _united(parts, "versions")
     else:  # an index of API 1.0 names none
         fields.pop("versions", None)
+    if HELD in fields:
+        found = (part.fields.get(HELD) for part in parts)
+        fields[HELD] = [one for held in found if isinstance(held, list) for one in held]
     for key in _LISTS:
         if key in fields:
             fields[key] = _united(parts, key)
@@ -135,7 +140,18 @@ def _html(part: Part, up: str, title: str) -> Iterator[str]:
     for listed in part.files:
         attributes = "".join(_attribute(name, value) for name, value in _attributes(listed, up))
         yield f"<a{attributes}>{escape(listed.file['filename'])}</a><br>\n"
+    yield from _comments(part.fields.get(HELD))
     yield "</body></html>"
+
+
+def _comments(held: object) -> Iterator[str]:
+    """What is held back, for whoever reads the source of a page."""
+    for one in held if isinstance(held, list) else ():
+        if isinstance(one, dict):
+            until = f" until {one['until']}" if one.get("until") else ""
+            text = f"{one.get('filename')} is held back{until} by {one.get('rule')} of {one.get('index')}"
+            text = escape(f"{text}: {one.get('reason')}")
+            yield f"<!-- {text.replace('--', '- -')} -->\n"
 
 
 def _metas(fields: dict[str, Any]) -> Iterator[tuple[str, str]]:

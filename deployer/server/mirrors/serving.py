@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import unquote, urljoin
@@ -189,13 +189,19 @@ class Serving:
             more |= {"upload-time": _time(modified)} if modified else {}
             return Listed({**file, **more}, path, path.endswith(".whl") and not self._uploads.has_metadata(path))
         if index not in heads:
-            kept = self._source.known(mirror, project)
-            heads[index] = None if kept is None else (kept.head, {place(one): one for one in kept.page().each()})
+            heads[index] = self._shown(mirror, project)
         known = heads[index]
         below = path.removeprefix(f"{index}/")
         if known is None or below not in known[1]:
             return Listed(file, path)
         return _listed(mirror, known[1][below], known[0].lacking)
+
+    def _shown(self, mirror: Mirror, project: str) -> tuple[Head, dict[str, File]] | None:
+        answer = self._source.shown(mirror, project)
+        page = None if answer is None else answer.read()
+        if answer is None or answer.kept is None or page is None:
+            return None
+        return replace(answer.kept.head, fields=page.fields), {place(one): one for one in page.each()}
 
     def _fields(
         self,

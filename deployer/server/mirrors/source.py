@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from itertools import islice
 from typing import Any
@@ -22,7 +22,10 @@ from devpi_server.normalized import normalize_name
 
 from deployer.protocol import Outcome
 from deployer.server.devpi.links import place
+from deployer.server.guard.first_seen import firsts
+from deployer.server.guard.rules import Held
 from deployer.server.mirrors.indexes import Indexes, Mirror
+from deployer.server.mirrors.let_in import file_held, first_at, page_let_in
 from deployer.server.mirrors.page import ACCEPT, File, InvalidPage, Page, project_candidates, read
 from deployer.server.mirrors.rules import MirrorRules
 from deployer.server.mirrors.store import Head, Kept, UpstreamPages, file_hosts
@@ -87,10 +90,20 @@ class Answer:
     current: bool
     until: float
     at: float = 0.0
+    page: Page | None = None  # as the rules of the mirror let it in, where they hold anything back
 
     def read(self) -> Page | None:
-        """The page with all of its files."""
-        return None if self.kept is None else self.kept.page()
+        """The page."""
+        return self.page if self.page is not None or self.kept is None else self.kept.page()
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the rules of a mirror say of one file. ``listed``: a page names it at this path."""
+
+    held: Held | None
+    listed: bool
+    project: str
 
 
 class Source:
@@ -190,10 +203,49 @@ class Source:
         """The hosts of the files on the pages that are known, sorted; with their ports where those are unusual."""
         return self._pages.hosts(mirror.name)
 
+    # The rules of mirrors
+
+    def let_in(self, mirror: Mirror, project: str, answer: Answer) -> Answer:
+        """The answer without the files that the rules of the mirror hold back; it holds until the next is let in."""
+        page = answer.read() if mirror.rules.any else None
+        if page is None or answer.kept is None:
+            return answer
+        page, until = page_let_in(mirror, project, page, answer.kept.head.first, time.time())
+        return replace(answer, page=page, until=min(answer.until, until))
+
+    def shown(self, mirror: Mirror, project: str) -> Answer | None:
+        """The page as last seen, as the rules let it in."""
+        kept = self.known(mirror, project)
+        return None if kept is None else self.let_in(mirror, project, Answer(kept, current=False, until=float("inf")))
+
+    def decide(self, mirror: Mirror, path: str, *, ask: bool = True) -> Decision:
+        """What the rules say of the file at ``path`` below the mirror. ``ask``: for its page, if need be."""
+        filename = path.rpartition("/")[2]
+        found = self.find(mirror, filename, lambda kept: kept.find(path) or first_at(kept, path), ask=ask)
+        project = found[0] if found is not None else str(normalize_name(next(project_candidates(filename), "")))
+        return Decision(file_held(mirror, path, found, time.time()), found is not None, project)
+
+    def held(self, index: str, path: str) -> Held | None:
+        """Why the file at ``path`` below an index is held back; None for a file of no mirror.
+
+        Nobody is asked: devpi may be in a transaction.
+        """
+        mirror = self._indexes.mirror(index)
+        if mirror is None or not mirror.rules.any:
+            return None
+        return self.decide(mirror, path, ask=False).held
+
     # Asking
 
     def get(self, mirror: Mirror, project: str, *, again: bool = False) -> Answer:
-        """The page, asked for if what is known holds no longer, or ``again``.
+        """The page, asked for if what is known holds no longer, or ``again``; as the rules of the mirror let it in.
+
+        Raises NoAnswer when the upstream does not answer and no page is known.
+        """
+        return self.let_in(mirror, project, self._get(mirror, project, again=again))
+
+    def _get(self, mirror: Mirror, project: str, *, again: bool = False) -> Answer:
+        """The page with all of its files.
 
         Raises NoAnswer when the upstream does not answer and no page is known.
         """
@@ -291,6 +343,7 @@ class Source:
             files=page.count,
             fields=page.fields,
             lacking=[] if known is None else known.head.lacking,
+            first={} if known is None else self._firsts(mirror, project, known, page),
         )
         try:
             kept = self._pages.write(mirror.name, project, head, page.lines, at=now)
@@ -307,6 +360,15 @@ class Source:
         if known is None or known.head.gone or (known.lines, known.head.fields) != (kept.lines, head.fields):
             self._changed(mirror.name, project)
         return self._answer(mirror, state, kept)
+
+    @staticmethod
+    def _firsts(mirror: Mirror, project: str, known: Kept, page: Page) -> dict[str, File]:
+        """The files as they were at first that the new page lacks, or has with another hash."""
+        found = firsts(known.head.first, known.lines, page.lines)
+        new = found.keys() - known.head.first.keys()
+        for name in sorted({file["filename"] for file in page.each()} & new if new else ()):
+            threadlog.warn("%s: %s of %s has another hash than at first", mirror.name, name, project)
+        return found
 
     def refresh(self, index: str, projects: tuple[str, ...] | None) -> Mapping[str, str]:
         """Ask for pages anew: of ``projects``, or of all that are known of mirror ``index``. What each one is now:
@@ -327,7 +389,7 @@ class Source:
             return Outcome.LEFT
         before = self.known(mirror, project)
         try:
-            answer = self.get(mirror, project, again=True)
+            answer = self._get(mirror, project, again=True)
         except NoAnswer:
             return Outcome.NO_ANSWER
         if not answer.current:
@@ -359,9 +421,9 @@ class Source:
         return None
 
     def find(
-        self, mirror: Mirror, filename: str, among: Callable[[Kept], File | None]
+        self, mirror: Mirror, filename: str, among: Callable[[Kept], File | None], *, ask: bool = True
     ) -> tuple[str, File, Kept] | None:
-        """The project of a file, what ``among`` finds on its page, and the page; asks for the page if need be."""
+        """The project of a file, what ``among`` finds on its page, and the page. ``ask``: for the page if need be."""
         likeliest = islice(project_candidates(filename), CANDIDATES)
         names = list(dict.fromkeys(str(normalize_name(name)) for name in likeliest))
         for name in names:
@@ -370,8 +432,8 @@ class Source:
             if kept and file is not None:
                 return name, file, kept
         with contextlib.suppress(NoAnswer):
-            if names and not self.is_fresh(mirror, names[0]) and not self._offline():
-                kept = self.get(mirror, names[0]).kept
+            if ask and names and not self.is_fresh(mirror, names[0]) and not self._offline():
+                kept = self._get(mirror, names[0]).kept
                 file = among(kept) if kept else None
                 if kept and file is not None:
                     return names[0], file, kept
@@ -458,7 +520,7 @@ class Source:
         if self.known(mirror, project) is not None:
             return True
         try:
-            return self.get(mirror, project).kept is not None
+            return self._get(mirror, project).kept is not None
         except NoAnswer:
             return None
 
@@ -497,8 +559,10 @@ class Source:
     def due(self, mirrors: Iterable[Mirror], project: str, *, began: float) -> float:
         """When a page that devpi made becomes stale (seconds since the epoch). ``began``: when (monotonic)."""
         now = time.time()
-        dues = [float("inf")]
-        for mirror in mirrors:
+        mirrors = list(mirrors)
+        shown = [self.shown(mirror, project) for mirror in mirrors if mirror.rules.any]
+        dues = [float("inf"), *(answer.until for answer in shown if answer is not None)]
+        for mirror in mirrors if not self._offline() else ():
             if self.is_fresh(mirror, project):
                 dues.append(self._until(mirror, self._state(mirror, project)))
             else:

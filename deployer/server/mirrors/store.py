@@ -50,7 +50,8 @@ class Head:
     ``url``: where it came from, after redirects. ``mirror``: the address of the mirror's upstream. ``etag`` and
     ``modified``: its validators, empty without. ``fields``: the top level of the page without files. ``files``: their
     number. ``serial``: the upstream's ``X-PyPI-Last-Serial``, empty without. ``gone``: the upstream has deleted it
-    since. ``lacking``: the places of wheels in which no metadata was found.
+    since. ``lacking``: the places of wheels in which no metadata was found. ``first``: by name, the files as they were
+    at first that the page no longer has, or has with another hash (:mod:`deployer.server.guard.first_seen`).
     """
 
     mirror: str
@@ -62,6 +63,7 @@ class Head:
     fields: dict[str, Any]
     gone: bool = False
     lacking: list[str] = field(default_factory=list)
+    first: dict[str, File] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

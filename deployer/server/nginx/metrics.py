@@ -29,6 +29,7 @@ def text(counted: Counted) -> str:
     """The counts in the text format 0.0.4."""
     lines = [
         *_lines(counted["indexes"], _OF_INDEXES, "index"),
+        *_refused(counted["indexes"]),
         *_lines(counted["upstreams"], _OF_UPSTREAMS, "upstream"),
     ]
     return "".join(f"{line}\n" for line in lines)
@@ -39,8 +40,19 @@ def _lines(counted: Mapping[str, Any], names: Mapping[str, tuple[str, str]], lab
         yield f"# HELP {name} {about}"
         yield f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}"
         for of, counts in counted.items():
-            quoted = of.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-            yield f'{name}{{{label}="{quoted}"}} {counts[key]}'
+            yield f'{name}{{{label}="{_quoted(of)}"}} {counts[key]}'
+
+
+def _refused(indexes: Mapping[str, Any]) -> Iterator[str]:
+    yield "# HELP deployer_refused_total Files that a rule of the mirror held back."
+    yield "# TYPE deployer_refused_total counter"
+    for index, counts in indexes.items():
+        for rule, number in counts.get("refused", {}).items():
+            yield f'deployer_refused_total{{index="{_quoted(index)}",rule="{_quoted(rule)}"}} {number}'
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
 def serve(address: str, counted: Callable[[], Counted]) -> None:

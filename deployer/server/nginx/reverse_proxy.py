@@ -154,9 +154,9 @@ class ReverseProxy:
             listen="".join(f"    listen {_address(listener)};\n" for listener in self._listeners),
             proxy=_Template(_PROXY).substitute(wait=300 + 4 * request_timeout),
             pages=PrivateFile.PAGES.relative,
-            files="+files" if files else f"{PrivateFile.NGINX.relative}/nothing",
+            files=f"{PrivateFile.NGINX.relative}/{'files' if files else 'nothing'}",
             canonical=f"{PrivateFile.NGINX.relative}/{'canonical' if files else 'nothing'}",
-            companions=PrivateFile.COMPANIONS.relative if files else f"{PrivateFile.NGINX.relative}/nothing",
+            companions=f"{PrivateFile.NGINX.relative}/{'companions' if files else 'nothing'}",
             # A word that nginx does not know would have it reject the whole configuration.
             gzip_static="gzip_static on;" if self.nginx.has("http_gzip_static_module") else "",
             pcre_jit="pcre_jit on;" if self.nginx.has("pcre-jit") else "",

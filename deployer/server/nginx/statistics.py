@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import threading
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,16 +34,22 @@ _SENT = ("200", "206", "304")
 _MOST_INDEXES = 1000
 """Limit of counted indexes: anybody can ask for one that does not exist. A new index counts from its first answer."""
 
+_MOST_RULES = 20
+
 
 @dataclass
 class Counts:
-    """Counts of one index. Hit: the page or file was stored. Miss: it was fetched or made. Bytes of bodies."""
+    """Counts of one index. Hit: the page or file was stored. Miss: it was fetched or made. Bytes of bodies.
+
+    ``refused``: files that a rule of the mirror held back, by rule.
+    """
 
     requests: int = 0
     hits: int = 0
     misses: int = 0
     bytes_served: int = 0
     bytes_saved: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
 
     @property
     def json(self) -> IndexCounts:
@@ -53,11 +59,14 @@ class Counts:
             misses=self.misses,
             bytes_served=self.bytes_served,
             bytes_saved=self.bytes_saved,
+            refused=dict(sorted(self.refused.items())),
         )
 
     def add(self, line: dict[str, Any]) -> None:
         self.requests += 1
         self.bytes_served += int(line["bytes"])
+        if (rule := line.get("held")) and (rule in self.refused or len(self.refused) < _MOST_RULES):
+            self.refused[rule] = self.refused.get(rule, 0) + 1
         match is_hit(line):
             case True:
                 self.hits += 1
@@ -95,7 +104,7 @@ class Statistics:
         self._since = str(known.get("since") or datetime.now(UTC).isoformat(timespec="seconds"))
         read = list(known.get("read", []))
         self._read_to: dict[int, int] = dict(zip(read[::2], read[1::2], strict=True))
-        names = {field.name for field in fields(Counts)}
+        names = {one.name for one in fields(Counts)}
         self._indexes = {
             name: Counts(**{key: value for key, value in counts.items() if key in names})
             for name, counts in known.get("indexes", {}).items()

@@ -1,0 +1,617 @@
+"""What the rules of a mirror hold back comes in by no way, with any client; what they let in comes as ever."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from deployer.operations.rules import report
+from deployer.protocol import Report
+from tests.indexed_server import FILE, HTML, JSON, Got, get, upload
+from tests.integration.installers import INSTALLERS
+from tests.integration.test_as_direct import POETRY
+from tests.integration.test_offline import switch
+from tests.server_process import Server, request
+from tests.upstream import JSON_TYPE, Answer, Distribution, Upstream, make_sdist, make_wheel
+
+pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
+
+OLD, NEW = make_wheel("demo", "1.0"), make_wheel("demo", "2.0")
+OLD_SDIST, NEW_SDIST = make_sdist("demo", "1.0"), make_sdist("demo", "2.0")
+COLD = make_wheel("demo", "2.1")
+"""Held back as well; nobody has fetched it before there were rules."""
+FILES = (OLD, NEW, OLD_SDIST, NEW_SDIST, COLD)
+HELD = (NEW, NEW_SDIST, COLD)
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8", "User-Agent": "Mozilla/5.0"}
+RULES: Mapping[str, Mapping[str, object]] = {
+    "min_age": {"min_age": "7d"},
+    "before": {"before": "2026-01-01"},
+    "deny": {"deny": ["demo>=2"]},
+    "allow": {"allow": ["demo<2", "other"]},
+}
+INDEXES = {rule: f"root/{rule.replace('_', '-')}" for rule in RULES}
+
+
+def ago(**span: float) -> str:
+    return (datetime.now(UTC) - timedelta(**span)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def page_of(upstream: Upstream, project: str, dated: Sequence[tuple[Distribution, str | None]]) -> dict[str, Any]:
+    files = [
+        {
+            "filename": made.filename,
+            "url": f"{upstream.url}/packages/{made.filename}",
+            "hashes": {"sha256": made.sha256},
+            "size": len(made.content),
+            "provenance": f"{upstream.url}/provenance/{made.filename}",
+            "gpg-sig": True,
+        }
+        | ({"core-metadata": {"sha256": hashlib.sha256(made.metadata).hexdigest()}} if made.metadata else {})
+        | ({"upload-time": when} if when else {})
+        for made, when in dated
+    ]
+    versions = list(dict.fromkeys(made.version for made, _ in dated))
+    return {"meta": {"api-version": "1.1"}, "name": project, "versions": versions, "files": files}
+
+
+def publish(upstream: Upstream, project: str, *dated: tuple[Distribution, str | None]) -> None:
+    """The project's page, JSON API, files and what belongs to them."""
+    page = page_of(upstream, project, dated)
+    upstream.answers[f"/simple/{project}/"] = Answer(body=json.dumps(page).encode(), kind=JSON_TYPE)
+    api = [
+        {
+            "filename": made.filename,
+            "upload_time_iso_8601": when,
+            "digests": {"sha256": made.sha256},
+            "version": made.version,
+        }
+        for made, when in dated
+    ]
+    releases = {
+        made.version: [
+            {key: file[key] for key in file if key != "version"} for file in api if file["version"] == made.version
+        ]
+        for made, _ in dated
+    }
+    for version, urls in releases.items():
+        body = json.dumps({"info": {"version": version}, "urls": urls}).encode()
+        upstream.answers[f"/pypi/{project}/{version}/json"] = Answer(body=body, kind="application/json")
+    latest = next(reversed(releases), "")
+    whole = {"info": {"version": latest}, "urls": releases.get(latest, []), "releases": releases}
+    upstream.answers[f"/pypi/{project}/json"] = Answer(body=json.dumps(whole).encode(), kind="application/json")
+    for made, _ in dated:
+        upstream.answers[f"/packages/{made.filename}"] = Answer(body=made.content)
+        upstream.answers[f"/packages/{made.filename}.metadata"] = Answer(body=made.metadata)
+        upstream.answers[f"/packages/{made.filename}.asc"] = Answer(body=b"signature")
+        upstream.answers[f"/provenance/{made.filename}"] = Answer(body=b"{}", kind="application/json")
+
+
+def place(made: Distribution) -> str:
+    return f"+f/{made.sha256[:3]}/{made.sha256[3:16]}/{made.filename}"
+
+
+@dataclass
+class Lab:
+    server: Server
+    upstream: Upstream
+    home: Path
+    auth: dict[str, str] = field(default_factory=dict)
+    kinds: tuple[str, str] = ("mirror", "stage")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.port}"
+
+    def get(self, path: str, headers: Mapping[str, str] = FILE, method: str = "GET") -> Got:
+        return get(self.server.port, path, headers, method)
+
+    def page(self, index: str, project: str = "demo") -> dict[str, Any]:
+        got = self.get(f"/{index}/+simple/{project}/", JSON)
+        assert got.status == 200, got
+        found: dict[str, Any] = json.loads(got.body)
+        return found
+
+    def names(self, index: str, project: str = "demo") -> set[str]:
+        return {file["filename"] for file in self.page(index, project)["files"]}
+
+    def file(self, index: str, made: Distribution, suffix: str = "", method: str = "GET", **headers: str) -> Got:
+        return self.get(f"/{index}/{place(made)}{suffix}", {**FILE, **headers}, method)
+
+    def mirror(self, index: str, **more: object) -> None:
+        kind = self.kinds[0]
+        told = {f"{kind}_url": self.upstream.simple_url, f"{kind}_no_project_list": True, "volatile": True, **more}
+        self.put(index, type=kind, **told)
+
+    def put(self, index: str, **config: object) -> None:
+        status, answer = request(self.server.port, "PUT", f"/{index}", body=config, headers=self.auth)
+        assert status == 200, answer
+
+    def patch(self, index: str, **config: object) -> None:
+        status, known = request(self.server.port, "GET", f"/{index}", headers=self.auth)
+        assert status == 200, known
+        body = {key: value for key, value in known["result"].items() if key != "projects"} | config
+        status, answer = request(self.server.port, "PATCH", f"/{index}", body=body, headers=self.auth)
+        assert status == 200, answer
+
+
+@pytest.fixture
+def seven(python7: str, tmp_path: Path) -> Iterator[Lab]:
+    """A server with devpi-server 7: one mirror with a rule, filled before."""
+    server = Server(tmp_path / "data", python=python7)
+    with Upstream() as upstream:
+        upstream.ranges = True
+        old, new = ago(days=30 * 36), ago(hours=1)
+        publish(upstream, "demo", (OLD, old), (OLD_SDIST, old), (NEW, new), (NEW_SDIST, new), (COLD, new))
+        try:
+            server.start("--request-timeout", "10", "--web")
+            lab = Lab(server, upstream, tmp_path, server.auth, kinds=("remote", "local"))
+            fill(lab, "root/min-age")
+            lab.patch("root/min-age", **RULES["min_age"])
+            yield lab
+        finally:
+            server.end()
+
+
+def fill(lab: Lab, index: str) -> None:
+    """A mirror, a stage and an ordered index above it, and everything cached."""
+    lab.mirror(index)
+    lab.put(f"{index}-dev", type=lab.kinds[1], bases=[index], volatile=True)
+    lab.put(f"{index}-first", type="ordered", bases=[index], volatile=True)
+    fetched(lab, index)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Four mirrors with the rules of one kind each, a stage and an ordered index above each, and one without rules.
+
+    All files but one were fetched before there were rules, so that the server and nginx have them.
+    """
+    directory = tmp_path_factory.mktemp("guard")
+    server = Server(directory / "data")
+    with Upstream() as upstream:
+        upstream.ranges = True
+        old, new = ago(days=30 * 36), ago(hours=1)
+        publish(upstream, "demo", (OLD, old), (OLD_SDIST, old), (NEW, new), (NEW_SDIST, new), (COLD, new))
+        try:
+            server.start("--request-timeout", "10", "--web", "--push-to", "http://127.0.0.1:9")
+            found = Lab(server, upstream, directory, server.auth)
+            for index in (*INDEXES.values(), "root/open"):
+                fill(found, index)
+            for rule, index in INDEXES.items():
+                found.patch(index, **RULES[rule])
+            yield found
+        finally:
+            server.end()
+
+
+def fetched(lab: Lab, index: str) -> None:
+    """Have everything cached, in every view."""
+    for above in (index, f"{index}-dev", f"{index}-first"):
+        assert lab.names(above) == {made.filename for made in FILES}
+    for made in FILES[:-1]:
+        assert lab.file(index, made).body == made.content
+        for suffix in (".provenance", ".asc", *((".metadata",) if made.metadata else ())):
+            assert lab.file(index, made, suffix).status == 200, suffix
+    assert lab.get(f"/{index}/+canonical/pypi/demo/json").status == 200
+    assert lab.get(f"/{index}/+canonical/simple/demo/", JSON).status == 200
+    assert lab.get(f"/{index}/demo", BROWSER).status == 200
+
+
+# The ways around
+
+
+def direct(lab: Lab, index: str, held: str) -> None:
+    for made in HELD:
+        for method in ("GET", "HEAD"):
+            got = lab.file(index, made, method=method)
+            assert (got.status, got.headers["x-deployer-held"]) == (403, held)
+            if method == "GET":
+                assert re.fullmatch(
+                    f"{re.escape(made.filename)} is held back.* by {held} of {index}: .+\n", got.body.decode()
+                )
+        for spelled in (
+            f"/{index}/{place(made)}/",
+            f"/{index}/{place(made)}%23x",
+            f"/{index}/{place(made)}?x=1",
+            f"/{index}/{place(made).replace('+f', '%2Bf')}",
+            f"/{index}/{place(made).replace('+f/', '+f//')}",
+            f"/{index}/./{place(made)}",
+            f"//{index}/{place(made)}",
+            f"/{index}/{place(made).replace('demo', '%64emo')}",
+            f"/root/open/../{index.partition('/')[2]}/{place(made)}",
+        ):
+            got = lab.get(spelled)
+            assert got.status in (403, 404) and made.content not in got.body, spelled
+            assert lab.file(index, made).status == 403, spelled  # it was no request for another address of nginx
+        for accept in ("application/json", "text/html", ""):
+            assert lab.file(index, made, Accept=accept).status == 403
+
+
+def other_index(lab: Lab, index: str, held: str) -> None:
+    for above in (f"{index}-dev", f"{index}-first"):
+        assert lab.names(above) == {OLD.filename, OLD_SDIST.filename}, held
+        assert NEW.filename not in lab.get(f"/{above}/+simple/demo/", HTML).body.decode().partition("<!--")[0]
+        for made in HELD:  # no file of a mirror is below another index
+            got = lab.file(above, made)
+            assert got.status in (403, 404) and made.content not in got.body
+
+
+def old_cache(lab: Lab, index: str, held: str) -> None:
+    assert (lab.server.serverdir / "+files" / index / place(NEW)).exists()
+    for _ in range(2):  # the first answer might have had nginx know of the file
+        assert lab.file(index, NEW).status == 403, held
+        assert lab.file(index, OLD).body == OLD.content
+    assert (
+        lab.file(index, NEW, **{"If-None-Match": "*", "If-Modified-Since": "Thu, 01 Jan 2099 00:00:00 GMT"}).status
+        == 403
+    )
+    assert COLD.content not in lab.get(f"/{index}/+simple/demo/", {**JSON, "Cache-Control": "no-cache"}).body
+
+
+def ranges(lab: Lab, index: str, held: str) -> None:
+    for made in HELD:
+        for asked in ("bytes=0-9", "bytes=-9", "bytes=0-", "bytes=5-,7-9"):
+            got = lab.file(index, made, Range=asked)
+            assert (got.status, got.headers["x-deployer-held"]) == (403, held)
+    assert lab.file(index, OLD, Range="bytes=0-9").body == OLD.content[:10]
+
+
+def companions(lab: Lab, index: str, held: str) -> None:
+    for made in HELD:
+        for suffix in (".metadata", ".provenance", ".asc"):
+            assert lab.file(index, made, suffix).status == 403, (held, suffix)
+    for suffix in (".metadata", ".provenance", ".asc"):
+        assert lab.file(index, OLD, suffix).status == 200
+
+
+def canonical(lab: Lab, index: str, held: str) -> None:
+    view = f"/{index}/+canonical"
+    page = json.loads(lab.get(f"{view}/simple/demo/", JSON).body)
+    assert {file["filename"] for file in page["files"]} == {OLD.filename, OLD_SDIST.filename}
+    for made in HELD:
+        for suffix in ("", ".metadata", ".asc"):
+            assert lab.get(f"{view}/packages/packages/{made.filename}{suffix}").status == 403
+        assert lab.get(f"{view}/pypi/demo/{made.version}/json").status == 403, held
+    assert lab.get(f"{view}/packages/packages/{OLD.filename}").body == OLD.content
+    whole = json.loads(lab.get(f"{view}/pypi/demo/json").body)
+    assert (whole["info"]["version"], list(whole["releases"])) == ("1.0", ["1.0"])
+    assert json.loads(lab.get(f"{view}/pypi/demo/1.0/json").body)["info"]["version"] == "1.0"
+
+
+def web_page(lab: Lab, index: str, held: str) -> None:
+    for above in (index, f"{index}-dev", f"{index}-first"):
+        for path in (f"/{above}/demo", f"/{above}/demo/2.0", f"/{above}/+simple/demo/", f"/{above}/demo/latest"):
+            got = lab.get(path, BROWSER)
+            shown = got.body.decode().partition("<!--")[0]
+            assert NEW.filename not in shown and place(NEW) not in shown and NEW.sha256 not in shown, (held, path)
+
+
+def devpi_client(lab: Lab, index: str, held: str) -> None:
+    home = lab.home / index.replace("/", "-")
+    home.mkdir(exist_ok=True)
+
+    def devpi(verb: str, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).parent / "devpi"), verb, "--clientdir", str(home / "devpi"), *words]
+        env = {"HOME": str(home), "PATH": "/usr/bin:/bin", "NO_COLOR": "1"}
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=180, check=False, cwd=home)
+
+    for words in (
+        ("use", f"{lab.url}/{index}-dev"),
+        ("login", "root", "--password", lab.server.password),
+    ):
+        done = devpi(*words)
+        assert done.returncode == 0, done.stdout + done.stderr
+    listed = devpi("list", "--all", "demo").stdout
+    assert OLD.filename in listed and NEW.filename not in listed and "2.0" not in listed, held
+    pushed = devpi("push", "--index", f"{lab.url}/{index}", "demo==2.0", f"{index}-dev")
+    assert pushed.returncode != 0 or NEW.filename not in lab.names(f"{index}-dev"), pushed.stdout
+    status, known = request(lab.server.port, "GET", f"/{index}/demo")
+    assert status == 200 and "2.0" not in known["result"]
+    assert request(lab.server.port, "GET", f"/{index}/demo/2.0")[0] == 404
+    for source in (index, f"{index}-dev"):  # the server's own view
+        told = {"name": "demo", "version": "2.0", "targetindex": f"{index}-dev"}
+        assert request(lab.server.port, "PUSH", f"/{source}", body=told, headers=lab.auth)[0] in (400, 403, 404)
+    assert lab.names(f"{index}-dev") == {OLD.filename, OLD_SDIST.filename}
+
+
+def same_name(lab: Lab, index: str, held: str) -> None:
+    own = make_wheel("demo", "2.0", files={"demo.py": "version = 'own'\n"})
+    stage = f"{index}-dev"
+    assert upload(lab.server, lab.auth, stage, own) == 200
+    try:
+        page = lab.page(stage)
+        assert {file["hashes"]["sha256"] for file in page["files"] if file["filename"] == own.filename} == {own.sha256}
+        assert COLD.filename not in {file["filename"] for file in page["files"]}
+        assert lab.file(stage, own).body == own.content  # an upload is its index's, and no rule of a mirror is for it
+        assert lab.file(index, NEW).status == 403, held
+        assert lab.file(stage, NEW).status == 404
+    finally:
+        assert request(lab.server.port, "DELETE", f"/{stage}/demo", headers=lab.auth)[0] == 200
+
+
+WAYS = (direct, other_index, old_cache, ranges, companions, canonical, web_page, devpi_client, same_name)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+@pytest.mark.parametrize("rule", RULES)
+def test_no_way_leads_around_a_rule(lab: Lab, rule: str, way: Any) -> None:
+    sent = {made.filename: lab.upstream.sent(f"/packages/{made.filename}") for made in HELD}
+    way(lab, INDEXES[rule], rule)
+    # Nothing was fetched either.
+    assert {made.filename: lab.upstream.sent(f"/packages/{made.filename}") for made in HELD} == sent
+    assert lab.file("root/open", NEW).body == NEW.content
+
+
+@pytest.mark.parametrize("installer", INSTALLERS)
+@pytest.mark.parametrize("rule", RULES)
+def test_installers_take_the_newest_that_is_let_in(lab: Lab, rule: str, installer: str) -> None:
+    install, index = INSTALLERS[installer], INDEXES[rule]
+    mirror, stage, ordered = (f"{lab.url}/{index}{above}/+simple/" for above in ("", "-dev", "-first"))
+    address = f"demo @ {lab.url}/{index}/{place(NEW)}"
+    canonical = f"{lab.url}/{index}/+canonical/simple/"
+    tried = [(stage, "demo"), (ordered, "demo"), (mirror, "demo==2.0"), (canonical, "demo==2.0"), (mirror, address)]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda words: install(*words), tried))
+    newest, asked = found[:2], found[2:]
+    assert [one.versions for one in newest] == [{"demo-1.0"}] * 2, newest
+    assert not any(one.succeeded for one in asked), asked
+    assert not any("demo-2.0" in version for one in asked for version in one.versions)
+    if installer == "pip":
+        assert "Held back" in asked[-1].told
+    assert "403" in asked[-1].told
+
+
+def test_poetry_locks_the_newest_that_is_let_in(lab: Lab, poetry: str, tmp_path: Path) -> None:
+    def lock(index: str, wanted: str) -> tuple[bool, str]:
+        project = tmp_path / f"{index.replace('/', '-')}{wanted}"
+        project.mkdir()
+        told = POETRY.format(f"{lab.url}/{index}/+simple/").replace('"aged"', f'"demo{wanted}"')
+        (project / "pyproject.toml").write_text(told)
+        env = {"HOME": str(project), "PATH": "/usr/bin:/bin"}
+        command = [poetry, "lock", "--no-interaction"]
+        done = subprocess.run(command, env=env, cwd=project, capture_output=True, text=True, timeout=180, check=False)
+        locked = project / "poetry.lock"
+        return done.returncode == 0, locked.read_text() if locked.exists() else ""
+
+    with ThreadPoolExecutor(2) as pool:
+        newest = list(pool.map(lambda index: lock(index, ""), INDEXES.values()))
+        exact = list(pool.map(lambda index: lock(f"{index}-first", "==2.0"), INDEXES.values()))
+    for succeeded, text in newest:
+        assert succeeded and 'version = "1.0"' in text and "2.0-py3" not in text
+    assert not any(succeeded for succeeded, _ in exact)
+
+
+# What pages say
+
+
+def test_a_page_says_what_is_held_back(lab: Lab) -> None:
+    page = lab.page("root/min-age")
+    assert page["versions"] == ["1.0"]
+    assert {one["filename"]: one["rule"] for one in page["_held"]} == {made.filename: "min_age" for made in HELD}
+    until = datetime.fromisoformat(page["_held"][0]["until"])
+    assert timedelta(days=6, hours=22) < until - datetime.now(UTC) < timedelta(days=7)
+    assert lab.page("root/min-age-dev")["_held"] == page["_held"]
+    html = lab.get("/root/min-age/+simple/demo/", HTML).body.decode()
+    assert f"<!-- {NEW.filename} is held back until {page['_held'][0]['until']} by min_age of root/min-age: " in html
+    assert "_held" not in lab.page("root/open")
+    assert {one["until"] for one in lab.page("root/deny")["_held"]} == {None}
+
+
+def test_a_page_of_which_everything_is_held_back_is_empty(lab: Lab) -> None:
+    (made,) = FILES_OF_FRESH
+    publish(lab.upstream, "fresh", (made, ago(minutes=1)))
+    for index in ("root/min-age", "root/min-age-dev", "root/min-age-first"):
+        page = lab.page(index, "fresh")
+        assert (page["files"], page["versions"], len(page["_held"])) == ([], [], 1)
+    for install in INSTALLERS.values():
+        assert not install(f"{lab.url}/root/min-age/+simple/", "fresh").succeeded
+
+
+FILES_OF_FRESH = (make_wheel("fresh", "1.0"),)
+
+
+# Time, and changes of rules
+
+
+def test_a_file_comes_in_when_its_time_has_come(lab: Lab) -> None:
+    made, older = make_wheel("timed", "2.0"), make_wheel("timed", "1.0")
+    publish(lab.upstream, "timed", (older, ago(days=9)), (made, ago(days=7, seconds=-6)))
+    indexes = ("root/min-age", "root/min-age-dev", "root/min-age-first")
+    for index in indexes:
+        assert lab.names(index, "timed") == {older.filename}
+    assert lab.file("root/min-age", made).status == 403
+    asked = lab.upstream.pages("timed")
+    deadline = time.monotonic() + 60
+    for index in indexes:
+        while made.filename not in lab.names(index, "timed"):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    assert lab.file("root/min-age", made).body == made.content
+    assert lab.upstream.pages("timed") == asked  # the page is made anew of the one that is kept
+
+
+def test_a_rule_holds_from_the_very_next_request(lab: Lab) -> None:
+    made = make_wheel("ruled", "1.0")
+    publish(lab.upstream, "ruled", (made, ago(days=9)))
+    for config, allowed in (
+        ({"deny": ["ruled"]}, False),
+        ({"deny": []}, True),
+        ({"min_age": "30d"}, False),
+        ({"min_age": "30d", "min_age_exempt": ["rule*"]}, True),
+        ({"min_age": "0", "min_age_exempt": [], "before": "2020-01-01"}, False),
+        ({"before": "", "allow": ["other"]}, False),
+        ({"allow": []}, True),
+    ):
+        lab.patch("root/open", **config)
+        for _ in range(2):
+            got = lab.file("root/open", made)
+            assert got.status == (200 if allowed else 403), config
+            for index in ("root/open", "root/open-dev", "root/open-first"):
+                assert lab.names(index, "ruled") == ({made.filename} if allowed else set()), config
+
+
+def test_a_list_of_malicious_releases_holds_for_all_mirrors_at_once(lab: Lab) -> None:
+    made, safe = make_wheel("evil", "2.0"), make_wheel("evil", "1.0")
+    publish(lab.upstream, "evil", (safe, ago(days=9)), (made, ago(days=9)))
+    assert lab.names("root/open", "evil") == {safe.filename, made.filename}
+    assert lab.file("root/open", made).status == 200
+    file = lab.server.private / "malicious.json"
+    try:
+        file.write_text(json.dumps({"names": {"evil": {"2": "MAL-2025-1"}}}))
+        assert request(lab.server.port, "GET", "/+deployer")[0] == 200  # as the command line does
+        for index in ("root/open", "root/open-dev", "root/open-first", "root/deny"):
+            assert lab.names(index, "evil") <= {safe.filename}
+        got = lab.file("root/open", made)
+        assert (got.status, got.headers["x-deployer-held"]) == (403, "malicious")
+        assert b"MAL-2025-1" in got.body
+        file.write_text("damaged")  # the list before holds
+        request(lab.server.port, "GET", "/+deployer")
+        assert lab.file("root/open", made).status == 403
+    finally:
+        file.unlink()
+    deadline = time.monotonic() + 30
+    while lab.file("root/open", made).status != 200:  # the server sees it by itself
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_a_file_that_its_upstream_has_replaced_is_held_back(lab: Lab) -> None:
+    first = make_wheel("swapped", "1.0")
+    second = make_wheel("swapped", "1.0", files={"swapped.py": "version = 'other'\n"})
+    publish(lab.upstream, "swapped", (first, ago(days=99)))
+    assert lab.file("root/min-age", first).status == 403 or lab.names("root/min-age", "swapped")
+    assert lab.names("root/min-age", "swapped") == {first.filename}
+    assert lab.file("root/min-age", first).body == first.content
+    publish(lab.upstream, "swapped", (second, ago(days=99)))
+    lab.get("/root/min-age/+simple/swapped/", JSON)
+    refreshed(lab, "root/min-age", "swapped")
+    page = lab.page("root/min-age", "swapped")
+    assert page["files"] == []
+    assert [one["rule"] for one in page["_held"]] == ["changed"]
+    got = lab.file("root/min-age", second)
+    assert (got.status, got.headers["x-deployer-held"]) == (403, "changed")
+    assert lab.file("root/min-age", first).body == first.content  # what locks name
+    publish(lab.upstream, "swapped")
+    refreshed(lab, "root/min-age", "swapped")
+    publish(lab.upstream, "swapped", (second, ago(days=99)))  # removed, and released again
+    refreshed(lab, "root/min-age", "swapped")
+    assert lab.page("root/min-age", "swapped")["files"] == []
+    publish(lab.upstream, "swapped", (first, ago(days=99)))
+    refreshed(lab, "root/min-age", "swapped")
+    assert lab.names("root/min-age", "swapped") == {first.filename}
+
+
+def test_nginx_sends_what_was_let_in(lab: Lab) -> None:
+    for index in ("root/open", "root/deny"):
+        for suffix in ("", ".metadata"):
+            lab.file(index, OLD, suffix)
+            lab.file(index, OLD, suffix, **{"User-Agent": f"last{suffix}"})
+    log = lab.server.private / "log/access.log"
+    deadline = time.monotonic() + 30
+    while True:
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        sent = {
+            (line["index"], line["path"].rpartition("whl")[2]): line["from"]
+            for line in lines
+            if OLD.sha256[3:16] in line["path"]
+        }
+        wanted = {(index, suffix) for index in ("root/open", "root/deny") for suffix in ("", ".metadata")}
+        if {key: sent.get(key) for key in wanted} == dict.fromkeys(wanted, "file"):
+            return
+        assert time.monotonic() < deadline, {key: sent.get(key) for key in wanted}
+        time.sleep(0.3)
+
+
+def test_reports_say_what_is_held_back_cached_and_replaced(lab: Lab) -> None:
+    deployment: Any = SimpleNamespace(url=lab.url, name="devpi")
+
+    def listed(index: str, wanted: Report, name: str = "") -> dict[str, tuple[str, bool]]:
+        return {one["filename"]: (one["rule"], one["cached"]) for one in report(deployment, index, wanted, name=name)}
+
+    held = {made.filename: ("min_age", made is not COLD) for made in HELD}
+    assert listed("root/min-age-dev", Report.HELD, "demo") == held
+    assert listed("root/min-age-dev", Report.POLICY) == {name: found for name, found in held.items() if found[1]}
+    let_in = {made.filename: ("", True) for made in (OLD, OLD_SDIST)}
+    assert listed("root/min-age-first", Report.FILES, "demo") == held | let_in
+    assert listed("root/open", Report.HELD) == {}
+    first, second = (make_wheel("redone", "1.0", files={"redone.py": text}) for text in ("one", "two"))
+    for made in (first, second):
+        publish(lab.upstream, "redone", (made, ago(days=99)))
+        lab.page("root/deny", "redone")
+        lab.page("root/open", "redone")
+        if made is first:
+            assert lab.file("root/deny", made).body == made.content
+        for index in ("root/deny", "root/open"):
+            refreshed(lab, index, "redone")
+    assert listed("root/deny", Report.CHANGES) == {first.filename: ("changed", True)}
+    assert listed("root/open", Report.CHANGES, "redone") == {first.filename: ("", False)}  # seen, and let in
+    assert lab.file("root/open", second).body == second.content
+    for path in ("?index=root/none", "?index=root/open&list=files", "?index=root/open&list=what", ""):
+        assert lab.get(f"/+deployer/rules{path}").status in (400, 404)
+
+
+def test_refusals_are_counted_by_rule(lab: Lab) -> None:
+    assert lab.file("root/allow", NEW).status == 403
+    deadline = time.monotonic() + 30
+    while True:
+        counted = json.loads((lab.server.private / "statistics.json").read_text())["indexes"]
+        refused = {index: set(counts["refused"]) for index, counts in counted.items()}
+        if "allow" in refused.get("root/allow", ()):
+            return
+        assert time.monotonic() < deadline, refused
+        time.sleep(0.3)
+
+
+def refreshed(lab: Lab, index: str, project: str) -> None:
+    """Have the upstream asked for a page."""
+    status, _ = request(lab.server.port, "POST", f"/{index}/+simple/{project}/refresh", headers=lab.auth)
+    assert status in (200, 302)
+
+
+def test_wrong_rules_are_refused_by_the_server(lab: Lab) -> None:
+    for config in ({"min_age": "soon"}, {"deny": ["a b"]}, {"before": "never"}, {"unknown_age": "perhaps"}):
+        body = {"type": "mirror", "mirror_url": lab.upstream.simple_url, **config}
+        assert request(lab.server.port, "PATCH", "/root/open", body=body, headers=lab.auth)[0] == 400, config
+
+
+def test_no_way_leads_around_a_rule_of_devpi_server_7(seven: Lab) -> None:
+    for way in (direct, other_index, old_cache, ranges, companions, canonical, web_page, same_name):
+        way(seven, "root/min-age", "min_age")
+    for source in ("root/min-age", "root/min-age-dev"):
+        told = {"name": "demo", "version": "2.0", "targetindex": "root/min-age-dev"}
+        assert request(seven.server.port, "PUSH", f"/{source}", body=told, headers=seven.auth)[0] in (400, 403, 404)
+    for made in HELD:
+        assert seven.upstream.count(f"/packages/{made.filename}") == (0 if made is COLD else 1)
+
+
+def test_rules_hold_offline_and_after_a_restart(lab: Lab) -> None:
+    index = "root/min-age"
+    assert switch(lab.server, offline=True) == 200
+    try:
+        for above in (index, f"{index}-dev", f"{index}-first"):
+            assert lab.names(above) == {OLD.filename, OLD_SDIST.filename}
+        direct(lab, index, "min_age")
+        companions(lab, index, "min_age")
+        web_page(lab, index, "min_age")
+        canonical_page = json.loads(lab.get(f"/{index}/+canonical/simple/demo/", JSON).body)
+        assert {file["filename"] for file in canonical_page["files"]} == {OLD.filename, OLD_SDIST.filename}
+    finally:
+        switch(lab.server, offline=False)
+    lab.server.end()
+    lab.server.start("--request-timeout", "10", "--web")
+    lab.auth.update(lab.server.auth)
+    for way in (direct, old_cache, companions, other_index):
+        way(lab, index, "min_age")
