@@ -203,6 +203,72 @@ def test_files_are_found_by_the_path_of_the_upstream(world: World) -> None:
     assert world.count(path_of(SDIST)) == 1
 
 
+def test_a_host_is_compared_where_one_is_asked_for(world: World) -> None:
+    assert world.get("/simple/demo/", JSON).status == 200
+    host = urlsplit(world.upstream.url).netloc
+    for _ in range(3):  # from the second on by nginx, where there is one
+        assert world.get(f"/hosts/{host}{path_of(NEWER)}").body == NEWER.content
+        assert world.get(f"/hosts/{host}{path_of(WHEEL)}.metadata").body == WHEEL.metadata
+        assert world.get(f"/hosts/files.example.com{path_of(NEWER)}").status == 404
+        assert world.get(f"/hosts/{host}:443{path_of(NEWER)}").status == 404
+
+
+def test_a_file_that_the_upstream_has_replaced_is_the_new_one(tmp_path: Path) -> None:
+    """Also where nginx has found the former one by its address."""
+    server = Server(tmp_path / "data")
+    with Upstream() as upstream:
+        serve(upstream)
+        try:
+            server.start("--front", "nginx", "--request-timeout", "10")
+            make_indexes(server.port, server.auth, upstream, mirror_cache_expiry=0)
+            world = World(server, upstream)
+            for _ in range(3):
+                assert world.get("/simple/demo/", JSON).status == 200
+                assert world.file(NEWER).body == NEWER.content
+            link = server.private / f"run/canonical/root/pypi/packages{path_of(NEWER)}"
+            assert link.is_symlink() and link.read_bytes() == NEWER.content
+            other = make_wheel("demo", "2.0", files={"other.py": "x"})
+            page = page_of(upstream)
+            page["files"][1]["hashes"] = {"sha256": other.sha256}
+            upstream.answers["/simple/demo/"] = Answer(body=json.dumps(page).encode(), kind=JSON_TYPE)
+            upstream.answers[path_of(NEWER)] = Answer(body=other.content)
+            assert json.loads(world.get("/simple/demo/", JSON).body) == page
+            assert not link.is_symlink()
+            for _ in range(3):
+                assert world.file(NEWER).body == other.content
+            # Another upstream of the mirror has nothing of the former one.
+            elsewhere = {"type": "mirror", "mirror_url": f"{upstream.url}/other/", "volatile": True}
+            assert request(server.port, "PATCH", "/root/pypi", body=elsewhere, headers=server.auth)[0] == 200
+            assert world.get("/simple/demo/", JSON).status == 404
+            assert world.file(NEWER).status == 404
+            assert not link.is_symlink()
+        finally:
+            server.end()
+
+
+def test_the_upstreams_of_an_index_and_the_hosts_of_their_files(world: World) -> None:
+    server, upstream = world.server, world.upstream
+
+    def told(index: str) -> Any:
+        return request(server.port, "GET", f"/+deployer/mirrored?index={index}")
+
+    first = {"name": "root/pypi", "url": upstream.simple_url, "hosts": []}
+    status, answer = told("root/dev")
+    assert (status, answer["mirrors"]) == (200, [first])
+    assert answer["default"].startswith("https://")
+    files = [
+        {"filename": made.filename, "url": f"https://{host}/{made.filename}", "hashes": {"sha256": made.sha256}}
+        for made, host in ((WHEEL, "me:word@Files.example.com:443"), (NEWER, "cdn.example.com:8443"), (SDIST, "a b"))
+    ]
+    page = {"meta": {"api-version": "1.0"}, "name": "two", "files": files}
+    upstream.answers["/simple/two/"] = Answer(body=json.dumps(page).encode(), kind=JSON_TYPE)
+    assert world.get("/simple/two/", JSON).status == 200
+    assert told("root/pypi")[1]["mirrors"] == [{**first, "hosts": ["cdn.example.com:8443", "files.example.com"]}]
+    (server.private / "upstream/root/pypi/.hosts").unlink()  # as of data from before hosts were kept
+    assert told("root/pypi")[1]["mirrors"][0]["hosts"] == ["cdn.example.com:8443", "files.example.com"]
+    assert told("root/none")[0] == told("")[0] == 404
+
+
 def test_a_file_of_a_page_that_nobody_asked_for_is_served(world: World) -> None:
     assert world.file(NEWER).body == NEWER.content
     assert world.upstream.pages("demo") == 1
@@ -331,6 +397,7 @@ def test_offline_it_has_what_is_here(world: World) -> None:
         assert world.file(SDIST).body == SDIST.content
         assert world.file(WHEEL, ".metadata").body == WHEEL.metadata
         assert world.file(NEWER).status == 502
+        assert world.get(f"/packages/other/{NEWER.filename}").status == 502
         assert world.get("/pypi/demo/json").body == API
         assert world.get("/pypi/demo/2.0/json").status == 404
         assert world.get("/simple/unknown/", JSON).status == 404

@@ -191,6 +191,17 @@ def test_a_host_that_became_known_later_is_refused(world: World) -> None:
     assert asked == [b"anything"]
 
 
+def test_other_hosts_do_not_wait_for_a_server_that_hangs(world: World) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = world.tunnel(server=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        listening, _ = raw(b"hello")
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(
+                f"CONNECT 127.0.0.1:{listening} HTTP/1.1\r\nProxy-Authorization: {PASSWORD}\r\n\r\n".encode()
+            )
+            assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+
 def test_plain_http_is_passed_on_with_and_without_a_proxy(world: World) -> None:
     world.index.answers["/x?y"] = Answer(body=b"plain")
     host, sent = f"127.0.0.1:{world.index.port}", {"Proxy-Authorization": PASSWORD, "Authorization": "Basic own"}

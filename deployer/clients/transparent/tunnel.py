@@ -28,7 +28,7 @@ USER = "deployer"
 MIRRORED = "/+deployer/mirrored?index="
 """Where the server says which hosts it answers for (``deployer.protocol``)."""
 RECENT = 2.0
-"""Seconds for which that answer holds."""
+"""Seconds for which that answer holds, and that it may take."""
 CONNECT_SECONDS = 30.0
 LARGEST_HEAD = 64 << 10
 CHUNK = 32 << 10
@@ -301,7 +301,8 @@ class Tunnel:
             from deployer.protocol import Mirrored, parsed  # it takes as long to import as all else together
 
             with contextlib.suppress(OSError, ValueError, Unreachable), contextlib.ExitStack() as stack:
-                index = _Index(self._open_server, stack)
+                # Whoever asks for another host must not wait for a server that hangs.
+                index = _Index(lambda: self._open_server(RECENT), stack)
                 path = f"{self._prefix}{MIRRORED}{self._plan.name}"
                 answer = index.ask(f"GET {path} HTTP/1.1\r\nHost: {self._netloc}\r\n\r\n".encode())
                 body = b"".join(_body(index.stream, answer, "GET"))
@@ -311,9 +312,10 @@ class Tunnel:
             self._told = (time.monotonic(), found - self._names)
         return self._told[1]
 
-    def _open_server(self) -> socket.socket:
-        connection = socket.create_connection(self._server, CONNECT_SECONDS)
-        connection.settimeout(None)
+    def _open_server(self, limit: float | None = None) -> socket.socket:
+        """A connection to the index's server. ``limit``: seconds that each step may take, after it is connected."""
+        connection = socket.create_connection(self._server, limit or CONNECT_SECONDS)
+        connection.settimeout(limit)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self._asking.wrap_socket(connection, server_hostname=self._server[0]) if self._asking else connection
 

@@ -207,6 +207,8 @@ class CanonicalRequests:
                 raise _Busy
             mark = self._links.mark
             found = self._source.find(mirror, address.filename, lambda kept: canonical.find(kept, address))
+        if found is None and self._offline():
+            return _text(502, "this server is offline, and knows no such file")
         if found is None:
             return _text(404, f"no page of {mirror.name} names this file")
         project, file, _ = found
