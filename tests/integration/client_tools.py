@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import filelock
+import platformdirs
 import pytest
 
 from tests.engines import REQUIRED
@@ -22,10 +23,11 @@ REQUIREMENTS: Mapping[str, tuple[str, ...]] = {
 """By the name of the environment. pdm does not work with every hishel that it allows."""
 
 
-def installed(factory: pytest.TempPathFactory) -> Path:
-    """The directory of all environments, made once for all streams of a run by pip, as this user has configured it."""
-    run = factory.getbasetemp()
-    where = (run.parent if "PYTEST_XDIST_WORKER" in os.environ else run) / "client-tools"
+def installed() -> Path:
+    """The directory of all environments, made by pip, as this user has configured it, and kept from run to run."""
+    digest = hashlib.sha256(repr((sorted(REQUIREMENTS.items()), sys.version)).encode()).hexdigest()[:16]
+    where = platformdirs.user_cache_path("deployer-tests") / f"client-tools-{digest}"
+    where.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{where}.lock"):
         if not (where / "made").exists():
             with ThreadPoolExecutor(2) as pool:

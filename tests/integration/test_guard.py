@@ -286,6 +286,8 @@ def canonical(lab: Lab, index: str, held: str) -> None:
             assert lab.get(f"{view}/packages/packages/{made.filename}{suffix}").status == 403
         assert lab.get(f"{view}/pypi/demo/{made.version}/json").status == 403, held
     assert lab.get(f"{view}/packages/packages/{OLD.filename}").body == OLD.content
+    # Not 404, after which a transparent client asks the upstream itself.
+    assert lab.get(f"{view}/packages/elsewhere/{NEW.filename}").status == 403
     whole = json.loads(lab.get(f"{view}/pypi/demo/json").body)
     assert (whole["info"]["version"], list(whole["releases"])) == ("1.0", ["1.0"])
     assert json.loads(lab.get(f"{view}/pypi/demo/1.0/json").body)["info"]["version"] == "1.0"

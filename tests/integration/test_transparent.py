@@ -45,8 +45,8 @@ SERVER = "devpi-server/"
 
 
 @pytest.fixture(scope="module")
-def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return installed(tmp_path_factory)
+def tools() -> Path:
+    return installed()
 
 
 @pytest.fixture(scope="module")

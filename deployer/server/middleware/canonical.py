@@ -209,6 +209,8 @@ class CanonicalRequests:
             found = self._source.find(mirror, address.filename, lambda kept: canonical.find(kept, address))
         if found is None and self._offline():
             return _text(502, "this server is offline, and knows no such file")
+        if found is None and mirror.rules.any:  # not 404, after which a tunnel asks the upstream itself
+            return _text(403, f"no page of {mirror.name} names this file, so its rules can't let it in")
         if found is None:
             return _text(404, f"no page of {mirror.name} names this file")
         project, file, _ = found
