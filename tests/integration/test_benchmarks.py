@@ -21,6 +21,7 @@ from benchmarks.peers.base import Peer
 from benchmarks.peers.ours import Ours
 from benchmarks.peers.plain_nginx import NginxCache, NginxStatic
 from benchmarks.tools import beside_this_python
+from benchmarks.transparent import ADDRESS, TRANSPARENT, transparent
 from benchmarks.upload import uploads
 from benchmarks.vpn import AGAIN, WITHOUT, vpn
 from benchmarks.warm import BASE, pip_downloading, serving
@@ -238,3 +239,13 @@ def test_a_broken_upstream_fails_no_warm_install(made: Bench) -> None:
     installs, stuck = faults(only(made, Ours))
     assert installs.of(Ours.name, "failed") == [0]
     assert len(stuck.goals) == 1 and stuck.goals[0].values
+
+
+def test_a_transparent_installer_gets_everything_from_the_deployment(made: Bench) -> None:
+    made.upstream.forget()
+    (grid,) = transparent(made)
+    assert not grid.lost
+    assert set(grid.samples) == {ADDRESS, TRANSPARENT}
+    # Once for the first install, whoever asks, however often.
+    assert set(made.upstream.asked().wheels.values()) == {1}
+    assert len(grid.goals) == 3 and all(goal.values for goal in grid.goals)
