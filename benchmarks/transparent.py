@@ -43,8 +43,9 @@ def transparent(bench: Bench) -> list[Grid]:
     with _with_tls(bench) as upstream, deployment("process", upstream=upstream, command=bench.tools.deployer) as made:
         direct = f"http://127.0.0.1:{made.port}/root/dev/+simple/"
         install(bench, direct, wanted)  # so that everything is here, and the hosts of files are known
+        others = mentioning(_TUNNEL)
         variables = _variables(made)
-        tunnel = mentioning(_TUNNEL)
+        tunnel = mentioning(_TUNNEL) - others
 
         def by_address() -> Mapping[str, float]:
             done = install(bench, direct, wanted)
