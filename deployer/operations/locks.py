@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
 
-from deployer.clients.locks.addresses import Address, entries, find
+from deployer.clients.locks.addresses import Address, find, packages
 from deployer.clients.locks.repair import Left, Repaired, Unknown, repair
 from deployer.devpi.packages import ListedFile
 from deployer.devpi.upstreams import UpstreamApi
@@ -60,11 +60,11 @@ def found(lock: Lock, allowed: Sequence[str] = ()) -> tuple[Address, ...]:
     if not allowed:
         return find(lock.text)
     kept: list[Address] = []
-    for entry in entries(lock.text):
-        served = [address.index for address in entry.addresses if address.filename]
-        if not set(served or [address.index for address in entry.addresses]) <= set(allowed):
-            kept += entry.addresses
-    return tuple(kept)
+    for package in packages(lock.text):
+        served = [address.index for address in package.addresses if address.filename]
+        if not set(served or [address.index for address in package.addresses]) <= set(allowed):
+            kept += package.addresses
+    return tuple(sorted(kept, key=lambda address: address.start))
 
 
 class Server:
@@ -89,12 +89,14 @@ class Server:
             raise Unknown(f"the upstream of {mirror} has another {filename} now")
         return found.url
 
-    def owner(self, index: str, project: str, filename: str) -> str:
-        for address in (
-            found for file in self._files(index, project) if file.filename == filename for found in find(file.url)
-        ):
-            return address.index
-        raise Unknown(f"{index} has no {filename}")
+    def owner(self, index: str, project: str, filename: str = "") -> str:
+        files = [file for file in self._files(index, project) if filename in ("", file.filename)]
+        owners = {address.index for file in files for address in find(file.url)}
+        if not owners:
+            raise Unknown(f"{index} has no {filename or project}")
+        if len(owners) > 1:
+            raise Unknown(f"{project} is on several indexes: {', '.join(sorted(owners))}")
+        return owners.pop()
 
     def mirror_of(self, index: str) -> str:
         mirrors = list(self._mirrors(index, set()))

@@ -36,7 +36,7 @@ class Fake:
             raise Unknown("the upstream has no such file")
         return ORIGINAL
 
-    def owner(self, index: str, project: str, filename: str) -> str:
+    def owner(self, index: str, project: str, filename: str = "") -> str:
         return "root/pypi" if project == "demo" else "root/dev"
 
     def mirror_of(self, index: str) -> str:
@@ -121,6 +121,34 @@ def test_private_packages_stay_and_the_others_do_not() -> None:
     assert result.text == repair(UV, kind="uv.lock", index=Fake()).text + package(DEV, PRIVATE, "secret")
     assert {(left.name, left.private) for left in result.left} == {("secret", True)} and len(result.left) == 2
     assert result.replaced == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("requirements.txt", f"--index-url {DEV}\n\ndemo==1.0\nsecret[extra]==1.0 ; python_version > '3'\n"),
+        ("Pipfile.lock", PIPENV.format(DEV)[:-1] + ', "default": {\n        "secret": {"version": "==1.0"}}}'),
+        ("poetry.lock", poetry(DEV.rstrip("/")).replace('"demo"', '"secret"')),
+        ("poetry.lock", re.sub("files = .*?\n]\n", "", poetry(DEV).replace('"demo"', '"secret"'), flags=re.DOTALL)),
+    ],
+    ids=["requirements", "pipenv", "poetry", "an older poetry"],
+)
+def test_no_private_name_is_sent_to_an_upstream(kind: str, text: str) -> None:
+    result = repair(text, kind=kind, index=Fake())
+    assert result.text == text and all(left.private for left in result.left) and result.left
+
+
+def test_the_index_beside_a_dependency_is_that_of_the_dependency() -> None:
+    both = f'''dependencies = [
+    {{ name = "secret", version = "1.0", source = {{ registry = "{DEV}" }} }},
+    {{ name = "demo", version = "1.0", source = {{ registry = "{DEV}" }} }},
+]
+'''
+    text = UV + both + package(DEV, PRIVATE, "secret")
+    result = repair(text, kind="uv.lock", index=Fake())
+    lines = result.text.splitlines()
+    assert {left.name for left in result.left} == {"secret"} and len(result.left) == 3
+    assert [DEV in line for line in lines if "name =" in line and "source" in line] == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ hashes are the first sixteen digits of the file's SHA-256. pip spells the plus s
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from bisect import bisect_right
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
@@ -44,10 +44,10 @@ class Address:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
-    """The addresses of one package; ``name`` is empty for those that stand before all packages.
+class Package:
+    """All addresses of one project in a lock file; ``name`` is empty for an index that the whole file is from.
 
-    ``files``: the names of files that the entry lists without an address.
+    ``files``: the names of files that are listed without an address.
     """
 
     name: str
@@ -74,17 +74,33 @@ def _address(match: re.Match[str], text: str) -> Address:
     )
 
 
-def entries(text: str) -> Iterator[Entry]:
-    """The packages of a lock file that have such addresses; of a file of another form, all of it as one."""
-    found = find(text)
+def packages(text: str) -> tuple[Package, ...]:
+    """The projects of a lock file that have such addresses, wherever these stand."""
+    found: dict[str, list[Address]] = {}
+    files: dict[str, tuple[str, ...]] = {}
     starts = [match.start() for match in _ENTRY.finditer(text)]
-    for start, end in zip([0, *starts], [*starts, len(text)], strict=True):
-        inside = tuple(address for address in found if start <= address.start < end)
-        block = text[start:end]
-        named = re.search(r'^name = "([^"]+)"', block, re.MULTILINE) if start in starts else None
-        if inside:
-            files = tuple(re.findall(r'\bfile = "([^"]+)"', block)) if named else ()
-            yield Entry(name=named[1] if named else "", addresses=inside, files=files)
+    ends = [*starts[1:], len(text)]
+    for address in find(text):
+        at = bisect_right(starts, address.start) - 1
+        block = text[starts[at] : ends[at]] if at >= 0 else ""
+        name = _project(address, text, block)
+        found.setdefault(name, []).append(address)
+        files[name] = files.get(name, ()) + tuple(re.findall(r'\bfile = "([^"]+)"', block))
+    return tuple(Package(name=name, addresses=tuple(found[name]), files=files[name]) for name in found)
+
+
+def _project(address: Address, text: str, block: str) -> str:
+    """The project that an address is of: an index may stand beside the name of another one, a dependency."""
+    line = text[text.rfind("\n", 0, address.start) + 1 : address.start]
+    named = None if address.filename else re.search(r'\{ ?name = "([^"]+)"', line)
+    named = named or re.search(r'^name = "([^"]+)"', block, re.MULTILINE)
+    return named[1] if named and block else address.filename
+
+
+def names(text: str, kind: str) -> tuple[str, ...]:
+    """The projects that a file names which is as a whole from one index: requirements, or Pipfile.lock."""
+    pattern = r'^ {8}"([\w.-]+)": \{' if kind == "Pipfile.lock" else r"^([A-Za-z0-9][\w.-]*)(?=[\s=<>!~;\[@]|\Z)"
+    return tuple(dict.fromkeys(re.findall(pattern, text, re.MULTILINE)))
 
 
 def is_server(address: Address, base: str) -> bool:

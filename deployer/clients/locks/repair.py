@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from deployer.clients.locks.addresses import Address, Entry, entries, is_server
+from deployer.clients.locks.addresses import Address, Package, is_server, names, packages
 
 
 class Unknown(Exception):
@@ -30,8 +30,8 @@ class Index(Protocol):
     def original(self, mirror: str, filename: str, digest: str) -> str:
         """The upstream's address of a file of ``mirror`` whose SHA-256 begins with ``digest``."""
 
-    def owner(self, index: str, project: str, filename: str) -> str:
-        """The index that serves this file to clients of ``index``."""
+    def owner(self, index: str, project: str, filename: str = "") -> str:
+        """The index that serves this file to clients of ``index``; without a file, the one that serves all of them."""
 
     def mirror_of(self, index: str) -> str:
         """The only mirror that clients of ``index`` get packages from."""
@@ -60,19 +60,24 @@ class Repaired:
 
 
 def repair(text: str, *, kind: str, index: Index) -> Repaired:
-    """Replace our addresses in ``text``; a package is changed as a whole or not at all.
+    """Replace our addresses in ``text``; a project is changed as a whole or not at all.
 
     ``kind``: the name of the file, for what differs between lock files.
     """
     changes: list[tuple[Address, str]] = []
     left: list[Left] = []
-    for entry in entries(text):
+    for package in packages(text):
         try:
-            changes += list(_of(entry, kind, index))
+            changes += list(_of(package, text, kind, index))
         except Unknown as unknown:
             left += [
-                Left(address=address, name=_name(entry), reason=unknown.reason, private=unknown.private)
-                for address in entry.addresses
+                Left(
+                    address=address,
+                    name=package.name or "the index",
+                    reason=unknown.reason,
+                    private=unknown.private,
+                )
+                for address in package.addresses
             ]
     for address, new in sorted(changes, key=lambda pair: pair[0].start, reverse=True):
         text = text[: address.start] + new + text[address.end :]
@@ -81,26 +86,41 @@ def repair(text: str, *, kind: str, index: Index) -> Repaired:
     return Repaired(text=text, replaced=len(changes), left=tuple(left))
 
 
-def _name(entry: Entry) -> str:
-    named = entry.name or next((address.filename for address in entry.addresses if address.filename), "")
-    return named or "the index"
-
-
-def _of(entry: Entry, kind: str, index: Index) -> Iterator[tuple[Address, str]]:
-    """Each address of a package with what takes its place. Raises Unknown."""
-    for address in entry.addresses:
+def _of(package: Package, text: str, kind: str, index: Index) -> Iterator[tuple[Address, str]]:
+    """Each address of a project with what takes its place. Raises Unknown."""
+    for address in package.addresses:
         if not is_server(address, index.base):
             raise Unknown(f"it is of another server: add --url {address.server}/{address.index}/+simple/")
-    mirrors: list[str] = []
-    for address in entry.addresses:
+    owners: set[str] = set()
+    for address in package.addresses:
         if address.filename:
             yield address, index.original(address.index, address.filename, address.digest)
-            mirrors.append(address.index)
-    for address in entry.addresses:
+            owners.add(address.index)
+    for address in package.addresses:
         if not address.filename:
-            known = mirrors or [index.owner(address.index, entry.name, name) for name in entry.files[:1]]
-            mirror = known[0] if known and entry.name else index.mirror_of(address.index)
+            mirror = _only(owners or _owners(package, address.index, text, kind, index))
             yield address, _spelled(index, mirror, kind)
+
+
+def _owners(package: Package, above: str, text: str, kind: str, index: Index) -> set[str]:
+    """The indexes that serve a project, or all projects of a file, to clients of the index ``above``."""
+    if package.files:
+        return {index.owner(above, package.name, filename) for filename in package.files}
+    if package.name:
+        return {index.owner(above, package.name)}
+    found = {index.owner(above, name): name for name in names(text, kind)}
+    for owner, name in found.items():
+        try:
+            index.upstream(owner)
+        except Unknown as unknown:
+            raise Unknown(f"{name}: {unknown.reason}", private=unknown.private) from None
+    return set(found) or {index.mirror_of(above)}
+
+
+def _only(owners: set[str]) -> str:
+    if len(owners) > 1:
+        raise Unknown(f"it is from several indexes: {', '.join(sorted(owners))}")
+    return next(iter(owners))
 
 
 def _spelled(index: Index, mirror: str, kind: str) -> str:

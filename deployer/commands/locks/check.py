@@ -28,6 +28,8 @@ def run(options: Options, ui: UI) -> Result:
 
     Exit code 9 if there is one. No server is asked.
     """
+    import shlex
+
     from deployer.commands import index_name
     from deployer.errors import VerificationError
     from deployer.operations.locks import found, read, row
@@ -41,7 +43,7 @@ def run(options: Options, ui: UI) -> Result:
         data={"files": [row(lock, hits[lock.path]) for lock in locks]},
         text="\n".join(lines),
         error=VerificationError(
-            f"addresses of a devpi index in {', '.join(wrong)}", hint=f"deployer locks repair {' '.join(wrong)}"
+            f"addresses of a devpi index in {', '.join(wrong)}", hint=f"deployer locks repair {shlex.join(wrong)}"
         )
         if wrong
         else None,
