@@ -71,7 +71,9 @@ def _pip(simple_url: str, project: str, env: Mapping[str, str]) -> str:
 def own_environment(home: Path) -> dict[str, str]:
     """The environment of an installer that reads no configuration of this user."""
     kept = {key: os.environ[key] for key in ("PATH", "LANG") if key in os.environ}
-    return {**kept, "HOME": str(home), "PIP_CONFIG_FILE": os.devnull, "UV_NO_CONFIG": "1"}
+    # pip passes its variables on to the pip that installs what a build needs, and its options not all.
+    plain = {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "UV_NO_CONFIG": "1"}
+    return {**kept, **plain, "HOME": str(home)}
 
 
 def uv_program() -> str | None:

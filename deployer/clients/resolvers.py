@@ -35,8 +35,8 @@ class Resolver:
     def name(self) -> str:
         return "uv" if self.uv else "pip"
 
-    def resolve(self, requirements: Path, target: Target, *, simple_url: str) -> tuple[Wanted, ...]:
-        """The versions that a file of requirements, or a ``pyproject.toml``, needs.
+    def resolve(self, requirements: Path, target: Target, *, simple_url: str, what: str = "") -> tuple[Wanted, ...]:
+        """The versions that a file of requirements, or a ``pyproject.toml``, needs. ``what``: its name in messages.
 
         Raises VerificationError with what the program said.
         """
@@ -47,7 +47,7 @@ class Resolver:
         if done.returncode:
             said = tuple(line for line in done.stderr.strip().splitlines() if line.strip())
             raise VerificationError(
-                f"{self.name} can't resolve {requirements.name} for {target.text}",
+                f"{self.name} can't resolve {what or requirements.name} for {target.text}",
                 hint=f"correct {requirements}, or name another --python or --platform",
                 details=said[-12:],
             )

@@ -67,7 +67,8 @@ def begin(cli: Cli, some: list[Distribution]) -> subprocess.Popen[bytes]:
     requirements = cli.home / f"{some[0].project}.txt"
     requirements.write_text("".join(f"{wheel.project}==1.0\n" for wheel in some))
     words = cli.argv("warm", "-r", str(requirements), "--json", "--jobs", "2")
-    return subprocess.Popen(words, env=cli.env, cwd=cli.home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    env = {**cli.env, "TMPDIR": str(cli.home)}  # what a killed command leaves behind
+    return subprocess.Popen(words, env=env, cwd=cli.home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def served(cli: Cli, wheel: Distribution) -> bytes | None:

@@ -40,9 +40,8 @@ class Hole:
     why: str
 
     @property
-    def text(self) -> str:
-        what = self.file or f"{self.project} {self.version}".strip() or self.source
-        return f"{what}: {self.why}" + (f" ({self.by})" if self.by else "")
+    def what(self) -> str:
+        return self.file or f"{self.project} {self.version}".strip() or self.source
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,10 +84,19 @@ def _warm(
     return [*words, *(word for platform in platforms for word in ("--platform", platform)), "--build-deps"]
 
 
+def lines_of(holes: Sequence[Hole]) -> tuple[str, ...]:
+    """What is missing, each thing once, with those who met it."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for hole in holes:
+        known = found.setdefault((hole.what, hole.why), [])
+        known += [hole.by] if hole.by and hole.by not in known else []
+    return tuple(f"{what}: {why}" + (f" ({' and '.join(by)})" if by else "") for (what, why), by in found.items())
+
+
 def _error(holes: Sequence[Hole], cure: str) -> VerificationError | None:
     if not holes:
         return None
-    lines = tuple(dict.fromkeys(hole.text for hole in holes))
+    lines = lines_of(holes)
     more = (f"and {len(lines) - SHOWN} more",) if len(lines) > SHOWN else ()
     return VerificationError(
         f"{len(lines)} {'things that are' if len(lines) > 1 else 'thing that is'} needed offline can't be had",

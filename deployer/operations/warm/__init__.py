@@ -91,16 +91,16 @@ class Warming:
             if asked is not None:
                 needed = needed.joined(self._asked_files(asked, each))
             found = fetch_all(self.index, needed.files, each, self.tell)
-            if self.build_deps:
-                for _ in range(ROUNDS):
-                    more, refused = self._build_deps(needed)
-                    unresolved += refused
-                    added = self.needed(more, each)
-                    new = {path: one for path, one in added.files.items() if path not in needed.files}
-                    needed = needed.joined(added)
-                    if not new:
-                        break
-                    found = found.joined(fetch_all(self.index, new, each, self.tell))
+            new = needed.files if self.build_deps else {}
+            for _ in range(ROUNDS):
+                more, refused = self._build_deps(new)
+                unresolved += refused
+                added = self.needed(more, each)
+                new = {key: one for key, one in added.files.items() if key not in needed.files}
+                needed = needed.joined(added)
+                if not new:
+                    break
+                found = found.joined(fetch_all(self.index, new, each, self.tell))
         failed = {
             Missing(project=needed.files[path][0], version="", file=needed.files[path][1].file.name, why=why)
             for path, why in found.failed.items()
@@ -123,40 +123,58 @@ class Warming:
         found: dict[Target, list[Wanted]] = {target: [] for target in self.targets}
         refused: list[VerificationError] = []
         with TemporaryDirectory(prefix="deployer-warm-") as directory:
-            files = list(sources)
-            for project in asked.projects:
-                # Each on its own: a name that no upstream has must not hide the others.
-                files.append(Path(directory, f"{project}.txt"))
-                files[-1].write_text(f"{project}\n", encoding="utf-8")
-            for path in files:
+            for path in sources:
                 if is_lock(path):
                     listed = read(path)
                     for target in self.targets:
                         found[target] += [item for item in listed if item.applies(target.environment)]
                 else:
-                    self._resolve(path, Path(directory), found, refused)
+                    self._resolve(path, path.name, Path(directory), found, refused)
+            for project in asked.projects:
+                # Each on its own: a name that no upstream has must not hide the others.
+                self._resolve_lines([project], project, Path(directory), found, refused)
         return found, refused
 
+    def _resolve_lines(
+        self,
+        lines: Sequence[str],
+        what: str,
+        directory: Path,
+        found: dict[Target, list[Wanted]],
+        refused: list[VerificationError],
+    ) -> None:
+        path = directory / "wanted.txt"
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        self._resolve(path, what, directory, found, refused)
+
     def _resolve(
-        self, path: Path, directory: Path, found: dict[Target, list[Wanted]], refused: list[VerificationError]
+        self,
+        path: Path,
+        what: str,
+        directory: Path,
+        found: dict[Target, list[Wanted]],
+        refused: list[VerificationError],
     ) -> None:
         resolver = Resolver.of(directory)
         for target in self.targets:
-            self.tell(f"resolving {path.name} for {target.text}")
+            self.tell(f"resolving {what} for {target.text}")
             try:
-                found[target] += resolver.resolve(path, target, simple_url=self.index.simple_url)
+                found[target] += resolver.resolve(path, target, simple_url=self.index.simple_url, what=what)
             except VerificationError as error:
                 refused.append(error)
 
-    def _build_deps(self, needed: Needed) -> tuple[dict[Target, list[Wanted]], list[VerificationError]]:
+    def _build_deps(
+        self, files: Mapping[str, tuple[str, Listed]]
+    ) -> tuple[dict[Target, list[Wanted]], list[VerificationError]]:
         found: dict[Target, list[Wanted]] = {target: [] for target in self.targets}
         refused: list[VerificationError] = []
-        sources = [one for _, one in needed.files.values() if not one.file.is_wheel]
+        sources = [one for _, one in files.values() if not one.file.is_wheel]
+        # Many have the same.
+        groups = {build_requirements(self.index, one): one.file.name for one in sources}
+        groups.pop((), None)
         with TemporaryDirectory(prefix="deployer-warm-") as directory:
-            for number, groups in enumerate(sorted({build_requirements(self.index, one) for one in sources})):
-                path = Path(directory, f"build-{number}.txt")
-                path.write_text("\n".join(groups) + "\n", encoding="utf-8")
-                self._resolve(path, Path(directory), found, refused)
+            for lines, name in sorted(groups.items()):
+                self._resolve_lines(lines, f"the build requirements of {name}", Path(directory), found, refused)
         return found, refused
 
     # Files
