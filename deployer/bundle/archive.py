@@ -62,6 +62,8 @@ class Bundle:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if path.exists() and not (path.is_dir() or path.is_file()):  # a FIFO would be waited for
+            raise UsageError(f"{path} is neither a file nor a directory", hint="name a bundle")
         self._source: _Source = _Directory(path) if path.is_dir() else _Tar(path)
         found: dict[str, Member] = {}
         try:

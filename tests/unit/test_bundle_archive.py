@@ -229,5 +229,7 @@ def test_a_hostile_directory_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_a_wrong_command_line(tmp_path: Path) -> None:
-    with pytest.raises(UsageError):
-        Bundle(tmp_path / "none")
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("none", "fifo"):
+        with pytest.raises(UsageError):
+            Bundle(tmp_path / name)
