@@ -19,7 +19,7 @@ from deployer.deployment.session import Session, connect
 from deployer.devpi.packages import NO_ORDERS
 from deployer.diagnosis import size
 from deployer.engines import detect, open_engine
-from deployer.errors import ConflictError, VerificationError
+from deployer.errors import ConflictError, Refused, VerificationError
 from deployer.files import write_private
 from deployer.host.state_dir import state_dir
 from deployer.operations.adopt import upload_all
@@ -27,6 +27,7 @@ from deployer.operations.adopt_sources import Offer
 from deployer.operations.contents import contents
 from deployer.operations.recorded import as_deployed
 from deployer.operations.up import up
+from deployer.profile.load import load as load_profile
 from deployer.protocol import KeepRequest, parsed
 from deployer.spec import EngineName, State
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 PROFILE = "bundle.yaml"
 """The profile of the last bundle that was loaded, in the directory of the deployment's records."""
 LARGEST_PROFILE = 1 << 20
+_MODEST = ("server", "image", "users", "groups", "indexes", "clients")
+"""Keys of a profile that say nothing about a host."""
 LARGEST_COMPANION = 4 << 20
 LARGEST_NAMES = 16 << 20
 """Bytes of the file of an image that names it."""
@@ -44,12 +47,16 @@ LARGEST_NAMES = 16 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """A bundle whose manifest, and signature if it was asked for, are right. ``sums``: SHA-256 by member."""
+    """A bundle whose manifest, and signature if it was asked for, are right. ``sums``: SHA-256 by member.
+
+    ``verified``: one of the given keys has signed it.
+    """
 
     bundle: Bundle
     manifest: Manifest
     sums: dict[str, str]
     signed: bool
+    verified: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +89,7 @@ def read(path: Path, *, key: Path | None = None) -> Opened:
         bundle.check(name, sums[name])
     told_files = Manifest.parse(bundle.read(manifest.NAME, most=manifest.LARGEST), what=f"{path}: {manifest.NAME}")
     _require_members(bundle, sums, told_files)
-    return Opened(bundle=bundle, manifest=told_files, sums=sums, signed=signed)
+    return Opened(bundle=bundle, manifest=told_files, sums=sums, signed=signed, verified=keys is not None)
 
 
 def _require_members(bundle: Bundle, sums: dict[str, str], told: Manifest) -> None:
@@ -126,14 +133,38 @@ def load(
         due = set(map(blob, opened.manifest.blobs))
     else:
         raise ConflictError(f"{name} does not run", hint="deployer start")
+    if own and not opened.verified:
+        require_modest(_profile(opened))
     _verify(opened, due, ui)
     _image(opened, deployment, overrides, ui)
     if own:
-        write_private(profile, opened.bundle.read(archive.PROFILE, most=LARGEST_PROFILE).decode("utf-8", "replace"))
+        write_private(profile, _profile(opened))
         ref, given = as_deployed(str(profile), name, overrides)
         up(ref, name, overrides=given, ui=ui, clients=clients, lock_wait=lock_wait)
     with connect(name) as session:
         return _files(session, opened, ui)
+
+
+def _profile(opened: Opened) -> str:
+    return opened.bundle.read(archive.PROFILE, most=LARGEST_PROFILE).decode("utf-8", "replace")
+
+
+def require_modest(text: str) -> None:
+    """Raises Refused when a profile of unknown origin decides about this host, ProfileError when it is invalid.
+
+    Credentials can be the output of a command; engine, network and data belong to this host.
+    """
+    with TemporaryDirectory(prefix="deployer-profile-") as directory:
+        path = Path(directory) / PROFILE
+        path.write_text(text, encoding="utf-8")
+        told = load_profile(str(path)).profile
+    keys = [key for key in told.model_dump(exclude_defaults=True) if key not in _MODEST]
+    keys += [f"indexes.{name}.credentials" for name, index in told.indexes.items() if index.credentials is not None]
+    if keys:
+        raise Refused(
+            f"the profile of the bundle sets {', '.join(sorted(keys))}, and nobody has vouched for it",
+            hint="verify its signature: --verify KEY",
+        )
 
 
 def _compared(session: Session, opened: Opened, *, missing_ok: bool = False) -> Comparison:

@@ -232,6 +232,20 @@ def test_damaged_and_foreign_bundles_load_nothing(air: Path, there: Cli, keys: P
     assert there.run("status").code == 6
 
 
+def test_the_profile_of_an_unknown_sender_decides_nothing_about_this_host(
+    here: Cli, there: Cli, keys: Path, tmp_path: Path
+) -> None:
+    made, profile = tmp_path / "made", tmp_path / "there.yaml"
+    credentials = {"token": f"command:touch {made}"}
+    private = {"type": "mirror", "url": "http://127.0.0.1:9/simple/", "credentials": credentials}
+    told = {"extends": "default", "network": {"port": there.port}, "indexes": {"root/private": private}}
+    profile.write_text(json.dumps(told))
+    create(here, tmp_path / "air.tar", "--profile", str(profile), "--sign", str(keys / "key"))
+    message = load(there, tmp_path / "air.tar", code=11).envelope["error"]["message"]
+    assert "indexes.root/private.credentials, network" in message
+    assert not made.exists() and not there.data.exists()
+
+
 # Killed before each effect
 
 
