@@ -192,3 +192,29 @@ def test_what_is_refused(tmp_path: Path) -> None:
     damaged = cli.run("backup", "list", "--directory", str(tmp_path / "b"))
     assert (damaged.code, "Traceback" in damaged.err) == (9, False)
     assert not (tmp_path / "state").exists() or not list((tmp_path / "state").rglob("*.json"))
+
+
+@pytest.mark.skipif(shutil.which("restic") is None, reason="restic is not installed (Debian: apt install restic)")
+@pytest.mark.parametrize("cli", [PROCESS], indirect=True)
+def test_restic_takes_them_elsewhere_and_back(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("of the repository\n")
+    restic = [
+        str(shutil.which("restic")),
+        "--repo",
+        f"{tmp_path}/repository",
+        "--password-file",
+        f"{tmp_path}/password",
+    ]
+    subprocess.run([*restic, "init"], check=True, capture_output=True, env=cli.env)
+    after = json.dumps([*restic, "backup", "{directory}"])
+    assert cli.up("--no-pip", "--profile", profile(cli, f"  after: {after}")).code == 0
+    upload(cli)
+    done = cli.run("backup", "create")
+    assert done.code == 0, done.err
+    back = ["restore", "latest", "--target", f"{tmp_path}/back"]
+    subprocess.run([*restic, *back], check=True, capture_output=True, env=cli.env)
+    verified = cli.run("backup", "verify", "--directory", f"{tmp_path}/back{tmp_path}/backups", "--json")
+    assert (verified.code, verified.data.get("files")) == (0, 1), verified.out
+    shutil.rmtree(tmp_path / "repository")
+    failed = cli.run("backup", "create")
+    assert (failed.code, "backup.after: " in failed.err, "is complete" in failed.err) == (9, True, True), failed.err
