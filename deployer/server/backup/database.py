@@ -11,7 +11,7 @@ from deployer.protocol import ExitCode, Refusal
 from deployer.server.backup.repository import Damaged, Repository
 from deployer.server.devpi.stored import connect
 
-PIECE = 256 << 10
+PIECE = 64 << 10
 """Bytes of a database that become one blob: most of them are the same in the next backup."""
 STEP = 1024
 """Pages that are copied while writers wait: some milliseconds. Doubled each time that a commit restarts the copy."""
