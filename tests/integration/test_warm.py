@@ -136,7 +136,8 @@ def test_a_lock_file_of_uv_is_read_as_it_is(cli: Cli, upstream: Upstream) -> Non
 def test_newest_versions_and_build_dependencies_on_request(cli: Cli) -> None:
     wanted = write(cli, "requirements-source.txt", "acme-core\n")
     found = cli.run("warm", "-r", wanted, "--top", "2", "--platform", "macos", "--json").data
-    assert found["fetched"] == ["acme_core-1.1-py3-none-any.whl"]
+    assert "acme_core-1.1-py3-none-any.whl" in found["fetched"]
+    assert found["cached"] + len(found["fetched"]) == 2
     lock = write(
         cli,
         "pylock.toml",
