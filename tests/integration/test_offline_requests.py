@@ -28,9 +28,11 @@ def upstream() -> Iterator[Upstream]:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Server]:
     running = Server(tmp_path_factory.mktemp("data") / "server").start()
-    make_indexes(running.port, running.auth, upstream)
-    yield running
-    running.end()
+    try:
+        make_indexes(running.port, running.auth, upstream)
+        yield running
+    finally:
+        running.end()
 
 
 def files(server: Server, page: str, headers: dict[str, str]) -> dict[str, str]:
