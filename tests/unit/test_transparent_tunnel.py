@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -20,6 +21,7 @@ import pytest
 from deployer.clients.transparent import authority
 from deployer.clients.transparent.routes import Mirror
 from deployer.clients.transparent.tunnel import Plan, Tunnel, _basic, wait_for
+from tests.network_lab import _pump
 from tests.plain_devpi import free_port
 from tests.upstream import Answer, Upstream
 
@@ -200,6 +202,66 @@ def test_other_hosts_do_not_wait_for_a_server_that_hangs(world: World) -> None:
                 f"CONNECT 127.0.0.1:{listening} HTTP/1.1\r\nProxy-Authorization: {PASSWORD}\r\n\r\n".encode()
             )
             assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+
+def test_an_upload_goes_on_while_the_upstream_sends_nothing_but_tickets(world: World) -> None:
+    """It sends them unasked, after the handshake: whoever waits for an answer then waits for ever."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(world.certificate.chain, world.certificate.key)
+    body = os.urandom(2_000_000)
+    with Upstream(tls=context) as upstream, Proxy(upstream.port) as proxy:
+        upstream.answers["/other"] = Answer(body=body)
+        client = world.client(world.tunnel(chain=f"http://127.0.0.1:{proxy.port}"))
+        client.putrequest("POST", "/legacy/")
+        client.putheader("Content-Length", str(len(body)))
+        client.putheader("Authorization", "Basic own")
+        client.endheaders()
+        time.sleep(0.3)  # so that the tickets are there first
+        for start in range(0, len(body), 500_000):
+            client.send(body[start : start + 500_000])
+        assert client.getresponse().read() == b"taken\n"
+        (posted,) = upstream.requests
+        assert (posted.path, posted.body, posted.headers["authorization"]) == ("/legacy/", body, "Basic own")
+        client.close()
+        assert ask(client, "/other") == (200, body)
+        assert world.index.requests == ()
+        # A file that the index does not have.
+        upstream.answers[FILE] = Answer(body=b"newer")
+        client.close()
+        assert ask(client, FILE) == (200, b"newer")
+        assert world.index.requests[-1].path == f"{VIEW}/hosts/{HOST}{FILE}"
+    assert proxy.asked == [f"{HOST}:443"] * 3
+
+
+class Proxy:
+    """A proxy for CONNECT, whatever the host is, to one port of this machine."""
+
+    def __init__(self, to: int) -> None:
+        self._to, self.asked = to, []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+
+    def __enter__(self) -> Proxy:
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._one, args=(client,), daemon=True).start()
+
+    def _one(self, client: socket.socket) -> None:
+        head = client.recv(65536).decode()
+        self.asked.append(head.split()[1])
+        with client, socket.create_connection(("127.0.0.1", self._to)) as other:
+            client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            _pump(client, other)
 
 
 def test_plain_http_is_passed_on_with_and_without_a_proxy(world: World) -> None:

@@ -500,13 +500,26 @@ def _carry(client: ssl.SSLSocket | socket.socket, other: ssl.SSLSocket) -> None:
     while True:
         ready = [end for end in open_ends if end.pending()] or select.select(open_ends, [], [])[0]
         for end in ready:
-            data = end.recv(CHUNK)
+            data = _received(end)
+            if data is None:
+                continue
             if data:
                 (other if end is client else client).sendall(data)
             elif end is other:
                 return
             else:
                 open_ends.remove(end)
+
+
+def _received(end: Any) -> bytes | None:
+    """What has come; None where that was no data: a part of a record, or a ticket that a server sends unasked."""
+    end.settimeout(0)
+    try:
+        return bytes(end.recv(CHUNK))
+    except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        return None
+    finally:
+        end.settimeout(None)
 
 
 # The process
