@@ -284,12 +284,12 @@ def test_plain_http_is_passed_on_with_and_without_a_proxy(world: World) -> None:
 )
 def test_what_is_no_request_ends_its_own_connection_only(world: World, data: bytes) -> None:
     port = world.tunnel()
-    with socket.create_connection(("127.0.0.1", port)) as client:
-        with contextlib.suppress(OSError):  # it may be closed before all is sent
-            client.sendall(data)
-            client.shutdown(socket.SHUT_WR)
-            while client.recv(10_000):
-                pass
+    # It may be closed before all is sent.
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(data)
+        client.shutdown(socket.SHUT_WR)
+        while client.recv(10_000):
+            pass
     assert ask(world.client(port), "/simple/demo/")[0] == 404
 
 
