@@ -184,6 +184,42 @@ def test_daily_work_by_its_address(seven: PlainDevpi, upstream: Upstream, tmp_pa
     assert cli.run("index", "delete", "root/new", "--yes", *at, stdin=secret).code == 0
 
 
+def test_a_backup_of_its_data_restores_whole(
+    seven: PlainDevpi, upstream: Upstream, python7: str, tmp_path: Path
+) -> None:
+    with DevpiApi(seven.url) as api:
+        applied(api, upstream, seven)
+    cli = Cli(home=tmp_path, engine="process")
+    wheel, at, secret = make_wheel("kept", "1.0"), ("--url", seven.url), seven.password + "\n"
+    (tmp_path / wheel.filename).write_bytes(wheel.content)
+    done = cli.run("package", "upload", wheel.filename, "--index", "root/dev", *at, stdin=secret)
+    assert done.code == 0, done.err
+    assert cli.run("package", "download", "demo", "--index", "root/pypi", "-d", "down", *at).code == 0  # it is last
+
+    def call(*words: str) -> dict[str, object]:
+        command = [python7, "-m", "deployer.server", *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+        assert done.returncode == 0, done.stderr
+        return dict(json.loads(done.stdout))
+
+    place, data = ("--directory", str(tmp_path / "backups")), ("--serverdir", str(seven.serverdir))
+    whole = call("backup", "create", *place, *data)
+    assert (whole["left_out"], whole["lost"], call("examine", *data)["findings"]) == (0, [], [])
+    left = call("backup", "create", "--without-cache", *place, *data)
+    assert left["left_out"] == int(str(whole["files"])) - int(str(left["files"])) > 0
+    restored = tmp_path / "restored"
+    call("backup", "restore", *place, "--serverdir", str(restored))
+    server = PlainDevpi(restored, python=python7)
+    try:
+        server.start()
+        (tmp_path / "again").mkdir()
+        words = ("package", "download", "kept", "--index", "root/dev", "-d", "again", "--url", server.url)
+        assert cli.run(*words).code == 0
+    finally:
+        server.stop()
+    assert (tmp_path / "again" / wheel.filename).read_bytes() == wheel.content
+
+
 def test_what_is_replaced_of_its_code_is_what_is_documented(python7: str) -> None:
     assert replaced(python7) == documented("7")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from deployer.protocol import Backup, ExitCode, Refusal
+from deployer.server.backup import database
 from deployer.server.backup.create import create
 from deployer.server.backup.prune import Keep, kept, prune
 from deployer.server.backup.repository import Damaged, Repository
@@ -156,6 +157,18 @@ def made_data(directory: Path) -> Path:
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the disk has it matters after a loss of power only, and other tests write much."""
     monkeypatch.setattr("os.sync", lambda: None)
+
+
+def test_what_can_not_be_copied_is_not_called_damaged(tmp_path: Path) -> None:
+    data = made_data(tmp_path / "data")
+    with pytest.raises(Refusal, match="can't copy") as caught:
+        database.copy(data / ".sqlite", tmp_path / "absent/copy")
+    assert caught.value.code == ExitCode.REFUSED
+    (data / ".sqlite").write_bytes(b"no database" * 1000)
+    with pytest.raises(Refusal, match="is damaged") as caught:
+        create(data, Repository(tmp_path / "backups"), cache=True)
+    assert caught.value.code == ExitCode.VERIFICATION
+    assert Repository(tmp_path / "backups").all() == []
 
 
 def restored(repository: Repository, target: Path) -> dict[str, bytes]:

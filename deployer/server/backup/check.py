@@ -54,6 +54,7 @@ def check(serverdir: Path, *, repair: bool, rate: int, repository: Repository | 
     if uuid_of(serverdir) is None or not stored.database(serverdir).exists():
         raise Refusal(f"{serverdir} holds no data of devpi", hint="name the server directory", code=ExitCode.REFUSED)
     private, pace = Private.of(serverdir), _Pace(rate)
+    private.directory.mkdir(exist_ok=True, mode=0o700)
     copied = private.directory / "check.sqlite"
     try:
         database.copy(stored.database(serverdir), copied)

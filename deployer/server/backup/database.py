@@ -33,6 +33,12 @@ def copy(source: Path, target: Path) -> None:
             problem = next(row[0] for row in made.execute("pragma quick_check(1)"))
     except sqlite3.DatabaseError as error:
         problem = str(error)
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise Refusal(
+                f"can't copy {source} to {target}: {problem}",
+                hint="free some space, and run it as the owner of both; nothing was changed",
+                code=ExitCode.REFUSED,
+            ) from None
     if problem != "ok":
         raise Refusal(
             f"{source} is damaged: {problem}",
