@@ -23,7 +23,7 @@ def run(options: Options, ui: UI) -> Result:
     from deployer.deployment.lock import hold
     from deployer.deployment.passwords import Passwords
     from deployer.deployment.record import forget, forget_data
-    from deployer.operations import upstream_probe
+    from deployer.operations import environment, upstream_probe
     from deployer.operations.admit import admit
     from deployer.operations.purge import (
         dangling_client,
@@ -53,6 +53,7 @@ def run(options: Options, ui: UI) -> Result:
         if options.purge:
             forget(options.name)
             upstream_probe.forget(options.name)
+            environment.forget(options.name)
             Passwords(name=options.name).forget_all()
     if not removed and not purged:
         ui.step("server", f"{options.name}: nothing to do")

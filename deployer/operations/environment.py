@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,17 @@ from deployer.clients.client import Account, ClientSettings
 from deployer.clients.variables import Changes, past_the_proxy, risks, variables
 from deployer.deployment.record import read_applied
 from deployer.host.gather import proxies
+from deployer.host.state_dir import state_dir
 from deployer.operations.client_files import settings_for
 from deployer.operations.outage import answering
+
+DIRECTORY = "transparent"
+"""The directory below a deployment's state that has the certificates and CA bundles of transparent commands."""
+
+
+def forget(name: str) -> None:
+    """Remove what transparent commands of the deployment ``name`` left for the next one."""
+    shutil.rmtree(state_dir(name) / DIRECTORY, ignore_errors=True)
 
 
 def of_command(

@@ -24,11 +24,10 @@ from deployer.errors import ClientFileError, EngineUnreachable, NotReadyError, R
 from deployer.host.runner import Runner
 from deployer.host.state_dir import state_dir
 from deployer.operations.client_files import settings_for
+from deployer.operations.environment import DIRECTORY
 from deployer.protocol import MIRRORED_ROUTE, Mirrored, parsed
 from deployer.secrets import mask_url
 
-DIRECTORY = "transparent"
-"""The directory below a deployment's state that has certificates and CA bundles."""
 SECONDS = 30.0
 _FRUGAL = {"MALLOC_ARENA_MAX": "1"}
 """glibc would give each of the tunnel's threads a part of memory of its own (mallopt(3))."""

@@ -445,6 +445,7 @@ def test_the_profile_makes_it_the_default(place: Lab, tools: Path) -> None:
         assert "HTTPS_PROXY" not in done.stdout
     finally:
         place.run(*deployer, "down", *name, "--purge", "--yes")
+    assert not list(place.cli.home.rglob(f"{name[1]}/transparent"))
 
 
 def test_an_index_without_a_transparent_mirror_is_refused(place: Lab) -> None:

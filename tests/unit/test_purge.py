@@ -20,7 +20,7 @@ from deployer.deployment.record import Applied, read_applied, write_applied
 from deployer.engines.base import Engine
 from deployer.errors import ConflictError, DeployerError, EngineUnreachable, Refused
 from deployer.host.gather import mark_used
-from deployer.operations import admit, purge
+from deployer.operations import admit, environment, purge
 from deployer.plan.facts import Usage
 from deployer.protocol import PrivateFile
 from deployer.spec import (
@@ -579,3 +579,14 @@ def test_the_engine_of_a_volume_has_to_answer(host: Host) -> None:
 
 def test_labels_of_a_container_are_its_own(host: Host) -> None:
     assert replace(host.runs(), labels={LABEL_USER: "1"}).of_another(2)
+
+
+def test_what_transparent_commands_left_goes_with_the_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DEPLOYER_STATE_DIR", str(tmp_path))
+    key = tmp_path / "demo" / environment.DIRECTORY / "host/key.pem"
+    key.parent.mkdir(parents=True)
+    key.write_text("key")
+    environment.forget("demo")
+    environment.forget("demo")
+    assert not key.parent.parent.exists()
+    assert (tmp_path / "demo").is_dir()
