@@ -70,7 +70,7 @@ def known(deployment: Deployment) -> Collected:
 
 
 def give(deployment: Deployment, wanted: Collected) -> bool:
-    """Replace the server's list, and have it obeyed from the next request on; whether it is another one.
+    """Replace the server's list; the next request uses it. Returns whether the list changed.
 
     Raises EngineError, ConflictError.
     """

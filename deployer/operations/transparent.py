@@ -100,10 +100,16 @@ def _launched(plan: Plan) -> int:
     words = (sys.executable, "-I", "-S", "-c", PROGRAM, str(package.parent))
     try:
         done = Runner().run(words, stdin=plan.encoded, timeout=SECONDS, env={**os.environ, **_FRUGAL})
+    except EngineUnreachable as error:
+        raise _not_started(error.message) from None
+    try:
         return int(done.stdout)
-    except (EngineUnreachable, ValueError):
-        why = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise NotReadyError(f"the tunnel did not start: {why}", hint="run it again without --transparent") from None
+    except ValueError:
+        raise _not_started((done.stderr.strip().splitlines() or ["no output"])[-1]) from None
+
+
+def _not_started(why: str) -> NotReadyError:
+    return NotReadyError(f"the tunnel did not start: {why}", hint="run it again without --transparent")
 
 
 # The server
@@ -178,12 +184,13 @@ def _get(server: str, path: str, *, json_only: bool = True) -> tuple[int, Any]:
         connection.request("GET", parts.path.rstrip("/") + path, headers={"Accept": "application/json"})
         answer = connection.getresponse()
         body = answer.read(_LARGEST + 1)
-        if not json_only:
-            return answer.status, None
-        return answer.status, parsed(body) if len(body) <= _LARGEST else None
-    except ValueError:
-        return answer.status, None
     except (OSError, HTTPException) as error:
         raise NotReadyError(f"{server} does not answer: {error}", hint="deployer start, or deployer up") from None
     finally:
         connection.close()
+    if not json_only or len(body) > _LARGEST:
+        return answer.status, None
+    try:
+        return answer.status, parsed(body)
+    except ValueError:
+        return answer.status, None

@@ -1,4 +1,4 @@
-"""Manifests of bundles: deltas, comparison with a server, and what is no manifest."""
+"""Manifests of bundles: deltas, comparison with a server, and invalid manifests."""
 
 from __future__ import annotations
 

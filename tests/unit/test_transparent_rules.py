@@ -17,7 +17,8 @@ from deployer.clients.transparent.routes import Host, Mirror, Target, host_of, i
 from deployer.clients.transparent.settings import Setting, Settings
 from deployer.clients.transparent.tunnel import Plan
 from deployer.clients.variables import Changes
-from deployer.errors import ClientFileError, Refused
+from deployer.errors import ClientFileError, NotReadyError, Refused
+from deployer.operations import transparent
 from deployer.operations.transparent import why_not
 from deployer.protocol import Mirrored
 
@@ -384,3 +385,16 @@ def test_the_tunnel_needs_the_standard_library_alone() -> None:
         "deployer",
         *(f"deployer.clients{name}" for name in ("", ".transparent", ".transparent.routes", ".transparent.tunnel")),
     ]
+
+
+@pytest.mark.parametrize(
+    ("program", "cause"),
+    [("/nowhere/python", "No such file"), ("/bin/true", "no output")],
+)
+def test_a_tunnel_that_does_not_start_has_a_cause(monkeypatch: pytest.MonkeyPatch, program: str, cause: str) -> None:
+    monkeypatch.setattr(sys, "executable", program)
+    plan = Plan("http://127.0.0.1:9", "root/dev", (), "c", "k", "r", "secret-token", 1)
+    with pytest.raises(NotReadyError, match="the tunnel did not start") as failed:
+        transparent._launched(plan)
+    assert cause in failed.value.message
+    assert "secret-token" not in failed.value.message + failed.value.hint

@@ -93,8 +93,7 @@ def indexes(settings: Settings, *, mirrors: Sequence[Mirror], server: str, defau
             )
     if _host(default) not in names and not settings.indexes:
         warnings.append(
-            f"no mirror of the index is one of {default}, which clients use unless they are told otherwise: what they "
-            "ask for there is not cached"
+            f"no mirror of the index has the upstream {default}, the default of clients: requests for it are not cached"
         )
     for setting in settings.extra:
         for address in map(_unnamed, setting.value.split()):
@@ -126,7 +125,7 @@ def proxied(
     token: str,
     bundles: Mapping[str, Path],
 ) -> Changes:
-    """The variables that lead every client through the tunnel at ``port`` and have it trusted.
+    """The proxy and CA variables of every client for the tunnel at ``port``.
 
     ``bundles``: by the variables :data:`OPENSSL` and the first of :data:`REQUESTS`.
     """

@@ -413,7 +413,7 @@ class _Index:
 
 
 def _framed(answer: Head, method: str) -> bool:
-    """Whether the end of an answer can be told without the end of the connection."""
+    """Whether an answer has a length or chunks, so that the connection can be kept open after it."""
     return _empty(answer, method) or bool(answer.get("content-length")) or _is_chunked(answer)
 
 

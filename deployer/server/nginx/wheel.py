@@ -1,7 +1,6 @@
 """nginx as a wheel: a static program from the Python registry, for hosts that have no nginx.
 
-Nothing vouches for who built it (docs/explanation/front.md), so that it is run only if it is one of the files that were
-examined.
+It has no attestation (docs/explanation/front.md): only files with a known SHA-256 are run.
 """
 
 from __future__ import annotations
