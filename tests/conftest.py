@@ -22,6 +22,19 @@ settings.register_profile("few", settings.get_profile("same"), max_examples=5)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--endurance", action="store_true", help="also run the long tests that are marked endurance")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what takes minutes by its nature, such as fifty kills; it is run by hand before a release."""
+    if config.getoption("--endurance"):
+        return
+    for item in items:
+        if item.get_closest_marker("endurance"):
+            item.add_marker(pytest.mark.skip(reason="takes minutes: run it with --endurance"))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
     from tests.streams import ByFile
