@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, BadParameter, Option
@@ -72,6 +73,39 @@ def _engine(value: str) -> str:
     if value not in ("", "auto", *EngineName):
         raise BadParameter(f"{value[:80]!r} is an unknown engine: use auto, {', '.join(EngineName)}")
     return "" if value == "auto" else value
+
+
+# Options that several commands share, each with its own default.
+OtherIndex = Annotated[
+    str, Option("--index", metavar="USER/NAME", callback=index_name, help="Another index of the same server.")
+]
+AskedIndex = Annotated[
+    str, Option("--index", metavar="USER/NAME", callback=index_name, help="Index to ask, else the clients' one.")
+]
+Transparent = Annotated[
+    bool | None,
+    Option(
+        "--transparent/--no-transparent",
+        help="Keep the upstream's addresses, as in lock files; default: clients.transparent.",
+    ),
+]
+Requirements = Annotated[
+    list[Path] | None,
+    Option(
+        "-r",
+        "--requirements",
+        metavar="FILE",
+        help="Requirements, pyproject.toml, uv.lock, pylock.toml, poetry.lock or pdm.lock; may be repeated.",
+    ),
+]
+Pythons = Annotated[
+    list[str] | None,
+    Option("--python", metavar="VERSION", help="Python, like 3.11,3.13; default: deployer's own."),
+]
+Platforms = Annotated[
+    list[str] | None,
+    Option("--platform", metavar="NAME", help="Platform as uv names it, like linux; default: this host's."),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,10 +208,7 @@ class ChosenClients(Common):
 class Comparing(Common):
     """Options of a command about an index."""
 
-    index: Annotated[
-        str,
-        Option("--index", metavar="USER/NAME", callback=index_name, help="Another index of the same server."),
-    ] = ""
+    index: OtherIndex = ""
     url: Annotated[str, Option("--url", metavar="URL", callback=address, help="Simple URL of another server.")] = ""
 
 

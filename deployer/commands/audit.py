@@ -67,7 +67,7 @@ def run(options: Options, ui: UI) -> Result:
             hint=f"set indexes.{index}.type: ordered in the profile (docs/how-to/private-packages.md)",
         )
     data = {"index": index, "projects": rows, "left_out": answer["left_out"], "files": [dict(file) for file in held]}
-    return Result(data=data, text=f"{_text(index, rows)}\n{_told(held)}", error=error)
+    return Result(data=data, text=f"{_text(index, rows)}\n{_lines(held)}", error=error)
 
 
 def _report(deployment: Deployment, index: str, wanted: Report, names: list[str]) -> Result:
@@ -86,17 +86,17 @@ def _report(deployment: Deployment, index: str, wanted: Report, names: list[str]
         )
     data = {"index": index, "projects": [], "left_out": 0, "files": [dict(file) for file in files]}
     none = "no stored file breaks a rule" if wanted is Report.POLICY else "no file was replaced by its upstream"
-    return Result(data=data, text=_told(files, none=f"{index}: {none}"), error=error)
+    return Result(data=data, text=_lines(files, none=f"{index}: {none}"), error=error)
 
 
-def _told(files: list[RuledFile], *, none: str = "no rule holds anything back") -> str:
-    from deployer.operations.rules import told
+def _lines(files: list[RuledFile], *, none: str = "no rule holds anything back") -> str:
+    from deployer.operations.rules import report_line
 
-    more = [f"{len(files) - _TOLD} more: --json lists them"] if len(files) > _TOLD else []
-    return "\n".join([*map(told, files[:_TOLD]), *more]) or none
+    more = [f"{len(files) - _PRINTED} more: --json lists them"] if len(files) > _PRINTED else []
+    return "\n".join([*map(report_line, files[:_PRINTED]), *more]) or none
 
 
-_TOLD = 50
+_PRINTED = 50
 """Files that are printed."""
 _AT_ONCE = 50
 """Names in one request: its address must not be too long."""

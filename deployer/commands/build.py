@@ -8,7 +8,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from deployer.commands import Common, index_name
+from deployer.commands import Common, OtherIndex
 from deployer.ui.output import UI, Result
 
 CONTEXT = {"allow_interspersed_args": False, "ignore_unknown_options": True}
@@ -23,10 +23,7 @@ class Options(Common):
         str,
         Option("--builder", metavar="NAME", help="auto (the deployment's engine), docker, podman, buildah, nerdctl."),
     ] = "auto"
-    index: Annotated[
-        str,
-        Option("--index", metavar="USER/NAME", callback=index_name, help="Another index of the same server."),
-    ] = ""
+    index: OtherIndex = ""
     flags: Annotated[
         bool, Option("--flags", help="Only print options for a build file that declares the variables with ARG.")
     ] = False

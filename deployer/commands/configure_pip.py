@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from deployer.commands import Common, address, index_name
+from deployer.commands import Comparing
 from deployer.ui.output import UI, Result
 
 if TYPE_CHECKING:
@@ -16,12 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Common):
-    index: Annotated[
-        str,
-        Option("--index", metavar="USER/NAME", callback=index_name, help="Another index of the same server."),
-    ] = ""
-    url: Annotated[str, Option("--url", metavar="URL", callback=address, help="Simple URL of another server.")] = ""
+class Options(Comparing):
     scope: Annotated[str, Option("--scope", metavar="SCOPE", help="user, global, site or venv.")] = ""
     timeout: Annotated[int | None, Option("--timeout", metavar="SECONDS", min=1, help="Timeout of pip.")] = None
     undo: Annotated[bool, Option("--undo", help="Restore the previous settings exactly.")] = False

@@ -8,23 +8,14 @@ from typing import Annotated
 
 from typer import Option
 
-from deployer.commands import Common, index_name
+from deployer.commands import Common, OtherIndex, Transparent
 from deployer.ui.output import UI, Result
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Common):
-    index: Annotated[
-        str,
-        Option("--index", metavar="USER/NAME", callback=index_name, help="Another index of the same server."),
-    ] = ""
-    transparent: Annotated[
-        bool | None,
-        Option(
-            "--transparent/--no-transparent",
-            help="Keep the upstream's addresses, as in lock files; default: clients.transparent.",
-        ),
-    ] = None
+    index: OtherIndex = ""
+    transparent: Transparent = None
     pid: Annotated[
         int | None,
         Option("--pid", metavar="PID", min=1, help="The shell with which the proxy ends; default: the parent process."),

@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 from typing import Annotated
 
-from typer import Argument, Option
+from typer import Argument
 
-from deployer.commands import Common, index_name
+from deployer.commands import Common, OtherIndex, Transparent
 from deployer.ui.output import UI, Result
 
 CONTEXT = {"allow_interspersed_args": False, "ignore_unknown_options": True}
@@ -17,17 +17,8 @@ CONTEXT = {"allow_interspersed_args": False, "ignore_unknown_options": True}
 @dataclass(frozen=True, kw_only=True)
 class Options(Common):
     command: Annotated[list[str], Argument(metavar="COMMAND...", help="Command to run, after `--`.")] = None  # type: ignore[assignment]
-    index: Annotated[
-        str,
-        Option("--index", metavar="USER/NAME", callback=index_name, help="Another index of the same server."),
-    ] = ""
-    transparent: Annotated[
-        bool | None,
-        Option(
-            "--transparent/--no-transparent",
-            help="Keep the upstream's addresses, as in lock files; default: clients.transparent.",
-        ),
-    ] = None
+    index: OtherIndex = ""
+    transparent: Transparent = None
 
 
 def run(options: Options, ui: UI) -> Result:

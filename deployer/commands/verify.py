@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from deployer.commands import Located, index_name
+from deployer.commands import Located, OtherIndex
 from deployer.ui.output import UI, Result
 
 if TYPE_CHECKING:
@@ -26,9 +26,7 @@ class Options(Located):
     requirements: Annotated[
         str, Option("--requirements", "-r", metavar="FILE", help="Download what this file requires.")
     ] = ""
-    index: Annotated[
-        str, Option("--index", metavar="USER/NAME", callback=index_name, help="Another index of the same server.")
-    ] = ""
+    index: OtherIndex = ""
     cut: Annotated[
         bool,
         Option("--cut/--no-cut", help="For the last download, switch the server offline; --no-cut leaves it out."),

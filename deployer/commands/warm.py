@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from deployer.commands import Located, index_name
+from deployer.commands import AskedIndex, Located, Platforms, Pythons, Requirements
 from deployer.ui.output import UI, Result
 
 if TYPE_CHECKING:
@@ -17,34 +16,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Located):
-    requirements: Annotated[
-        list[Path] | None,
-        Option(
-            "-r",
-            "--requirements",
-            metavar="FILE",
-            help="Requirements, pyproject.toml, uv.lock, pylock.toml, poetry.lock or pdm.lock; may be repeated.",
-        ),
-    ] = None
+    requirements: Requirements = None
     asked: Annotated[
         bool, Option("--asked", help="Fetch what clients asked for in vain while the server was offline.")
     ] = False
     watched: Annotated[bool, Option("--watched", help="Fetch what the files under `warm` in the profile need.")] = False
-    python: Annotated[
-        list[str] | None,
-        Option("--python", metavar="VERSION", help="Python, like 3.11,3.13; default: deployer's own."),
-    ] = None
-    platform: Annotated[
-        list[str] | None,
-        Option("--platform", metavar="NAME", help="Platform as uv names it, like linux; default: this host's."),
-    ] = None
+    python: Pythons = None
+    platform: Platforms = None
     top: Annotated[
         int, Option("--top", metavar="N", min=0, max=1000, help="The N newest versions of each project, too.")
     ] = 0
     build_deps: Annotated[bool, Option("--build-deps", help="What source distributions need to be built, too.")] = False
-    index: Annotated[
-        str, Option("--index", metavar="USER/NAME", callback=index_name, help="Index to ask, else the clients' one.")
-    ] = ""
+    index: AskedIndex = ""
     jobs: Annotated[int, Option("--jobs", metavar="N", min=1, max=64, help="Files at a time.")] = 16
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Argument, Option
+from typer import Argument
 
-from deployer.commands import Located
+from deployer.commands import AskedIndex, Located
 from deployer.ui.output import UI, Result
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Options(Located):
     requirement: Annotated[str, Argument(metavar="NAME[==VERSION]", help="A project, or one version of it.")]
-    index: Annotated[str, Option("--index", metavar="USER/NAME", help="Index to ask, else the clients' one.")] = ""
+    index: AskedIndex = ""
 
 
 def run(options: Options, ui: UI) -> Result:
@@ -59,7 +59,7 @@ def _is_of(file: RuledFile, version: str) -> bool:
 
 
 def _text(index: str, found: ProjectNames, files: list[RuledFile], version: str) -> str:
-    from deployer.operations.rules import told
+    from deployer.operations.rules import report_line
 
     what = f"{found['name']}=={version}" if version else found["name"]
     served = " and ".join(found["served_by"]) or "no index"
@@ -74,7 +74,7 @@ def _text(index: str, found: ProjectNames, files: list[RuledFile], version: str)
     let_in = [file for file in files if not file["rule"]]
     rows.append(("let in", f"{len(let_in)} files of mirrors"))
     rows.append(("cached", ", ".join(sorted(file["filename"] for file in files if file["cached"])) or "nothing"))
-    rows += [("held back", told(file)) for file in held[:20]] or [("held back", "nothing")]
+    rows += [("held back", report_line(file)) for file in held[:20]] or [("held back", "nothing")]
     if len(held) > 20:
         rows.append(("", f"{len(held) - 20} more: --json lists them"))
     return "\n".join(f"{label:<9}  {value}" for label, value in rows)

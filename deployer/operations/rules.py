@@ -75,7 +75,7 @@ def _get(deployment: Deployment, route: str, query: Sequence[tuple[str, str]], k
         connection.close()
 
 
-def told(file: RuledFile) -> str:
+def report_line(file: RuledFile) -> str:
     """One line of a report."""
     until = f" until {file['until']}" if file["until"] else ""
     cached = ", cached" if file["cached"] else ""

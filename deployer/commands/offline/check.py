@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
 
-from typer import Option
-
-from deployer.commands import Located, index_name
+from deployer.commands import AskedIndex, Located, Platforms, Pythons, Requirements
 from deployer.ui.output import UI, Result
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Located):
-    requirements: Annotated[
-        list[Path] | None,
-        Option(
-            "-r",
-            "--requirements",
-            metavar="FILE",
-            help="Requirements, pyproject.toml, uv.lock, pylock.toml, poetry.lock or pdm.lock; may be repeated.",
-        ),
-    ] = None
-    python: Annotated[
-        list[str] | None,
-        Option("--python", metavar="VERSION", help="Python, like 3.11,3.13; default: deployer's own."),
-    ] = None
-    platform: Annotated[
-        list[str] | None,
-        Option("--platform", metavar="NAME", help="Platform as uv names it, like linux; default: this host's."),
-    ] = None
-    index: Annotated[
-        str, Option("--index", metavar="USER/NAME", callback=index_name, help="Index to ask, else the clients' one.")
-    ] = ""
+    requirements: Requirements = None
+    python: Pythons = None
+    platform: Platforms = None
+    index: AskedIndex = ""
 
 
 def run(options: Options, ui: UI) -> Result:
