@@ -21,18 +21,16 @@ def run(options: Options, ui: UI) -> Result:
     from deployer.profile.load import load
     from deployer.profile.load.files import available
     from deployer.profile.load.layers import flatten
+    from deployer.ui.table import columns
 
     if not options.show:
         found = available()
-        width = max(len(profile.name) for profile in found) + 2
-        lines = [f"{profile.name.ljust(width)}{profile.description}  ({profile.path})" for profile in found]
         return Result(
             data={"profiles": [{"name": p.name, "path": str(p.path), "description": p.description} for p in found]},
-            text="\n".join(lines),
+            text=columns([(p.name, f"{p.description}  ({p.path})") for p in found]),
         )
     loaded = load(options.show)
     values = loaded.profile.model_dump(mode="json")
     flat = flatten(values)
-    width = max(map(len, flat)) + 2
-    lines = [f"{key.ljust(width)}{value}  ({loaded.sources.get(key, 'default')})" for key, value in flat.items()]
-    return Result(data={"profile": values, "sources": dict(loaded.sources)}, text="\n".join(lines))
+    text = columns([(key, f"{value}  ({loaded.sources.get(key, 'default')})") for key, value in flat.items()])
+    return Result(data={"profile": values, "sources": dict(loaded.sources)}, text=text)

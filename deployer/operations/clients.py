@@ -16,6 +16,7 @@ from deployer.clients.registry import CLIENT_FILES
 from deployer.diagnosis import Check, failure, ok, warning
 from deployer.errors import ClientFileError, DeployerError, UsageError
 from deployer.secrets import mask_url
+from deployer.ui.table import columns
 
 SCOPES = ("user", "project", "environment", "machine")
 _FILES: dict[str, ClientFile] = {str(name): client for name, client in CLIENT_FILES.items()}
@@ -64,11 +65,9 @@ def _is_ours(index: str, simple_url: str) -> bool | None:
 
 def table(uses: Sequence[Use]) -> str:
     """Format what clients use: client, index, where that is set."""
-    rows = [(use.name, _index(use), _where(use)) for use in uses if use.program]
-    widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
-    lines = [f"{name.ljust(widths[0])}  {index.ljust(widths[1])}  {where}".rstrip() for name, index, where in rows]
-    missing = [use.name for use in uses if not use.program]
-    return "\n".join([*lines, *([f"not installed: {', '.join(missing)}"] if missing else [])])
+    lines = columns([(use.name, _index(use), _where(use)) for use in uses if use.program])
+    missing = ", ".join(use.name for use in uses if not use.program)
+    return "\n".join(filter(None, (lines, missing and f"not installed: {missing}")))
 
 
 def _index(use: Use) -> str:

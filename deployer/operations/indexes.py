@@ -12,6 +12,7 @@ from deployer.devpi.declared import changed_fields, new_index, parse_settings, s
 from deployer.devpi.names import index_name
 from deployer.devpi.topology import Node, Topology
 from deployer.errors import ConflictError, Refused, ServerRefused, UsageError
+from deployer.ui.table import columns
 
 
 def listed(session: Session, *, only: str) -> list[dict[str, Any]]:
@@ -26,8 +27,7 @@ def listed(session: Session, *, only: str) -> list[dict[str, Any]]:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Format the rows of :func:`listed`: name, type, bases or URL."""
-    width = max((len(str(row["name"])) for row in rows), default=0)
-    return "\n".join(f"{str(row['name']).ljust(width)}  {row.get('type', ''):8}{_source(row)}".rstrip() for row in rows)
+    return columns([(str(row["name"]), str(row.get("type", "")), _source(row)) for row in rows])
 
 
 def _source(row: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from deployer.errors import NotReadyError
 from deployer.secrets import Secret
 from deployer.ui.output import UI, Result, strip_controls
+from deployer.ui.table import columns
 
 HOSTILE = "\x1b[2J\x1b[1;31mred\x1b[0m\x1b]0;title\x07\x1b]52;c;bHM=\x1b\\\x9b5n\x08\rpath\tend"
 TAMED = "red5npath\tend"
@@ -70,3 +71,12 @@ def test_what_was_tamed_is_tame(text: str) -> None:
 def test_the_line_that_is_the_cause_is_not_said_again(seen: UI) -> None:
     seen.fail("up", NotReadyError("no build: no space", details=("step 1", "no space")))
     assert seen.err.getvalue().splitlines()[1:] == [f"{'':10}step 1"]  # type: ignore[attr-defined]
+
+
+def test_a_long_cell_never_touches_the_next_column() -> None:
+    rows = [("root/pypi", "constrained-mirror", "https://packages.example.com"), ("a/b", "stage", "")]
+    assert columns(rows).splitlines() == [
+        "root/pypi  constrained-mirror  https://packages.example.com",
+        "a/b        stage",
+    ]
+    assert columns([]) == ""

@@ -21,6 +21,7 @@ def run(options: Options, ui: UI) -> Result:
     """Show the versions and files of a project, as pip sees them."""
     from deployer.devpi.distributions import version_of
     from deployer.errors import ServerRefused
+    from deployer.ui.table import columns
 
     index = client_index(options, options.index)
     with connect(options) as session:
@@ -36,5 +37,5 @@ def run(options: Options, ui: UI) -> Result:
         )
     ]
     versions = list(dict.fromkeys(row["version"] for row in rows if row["version"]))
-    text = "\n".join(f"{row['version'].ljust(12)}  {row['filename']}" for row in rows)
+    text = columns([(row["version"], row["filename"]) for row in rows])
     return Result(data={"index": index, "versions": versions, "files": rows}, text=text)
