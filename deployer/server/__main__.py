@@ -251,7 +251,7 @@ def _fsck(options: argparse.Namespace) -> int:
     from devpi_server.fsck import fsck
 
     os.umask(0o077)
-    sys.argv[:] = ["devpi-fsck", "--serverdir", options.serverdir]
+    sys.argv[:] = ["devpi-fsck", "--configfile", os.devnull, "--serverdir", options.serverdir]
     return int(fsck() or 0)
 
 

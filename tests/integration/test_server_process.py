@@ -21,7 +21,7 @@ import pytest
 
 from deployer import __version__
 from tests.plain_devpi import PASSWORD, PlainDevpi
-from tests.server_process import PATIENCE, Server, auth_header, login, request
+from tests.server_process import COMMAND, PATIENCE, Server, auth_header, login, request
 from tests.torn import leave_hot_journal, truncate
 
 pytestmark = pytest.mark.server
@@ -75,6 +75,21 @@ def test_no_answer_precedes_the_password(server: Server) -> None:
             assert time.monotonic() < deadline, server.output
     assert status in (401, 403)
     assert login(server.port, server.password)[0] == 200
+
+
+def test_devpi_configuration_of_the_user_is_not_obeyed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = server.serverdir.with_name("config") / "devpi-server"
+    place.mkdir(parents=True)
+    settings = "outside-url: http://elsewhere.example.com\n  offline-mode: true\n  role: replica\n  storage: nothing"
+    (place / "devpi-server.yml").write_text(f"devpi-server:\n  {settings}\n")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(place.parent))
+    server.start()
+    answer = request(server.port, "GET", "/+api")[1]["result"]
+    assert answer["login"] == f"http://127.0.0.1:{server.port}/+login"
+    status = request(server.port, "GET", "/+status", headers=server.auth)[1]["result"]
+    assert status["role"] != "REPLICA"
+    done = subprocess.run([*COMMAND, "fsck", "--serverdir", str(server.serverdir)], capture_output=True, check=False)
+    assert b"nothing" not in done.stdout + done.stderr
 
 
 def test_first_boot_leaves_private_files_and_no_index(server: Server) -> None:

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 # The cost of deriving devpi's signing key from the secret. A high cost protects a weak secret. Ours has 384 random
 # bits, and the default would take half a gigabyte and ten seconds at every start (see SECURITY.md).
 _CHEAP = ("--argon2-memory-cost", "8", "--argon2-time-cost", "1", "--argon2-parallelism", "1")
+# devpi would obey ~/.config/devpi-server and /etc/xdg/devpi-server, which can change its role and its addresses.
+_NO_FILE = ("--configfile", os.devnull)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
@@ -261,7 +263,7 @@ def _first_boot(serverdir: Path, private: Private, plugins: PluginManager, pwhas
     from devpi_server.init import init
 
     # A list in this process: other processes can't see it.
-    words = ["devpi-init", "--serverdir", str(serverdir), "--no-root-pypi", "--root-passwd-hash", pwhash]
+    words = ["devpi-init", *_NO_FILE, "--serverdir", str(serverdir), "--no-root-pypi", "--root-passwd-hash", pwhash]
     if init(pluginmanager=plugins, argv=words):
         raise Refusal(f"can't initialise {serverdir}", hint="read the log lines above", code=ExitCode.INTERNAL)
     prepare.finish_first_boot(private)
@@ -331,7 +333,7 @@ class _Masking(logging.Formatter):
 
 def _arguments(options: argparse.Namespace, serverdir: Path, private: Private, proxy: ReverseProxy | None) -> list[str]:
     # Slow and idle clients must not use up the connections.
-    words = ["devpi-server", "--serverdir", str(serverdir), "--connection-limit", "500"]
+    words = ["devpi-server", *_NO_FILE, "--serverdir", str(serverdir), "--connection-limit", "500"]
     if proxy is None:
         words += ["--host", options.host, "--port", str(options.port)]
     else:
