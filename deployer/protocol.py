@@ -36,6 +36,8 @@ class PrivateFile(StrEnum):
     MOVED = "moved"
     FRONT = "front"
     ACCESS_LOG = "log/access.log"
+    CHANGES = "log/changes.log"
+    REFUSED = "log/refused.log"
     TEMPORARY = "tmp"
     NGINX = "run"
     NGINX_KNOWN = "nginx-known"
@@ -53,6 +55,9 @@ class PrivateFile(StrEnum):
         """The path below the server directory."""
         return f"{PRIVATE}/{self.value}"
 
+
+CHANGE_LOGS = 10
+"""Files that are kept of the log of changes, and of that of refusals: NAME, NAME.1 and so on, the newest first."""
 
 NODEINFO = ".nodeinfo"
 """devpi's own file with the identity of the data."""
@@ -662,6 +667,19 @@ class Counted(TypedDict):
     indexes: dict[str, IndexCounts]
     upstreams: dict[str, UpstreamCounts]
     read: NotRequired[list[int]]
+
+
+class Change(TypedDict):
+    """One line of the log of changes. ``time``: ISO 8601, UTC. ``details``: names of the fields that were set, never
+    their values; or the name of a file. ``status``: that of the answer."""
+
+    time: str
+    client: str
+    user: str
+    action: str
+    target: str
+    details: list[str]
+    status: int
 
 
 class MissedIn(TypedDict):

@@ -105,7 +105,11 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "drift": "with `--check`: list of differences from the profile; else `null`",
         "compared_with": "with `--check`: the `profile`, and `overrides{}` of the last `up`",
     },
-    "logs": {"lines": "list of log lines, secrets blanked; empty with `-f`, which prints them as they come"},
+    "logs": {
+        "lines": "list of log lines, secrets blanked; empty with `-f`, which prints them as they come",
+        "changes": "with `--changes` or `--refused`: list of objects `time`, `client`, `user`, `action`, `target`, "
+        "`details` (names of fields, or a file), `status`; else empty",
+    },
     "stats": {
         "name": "name of the deployment",
         "since": "when counting began, ISO 8601",

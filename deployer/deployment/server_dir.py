@@ -13,7 +13,7 @@ from deployer.engines.base import Engine
 from deployer.errors import ConflictError, DeployerError, EngineError, Refused
 from deployer.host import untrusted
 from deployer.host.gather import NODEINFO, parse_uuid
-from deployer.protocol import IMAGE_PYTHON, PrivateFile, Refusal
+from deployer.protocol import CHANGE_LOGS, IMAGE_PYTHON, PrivateFile, Refusal
 from deployer.secrets import Secret
 from deployer.spec import Container, Mount
 
@@ -70,6 +70,21 @@ class ServerDir:
         words = ("tail", "-c", str(untrusted.LIMIT), f"{self.mount.target}/{relative}")
         result = self.engine.exec(self.container, words)
         return tuple(result.stdout.splitlines()) if result.returncode == 0 else ()
+
+    def changes(self, log: PrivateFile) -> tuple[str, ...]:
+        """The lines of the log of changes, or of that of refusals, the oldest first. Raises as :meth:`read`."""
+        names = [log.relative, *(f"{log.relative}.{number}" for number in range(1, CHANGE_LOGS))][::-1]
+        if self.path is not None:
+            try:
+                found = [untrusted.tail(self.path, name, limit=2 * untrusted.LIMIT) or b"" for name in names]
+                return tuple(b"".join(found).decode("utf-8", errors="replace").splitlines())
+            except PermissionError:
+                pass
+            except untrusted.Untrusted as error:
+                raise _refusal(error, self.path) from None
+        # Without those that don't exist yet, which make an exit code of 1.
+        result = self.engine.exec(self.container, ("cat", *(f"{self.mount.target}/{name}" for name in names)))
+        return tuple(result.stdout.splitlines())
 
     def write(self, relative: str, text: str, *, verb: tuple[str, ...]) -> None:
         """Replace a private file (0600, with the owner of its directory).

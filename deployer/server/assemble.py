@@ -28,7 +28,7 @@ from deployer.server.devpi.file_events import skip_mirrors
 from deployer.server.devpi.installed import inside, server_version
 from deployer.server.guard.sendable import Sendable
 from deployer.server.guard.watched import MaliciousFile
-from deployer.server.middleware import bodies, clients, threads
+from deployer.server.middleware import bodies, changes, clients, threads
 from deployer.server.middleware.bulkhead import Bulkhead
 from deployer.server.middleware.canonical import CANONICAL
 from deployer.server.middleware.files import Mirrors
@@ -213,6 +213,10 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
         over=LOGGING,
         under="deployer.server.assemble.refreshing_factory",
     )
+    pyramid_config.registry[changes_factory] = changes.ChangeLog(private.changes, private.refused)
+    pyramid_config.add_tween(
+        "deployer.server.assemble.changes_factory", over=LOGGING, under="deployer.server.assemble.cached_factory"
+    )
     pyramid_config.add_tween("deployer.server.middleware.middleware.note_transaction", over=EXCVIEW, under=TRANSACTION)
     pyramid_config.registry[middleware_factory] = middleware
 
@@ -243,6 +247,11 @@ def middleware_factory(handler: Any, registry: Any) -> Any:
 def refreshing_factory(handler: Any, registry: Any) -> Any:
     """The tween between those two, for requests that need no transaction."""
     return registry[refreshing_factory].tween(handler)
+
+
+def changes_factory(handler: Any, registry: Any) -> Any:
+    """The tween above devpi's transaction that records what was changed."""
+    return registry[changes_factory].tween(handler)
 
 
 def cached_factory(handler: Any, registry: Any) -> Any:

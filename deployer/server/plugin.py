@@ -15,7 +15,7 @@ from deployer.protocol import IDENTITY_ROUTE, NAMES_ROUTE, NONCE_HEADER, About, 
 from deployer.server import assemble, secret_files
 from deployer.server.devpi import audit, ordered, stored
 from deployer.server.devpi.installed import default_mirror_url, server_version
-from deployer.server.middleware import browsers
+from deployer.server.middleware import browsers, changes
 from deployer.server.secret_files import Private
 from deployer.server.upstream.credentials import Credentials
 
@@ -46,6 +46,10 @@ class Plugin:
 
             documentation.configure(pyramid_config)
             pyramid_config.registry[browsers.SCRIPTS] = documentation.scripts()
+
+    @hookimpl
+    def devpiserver_identity_loaded(self, request: Any, identity: Any) -> None:
+        changes.note_user(request, identity)
 
     @hookimpl
     def devpiserver_get_stage_customizer_classes(self) -> list[tuple[str, type]]:

@@ -90,6 +90,16 @@ class Private:
         return self.directory / PrivateFile.ACCESS_LOG
 
     @property
+    def changes(self) -> Path:
+        """Who changed what: one line of JSON each. Rotated logs stand beside it, numbered."""
+        return self.directory / PrivateFile.CHANGES
+
+    @property
+    def refused(self) -> Path:
+        """Which logins and writes were refused, alike."""
+        return self.directory / PrivateFile.REFUSED
+
+    @property
     def upstream(self) -> Path:
         """The pages of upstreams, as mirrors know them."""
         return self.directory / PrivateFile.UPSTREAM

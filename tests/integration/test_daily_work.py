@@ -268,3 +268,58 @@ def upload(cli: Cli, index: str, token: str, filename: str, content: bytes, *, p
     headers = {"Authorization": f"Basic {pair}", "Content-Type": f"multipart/form-data; boundary={boundary}"}
     connection.request("POST", f"/{index}/", body=body, headers=headers)
     return connection.getresponse().status
+
+
+def test_the_log_of_changes_says_who_changed_what_and_what_was_refused(cli: Cli, dist: Path) -> None:
+    begun = max((one["time"] for one in changes(cli, "--changes", "--refused")), default="")
+    wheel = dist / make_wheel("acme-core", "1.1").filename
+    for words in (
+        ("user", "create", "eve"),
+        ("index", "create", "eve/own", "volatile=true", "acl_upload=root"),
+        ("index", "modify", "eve/own", "title=mine"),
+        ("package", "upload", "--index", "eve/own", str(wheel)),
+        ("package", "push", "acme-core==1.1", "dev/work", "--index", "eve/own", "--as", "dev"),
+        ("package", "remove", "acme-core==1.1", "--index", "eve/own", "--yes"),
+        ("token", "create", "eve", "--index", "eve/own"),
+        ("index", "delete", "eve/own", "--yes"),
+        ("user", "delete", "eve", "--yes"),
+    ):
+        done = cli.run(*words)
+        assert done.code == 0, done.err
+    made = [one for one in changes(cli, "--changes") if one["time"] > begun]
+    fields = ["acl_toxresult_upload", "acl_upload", "mirror_whitelist", "type", "volatile"]
+    assert [(one["user"], one["action"], one["target"], one["details"]) for one in made] == [
+        ("root", "create user", "eve", []),
+        ("root", "create index", "eve/own", fields),
+        ("root", "modify index", "eve/own", ["title"]),
+        ("root", "upload", "eve/own/acme-core/1.1", [wheel.name]),
+        ("dev", "push", "eve/own/acme-core/1.1", ["dev/work"]),
+        ("root", "delete version", "eve/own/acme-core/1.1", []),
+        ("root", "create token", "eve", []),
+        ("root", "delete index", "eve/own", []),
+        ("root", "delete user", "eve", []),
+    ]
+    assert {one["client"] for one in made} == {"127.0.0.1"}
+
+    secret = "a word that nobody may read"
+    assert http_status(cli, "POST", "/+login", body={"user": "dev", "password": secret}) == 401
+    assert http_status(cli, "PUT", "/mallory", body={"password": secret}) in (401, 403)
+    assert http_status(cli, "PATCH", "/dev", user="dev", password=secret, body={"password": secret}) in (401, 403)
+    refused = [one for one in changes(cli, "--refused") if one["time"] > begun]
+    assert [(one["user"], one["action"], one["target"]) for one in refused[-3:]] == [
+        ("dev", "log in", ""),
+        ("", "create user", "mallory"),
+        ("", "modify user", "dev"),
+    ]
+    shown = cli.run("logs", "--changes", "--refused", "-n", "3")
+    assert [line.split("  ")[1] for line in shown.out.splitlines()] == ["dev", "-", "-"]
+    kept = "".join(path.read_text() for path in (cli.data / ".deployer" / "log").glob("*.log"))
+    assert secret not in kept
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in (cli.data / ".deployer" / "log").glob("*.log"))
+
+
+def changes(cli: Cli, *words: str) -> list[dict[str, Any]]:
+    done = cli.run("logs", *words, "--json")
+    assert done.code == 0, done.err
+    found: list[dict[str, Any]] = done.data["changes"]
+    return found

@@ -85,6 +85,7 @@ _HOOKS = (
     "devpiserver_auth_denials",
     "devpiserver_get_identity",
     "devpiserver_get_stage_customizer_classes",
+    "devpiserver_identity_loaded",
     "devpiserver_on_remove_file",
     "devpiserver_on_upload",
     "devpiserver_pyramid_configure",
