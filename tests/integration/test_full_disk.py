@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urljoin
@@ -16,7 +17,7 @@ from tests.contained import BOTH, Contained
 from tests.engines import need
 from tests.indexed_server import FILE, HTML, JSON, get, make_indexes, upload
 from tests.integration.cli import Cli
-from tests.server_process import Server
+from tests.server_process import PATIENCE, Server
 from tests.upstream import Distribution, Upstream, make_wheel
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
@@ -93,6 +94,10 @@ def test_what_is_here_is_served_and_what_was_acknowledged_stays(server: Server, 
             assert get(server.port, path, FILE).body == wheel.content
         missing = path_of(server, MISSING)
         with full(disk):
+            deadline = time.monotonic() + PATIENCE  # a write check holds for some seconds
+            while get(server.port, "/+ready", {}).status != 503:
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
             for _ in range(3):
                 assert upload(server, auth, "root/dev", LATER) >= 500
                 for wheel, (path, html) in known.items():
