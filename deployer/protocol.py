@@ -47,6 +47,7 @@ class PrivateFile(StrEnum):
     UPSTREAM = "upstream"
     COMPANIONS = "companions"
     MALICIOUS = "malicious.json"
+    INVENTORY = "inventory.sqlite"
     LOCK = "lock"
     USED_BY = "used-by"
 
@@ -264,6 +265,7 @@ OFFLINE_HEADER = "X-Deployer-Offline"
 MIRRORED_ROUTE = "/+deployer/mirrored"
 RULES_ROUTE = "/+deployer/rules"
 BODY_ROUTE = "/+deployer/body"
+INVENTORY_ROUTE = "/+deployer/inventory"
 
 
 def parsed(text: str | bytes, *, fraction: Callable[[str], float] | None = None) -> Any:
@@ -641,6 +643,107 @@ class RulesAnswer(TypedDict):
 
     index: str
     files: list[RuledFile]
+    after: str
+
+
+class Kind(StrEnum):
+    """What the inventory has. ``FILE``: a file of a mirror. ``PAGE``: a page of an upstream. ``COMPANION``: what stands
+    beside a file (:data:`COMPANIONS`)."""
+
+    FILE = "file"
+    UPLOAD = "upload"
+    PAGE = "page"
+    COMPANION = "companion"
+
+
+@dataclass(frozen=True, kw_only=True)
+class InventoryRequest:
+    """``POST /+deployer/inventory``: what is listed, and the client's proof.
+
+    ``index``: of this index alone. ``search``: a part of the project's name. ``project``: the files of this project,
+    by its normalised name; empty: all projects. ``after``: the last row of the answer before, ``user/index project``.
+    """
+
+    index: str = ""
+    search: str = ""
+    project: str = ""
+    after: str = ""
+    proof: str = ""
+
+    @property
+    def order(self) -> str:
+        """What the proof is for."""
+        return " ".join(("inventory", self.index, self.search, self.project, self.after))
+
+    @property
+    def json(self) -> dict[str, object]:
+        return asdict(self)
+
+    @classmethod
+    def parse(cls, body: object) -> InventoryRequest | None:
+        """Read a request that is not trusted; None when it is invalid."""
+        names = ("index", "search", "project", "after", "proof")
+        if not isinstance(body, dict):
+            return None
+        words = {name: _text(body.get(name, "")) for name in names}
+        if not all(word is not None and len(word) < 600 and word.isascii() for word in words.values()):
+            return None
+        index, project = words["index"] or "", words["project"] or ""
+        if (index and not _INDEX_NAME.fullmatch(index)) or (project and not _PROJECT_NAME.fullmatch(project)):
+            return None
+        return cls(**{name: word or "" for name, word in words.items()})
+
+
+class ProjectItem(TypedDict):
+    """A project of an index. ``versions``, ``files``: of files that are stored; ``uploads``: of these, uploaded ones.
+
+    ``bytes``: on the disk, with pages and companions. ``first``, ``last``: when the first of it came, and when any of
+    it was used last (ISO 8601). ``uses``: requests for its files. ``origin``: the upstream; empty of uploads.
+    """
+
+    index: str
+    project: str
+    versions: int
+    files: int
+    uploads: int
+    bytes: int
+    first: str
+    last: str
+    uses: int
+    origin: str
+
+
+class FileItem(TypedDict):
+    """A file of a project, or its page (``kind``). ``path``: below the index. ``bytes``: on the disk; ``size``: of the
+    file."""
+
+    index: str
+    project: str
+    version: str
+    kind: str
+    path: str
+    size: int
+    bytes: int
+    first: str
+    last: str
+    uses: int
+    origin: str
+
+
+class KindTotal(TypedDict):
+    number: int
+    bytes: int
+
+
+class InventoryAnswer(TypedDict):
+    """``POST /+deployer/inventory``. ``projects``: unless one project was named, of which ``files`` are listed.
+
+    ``totals``: of all that is here, by kind. ``after``: where the next answer begins; empty at the end.
+    """
+
+    projects: list[ProjectItem]
+    files: list[FileItem]
+    totals: dict[str, KindTotal]
     after: str
 
 

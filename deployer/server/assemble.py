@@ -14,6 +14,7 @@ from deployer import __version__
 from deployer.protocol import (
     BODY_ROUTE,
     CACHED_ROUTE,
+    INVENTORY_ROUTE,
     KEEP_ROUTE,
     MIRRORED_ROUTE,
     OFFLINE_ROUTE,
@@ -28,16 +29,21 @@ from deployer.server.devpi.file_events import skip_mirrors
 from deployer.server.devpi.installed import inside, server_version
 from deployer.server.guard.sendable import Sendable
 from deployer.server.guard.watched import MaliciousFile
+from deployer.server.inventory import database as inventory
+from deployer.server.inventory.comparison import Comparison, Places
+from deployer.server.inventory.view import InventoryView
+from deployer.server.inventory.watching import Uses, Watching
 from deployer.server.middleware import bodies, changes, clients, threads
 from deployer.server.middleware.bulkhead import Bulkhead
 from deployer.server.middleware.canonical import CANONICAL
 from deployer.server.middleware.files import Mirrors
 from deployer.server.middleware.middleware import Middleware
+from deployer.server.middleware.orders import Orders
 from deployer.server.mirrors import for_devpi, rules
 from deployer.server.mirrors.cached import Cached
 from deployer.server.mirrors.canonical_links import CanonicalLinks
 from deployer.server.mirrors.companions import Companions
-from deployer.server.mirrors.files import RemoteFiles
+from deployer.server.mirrors.files import Found, RemoteFiles
 from deployer.server.mirrors.indexes import Indexes, Mirror
 from deployer.server.mirrors.json_api import JsonApi
 from deployer.server.mirrors.refreshing import Refreshing
@@ -68,6 +74,8 @@ MALICIOUS = "deployer.malicious"
 """Key of the list of malicious releases, which is read again when its file has changed."""
 STORE = "deployer.pages"
 """Key of the page store in Pyramid's registry, for other plugins."""
+INVENTORY = "deployer.inventory"
+"""Key of the inventory (:mod:`deployer.server.inventory.reading` has what it answers)."""
 STARTED = 0.5
 """Seconds after which the start is over; what it does not need is imported and read then."""
 UNSENT = 256 * 1024
@@ -117,6 +125,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     def reconfigured(mirrors: Mapping[str, Mirror]) -> None:
         links.clear()
         configured(mirrors)
+        comparison.soon()
 
     indexes.on_change = reconfigured
     client.page_of = lambda url: for_devpi.page_of(indexes, source, url)
@@ -129,6 +138,23 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     api = JsonApi(pages, source, mirror_rules, offline=lambda: switch.on)
     files = Path(config.server_path) / "+files"
     companions = Companions(private.companions, files, source, remote)
+    stock = inventory.given(config)
+
+    def url_of(index: str) -> str | None:
+        indexes.refresh(store.configured)
+        mirror = indexes.mirror(index)
+        return None if mirror is None else mirror.url
+
+    watching = Watching(stock, files, url_of)
+    pages.on_write, companions.on_put = watching.page, watching.companion
+    renewed = remote.on_kept
+
+    def kept(found: Found) -> None:
+        renewed(found)
+        watching.kept(found)
+
+    remote.on_kept = kept
+    comparison = Comparison(stock, Places(files, private.companions, private.upstream), url_of)
     fronted = config.args.unix_socket is not None
     sendable = Sendable(private.nginx if fronted else None, files=files, companions=private.companions)
     indexes.on_load = sendable.configure
@@ -164,6 +190,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
         readers=bool(config.hook.devpiserver_stage_get_principals_for_pkg_read.get_hookimpls()),
     )
     pyramid_config.registry[STORE] = store
+    pyramid_config.registry[INVENTORY] = stock
     pyramid_config.registry[MALICIOUS] = malicious
     pyramid_config.registry[CHANGELOG] = changelog
     pyramid_config.registry[statistics.UPSTREAMS] = upstreams
@@ -173,7 +200,6 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
         [f"{mirror}/{project}" for mirror, project in source.deleted], kept=mirror_rules.keep_deleted
     )
     refreshing = Refreshing(source, challenge, offline=lambda: switch.on)
-    pyramid_config.registry[refreshing_factory] = refreshing
     pyramid_config.add_route(RULES_ROUTE, RULES_ROUTE)
     pyramid_config.add_view(
         RulesReport(indexes, source, files), route_name=RULES_ROUTE, renderer="json", request_method="GET"
@@ -182,14 +208,20 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     pyramid_config.add_view(bodies.admit, route_name=BODY_ROUTE, request_method="GET")
     pyramid_config.add_route(OFFLINE_ROUTE, OFFLINE_ROUTE)
     pyramid_config.add_view(switch.view, route_name=OFFLINE_ROUTE, renderer="json", request_method="POST")
-    # The tweens answer these two; the views are what Pyramid knows of them.
+    # The tweens answer these; the views are what Pyramid knows of them.
     pyramid_config.add_route(MIRRORED_ROUTE, MIRRORED_ROUTE)
     pyramid_config.add_view(middleware.mirrored, route_name=MIRRORED_ROUTE, request_method="GET")
-    pyramid_config.add_route(REFRESH_ROUTE, REFRESH_ROUTE)
-    pyramid_config.add_view(refreshing.view, route_name=REFRESH_ROUTE, request_method="POST")
     cached = Cached(indexes, source, remote, companions, files, challenge)
-    pyramid_config.registry[cached_factory] = cached
-    for route, view in ((CACHED_ROUTE, cached.list), (KEEP_ROUTE, cached.keep)):
+    orders = Orders(
+        {
+            REFRESH_ROUTE: refreshing.view,
+            CACHED_ROUTE: cached.list,
+            KEEP_ROUTE: cached.keep,
+            INVENTORY_ROUTE: InventoryView(stock, challenge),
+        }
+    )
+    pyramid_config.registry[orders_factory] = orders
+    for route, view in orders.views.items():
         pyramid_config.add_route(route, route)
         pyramid_config.add_view(view, route_name=route, request_method="POST")
     # By default waitress buffers 16 MiB for each slow client, more memory than there is for fifty of them.
@@ -198,24 +230,26 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     )
     # With `over` alone, Pyramid moves its exception view above devpi's transaction, and every write is rolled back.
     pyramid_config.add_tween("deployer.server.assemble.middleware_factory", over=LOGGING, under=INGRESS)
+    if not fronted:
+        pyramid_config.registry[uses_factory] = Uses(stock)
+        pyramid_config.add_tween(
+            "deployer.server.assemble.uses_factory",
+            over="deployer.server.assemble.middleware_factory",
+            under=INGRESS,
+        )
     pyramid_config.add_tween(
         "deployer.server.middleware.browsers.tween_factory",
         over="deployer.server.assemble.middleware_factory",
         under=INGRESS,
     )
     pyramid_config.add_tween(
-        "deployer.server.assemble.refreshing_factory",
+        "deployer.server.assemble.orders_factory",
         over=LOGGING,
         under="deployer.server.assemble.middleware_factory",
     )
-    pyramid_config.add_tween(
-        "deployer.server.assemble.cached_factory",
-        over=LOGGING,
-        under="deployer.server.assemble.refreshing_factory",
-    )
     pyramid_config.registry[changes_factory] = changes.ChangeLog(private.changes, private.refused)
     pyramid_config.add_tween(
-        "deployer.server.assemble.changes_factory", over=LOGGING, under="deployer.server.assemble.cached_factory"
+        "deployer.server.assemble.changes_factory", over=LOGGING, under="deployer.server.assemble.orders_factory"
     )
     pyramid_config.add_tween("deployer.server.middleware.middleware.note_transaction", over=EXCVIEW, under=TRANSACTION)
     pyramid_config.registry[middleware_factory] = middleware
@@ -227,12 +261,15 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     for name in inside().OF_PAGES:
         xom.keyfs.notifier.on_key_change(name, on_change)
     skip_mirrors(xom)
+    for name in inside().FILES:
+        xom.keyfs.notifier.on_key_change(name, watching.event)
     threading.Thread(target=store.watch, name="pages", daemon=True).start()
     threading.Thread(target=malicious.watch, name="rules", daemon=True).start()
 
     def settle() -> None:
         source.find_deleted(indexes.all(configured=store.configured))
 
+    threading.Thread(target=comparison.watch, name="inventory", daemon=True).start()
     later = threading.Timer(STARTED, settle)
     later.daemon = True
     later.start()
@@ -244,19 +281,19 @@ def middleware_factory(handler: Any, registry: Any) -> Any:
     return registry[middleware_factory].tween(handler)
 
 
-def refreshing_factory(handler: Any, registry: Any) -> Any:
+def orders_factory(handler: Any, registry: Any) -> Any:
     """The tween between those two, for requests that need no transaction."""
-    return registry[refreshing_factory].tween(handler)
+    return registry[orders_factory].tween(handler)
+
+
+def uses_factory(handler: Any, registry: Any) -> Any:
+    """The tween that notes what is used, where there is no access log."""
+    return registry[uses_factory].tween(handler)
 
 
 def changes_factory(handler: Any, registry: Any) -> Any:
     """The tween above devpi's transaction that records what was changed."""
     return registry[changes_factory].tween(handler)
-
-
-def cached_factory(handler: Any, registry: Any) -> Any:
-    """The tween after it, for the files of mirrors that another server has."""
-    return registry[cached_factory].tween(handler)
 
 
 def _settings(pyramid_config: Any) -> dict[str, Any]:

@@ -144,6 +144,11 @@ class Private:
         return self.directory / PrivateFile.MISSED
 
     @property
+    def inventory(self) -> Path:
+        """What is cached and uploaded, when it came, and when it was used (:mod:`deployer.server.inventory`)."""
+        return self.directory / PrivateFile.INVENTORY
+
+    @property
     def lock(self) -> Path:
         return self.directory / PrivateFile.LOCK
 

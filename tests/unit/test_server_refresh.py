@@ -17,6 +17,7 @@ from pyramid.request import Request
 from deployer.protocol import REFRESH_ROUTE, OfflineRequest, RefreshRequest, client_proof
 from deployer.server import secret_files
 from deployer.server.challenge import Challenge
+from deployer.server.middleware.orders import Orders
 from deployer.server.mirrors import rules
 from deployer.server.mirrors.refreshing import Refreshing
 from deployer.server.mirrors.rules import MirrorRules
@@ -50,7 +51,8 @@ class Bench:
         self.offline = False
         self.passed: list[str] = []
         refreshing = Refreshing(self.upstream, self.challenge, offline=lambda: self.offline)
-        self.tween = refreshing.tween(lambda request: self.passed.append(f"{request.method} {request.path_info}"))
+        orders = Orders({REFRESH_ROUTE: refreshing.view})
+        self.tween = orders.tween(lambda request: self.passed.append(f"{request.method} {request.path_info}"))
 
     def proved(self, wanted: RefreshRequest) -> dict[str, object]:
         proof = client_proof(self.key, challenge=self.challenge.words, uuid=UUID, order=wanted.order)

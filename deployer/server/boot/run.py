@@ -282,7 +282,12 @@ def _devpi(
     from devpi_server.main import xom_from_config
 
     from deployer.server.devpi import push
+    from deployer.server.inventory import database as inventory
+    from deployer.server.inventory.database import Inventory
+    from deployer.server.inventory.watching import Uses
 
+    stock = Inventory(private.inventory)
+    plugins.register(stock, name=inventory.NAME)
     plugins.register(push.PushTargets.of(options.push_to), name=push.NAME)
     plugins.register(KnownHosts.of(options.allow_host, outside_url=options.outside_url), name=hosts.NAME)
     plugins.register(
@@ -307,7 +312,12 @@ def _devpi(
     else:
         for listener in listeners:
             listener.close()
-    counts = Statistics(private, max_bytes=parse_size(options.log_max_size), max_files=options.log_max_files)
+    counts = Statistics(
+        private,
+        max_bytes=parse_size(options.log_max_size),
+        max_files=options.log_max_files,
+        listeners=[Uses(stock)],
+    )
     plugins.register(counts, name=statistics.NAME)
     counts.start()
     if options.metrics:
@@ -316,6 +326,7 @@ def _devpi(
     gc.enable()
     xom.main()
     counts.finish()
+    stock.close()
 
 
 class _Masking(logging.Formatter):

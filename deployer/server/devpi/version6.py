@@ -22,7 +22,8 @@ OF_PAGES = ("USER", "PROJSIMPLELINKS", "PROJVERSION", "PROJNAMES")
 FILE = "STAGEFILE"
 """Kind of key of a file with a hash."""
 _OF_ONE_PROJECT = frozenset({"PROJSIMPLELINKS", "PROJVERSIONS", "PROJVERSION"})
-_FILES = frozenset({FILE, "PYPIFILE_NOMD5"})
+FILES = frozenset({FILE, "PYPIFILE_NOMD5"})
+"""Kinds of keys of files."""
 _OF_NO_PAGE = frozenset({"MIRRORNAMESINIT", "USERLIST"})
 _WALKS = ("op_sro", "op_sro_check_mirror_whitelist", "get_mirror_whitelist_info")
 """devpi's methods that walk over the bases of an index; each calls :meth:`BaseStage.sro`."""
@@ -110,7 +111,7 @@ def touched(keyfs: Any, connection: Any, serial: int, *, offline: bool) -> Itera
             if not _is_mirror(keyfs, connection, keyname, relpath):
                 before = _value(connection, relpath, back_serial)
                 yield from (normalize_name(name) for name in set(value or ()) ^ set(before or ()))
-        elif keyname in _FILES:
+        elif keyname in FILES:
             if offline:  # only then does a mirror's page depend on which of its files are here
                 entry = value or _value(connection, relpath, back_serial) or {}
                 yield normalize_name(entry["project"]) if entry.get("project") else None

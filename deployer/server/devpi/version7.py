@@ -26,7 +26,7 @@ AUTHORIZATION = "remote_url_authorization_header"
 OF_PAGES = ("USER", "INDEX", "PROJECT", "SIMPLEDATA", "VERSION")
 FILE = "FILE"
 _MARK = "deployer_narrowed"
-_FILES = frozenset({FILE, "FILE_NOHASH"})
+FILES = frozenset({FILE, "FILE_NOHASH"})
 _OF_ONE_PROJECT = frozenset(
     {
         *("PROJECT", "REMOTEPROJECTINFO", "REMOTEFILE", "SIMPLEDATA", "VERSION", "VERSIONMETADATA"),
@@ -106,7 +106,7 @@ def touched(keyfs: Any, connection: Any, serial: int, *, offline: bool) -> Itera
         if key.key_name in _OF_ONE_PROJECT:
             if offline or (key.params.get("user"), key.params.get("index")) not in mirrors:
                 yield str(normalize_name(key.params["project"]))
-        elif key.key_name in _FILES:
+        elif key.key_name in FILES:
             if offline:
                 entry = _entry(connection, change)
                 yield str(normalize_name(entry["project"])) if entry.get("project") else None

@@ -11,15 +11,13 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pyramid.response import Response
 
 from deployer.protocol import (
-    CACHED_ROUTE,
-    KEEP_ROUTE,
     PROOF_HEADER,
     CachedAnswer,
     CachedFile,
@@ -33,8 +31,6 @@ from deployer.server.mirrors.files import BLOCK, FileRefused, Found, RemoteFiles
 from deployer.server.mirrors.indexes import Indexes, Mirror
 from deployer.server.mirrors.page import JSON_TYPE, File, InvalidPage, Page, read
 from deployer.server.mirrors.source import OtherFile, Source
-
-Handler = Callable[[Any], Any]
 
 
 class Cached:
@@ -51,16 +47,6 @@ class Cached:
     ) -> None:
         self._indexes, self._source, self._remote = indexes, source, remote
         self._companions, self._files, self._challenge = companions, files, challenge
-
-    def tween(self, handler: Handler) -> Handler:
-        """Answer above devpi's transactions, as :class:`deployer.server.mirrors.refreshing.Refreshing` does."""
-        views = {CACHED_ROUTE: self.list, KEEP_ROUTE: self.keep}
-
-        def handle(request: Any) -> Any:
-            view = views.get(request.path_info) if request.method == "POST" else None
-            return handler(request) if view is None else view(request)
-
-        return handle
 
     # Listing
 

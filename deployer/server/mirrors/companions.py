@@ -53,6 +53,8 @@ class Companions:
     def __init__(self, directory: Path, files: Path, source: Source, remote: RemoteFiles) -> None:
         self._directory, self._files, self._source, self._remote = directory, files, source, remote
         remote.on_kept, source.on_removed = self._renewed, self._removed
+        self.on_put: Callable[[Found, str, int], None] = lambda found, suffix, size: None
+        """Called with a file, the suffix and the bytes of what is kept beside it now."""
 
     def _renewed(self, found: Found) -> None:
         if not found.path.startswith("+f/"):  # without a hash, it may be another file than before
@@ -92,6 +94,7 @@ class Companions:
         target = self._path(f"{found.mirror.name}/{found.path}", suffix)
         with contextlib.suppress(OSError):  # a full disk: the client gets it anyway
             write_cached(target, content)
+            self.on_put(found, suffix, len(content))
         return content
 
     def put(self, found: Found, suffix: str, content: bytes) -> None:
@@ -99,6 +102,7 @@ class Companions:
         target = self._path(f"{found.mirror.name}/{found.path}", suffix)
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_cached(target, content)
+        self.on_put(found, suffix, len(content))
 
     def beside(self, mirror: str, path: str) -> dict[str, str]:
         """The SHA-256 of what is kept of a file, by suffix."""

@@ -10,10 +10,8 @@ from typing import Any, Protocol
 
 from pyramid.response import Response
 
-from deployer.protocol import REFRESH_ROUTE, RefreshRequest
+from deployer.protocol import RefreshRequest
 from deployer.server.challenge import INVALID, Challenge
-
-Handler = Callable[[Any], Any]
 
 
 class Source(Protocol):
@@ -34,15 +32,6 @@ class Refreshing:
         self._source = source
         self._challenge = challenge
         self._offline = offline
-
-    def tween(self, handler: Handler) -> Handler:
-        """Answer above devpi's transactions: for a POST devpi opens one that writes, and other writes wait for it."""
-
-        def handle(request: Any) -> Any:
-            is_refresh = request.method == "POST" and request.path_info == REFRESH_ROUTE
-            return self.view(request) if is_refresh else handler(request)
-
-        return handle
 
     def view(self, request: Any) -> Any:
         """The view of ``POST``."""

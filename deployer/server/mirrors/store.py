@@ -18,7 +18,7 @@ import re
 import shutil
 import threading
 import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -103,6 +103,8 @@ class UpstreamPages:
         self._directory = directory
         self.path = lru_cache(REMEMBERED)(self._path)
         self._noting = threading.Lock()
+        self.on_write: Callable[[str, str, int, str], None] = lambda mirror, project, size, url: None
+        """Called with the mirror, the project, the bytes of its page, and the address of its upstream."""
 
     def _path(self, mirror: str, project: str) -> Path | None:
         """Where a page is; None for names that are no plain names of files. ``mirror``: ``user/index``."""
@@ -140,6 +142,7 @@ class UpstreamPages:
         if path is None:
             return None
         self._replace(path, head, lines, at)
+        self.on_write(mirror, project, len(lines), head.mirror)
         return Kept(head, at, lines)
 
     def mark(self, mirror: str, project: str, kept: Kept, *, at: float, **changes: Any) -> Kept:

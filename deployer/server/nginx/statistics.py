@@ -11,10 +11,11 @@ import json
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from pluggy import HookimplMarker
 
@@ -90,12 +91,23 @@ def is_hit(line: dict[str, Any]) -> bool | None:
     return bool(line["kept"]) if any(view in path for view in _PAGES) else None
 
 
+class Listener(Protocol):
+    """Somebody else who counts: the access log is read once."""
+
+    def line(self, line: dict[str, Any]) -> None:
+        """Take one line. May raise ValueError, KeyError and TypeError for an invalid one."""
+
+    def tick(self) -> None:
+        """Write what there is to write; called about once a second, and at the end."""
+
+
 class Statistics:
     """The counter, until the process ends. It is a devpi plugin, to get Pyramid's registry with the upstreams."""
 
-    def __init__(self, private: Private, *, max_bytes: int, max_files: int) -> None:
+    def __init__(self, private: Private, *, max_bytes: int, max_files: int, listeners: Sequence[Listener] = ()) -> None:
         """``max_bytes``: size at which the access log is rotated. ``max_files``: number of logs that are kept."""
         self._private = private
+        self._listeners = listeners
         self._log = private.access_log
         self._max_bytes, self._max_files = max_bytes, max_files
         self._registry: Any = {}
@@ -148,6 +160,9 @@ class Statistics:
                 self._rotate()
             elif went_over and self._max_files == 1:
                 self._numbered(1).unlink(missing_ok=True)
+        for listener in self._listeners:
+            with contextlib.suppress(OSError):
+                listener.tick()
 
     def _catch_up(self) -> None:
         """Read on in both files: each of nginx's workers switches to a new file in its own time."""
@@ -170,7 +185,10 @@ class Statistics:
                 stream.seek(-len(line), os.SEEK_CUR)
                 return
             with contextlib.suppress(ValueError, KeyError, TypeError):
-                self._add(parsed(line))
+                read = parsed(line)
+                self._add(read)
+                for listener in self._listeners:
+                    listener.line(read)
 
     def _add(self, line: dict[str, Any]) -> None:
         index = str(line["index"])
