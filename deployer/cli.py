@@ -98,6 +98,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bundle inspect": ("bundle.inspect", "Show what is in a bundle, and verify its checksums."),
     "bundle load": ("bundle.load", "Load a bundle into a deployment; start one if there is none."),
     "bundle manifest": ("bundle.manifest", "Write which files are here, for `bundle create --since`."),
+    "cache list": ("cache.list", "List the projects that the server has, cached or uploaded."),
+    "cache show": ("cache.show", "Show the files of a project that the server has."),
+    "cache du": ("cache.du", "Show what takes the disk: by kind, index and project."),
+    "cache prune": ("cache.prune", "Remove what nobody uses from the cache."),
     "token create": ("token.create", "Create an upload token and print it once."),
     "token list": ("token.list", "List the upload tokens of a user: ID, scope, expiry."),
     "token revoke": ("token.revoke", "Revoke an upload token by its ID, with immediate effect."),
@@ -125,6 +129,7 @@ GROUPS = {
     "mirror": "Manage indexes that mirror an upstream.",
     "package": "Manage the packages on an index.",
     "bundle": "Carry a deployment to a machine without a network.",
+    "cache": "See, prune, save and restore what the server has cached.",
     "token": "Manage upload tokens.",
     "backup": "Take, verify and restore backups.",
 }

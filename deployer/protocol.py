@@ -48,6 +48,7 @@ class PrivateFile(StrEnum):
     COMPANIONS = "companions"
     MALICIOUS = "malicious.json"
     INVENTORY = "inventory.sqlite"
+    PINNED = "pinned.json"
     LOCK = "lock"
     USED_BY = "used-by"
 
@@ -266,6 +267,7 @@ MIRRORED_ROUTE = "/+deployer/mirrored"
 RULES_ROUTE = "/+deployer/rules"
 BODY_ROUTE = "/+deployer/body"
 INVENTORY_ROUTE = "/+deployer/inventory"
+PRUNE_ROUTE = "/+deployer/prune"
 
 
 def parsed(text: str | bytes, *, fraction: Callable[[str], float] | None = None) -> Any:
@@ -325,6 +327,8 @@ class About:
     free_bytes: int | None = None
     database_bytes: int | None = None
     database_unused: int | None = None
+    cache_bytes: int | None = None
+    cache_budget: int | None = None
     front: str | None = None
     deleted: Deleted = Deleted()
     proof: str | None = None
@@ -351,6 +355,8 @@ class About:
             free_bytes=_number(answer.get("free_bytes")),
             database_bytes=_number(answer.get("database_bytes")),
             database_unused=_number(answer.get("database_unused")),
+            cache_bytes=_number(answer.get("cache_bytes")),
+            cache_budget=_number(answer.get("cache_budget")),
             front=_text(answer.get("front")),
             deleted=Deleted.parse(answer.get("deleted")),
             proof=_text(answer.get("proof")),
@@ -745,6 +751,65 @@ class InventoryAnswer(TypedDict):
     files: list[FileItem]
     totals: dict[str, KindTotal]
     after: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneRequest:
+    """``POST /+deployer/prune``: what is removed from the cache, and the client's proof.
+
+    ``before``: what was used last before this time (seconds since the epoch); None: whenever it was used. ``to_bytes``:
+    only until the cache has so many bytes left, the least recently used first; None: all of it. ``index``,
+    ``project``: of these alone. ``dry``: remove nothing.
+    """
+
+    before: int | None = None
+    to_bytes: int | None = None
+    index: str = ""
+    project: str = ""
+    dry: bool = False
+    proof: str = ""
+
+    @property
+    def order(self) -> str:
+        """What the proof is for."""
+        words = (self.before, self.to_bytes, self.index, self.project, self.dry)
+        return " ".join(("prune", *map(str, words)))
+
+    @property
+    def json(self) -> dict[str, object]:
+        return asdict(self)
+
+    @classmethod
+    def parse(cls, body: object) -> PruneRequest | None:
+        """Read a request that is not trusted; None when it is invalid."""
+        if not isinstance(body, dict):
+            return None
+        index, project, proof = (_text(body.get(name, "")) for name in ("index", "project", "proof"))
+        before, most, dry = body.get("before"), body.get("to_bytes"), _flag(body.get("dry", False))
+        numbers = [number for number in (before, most) if number is not None]
+        if any((_number(number) or 0) < 0 or _number(number) is None for number in numbers):
+            return None
+        if index is None or project is None or proof is None or dry is None or not proof.isascii():
+            return None
+        if (index and not _INDEX_NAME.fullmatch(index)) or (project and not _PROJECT_NAME.fullmatch(project)):
+            return None
+        return cls(before=before, to_bytes=most, index=index, project=project, dry=dry, proof=proof)
+
+
+class Pruned(TypedDict):
+    """``POST /+deployer/prune``. ``removed``: by kind. ``projects``: bytes by ``user/index/project``.
+
+    ``linked_bytes``: of what was removed, bytes that the disk keeps, because backups have them, too. ``spared``: number
+    of files by reason, ``warm`` or ``unlisted`` (their upstream does not list them now), and of pages with ``files`` or
+    ``rules``. ``cache_bytes``: what is cached now. ``left``: there was no time for all of it in this request.
+    """
+
+    removed: dict[str, KindTotal]
+    projects: dict[str, int]
+    linked_bytes: int
+    spared: dict[str, int]
+    cache_bytes: int
+    left: bool
 
 
 class IndexCounts(TypedDict):

@@ -356,6 +356,32 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "invalid": "list of lines: uploads that are no valid distributions, with the reason",
     },
     "bundle manifest": {"path": "the manifest", "files": "number of files in it"},
+    "cache list": {
+        "projects": "list of objects: `index`, `project`, `versions`, `files`, `uploads`, `bytes` on the disk, "
+        "`first`, `last` (ISO 8601), `uses`, `origin` (the upstream; empty of uploads)",
+        "left_out": "number of projects beyond --limit",
+    },
+    "cache show": {
+        "files": "list of objects: `index`, `project`, `version`, `kind` (`file`, `upload`, `page`, `companion`), "
+        "`path`, `size`, `bytes` on the disk, `first`, `last` (ISO 8601), `uses`, `origin`",
+    },
+    "cache du": {
+        "kinds": "`{file|upload|page|companion: {number, bytes}}`",
+        "indexes": "`{USER/NAME: bytes}`",
+        "projects": "list of the largest: `index`, `project`, `bytes`, `last`",
+        "database_bytes": "size of the database",
+        "free_bytes": "bytes of the disk that are free",
+    },
+    "cache prune": {
+        "dry_run": "whether nothing was removed",
+        "removed": "`{file|page|companion: {number, bytes}}`",
+        "projects": "`{USER/NAME/PROJECT: bytes}`",
+        "freed_bytes": "bytes that the disk has more, without those of `linked_bytes`",
+        "linked_bytes": "bytes of files that are in backups, too, and so stay on the disk",
+        "spared": "`{reason: number}`: `warm` (listed by `warm` of the profile), `unlisted` (their upstream does not "
+        "list them now), `rules` (pages that rules need)",
+        "cache_bytes": "what cached files, pages and metadata take now",
+    },
     "token create": {
         **_USER,
         "token": "the token",

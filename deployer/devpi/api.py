@@ -26,8 +26,10 @@ from deployer.protocol import (
     OFFLINE_ROUTE,
     REFRESH_ROUTE,
     CachedRequest,
+    InventoryRequest,
     OfflineRequest,
     Outcome,
+    PruneRequest,
     RefreshRequest,
     client_proof,
     outcomes,
@@ -42,6 +44,8 @@ ORDER_SECONDS = 400.0
 """Timeout in seconds of an order: nginx waits longer than that for devpi."""
 ORDER_BYTES = 8000
 """Bytes of names in one order: nginx asks for a user before it reads a body of 10,000."""
+
+Order = OfflineRequest | RefreshRequest | CachedRequest | InventoryRequest | PruneRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +162,7 @@ class DevpiApi:
     def _order(
         self,
         route: str,
-        wanted: OfflineRequest | RefreshRequest | CachedRequest,
+        wanted: Order,
         doing: str,
         *,
         proof_key: str,

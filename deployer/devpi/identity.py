@@ -24,6 +24,9 @@ class Identity:
     offline: bool | None = None
     challenge: str = ""
     front: str = ""
+    database_bytes: int | None = None
+    free_bytes: int | None = None
+    cache_budget: int | None = None
 
     @classmethod
     def of_ours(cls, answer: JsonObject) -> Identity:
@@ -39,6 +42,9 @@ class Identity:
             offline=about.offline,
             challenge=about.challenge,
             front=line(about.front or ""),
+            database_bytes=about.database_bytes,
+            free_bytes=about.free_bytes,
+            cache_budget=about.cache_budget,
         )
 
     @classmethod

@@ -16,7 +16,20 @@ from deployer.devpi.api import DevpiApi
 from deployer.devpi.connection import LONG, MAX_LIST, SLOW
 from deployer.devpi.names import index_name, project_name, step, user_name
 from deployer.errors import ServerRefused
-from deployer.protocol import CACHED_ROUTE, KEEP_ROUTE, PROOF_HEADER, CachedAnswer, CachedRequest, KeepRequest
+from deployer.protocol import (
+    CACHED_ROUTE,
+    INVENTORY_ROUTE,
+    KEEP_ROUTE,
+    PROOF_HEADER,
+    PRUNE_ROUTE,
+    CachedAnswer,
+    CachedRequest,
+    InventoryAnswer,
+    InventoryRequest,
+    KeepRequest,
+    Pruned,
+    PruneRequest,
+)
 from deployer.secrets import Secret
 from deployer.typed import built
 
@@ -92,6 +105,31 @@ class PackageApi(DevpiApi):
         )
         try:
             return built(CachedAnswer, self._http.object(reply))
+        except ValueError as error:
+            self._http.not_devpi(line(str(error)))
+
+    def inventory(self, wanted: InventoryRequest, *, proof_key: str) -> InventoryAnswer:
+        """What a server of ours has, or a part of it. ``proof_key``: hex, of the data directory."""
+        reply = self._order(
+            INVENTORY_ROUTE,
+            wanted,
+            "list what is cached",
+            proof_key=proof_key,
+            otherwise=NO_ORDERS,
+            limit=MAX_CACHED,
+        )
+        try:
+            return built(InventoryAnswer, self._http.object(reply))
+        except ValueError as error:
+            self._http.not_devpi(line(str(error)))
+
+    def prune(self, wanted: PruneRequest, *, proof_key: str) -> Pruned:
+        """Have a server of ours prune its cache for some seconds. ``proof_key``: hex, of the data directory."""
+        reply = self._order(
+            PRUNE_ROUTE, wanted, "prune the cache", proof_key=proof_key, otherwise=NO_ORDERS, limit=MAX_CACHED
+        )
+        try:
+            return built(Pruned, self._http.object(reply))
         except ValueError as error:
             self._http.not_devpi(line(str(error)))
 

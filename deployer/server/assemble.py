@@ -18,6 +18,7 @@ from deployer.protocol import (
     KEEP_ROUTE,
     MIRRORED_ROUTE,
     OFFLINE_ROUTE,
+    PRUNE_ROUTE,
     REFRESH_ROUTE,
     RULES_ROUTE,
     Deleted,
@@ -31,7 +32,9 @@ from deployer.server.guard.sendable import Sendable
 from deployer.server.guard.watched import MaliciousFile
 from deployer.server.inventory import database as inventory
 from deployer.server.inventory.comparison import Comparison, Places
-from deployer.server.inventory.view import InventoryView
+from deployer.server.inventory.pinned import Pinned
+from deployer.server.inventory.prune import Pruner
+from deployer.server.inventory.view import InventoryView, PruneView
 from deployer.server.inventory.watching import Uses, Watching
 from deployer.server.middleware import bodies, changes, clients, threads
 from deployer.server.middleware.bulkhead import Bulkhead
@@ -154,6 +157,15 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
         watching.kept(found)
 
     remote.on_kept = kept
+    pruner = Pruner(
+        stock,
+        Pinned(private.pinned),
+        files,
+        indexes=indexes,
+        source=source,
+        remote=remote,
+        companions=companions,
+    )
     comparison = Comparison(stock, Places(files, private.companions, private.upstream), url_of)
     fronted = config.args.unix_socket is not None
     sendable = Sendable(private.nginx if fronted else None, files=files, companions=private.companions)
@@ -218,6 +230,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
             CACHED_ROUTE: cached.list,
             KEEP_ROUTE: cached.keep,
             INVENTORY_ROUTE: InventoryView(stock, challenge),
+            PRUNE_ROUTE: PruneView(pruner, challenge, offline=lambda: switch.on),
         }
     )
     pyramid_config.registry[orders_factory] = orders

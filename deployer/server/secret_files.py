@@ -149,6 +149,11 @@ class Private:
         return self.directory / PrivateFile.INVENTORY
 
     @property
+    def pinned(self) -> Path:
+        """The files that ``warm`` of the profile lists: they are never pruned (JSON)."""
+        return self.directory / PrivateFile.PINNED
+
+    @property
     def lock(self) -> Path:
         return self.directory / PrivateFile.LOCK
 

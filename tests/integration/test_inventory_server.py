@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from deployer.devpi.api import DevpiApi
-from deployer.protocol import INVENTORY_ROUTE, InventoryRequest
+from deployer.protocol import INVENTORY_ROUTE, PRUNE_ROUTE, InventoryRequest, PruneRequest
 from deployer.secrets import Secret
 from tests.indexed_server import FILE, JSON, get, upload
 from tests.server_process import PATIENCE, Server, request
@@ -112,6 +112,7 @@ def test_only_who_can_read_the_server_directory_is_answered(server: Server) -> N
 def test_a_kill_and_a_lost_inventory_lose_nothing(server: Server) -> None:
     assert get(server.port, "/root/pypi/+simple/beta/", JSON).status == 200
     assert get(server.port, path_of("beta", BETA), FILE).body == BETA.content
+    until((server.serverdir / "+files" / path_of("beta", BETA)[1:]).exists)
     server.send(signal.SIGKILL)  # before the inventory is written
     server.start()
     assert until(lambda: projects(server).get("root/pypi beta", {}).get("files"))
@@ -120,3 +121,52 @@ def test_a_kill_and_a_lost_inventory_lose_nothing(server: Server) -> None:
         path.unlink()
     server.start()
     until(lambda: projects(server).keys() >= {"root/dev own", "root/pypi alpha", "root/pypi beta"})
+
+
+def prune(server: Server, **wanted: Any) -> tuple[int, Any]:
+    asked = PruneRequest(**wanted)
+    known = request(server.port, "GET", "/+deployer")[1]
+    secret = bytes.fromhex((server.private / "proof-key").read_text().strip())
+    words = f"{known['challenge']}:{known['uuid']}:{asked.order}".encode()
+    proof = hmac.new(secret, words, hashlib.sha256).hexdigest()
+    return request(server.port, "POST", PRUNE_ROUTE, body=asked.json | {"proof": proof})
+
+
+def test_what_is_pruned_leaves_the_disk_and_is_fetched_anew(server: Server, upstream: Upstream) -> None:
+    for project, wheel in (("alpha", ALPHA), ("beta", BETA)):
+        assert get(server.port, f"/root/dev/+simple/{project}/", JSON).status == 200
+        assert get(server.port, path_of(project, wheel), FILE).status == 200
+    until(lambda: projects(server).keys() >= {"root/dev own", "root/pypi alpha", "root/pypi beta"})
+    stored = server.serverdir / "+files" / path_of("alpha", ALPHA)[1:]
+    fetched = upstream.files()
+    status, dry = prune(server, project="alpha", dry=True)
+    assert status == 200
+    assert stored.exists()
+    status, done = prune(server, project="alpha")
+    assert (status, done["removed"]) == (200, dry["removed"])
+    assert {kind: of["number"] for kind, of in done["removed"].items()} == {"companion": 1, "file": 1, "page": 1}
+    assert not stored.parent.exists()
+    assert not (server.private / "upstream/root/pypi/alpha").exists()
+    assert not list((server.private / "pages").glob("*/*/alpha"))
+    assert "root/pypi alpha" not in projects(server)
+    answer = get(server.port, "/root/dev/+simple/alpha/", JSON)
+    assert ALPHA.filename.encode() in answer.body
+    assert get(server.port, path_of("alpha", ALPHA), FILE).body == ALPHA.content
+    assert upstream.files() == fetched + 1
+    until(lambda: projects(server).get("root/pypi alpha", {}).get("files"))
+    assert not request(server.port, "GET", "/+deployer")[1]["deleted"]["count"]
+
+
+def test_uploads_pinned_and_unlisted_files_are_never_pruned(server: Server, upstream: Upstream) -> None:
+    before = projects(server)
+    assert before.keys() >= {"root/dev own", "root/pypi alpha", "root/pypi beta"}
+    (server.private / "pinned.json").write_text(f'{{"files": ["{path_of("alpha", ALPHA)[1:]}"]}}')
+    upstream.distributions = [known for known in upstream.distributions if known.project != "beta"]
+    assert get(server.port, "/root/dev/+simple/beta/", JSON | {"Cache-Control": "no-cache"}).status == 404
+    status, done = prune(server, to_bytes=0)
+    assert (status, done["spared"]["warm"], done["spared"]["unlisted"]) == (200, 1, 1)
+    for index, project, wheel in (("root/dev", "own", OWN), ("root/pypi", "alpha", ALPHA), ("root/pypi", "beta", BETA)):
+        path = path_of(project, wheel).replace("root/pypi", index)
+        assert get(server.port, path, FILE).body == wheel.content
+    upstream.add(BETA)
+    (server.private / "pinned.json").unlink()

@@ -236,6 +236,39 @@ def _add_link(stage: Any, project: str, link: tuple[str, str], file: Mapping[str
     stage.keyfs.tx.on_commit_success(lambda: stage.cache_retrieve_times.expire(project))
 
 
+def drop_files(xom: Any, index: str, files: Iterable[tuple[str, str]]) -> None:
+    """Remove files of mirror ``index`` with their entries and links, in one commit. ``files``: path below the index,
+    and project. devpi removes the files after the commit, also when it was killed in between."""
+    with xom.keyfs.write_transaction():
+        stage = xom.model.getstage(index)
+        if stage is None or not is_mirror(stage):
+            return
+        for path, project in files:
+            key = xom.filestore.get_key_from_relpath(f"{index}/{path}")
+            entry = None if key is None else xom.filestore.get_file_entry_from_key(key)
+            if entry is not None and entry.meta:
+                entry.delete()
+                _drop_link(stage, project, entry.relpath)
+
+
+def _drop_link(stage: Any, project: str, relpath: str) -> None:
+    """Remove the link of a file that is here no more, and the project with its last link."""
+    key = stage.key_projsimplelinks(project)
+    data = key.get_mutable()
+    links = data.get("links") or []
+    kept = [at for at, (_, href) in enumerate(links) if href.partition("#")[0] != relpath]
+    stage.keyfs.tx.on_commit_success(lambda: stage.cache_retrieve_times.expire(project))
+    if kept:
+        lists = {name: data.get(name) or [] for name in ("links", "requires_python", "yanked")}
+        key.set(data | {name: [known[at] for at in kept if at < len(known)] for name, known in lists.items()})
+        return
+    key.delete()
+    projects = stage.key_projects.get_mutable()
+    if project in projects:
+        projects.remove(project)
+        stage.key_projects.set(projects)
+
+
 def _link(file: Mapping[str, Any]) -> Any:
     hashed = digest(file)
     return URL(f"{file['url']}#{hashed[0]}={hashed[1]}" if hashed else file["url"])

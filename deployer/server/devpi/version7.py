@@ -234,6 +234,28 @@ def _add_link(stage: Any, project: Any, info: Any, relpath: str) -> None:
     stage.keyfs.tx.on_commit_success(lambda: stage.cache_retrieve_times.expire(project))
 
 
+def drop_files(xom: Any, index: str, files: Iterable[tuple[str, str]]) -> None:
+    with xom.keyfs.write_transaction():
+        stage = xom.model.getstage(index)
+        if stage is None or not is_mirror(stage):
+            return
+        for path, project in files:
+            entry = xom.filestore.get_mutable_file_entry(f"{index}/{path}")
+            if entry is not None and entry.meta:
+                entry.delete()
+                _drop_link(stage, normalize_name(project), path.rpartition("/")[2])
+
+
+def _drop_link(stage: Any, project: Any, filename: str) -> None:
+    for key in (stage.key_remotefile, stage.key_simpledata):
+        found = key(project, filename)
+        if found.exists(resolve_parents=True):
+            found.with_resolved_parent().delete()
+    if not list(stage.key_simpledata(project).with_resolved_parent().iter_ulidkeys(fill_cache=False)):
+        stage.key_project(project).with_resolved_parent().delete()
+    stage.keyfs.tx.on_commit_success(lambda: stage.cache_retrieve_times.expire(project))
+
+
 def forget_serials() -> None:
     """devpi 7 keeps serials by upstream."""
 

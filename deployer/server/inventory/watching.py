@@ -7,13 +7,16 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deployer.protocol import Kind
 from deployer.server.devpi.installed import inside
 from deployer.server.inventory.database import Inventory
 from deployer.server.inventory.items import item_of
 from deployer.server.mirrors.files import Found
+
+if TYPE_CHECKING:
+    from devpi_server.keyfs import KeyChangeEvent
 
 _FILE = re.compile(r"/([^/+]+/[^/+]+)/(\+[ef]/.+)")
 _CANONICAL = re.compile(r"/([^/+]+/[^/+]+)/\+canonical/(?:packages|hosts)/.*?([^/]+)")
@@ -31,7 +34,7 @@ class Watching:
         """A file of a mirror was kept."""
         self._stored(found.mirror.name, found.path, project=found.project, origin=found.mirror.url)
 
-    def event(self, event: Any) -> None:
+    def event(self, event: KeyChangeEvent) -> None:
         """devpi has committed a change of a file: an upload, a removal, or a file of a mirror."""
         user, name, path = str(inside().key_of(event).relpath).split("/", 2)
         index = f"{user}/{name}"

@@ -35,6 +35,8 @@ from deployer.server.secret_files import Private
 
 _FILE = re.compile(r"/([^+/]+/[^+/]+)/(\+[ef]/.+)")
 
+_GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
+
 Handler = Callable[[Any], Any]
 
 
@@ -107,7 +109,9 @@ class FileRequests:
         if is_here and not suffix:
             if self._remote.is_due(mirror, path):
                 self._renew(mirror, path)
-            return self._here(request, handler, path)
+            response = self._here(request, handler, path)
+            if response.status_code not in _GONE or os.path.exists(self._files / index / path):  # noqa: PTH110
+                return response  # otherwise it was pruned a moment ago
         with contextlib.ExitStack() as stack:
             permit = stack.enter_context(self._bulkhead.waiting([self._indexes.upstream(mirror)]))
             remote = self._remote_file(mirror, path) if permit.valid else None

@@ -104,6 +104,13 @@ class Companions:
         write_cached(target, content)
         self.on_put(found, suffix, len(content))
 
+    def remove(self, mirror: str, path: str) -> None:
+        """Forget a companion, by its own path below the index. Raises OSError."""
+        target = self._directory / mirror / path
+        target.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another companion of the same file
+            target.parent.rmdir()
+
     def beside(self, mirror: str, path: str) -> dict[str, str]:
         """The SHA-256 of what is kept of a file, by suffix."""
         kept = ((suffix, self.kept(mirror, path, suffix)) for suffix in SUFFIXES)

@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import formatdate, parsedate_to_datetime
@@ -245,6 +245,16 @@ class RemoteFiles:
             verified()
             modified = _http_date(str(found.file.get("upload-time") or "")) or formatdate(usegmt=True)
             self._keep(found, spool, modified)
+
+    def drop(self, index: str, files: Collection[tuple[str, str]]) -> None:
+        """Remove files of a mirror by one commit: path below the index, and project."""
+        with self._commits:
+            inside().drop_files(self._xom, index, files)
+            for path, _ in files:
+                stored = self._files / index / path
+                stored.unlink(missing_ok=True)  # devpi did not know of it
+                with contextlib.suppress(OSError):  # other files are there
+                    stored.parent.rmdir()
 
     def enter(self, found: Found) -> None:
         """Have devpi know of a file that is not here."""

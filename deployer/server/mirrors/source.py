@@ -164,6 +164,23 @@ class Source:
         """Whether the upstream was asked since ``moment`` (monotonic) and did not answer."""
         return self._state(mirror, project).failed >= moment
 
+    @staticmethod
+    def remembers(mirror: Mirror, kept: Kept) -> bool:
+        """Whether a page must stay: it has the hashes of its files at first, or that its project was deleted."""
+        return bool(kept.head.first or kept.head.gone or (mirror.rules.any and mirror.rules.changed))
+
+    def drop(self, mirror: Mirror, project: str) -> bool:
+        """Forget a page, so that the upstream is asked for it anew; False for one that must stay."""
+        state = self._state(mirror, project)
+        with state.lock:
+            kept = self.known(mirror, project)
+            if kept is not None and self.remembers(mirror, kept):
+                return False
+            self._pages.remove(mirror.name, project)
+            state.at, state.missing, state.absent = 0.0, False, True
+        self._changed(mirror.name, project)
+        return True
+
     def expire(self, urls: frozenset[str]) -> None:
         """Expire every page of the mirrors at ``urls``: other credentials may give other answers."""
         for mirror in self._indexes.at(urls):

@@ -166,6 +166,12 @@ class UpstreamPages:
             with contextlib.suppress(OSError):
                 os.utime(path, (at, at))
 
+    def remove(self, mirror: str, project: str) -> None:
+        """Forget a page. Raises OSError."""
+        path = self.path(mirror, project)
+        if path is not None:
+            path.unlink(missing_ok=True)
+
     def is_gone(self, mirror: str, project: str) -> bool:
         """Whether the upstream has deleted the project; the files of the page are not read."""
         path = self.path(mirror, project)

@@ -1,0 +1,1 @@
+"""``deployer cache``: what the server has of its upstreams."""
