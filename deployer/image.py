@@ -65,10 +65,11 @@ def reference(major: str = DEFAULT_MAJOR) -> str:
 def _sources() -> tuple[tuple[str, Path], ...]:
     """What is copied into the image of our own code, by its path in the context."""
     server = _PACKAGE / "server"
+    shown = (path for kind in ("templates", "static") for path in (server / "web" / kind).iterdir())
     files = (
         _PACKAGE / "__init__.py",
         _PACKAGE / "protocol.py",
-        *sorted([*server.rglob("*.py"), *server.rglob("*.template")]),
+        *sorted([*server.rglob("*.py"), *server.rglob("*.template"), *shown]),
     )
     return tuple((str(Path("deployer") / path.relative_to(_PACKAGE)), path) for path in files)
 

@@ -163,6 +163,11 @@ def told(line: str) -> Told:
     return word
 
 
+# Pages for browsers
+
+WEB_LEVELS = ("off", "read", "devpi-web")
+"""What browsers are shown (``server.web`` of a profile): nothing, pages of ours for reading, the pages of devpi-web."""
+
 # Refusals
 
 SUPERVISOR = "supervisor: "

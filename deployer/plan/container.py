@@ -127,8 +127,8 @@ def serve_command(
         command += ["--not-found-expiry", str(server.not_found_expiry)]
     if server.keep_deleted:
         command.append("--keep-deleted")
-    if server.web:
-        command.append("--web")
+    if server.web != "read":
+        command += ["--web", server.web]
     if server.offline:
         command.append("--offline")
     if server.log_max_size and server.log_max_size != "10m":

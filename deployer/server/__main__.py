@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from deployer import __version__
-from deployer.protocol import ExitCode, Refusal
+from deployer.protocol import WEB_LEVELS, ExitCode, Refusal
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,7 +38,12 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--keep-deleted", action="store_true", help="serve projects that their upstream has deleted")
     serve.add_argument("--threads", type=int, default=50)
     serve.add_argument("--outside-url", default="")
-    serve.add_argument("--web", action="store_true")
+    serve.add_argument(
+        "--web",
+        choices=WEB_LEVELS,
+        default=WEB_LEVELS[1],
+        help="pages for browsers: none, deployer's own for reading, or devpi-web's",
+    )
     serve.add_argument("--offline", action="store_true")
     serve.add_argument(
         "--log-max-size", default="10m", help="size of the access log: bytes, or with a unit b, k, m or g"

@@ -64,6 +64,8 @@ from deployer.server.upstream.body import LARGEST_LIST, LARGEST_PAGE
 from deployer.server.upstream.client import Client
 from deployer.server.upstream.credentials import Credentials
 from deployer.server.upstream.health import Upstreams
+from deployer.server.web import level
+from deployer.server.web.tween import Web
 
 if TYPE_CHECKING:
     from devpi_server.keyfs import KeyChangeEvent
@@ -266,6 +268,21 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     )
     pyramid_config.add_tween("deployer.server.middleware.middleware.note_transaction", over=EXCVIEW, under=TRANSACTION)
     pyramid_config.registry[middleware_factory] = middleware
+    if level.given(config).shows:
+        pyramid_config.registry[web_factory] = Web(
+            xom,
+            indexes,
+            source,
+            store,
+            hosts=hosts.known(config),
+            serverdir=Path(config.server_path),
+            offline=lambda: switch.on,
+        )
+        pyramid_config.add_tween(
+            "deployer.server.assemble.web_factory",
+            over="deployer.server.assemble.middleware_factory",
+            under="deployer.server.middleware.browsers.tween_factory",
+        )
 
     def on_change(_event: KeyChangeEvent) -> None:
         # For commits without a request: a page that arrived after its client had disconnected.
@@ -292,6 +309,11 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
 def middleware_factory(handler: Any, registry: Any) -> Any:
     """The tween above all of devpi's own."""
     return registry[middleware_factory].tween(handler)
+
+
+def web_factory(handler: Any, registry: Any) -> Any:
+    """The tween above that one, for browsers."""
+    return registry[web_factory].tween(handler)
 
 
 def orders_factory(handler: Any, registry: Any) -> Any:

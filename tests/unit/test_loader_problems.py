@@ -70,7 +70,7 @@ def test_all_problems_at_once_each_with_its_line_and_a_suggestion(write: Callabl
         ("network: {outside_url: example.com}\n", 1, "expected an address that starts with http:// or https://"),
         ("server: {cpus: .inf}\n", 1, "expected a number"),
         ("server: {cpus: 1e400}\n", 1, "expected a number"),
-        ("server: {web: maybe}\n", 1, "expected true or false, not 'maybe'"),
+        ("server: {keep_deleted: maybe}\n", 1, "expected true or false, not 'maybe'"),
         ("server:\n  memory:\n", 2, "server.memory: has no value"),
         ("server: {version: 8}\n", 1, "server.version: expected 6 or 7, not '8'"),
         ("image: {ref: --privileged}\n", 1, "image.ref: expected an image:"),

@@ -43,7 +43,7 @@ from tests.fake_engine import FakeEngine
 from tests.unit.test_plan import FACTS, make
 
 BUILT = Image(id="sha256:1", ref=FACTS.image_ref, names=(FACTS.image_ref,), labels={LABEL_BUILD: FACTS.image_build})
-OVERRIDE = Override(key="server.web", value=False, source="--set")
+OVERRIDE = Override(key="server.web", value="off", source="--set")
 BRIDGE = Network(mode="bridge")
 """Nothing is measured."""
 FAILURES = [NotReadyError("no", hint="h"), Refused("no", hint="h"), ServerRefused("no", hint="h"), KeyboardInterrupt()]

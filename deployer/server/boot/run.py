@@ -36,6 +36,8 @@ from deployer.server.nginx.reverse_proxy import LARGEST_BODY, ReverseProxy, end_
 from deployer.server.nginx.statistics import Statistics
 from deployer.server.secret_files import Private
 from deployer.server.upstream.credentials import Credentials
+from deployer.server.web import level
+from deployer.server.web.level import Level
 
 if TYPE_CHECKING:
     from pluggy import PluginManager
@@ -161,7 +163,7 @@ def _serve_on(
 
         from deployer.server.devpi import replacements
 
-        web = options.web and relied_on.has_web()
+        web = options.web == level.DEVPI_WEB and relied_on.has_web()
         replacements.install(credentials.header, web=web)
         plugins = _plugins(credentials, web=web)
         if first:
@@ -293,6 +295,7 @@ def _devpi(
     plugins.register(
         MirrorRules(not_found_expiry=options.not_found_expiry, keep_deleted=options.keep_deleted), name=rules.NAME
     )
+    plugins.register(Level(options.web), name=level.NAME)
     config = parseoptions(plugins, _arguments(options, serverdir, private, proxy))
     configure_logging(config.args)
     for handler in logging.getLogger().handlers:
@@ -355,7 +358,7 @@ def _arguments(options: argparse.Namespace, serverdir: Path, private: Private, p
     words += ["--max-request-body-size", str(LARGEST_BODY)]
     words += ["--request-timeout", str(options.request_timeout), "--threads", str(options.threads)]
     words += [installed().expiry_option, str(options.mirror_cache_expiry), *installed().metadata_options]
-    if options.web and relied_on.has_web():
+    if options.web == level.DEVPI_WEB and relied_on.has_web():
         words.append("--keep-docs-packed")  # devpi-web extracts nothing then
     if options.offline:
         words.append("--offline-mode")
