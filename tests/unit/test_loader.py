@@ -53,7 +53,9 @@ def test_an_index_is_added_changed_retyped_and_taken_away(write: Callable[..., s
 
 
 def test_scalars_mean_what_their_field_says(write: Callable[..., str]) -> None:
-    profile = load(write("server: {version: 6, keep_deleted: no, restart: no}\nimage: {env: {A: 1.10, B: 22:30}}\n")).profile
+    profile = load(
+        write("server: {version: 6, keep_deleted: no, restart: no}\nimage: {env: {A: 1.10, B: 22:30}}\n")
+    ).profile
     assert (profile.server.version, profile.server.keep_deleted, profile.server.restart) == ("6", False, "no")
     assert profile.image.env == {"A": "1.10", "B": "22:30"}
 
