@@ -274,6 +274,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
             indexes,
             source,
             store,
+            inventory=stock,
             hosts=hosts.known(config),
             serverdir=Path(config.server_path),
             offline=lambda: switch.on,

@@ -15,6 +15,7 @@ from devpi_server.views import INSTALLER_USER_AGENT_REGEXP as INSTALLER
 
 from deployer.protocol import OFFLINE_HEADER
 from deployer.server.hosts import ASKED_HOST, KnownHosts
+from deployer.server.inventory.database import Inventory
 from deployer.server.middleware.requests import is_text, takes_gzip
 from deployer.server.mirrors.indexes import Indexes
 from deployer.server.mirrors.source import Source
@@ -34,12 +35,13 @@ class Web:
         source: Source,
         store: PageStore,
         *,
+        inventory: Inventory,
         hosts: KnownHosts,
         serverdir: Path,
         offline: Callable[[], bool],
     ) -> None:
         self.xom, self.indexes, self.source, self.store = xom, indexes, source, store
-        self.serverdir, self.offline = serverdir, offline
+        self.inventory, self.serverdir, self.offline = inventory, serverdir, offline
         self._hosts = hosts
 
     def tween(self, handler: Handler) -> Handler:

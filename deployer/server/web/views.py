@@ -15,7 +15,7 @@ from deployer.server.devpi import ordered
 from deployer.server.json_text import loads
 from deployer.server.mirrors.render import METADATA
 from deployer.server.nginx import statistics
-from deployer.server.web import catalog, commands, metadata, readme, releases
+from deployer.server.web import catalog, commands, metadata, readme, releases, stock
 from deployer.server.web.catalog import Catalog, Index
 from deployer.server.web.routes import Route
 from deployer.server.web.site import Shown, Visit
@@ -27,6 +27,8 @@ View = Callable[["Web", Visit, Route], Shown]
 
 RESULTS = 50
 """Projects in one answer of a search, and on one page of a list."""
+TOP = 8
+"""Projects in a list of the first ones."""
 
 
 def _catalog(web: Web) -> Catalog:
@@ -38,12 +40,18 @@ def home(web: Web, visit: Visit, route: Route) -> Shown:
     """``/``: what this is, how to use it, what it has."""
     known = _catalog(web)
     preferred = known.preferred
+    by_name = {one.name: one for one in known.projects()}
+    stored, size = stock.totals(web.inventory)
     model = {
         "catalog": known,
         "preferred": preferred,
         "snippets": commands.for_index(visit.base, preferred.name) if preferred else (),
         "counts": _counts(web),
-        "projects": known.projects()[:RESULTS],
+        "stored": stored,
+        "bytes": size,
+        "any": bool(by_name),
+        "used": [(by_name[one.project], one) for one in stock.most_used(web.inventory, TOP) if one.project in by_name],
+        "largest": [(by_name[one.project], one) for one in stock.largest(web.inventory, TOP) if one.project in by_name],
         "through": known.through,
     }
     return Shown("home.html", model)
@@ -73,7 +81,7 @@ def search(web: Web, visit: Visit, route: Route) -> Shown:
     found = known.search(name, within) if name else known.projects(within)
     target = within or (known.preferred.name if known.preferred else "")
     model = {
-        **_listed(found, visit),
+        **_listed(web, found, visit),
         "text": text,
         "index": within,
         "through": (lambda _found: within) if within else known.through,
@@ -85,9 +93,12 @@ def search(web: Web, visit: Visit, route: Route) -> Shown:
     return Shown("search.html", model, block="results")
 
 
-def _listed(found: Sequence[Any], visit: Visit) -> Mapping[str, Any]:
+def _listed(web: Web, found: Sequence[catalog.Found], visit: Visit) -> Mapping[str, Any]:
     offset = visit.number("from", most=10**6)
-    return {"found": found[offset : offset + RESULTS], "total": len(found), "offset": offset, "step": RESULTS}
+    shown = found[offset : offset + RESULTS]
+    stocks = stock.of(web.inventory, [one.name for one in shown])
+    rows = [(one, stocks.get(one.name)) for one in shown]
+    return {"found": rows, "total": len(found), "offset": offset, "step": RESULTS}
 
 
 def _is_name(name: str) -> bool:
@@ -115,7 +126,7 @@ def index(web: Web, visit: Visit, route: Route) -> Shown:
     if one is None:
         return _missing(f"There is no index {route.stage}.", known)
     model = {
-        **_listed(known.projects(one.name), visit),
+        **_listed(web, known.projects(one.name), visit),
         "index": one,
         "reads": [known.indexes[name] for name in one.reads],
         "snippets": commands.for_index(visit.base, one.name),
@@ -170,6 +181,7 @@ def _project_model(web: Web, visit: Visit, one: Index, found: releases.Project) 
         "offset": offset,
         "step": releases.VERSIONS,
         "owner": _owner(web, one, found.name),
+        "uses": stock.files(web.inventory, found.name),
     }
 
 
