@@ -83,6 +83,35 @@ def database(identity: Mapping[str, Any]) -> Iterator[Check]:
         yield ok("database", told)
 
 
+SCARCE = 1 << 30
+"""Free bytes of the disk below which a cache without a budget is a risk."""
+
+
+def cache(identity: Mapping[str, Any]) -> Iterator[Check]:
+    """What the cache takes, before it fills the disk or exceeds its budget; if the server reports it."""
+    used, budget, free = (identity.get(name) for name in ("cache_bytes", "cache_budget", "free_bytes"))
+    if not isinstance(used, int) or not isinstance(free, int):
+        return
+    if not isinstance(budget, int):
+        if free < max(SCARCE, used // 10):
+            half = max(64, (used + free // 2) >> 20)
+            cure = f"deployer up --set server.budget={half}m, or deployer cache prune --older-than 90d"
+            yield warning("cache", f"{size(used)} without a budget, and {size(free)} of the disk are free", cure=cure)
+        else:
+            yield ok("cache", f"{size(used)}, without a budget (server.budget)")
+        return
+    told = f"{size(used)} of {size(budget)} (server.budget)"
+    if used > budget + budget // 20:
+        cure = "raise server.budget, or list less under warm; deployer cache prune --to-size 0 --dry-run shows reasons"
+        yield warning("cache", f"{told}; nothing more can be removed", cure=cure)
+    elif free < budget - used:
+        lower = max(64, (used + free // 2) >> 20)
+        cure = f"deployer up --set server.budget={lower}m"
+        yield warning("cache", f"{told}; the disk is full before that, with {size(free)} free", cure=cure)
+    else:
+        yield ok("cache", told)
+
+
 def deleted(found: Deleted) -> Iterator[Check]:
     """Projects that their upstream has deleted, if there are any."""
     if not found.count:

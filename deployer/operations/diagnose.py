@@ -16,7 +16,7 @@ from deployer.deployment.find import require
 from deployer.deployment.record import read_applied
 from deployer.diagnosis import Check, Fix, Level, failure, host, network, ok, service, warning
 from deployer.diagnosis.host import StateFacts
-from deployer.diagnosis.service import cooldown, database, deleted, front, server
+from deployer.diagnosis.service import cache, cooldown, database, deleted, front, server
 from deployer.engines import detect
 from deployer.errors import DeployerError
 from deployer.operations import diagnosis_facts
@@ -85,6 +85,7 @@ def _server(target: Target) -> Generator[Check, None, Mapping[str, Any]]:
     if found.error is None and found.data.get("front"):
         yield front(found.data["front"], in_container=features(EngineName(found.data["engine"])).containers)
     yield from database(answer.get("identity", {}))
+    yield from cache(answer.get("identity", {}))
     yield from deleted(Deleted.parse(answer.get("identity", {}).get("deleted")))
     return answer
 

@@ -135,6 +135,8 @@ def serve_command(
         command += ["--log-max-size", server.log_max_size]
     if server.log_max_files != 3:
         command += ["--log-max-files", str(server.log_max_files)]
+    if server.budget:
+        command += ["--cache-budget", server.budget]
     if metrics:
         command += ["--metrics", metrics]
     if server.front != "auto":

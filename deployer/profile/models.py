@@ -100,6 +100,7 @@ class Server(Model):
     log_max_size: Size = "10m"
     log_max_files: Whole = Field(3, ge=1, le=100)
     min_free: Size = "64m"
+    budget: Size = ""
 
 
 class User(Model):

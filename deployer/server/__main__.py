@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         "--log-max-size", default="10m", help="size of the access log: bytes, or with a unit b, k, m or g"
     )
     serve.add_argument("--log-max-files", type=int, default=3, help="access logs that are kept")
+    serve.add_argument("--cache-budget", default="", help="what the cache may take: bytes, or with a unit; empty: all")
     serve.add_argument("--metrics", default="", help="HOST:PORT of /metrics for Prometheus")
     serve.add_argument("--push-to", action="append", default=[], help="origin that releases may be pushed to")
     serve.add_argument(

@@ -30,7 +30,9 @@ from deployer.server.devpi.file_events import skip_mirrors
 from deployer.server.devpi.installed import inside, server_version
 from deployer.server.guard.sendable import Sendable
 from deployer.server.guard.watched import MaliciousFile
+from deployer.server.inventory import budget
 from deployer.server.inventory import database as inventory
+from deployer.server.inventory.budget import BudgetKeeper
 from deployer.server.inventory.comparison import Comparison, Places
 from deployer.server.inventory.pinned import Pinned
 from deployer.server.inventory.prune import Pruner
@@ -58,7 +60,7 @@ from deployer.server.mirrors.uploads import Uploads
 from deployer.server.nginx import statistics
 from deployer.server.pages.changelog import Changelog
 from deployer.server.pages.offline import OfflineSwitch
-from deployer.server.pages.store import PageStore
+from deployer.server.pages.store import LIMIT_BYTES, PageStore
 from deployer.server.secret_files import Private
 from deployer.server.upstream.body import LARGEST_LIST, LARGEST_PAGE
 from deployer.server.upstream.client import Client
@@ -81,6 +83,8 @@ STORE = "deployer.pages"
 """Key of the page store in Pyramid's registry, for other plugins."""
 INVENTORY = "deployer.inventory"
 """Key of the inventory (:mod:`deployer.server.inventory.reading` has what it answers)."""
+CACHE = "deployer.cache"
+"""Key of the function that returns the bytes of the cache, and its budget."""
 STARTED = 0.5
 """Seconds after which the start is over; what it does not need is imported and read then."""
 UNSENT = 256 * 1024
@@ -103,7 +107,10 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     changelog = Changelog(xom.keyfs, offline=switch.on)
     malicious = MaliciousFile(private.malicious)
     settings = _settings(pyramid_config) | {"malicious": malicious.latest.digest}
-    store = PageStore(private.directory, changelog, settings=settings)
+    limit = budget.given(config)
+    store = PageStore(
+        private.directory, changelog, settings=settings, limit=min(LIMIT_BYTES, limit.for_pages or LIMIT_BYTES)
+    )
     indexes = Indexes(xom, upstreams, credentials.header, lambda: malicious.latest)
     # devpi's own tests replace its client in the same way.
     xom.http = client = Client(
@@ -205,6 +212,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     )
     pyramid_config.registry[STORE] = store
     pyramid_config.registry[INVENTORY] = stock
+    pyramid_config.registry[CACHE] = lambda: (pruner.cache_bytes + store.disk, limit.most)
     pyramid_config.registry[MALICIOUS] = malicious
     pyramid_config.registry[CHANGELOG] = changelog
     pyramid_config.registry[statistics.UPSTREAMS] = upstreams
@@ -300,6 +308,10 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     def settle() -> None:
         source.find_deleted(indexes.all(configured=store.configured))
 
+    if limit.most is not None:
+        keeper = BudgetKeeper(stock, pruner, limit.most, others=lambda: store.disk, offline=lambda: switch.on)
+        remote.room_for = keeper.room_for
+        threading.Thread(target=keeper.watch, name="budget", daemon=True).start()
     threading.Thread(target=comparison.watch, name="inventory", daemon=True).start()
     later = threading.Timer(STARTED, settle)
     later.daemon = True

@@ -94,6 +94,7 @@ class IdentityView:
         switch = request.registry[assemble.SWITCH]
         nonce = request.headers.get(NONCE_HEADER, "")
         sizes = stored.sizes(stored.database(Path(self._config.server_path)))
+        cache_bytes, cache_budget = request.registry[assemble.CACHE]()
         key = self._private.proof_key.read_text(encoding="ascii").strip() if is_nonce(nonce) else ""
         return About(
             uuid=uuid,
@@ -107,6 +108,8 @@ class IdentityView:
             free_bytes=secret_files.free_bytes(self._private.directory),
             database_bytes=sizes["bytes"],
             database_unused=sizes["free_bytes"],
+            cache_bytes=cache_bytes,
+            cache_budget=cache_budget,
             front=secret_files.read_text(self._private.front),
             deleted=request.registry[assemble.DELETED](),
             proof=server_proof(key, nonce=nonce, uuid=uuid) if key else None,

@@ -44,15 +44,15 @@ def test_files_are_listed_by_project_with_what_they_take(inventory: Inventory) -
     stored(inventory, "+f/012/0123456789012/own-1-py3-none-any.whl", index="root/dev", kind=Kind.UPLOAD, origin="")
     own, demo = reading.projects(inventory)
     assert (demo["index"], demo["project"], demo["versions"], demo["files"]) == ("root/pypi", "demo-dep", 2, 2)
-    assert demo["bytes"] == 2 * 3 * BLOCK + BLOCK + 2 * BLOCK
+    assert demo["bytes"] == 2 * 4 * BLOCK + BLOCK + 3 * BLOCK
     assert (demo["first"], demo["last"]) == ("1970-01-01T00:01:40+00:00", "1970-01-01T00:03:20+00:00")
     assert demo["origin"] == URL
     assert (own["project"], own["uploads"], own["origin"]) == ("own", 1, "")
     assert reading.totals(inventory) == {
-        "companion": {"number": 1, "bytes": 2 * BLOCK},
-        "file": {"number": 2, "bytes": 6 * BLOCK},
+        "companion": {"number": 1, "bytes": 3 * BLOCK},
+        "file": {"number": 2, "bytes": 8 * BLOCK},
         "page": {"number": 1, "bytes": BLOCK},
-        "upload": {"number": 1, "bytes": 3 * BLOCK},
+        "upload": {"number": 1, "bytes": 4 * BLOCK},
     }
     files = reading.of_project(inventory, "demo-dep")
     assert [(file["kind"], file["version"]) for file in files] == [
@@ -94,7 +94,7 @@ def test_what_is_kept_again_keeps_its_first_day_and_its_uses(inventory: Inventor
     stored(inventory, WHEEL, size=9000, first=300.0, last=300.0)
     (file,) = reading.of_project(inventory, "demo-dep")
     assert (file["size"], file["uses"], file["first"]) == (9000, 1, "1970-01-01T00:01:40+00:00")
-    assert reading.totals(inventory)["file"] == {"number": 1, "bytes": 4 * BLOCK}
+    assert reading.totals(inventory)["file"] == {"number": 1, "bytes": 5 * BLOCK}
 
 
 def test_a_request_is_answered_in_parts(inventory: Inventory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,5 +179,5 @@ def test_what_the_disk_has_no_more_is_dropped_and_another_kind_is_corrected(
     stored(inventory, SDIST, kind=Kind.UPLOAD, origin="")
     disk.write(disk.places.files, f"root/pypi/{SDIST}", 5000)
     assert disk.compared(inventory) == [("file", "root/pypi", SDIST)]
-    assert reading.totals(inventory)["file"] == {"number": 1, "bytes": 3 * BLOCK}
+    assert reading.totals(inventory)["file"] == {"number": 1, "bytes": 4 * BLOCK}
     assert {of["number"] for kind, of in reading.totals(inventory).items() if kind != "file"} == {0}

@@ -284,12 +284,15 @@ def _devpi(
     from devpi_server.main import xom_from_config
 
     from deployer.server.devpi import push
+    from deployer.server.inventory import budget
     from deployer.server.inventory import database as inventory
     from deployer.server.inventory.database import Inventory
     from deployer.server.inventory.watching import Uses
 
     stock = Inventory(private.inventory)
     plugins.register(stock, name=inventory.NAME)
+    most = parse_size(options.cache_budget) if options.cache_budget else None
+    plugins.register(budget.Budget(most), name=budget.NAME)
     plugins.register(push.PushTargets.of(options.push_to), name=push.NAME)
     plugins.register(KnownHosts.of(options.allow_host, outside_url=options.outside_url), name=hosts.NAME)
     plugins.register(

@@ -133,6 +133,7 @@ BOTH = _table(
             "BaseFileEntry.meta",
             "Digests",
             "FileStore.get_file_entry",
+            "MutableFileEntry.delete",
             "MutableFileEntry.file_set_content",
             "ZipFile",
             ("get_core_metadata", ("ZipFile", "read")),
@@ -190,6 +191,8 @@ OF_6 = _table(
         "devpi_server.filestore": (
             "BaseFileEntry.file_size",
             "BaseFileEntry.relpath",
+            "FileStore.get_file_entry_from_key",
+            "FileStore.get_key_from_relpath",
             ("FileStore.maplink", ("hash_spec",)),
         ),
         "devpi_server.keyfs": (("KeyChangeEvent.__init__", ("at_serial", "typedkey")), "KeyFS.get_key"),
@@ -244,6 +247,7 @@ OF_7 = _table(
             "BaseFileEntry.index_relpath",
             "BaseFileEntry.size",
             "BaseFileEntry.user",
+            "FileStore.get_mutable_file_entry",
         ),
         "devpi_server.keyfs": ("KeyChangeEvent.at_serial", "KeyChangeEvent.data"),
         "devpi_server.keyfs_sqla_lite": (

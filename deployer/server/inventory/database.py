@@ -77,6 +77,8 @@ class Inventory:
         self._uses: dict[tuple[str, str], tuple[int, float]] = {}
         self._pages: dict[str, float] = {}
         self._written = float("-inf")
+        self.grown = threading.Event()
+        """Set when something was kept."""
         self._connection = self._opened()
 
     def _opened(self) -> sqlite3.Connection:
@@ -90,9 +92,11 @@ class Inventory:
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         try:
+            known = connection.execute("pragma user_version").fetchone()[0]
+            if known == 0:
+                connection.execute("pragma auto_vacuum = incremental")  # before anything is written
             connection.execute("pragma journal_mode = wal")
             connection.execute("pragma synchronous = normal")  # a power loss costs the last writes, never the file
-            known = connection.execute("pragma user_version").fetchone()[0]
             if known == 0:
                 connection.executescript(f"begin; {_TABLES} commit;")
             elif known != VERSION:
@@ -114,6 +118,7 @@ class Inventory:
         """Note something that is on the disk now."""
         found = item.index, item.project, item.kind, item.path, item.version
         self._note(_KEEP, (*found, item.size, item.disk, item.first, item.last, item.origin))
+        self.grown.set()
 
     def drop(self, index: str, path: str, kinds: Collection[Kind] = tuple(Kind)) -> None:
         """Note that something is not on the disk any more."""
@@ -179,6 +184,11 @@ class Inventory:
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("rollback")
                 raise
+
+    def shrink(self) -> None:
+        """Give unused pages of the file back to the disk."""
+        with self._lock, contextlib.suppress(sqlite3.OperationalError):
+            self._connection.execute("pragma incremental_vacuum").fetchall()
 
     def read(self, statement: str, arguments: Collection[Any] = ()) -> list[tuple[Any, ...]]:
         """The rows of a query, with all that has happened until now."""

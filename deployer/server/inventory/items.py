@@ -37,8 +37,9 @@ class Item:
 
     @property
     def disk(self) -> int:
-        """Bytes that it takes of the disk. Each file has a directory of its own, a page has none."""
-        own = 0 if self.kind is Kind.PAGE else BLOCK
+        """Bytes that it takes of the disk. A file has two directories: one of its own, and one that it shares with few
+        others, by the first digits of its hash. A page has none."""
+        own = 0 if self.kind is Kind.PAGE else 2 * BLOCK
         return own + -(-self.size // BLOCK) * BLOCK
 
 

@@ -28,7 +28,7 @@ SECONDS = 5.0
 REMEMBERED = 600.0
 """Seconds for which a file counts as not listed without its page being read again."""
 MOST_REMEMBERED = 50_000
-BATCH = 50
+BATCH = 25
 """Files that are removed by one commit."""
 PAUSE = 0.02
 """Seconds between two commits: whoever else writes goes first."""
@@ -139,6 +139,8 @@ class Pruner:
                 if not wanted.dry:
                     pause()
         self._remove(batch, tally, dry=wanted.dry)
+        if tally.removed and not wanted.dry:
+            self._inventory.shrink()
         return tally.answer(cache if wanted.dry else self.cache_bytes, left=left)
 
     def _items(self, wanted: PruneRequest) -> Iterator[Cached]:

@@ -110,6 +110,8 @@ class Companions:
         target.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # another companion of the same file
             target.parent.rmdir()
+            if path.startswith("+f/"):
+                target.parent.parent.rmdir()
 
     def beside(self, mirror: str, path: str) -> dict[str, str]:
         """The SHA-256 of what is kept of a file, by suffix."""

@@ -102,6 +102,8 @@ class RemoteFiles:
         self._commits = threading.Lock()  # SQLite sleeps, up to a tenth of a second, where writers meet
         self.on_kept: Callable[[Found], None] = lambda found: None
         """Called when a file has been kept."""
+        self.room_for: Callable[[int], contextlib.AbstractContextManager[None]] = lambda size: contextlib.nullcontext()
+        """Entered with the size of a file before it comes, until it is kept; it may wait, and its clients with it."""
 
     def fetch(self, found: Found) -> FileResponse:
         """The file, kept while the answer's body is read. Raises FileRefused."""
@@ -149,6 +151,7 @@ class RemoteFiles:
     def _response(self, stack: contextlib.ExitStack, found: Found, response: Any) -> FileResponse:
         kept = contextlib.ExitStack()
         stack.callback(kept.close)
+        kept.enter_context(self.room_for(size_of(found.file) or _length(response)))
         spool = kept.enter_context(_Spool(self._directory))
         modified = _http_date(response.headers.get("Last-Modified", "")) or formatdate(usegmt=True)
         headers = found.headers | {"Last-Modified": modified}
@@ -162,11 +165,10 @@ class RemoteFiles:
             spool.first(pieces)
             if digest(found.file) is None:
                 _require_start(found.filename, spool.start)
-        expected = response.headers.get("Content-Length", "")
         if spool.complete:
             headers["Content-Length"] = str(spool.size)
-        elif expected.isdecimal():
-            headers["Content-Length"] = expected
+        elif expected := _length(response):
+            headers["Content-Length"] = str(expected)
         everything = kept.pop_all()
         rest = self._rest(found, spool, pieces, headers, asked=stack, kept=everything)
 
@@ -236,7 +238,7 @@ class RemoteFiles:
 
         Raises FileRefused, LookupError when the mirror is gone, OSError.
         """
-        with _Spool(self._directory) as spool:
+        with self.room_for(size), _Spool(self._directory) as spool:
             spool.take(pieces)
             if spool.size != size or spool.digests["sha256"] != sha256 or not spool.is_right(found.file):
                 raise FileRefused(f"{found.filename} is not what its page says")
@@ -255,6 +257,8 @@ class RemoteFiles:
                 stored.unlink(missing_ok=True)  # devpi did not know of it
                 with contextlib.suppress(OSError):  # other files are there
                     stored.parent.rmdir()
+                    if path.startswith("+f/"):
+                        stored.parent.parent.rmdir()
 
     def enter(self, found: Found) -> None:
         """Have devpi know of a file that is not here."""
@@ -386,6 +390,12 @@ def _broken(error: Exception) -> FileRefused:
 
 def _is_encoded(response: Any) -> bool:
     return response.headers.get("Content-Encoding", "").strip().lower() not in ("", "identity")
+
+
+def _length(response: Any) -> int:
+    """The bytes that the answer says it has; 0 where it does not."""
+    told = response.headers.get("Content-Length", "")
+    return int(told) if told.isdecimal() else 0
 
 
 def _http_date(text: str) -> str | None:
