@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("logs", "Show the server's log with secrets masked."),
     "stats": ("stats", "Show cache hits, misses and bytes by index and upstream."),
     "doctor": ("doctor", "Check this host and the server; suggest fixes."),
+    "open": ("open", "Open the index in the browser, logged in as root."),
     "verify": ("verify", "Download with pip and uv through the index; show sources."),
     "offline on": ("offline.on", "Turn offline mode on: ask no upstream, serve what is here."),
     "offline off": ("offline.off", "Turn offline mode off: upstreams are asked again."),

@@ -65,9 +65,10 @@ def reference(major: str = DEFAULT_MAJOR) -> str:
 def _sources() -> tuple[tuple[str, Path], ...]:
     """What is copied into the image of our own code, by its path in the context."""
     server = _PACKAGE / "server"
-    shown = (path for kind in ("templates", "static") for path in (server / "web" / kind).iterdir())
+    shown = (path for kind in ("templates", "static") for path in sorted((server / "web" / kind).rglob("*.*")))
     files = (
         _PACKAGE / "__init__.py",
+        _PACKAGE / "distribution.py",
         _PACKAGE / "protocol.py",
         *sorted([*server.rglob("*.py"), *server.rglob("*.template"), *shown]),
     )

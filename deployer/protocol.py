@@ -165,8 +165,9 @@ def told(line: str) -> Told:
 
 # Pages for browsers
 
-WEB_LEVELS = ("off", "read", "devpi-web")
-"""What browsers are shown (``server.web`` of a profile): nothing, pages of ours for reading, the pages of devpi-web."""
+WEB_LEVELS = ("off", "read", "manage", "devpi-web")
+"""What browsers are shown (``server.web`` of a profile): nothing, pages of ours to read, the same with a login to
+change things, the pages of devpi-web."""
 
 # Refusals
 
@@ -366,6 +367,31 @@ class About:
             deleted=Deleted.parse(answer.get("deleted")),
             proof=_text(answer.get("proof")),
         )
+
+
+OPEN_ROUTE = "/+deployer/open"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenRequest:
+    """``POST /+deployer/open``: the client's proof, for a one-time login."""
+
+    proof: str = ""
+
+    @property
+    def order(self) -> str:
+        """What the proof is for."""
+        return "open"
+
+    @property
+    def json(self) -> dict[str, object]:
+        return asdict(self)
+
+    @classmethod
+    def parse(cls, body: object) -> OpenRequest | None:
+        """Read a request that is not trusted; None when it is invalid."""
+        proof = _text(body.get("proof")) if isinstance(body, dict) else None
+        return cls(proof=proof) if proof is not None and proof.isascii() else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -110,6 +110,7 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "changes": "with `--changes` or `--refused`: list of objects `time`, `client`, `user`, `action`, `target`, "
         "`details` (names of fields, or a file), `status`; else empty",
     },
+    "open": {"address": "address that was opened, or is to be; it logs in once", "opened": "whether a browser started"},
     "stats": {
         "name": "name of the deployment",
         "since": "when counting began, ISO 8601",

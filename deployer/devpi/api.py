@@ -24,10 +24,12 @@ from deployer.protocol import (
     IDENTITY_ROUTE,
     NONCE_HEADER,
     OFFLINE_ROUTE,
+    OPEN_ROUTE,
     REFRESH_ROUTE,
     CachedRequest,
     InventoryRequest,
     OfflineRequest,
+    OpenRequest,
     Outcome,
     PruneRequest,
     RefreshRequest,
@@ -45,7 +47,7 @@ ORDER_SECONDS = 400.0
 ORDER_BYTES = 8000
 """Bytes of names in one order: nginx asks for a user before it reads a body of 10,000."""
 
-Order = OfflineRequest | RefreshRequest | CachedRequest | InventoryRequest | PruneRequest
+Order = OfflineRequest | RefreshRequest | CachedRequest | InventoryRequest | PruneRequest | OpenRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +142,15 @@ class DevpiApi:
         """
         otherwise = "set server.offline in the profile, then: deployer up"
         self._order(OFFLINE_ROUTE, OfflineRequest(offline=offline), "switch", proof_key=proof_key, otherwise=otherwise)
+
+    def one_time_login(self, *, proof_key: str) -> str:
+        """A code that logs a browser in as root, once and within a minute. Raises as :meth:`switch_offline`."""
+        otherwise = "set server.web: manage in the profile, then: deployer up"
+        reply = self._order(OPEN_ROUTE, OpenRequest(), "open its pages", proof_key=proof_key, otherwise=otherwise)
+        code = text(self._http.object(reply).get("code"))
+        if not code:
+            self._http.not_devpi("no code of a one-time login")
+        return code
 
     def refresh(self, index: str, projects: tuple[str, ...] | None, *, proof_key: str) -> dict[str, Outcome]:
         """Have the server ask the upstream of the mirror ``index`` anew; None: for all projects that it knows.

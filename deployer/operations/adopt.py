@@ -16,9 +16,10 @@ from packaging.utils import canonicalize_name
 
 from deployer.deployment.session import Session
 from deployer.devpi import distributions
-from deployer.devpi.distributions import Distribution, version_of
+from deployer.devpi.distributions import Distribution
 from deployer.devpi.packages import PackageApi
 from deployer.devpi.topology import Topology
+from deployer.distribution import version_of
 from deployer.errors import DeployerError, ServerRefused, UsageError, VerificationError
 from deployer.operations.adopt_sources import AT_ONCE, Offer, by_name
 

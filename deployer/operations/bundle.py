@@ -14,9 +14,9 @@ from deployer.bundle import archive, manifest, signature
 from deployer.bundle.archive import Target, blob
 from deployer.bundle.manifest import File, Manifest
 from deployer.deployment.session import Session
-from deployer.devpi.distributions import version_of
 from deployer.devpi.packages import PackageApi
 from deployer.diagnosis import size
+from deployer.distribution import version_of
 from deployer.errors import VerificationError
 from deployer.host.runner import Runner
 from deployer.operations.bundle_parts import as_yaml, download_wheels, profile_for_there

@@ -127,7 +127,7 @@ def serve_command(
         command += ["--not-found-expiry", str(server.not_found_expiry)]
     if server.keep_deleted:
         command.append("--keep-deleted")
-    if server.web != "read":
+    if server.web != "manage":
         command += ["--web", server.web]
     if server.offline:
         command.append("--offline")

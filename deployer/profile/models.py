@@ -80,7 +80,7 @@ class Image(Model):
 
 class Server(Model):
     version: Literal["6", "7"] = "6"
-    web: Literal["off", "read", "devpi-web"] = "read"
+    web: Literal["off", "read", "manage", "devpi-web"] = "manage"
     request_timeout: Whole = Field(30, ge=1, le=3600)
     offline: bool = False
     mirror_cache_expiry: Whole = Field(1800, ge=0, le=MAX_SECONDS)

@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--web",
         choices=WEB_LEVELS,
-        default=WEB_LEVELS[1],
+        default=WEB_LEVELS[2],
         help="pages for browsers: none, deployer's own for reading, or devpi-web's",
     )
     serve.add_argument("--offline", action="store_true")

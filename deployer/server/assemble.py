@@ -18,6 +18,7 @@ from deployer.protocol import (
     KEEP_ROUTE,
     MIRRORED_ROUTE,
     OFFLINE_ROUTE,
+    OPEN_ROUTE,
     PRUNE_ROUTE,
     REFRESH_ROUTE,
     RULES_ROUTE,
@@ -67,6 +68,7 @@ from deployer.server.upstream.client import Client
 from deployer.server.upstream.credentials import Credentials
 from deployer.server.upstream.health import Upstreams
 from deployer.server.web import level
+from deployer.server.web.once import OneTimeLogin
 from deployer.server.web.tween import Web
 
 if TYPE_CHECKING:
@@ -276,7 +278,12 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     )
     pyramid_config.add_tween("deployer.server.middleware.middleware.note_transaction", over=EXCVIEW, under=TRANSACTION)
     pyramid_config.registry[middleware_factory] = middleware
-    if level.given(config).shows:
+    shown = level.given(config)
+    if shown.shows:
+        once = OneTimeLogin(private, challenge) if shown.manages else None
+        if once is not None:
+            pyramid_config.add_route(OPEN_ROUTE, OPEN_ROUTE)
+            pyramid_config.add_view(once.view, route_name=OPEN_ROUTE, renderer="json", request_method="POST")
         pyramid_config.registry[web_factory] = Web(
             xom,
             indexes,
@@ -286,6 +293,8 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
             hosts=hosts.known(config),
             serverdir=Path(config.server_path),
             offline=lambda: switch.on,
+            switch=lambda offline: switch.turn(offline=offline, store=store, changelog=changelog),
+            once=once,
         )
         pyramid_config.add_tween(
             "deployer.server.assemble.web_factory",

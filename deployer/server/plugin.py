@@ -13,6 +13,7 @@ from pyramid.response import Response
 
 from deployer import __version__
 from deployer.protocol import (
+    BODY_ROUTE,
     IDENTITY_ROUTE,
     LIVE_ROUTE,
     NAMES_ROUTE,
@@ -26,8 +27,11 @@ from deployer.server import assemble, secret_files
 from deployer.server.devpi import audit, ordered, stored
 from deployer.server.devpi.installed import default_mirror_url, server_version
 from deployer.server.middleware import browsers, changes
+from deployer.server.middleware.bodies import ORIGINAL
 from deployer.server.secret_files import Private
 from deployer.server.upstream.credentials import Credentials
+from deployer.server.web import session
+from deployer.server.web.routes import PREFIX
 
 hookimpl = HookimplMarker("devpiserver")
 
@@ -60,6 +64,14 @@ class Plugin:
 
             documentation.configure(pyramid_config)
             pyramid_config.registry[browsers.SCRIPTS] = documentation.scripts()
+
+    @hookimpl(tryfirst=True)
+    def devpiserver_get_credentials(self, request: Any) -> tuple[str, str] | None:
+        """The session of our own pages, for the one question that is asked before the body of their form is read."""
+        if request.path_info == BODY_ROUTE and request.headers.get(ORIGINAL, "").startswith(PREFIX):
+            found = session.of(request)
+            return (found.user, found.token) if found else None
+        return None
 
     @hookimpl
     def devpiserver_identity_loaded(self, request: Any, identity: Any) -> None:

@@ -14,6 +14,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from deployer import distribution
 from deployer.clients.client import ClientSettings
 from deployer.clients.pip import Pip, merging, origin, unmerging
 from deployer.clients.pip.reading import read_config
@@ -137,7 +138,7 @@ names = st.tuples(
 
 @given(name=names | words)
 def test_the_name_of_a_file(name: str) -> None:
-    distributions.version_of(name)
+    distribution.version_of(name)
 
 
 @given(text=words | st.tuples(PARTS, st.sampled_from(["==", "===", "~=", "<", "@", ";", "["]), PARTS).map("".join))

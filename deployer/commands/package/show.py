@@ -19,7 +19,7 @@ class Options(Talking):
 
 def run(options: Options, ui: UI) -> Result:
     """Show the versions and files of a project, as pip sees them."""
-    from deployer.devpi.distributions import version_of
+    from deployer.distribution import version_of
     from deployer.errors import ServerRefused
     from deployer.ui.table import columns
 

@@ -83,6 +83,7 @@ def _table(found: _Table) -> tuple[Reliance, ...]:
 
 _HOOKS = (
     "devpiserver_auth_denials",
+    "devpiserver_get_credentials",
     "devpiserver_get_identity",
     "devpiserver_get_stage_customizer_classes",
     "devpiserver_identity_loaded",

@@ -44,7 +44,7 @@ SENT_TO_NGINX = 64 << 10
 """Bytes that the kernel keeps for nginx: a container of 256 MiB has to hold hundreds of slow clients."""
 _COUNTED = 1.0
 _RESET = struct.pack("ii", 1, 0)
-_SENDER = ("AUTHORIZATION", "X_DEVPI_AUTH", "HOST")
+_SENDER = ("AUTHORIZATION", "X_DEVPI_AUTH", "COOKIE", "HOST")
 
 
 class _Unknown(Error):  # type: ignore[misc]

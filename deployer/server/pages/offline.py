@@ -27,7 +27,7 @@ class OfflineSwitch:
         """What clients ask for in vain while it is on."""
         self._private = private
         self._challenge = challenge
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         kept = _WORDS.get(read_text(private.offline) or "")
         if kept is not None:
             self._set(kept)
@@ -43,12 +43,13 @@ class OfflineSwitch:
 
     def turn(self, *, offline: bool, store: PageStore, changelog: Changelog) -> None:
         """Switch, and keep the state for later starts. Raises OSError, and then nothing is switched."""
-        if offline and not self.on:
-            self.missed.begin()
-        write_private(self._private.offline, "on\n" if offline else "off\n")
-        self._set(offline)
-        changelog.offline = offline
-        store.forget_all()
+        with self._lock:
+            if offline and not self.on:
+                self.missed.begin()
+            write_private(self._private.offline, "on\n" if offline else "off\n")
+            self._set(offline)
+            changelog.offline = offline
+            store.forget_all()
 
     def view(self, request: Any) -> dict[str, Any]:
         """The view of ``POST``."""

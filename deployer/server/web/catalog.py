@@ -26,6 +26,7 @@ class Index:
     bases: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     title: str = ""
+    uploaders: tuple[str, ...] = ()
     upstream: str = ""
     owns: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
@@ -133,6 +134,7 @@ def made(
                 bases=bases[name],
                 reads=_reads(name, bases),
                 title=str(config.get("title") or ""),
+                uploaders=tuple(config.get("acl_upload") or ()),
                 upstream=upstreams.get(name, ""),
                 owns=tuple(config.get("owns") or ()),
                 names=tuple(names.get(name, ())),

@@ -7,19 +7,24 @@ from dataclasses import dataclass
 from deployer.protocol import WEB_LEVELS
 
 NAME = "deployer-web"
-OFF, READ, DEVPI_WEB = WEB_LEVELS
+OFF, READ, MANAGE, DEVPI_WEB = WEB_LEVELS
 
 
 @dataclass(frozen=True)
 class Level:
     """Registered as a devpi plugin, as :class:`deployer.server.hosts.KnownHosts` is."""
 
-    value: str = READ
+    value: str = MANAGE
 
     @property
     def shows(self) -> bool:
         """Whether deployer's own pages are shown."""
-        return self.value == READ
+        return self.value in (READ, MANAGE)
+
+    @property
+    def manages(self) -> bool:
+        """Whether users may log in there."""
+        return self.value == MANAGE
 
 
 def given(config: object) -> Level:

@@ -12,6 +12,10 @@ PREFIX = "/+web/"
 """What every address begins with that is only ours. No client of the index asks for one, so ``Accept`` does not count
 there."""
 _OWN = {f"{PREFIX}search": "search", f"{PREFIX}packages": "packages"}
+_MANAGED = {f"{PREFIX}{name}": name for name in ("login", "once", "manage")}
+_SENT = {f"{PREFIX}{name}": name for name in ("login", "logout")}
+_ACTION = re.compile(rf"{re.escape(PREFIX)}do/(?P<name>[a-z-]+)")
+_ACCOUNT = re.compile(rf"{re.escape(PREFIX)}manage/(?P<user>[^/]+)")
 _SEGMENT = r"[^+/][^/]*"
 _PLACE = re.compile(
     rf"/(?P<user>{_SEGMENT})(?:/(?P<index>{_SEGMENT})(?:/(?P<project>{_SEGMENT})(?:/(?P<version>[^/]+))?)?)?/?"
@@ -38,8 +42,11 @@ class Route:
         return f"{self.user}/{self.index}"
 
 
-def route(method: str, path: str, *, accept: str, installer: bool) -> Route | None:
-    """The page at ``path``; None for a request that is devpi's. ``installer``: the client says that it is one."""
+def route(method: str, path: str, *, accept: str, installer: bool, manages: bool = False) -> Route | None:
+    """The page at ``path``; None for a request that is devpi's. ``installer``: the client says that it is one.
+    ``manages``: users may log in here."""
+    if manages and path.startswith(PREFIX) and (managed := _managed(method, path)) is not None:
+        return managed
     if method not in ("GET", "HEAD"):
         return None
     if path.startswith(PREFIX):
@@ -57,6 +64,18 @@ def route(method: str, path: str, *, accept: str, installer: bool) -> Route | No
     given = {key: value or "" for key, value in found.groupdict().items()}
     view = "project" if given["project"] else "index" if given["index"] else "user"
     return Route(view, **given)
+
+
+def _managed(method: str, path: str) -> Route | None:
+    """The page, or the form, of a logged-in user at ``path``."""
+    if method == "POST":
+        action = _ACTION.fullmatch(path)
+        view = _SENT.get(path)
+        return Route("do", name=action["name"]) if action else Route(view) if view else None
+    account = _ACCOUNT.fullmatch(path)
+    if method not in ("GET", "HEAD"):
+        return None
+    return Route("account", user=account["user"]) if account else Route(_MANAGED[path]) if path in _MANAGED else None
 
 
 def wants_html(accept: str) -> bool:

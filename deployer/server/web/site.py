@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from http import HTTPStatus
@@ -17,8 +17,9 @@ from pyramid.response import Response
 
 from deployer import __version__
 from deployer.server.devpi.installed import server_version
-from deployer.server.web import words
+from deployer.server.web import session, words
 from deployer.server.web.routes import PREFIX, Route
+from deployer.server.web.session import Session
 
 if TYPE_CHECKING:
     from deployer.server.web.tween import Web
@@ -61,6 +62,8 @@ class Visit:
         self.base: str = request.application_url.rstrip("/")
         self.up: str = "../" * (request.path_info.count("/") - 1) or "./"
         self.part: bool = request.headers.get("HX-Request") == "true"
+        self.session: Session | None = session.of(request)
+        """Who the browser says is logged in; devpi verifies it whenever that matters."""
 
     def get(self, name: str, *, longest: int = 200) -> str:
         """A parameter of the query, as one line; empty without it."""
@@ -80,6 +83,8 @@ class Visit:
             asked.headers.pop(name, None)
         asked.headers["Accept"] = accept
         asked.environ.pop("wsgi.file_wrapper", None)
+        if self.session is not None:
+            asked.headers["X-Devpi-Auth"] = self.session.auth
         answer = self._request.invoke_subrequest(asked, use_tweens=True)
         return Fetched(answer.status_code, answer.body)  # which also closes a file
 
@@ -92,20 +97,21 @@ class Shown:
     model: Mapping[str, Any] = field(default_factory=dict)
     status: int = HTTPStatus.OK
     block: str = ""
+    headers: Sequence[tuple[str, str]] = ()
 
 
 def answer(web: Web, request: Any, route: Route, *, packed: bool) -> Any:
     """The response to a browser. ``packed``: it takes gzip."""
     if route.view == "static":
         return _static(route.name, request, packed=packed)
-    from deployer.server.web.views import VIEWS
+    from deployer.server.web import views
 
-    visit = Visit(request)
-    shown = VIEWS[route.view](web, visit, route)
+    visit, shown = views.show(web, request, route)
     headers = [
         ("Content-Type", "text/html; charset=utf-8"),
         ("Cache-Control", "no-store"),
-        ("Vary", "Accept, HX-Request"),
+        ("Vary", "Accept, HX-Request, Cookie"),
+        *shown.headers,
     ]
     body = _rendered(web, visit, shown).encode(errors="replace")
     if shown.status == HTTPStatus.SERVICE_UNAVAILABLE:
@@ -114,6 +120,8 @@ def answer(web: Web, request: Any, route: Route, *, packed: bool) -> Any:
 
 
 def _rendered(web: Web, visit: Visit, shown: Shown) -> str:
+    if not shown.template:
+        return ""
     template = environment().get_template(shown.template)
     model = {
         "up": visit.up,
@@ -122,6 +130,8 @@ def _rendered(web: Web, visit: Visit, shown: Shown) -> str:
         "server": server_version(),
         "own_version": __version__,
         "query": visit.get("q"),
+        "session": visit.session,
+        "manages": web.manages,
         **shown.model,
     }
     if shown.block and visit.part:

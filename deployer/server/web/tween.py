@@ -20,6 +20,7 @@ from deployer.server.middleware.requests import is_text, takes_gzip
 from deployer.server.mirrors.indexes import Indexes
 from deployer.server.mirrors.source import Source
 from deployer.server.pages.store import PageStore
+from deployer.server.web.once import OneTimeLogin
 from deployer.server.web.routes import Route, route
 
 Handler = Callable[[Any], Any]
@@ -39,10 +40,19 @@ class Web:
         hosts: KnownHosts,
         serverdir: Path,
         offline: Callable[[], bool],
+        switch: Callable[[bool], None],
+        once: OneTimeLogin | None,
     ) -> None:
+        """``switch`` turns the server offline or online. ``once``: of ``deployer open``; None where nobody logs in."""
         self.xom, self.indexes, self.source, self.store = xom, indexes, source, store
         self.inventory, self.serverdir, self.offline = inventory, serverdir, offline
+        self.switch, self.once = switch, once
         self._hosts = hosts
+
+    @property
+    def manages(self) -> bool:
+        """Whether users may log in on the pages."""
+        return self.once is not None
 
     def tween(self, handler: Handler) -> Handler:
         """The function that Pyramid calls for each request; ``handler``: the next tween."""
@@ -61,7 +71,8 @@ class Web:
         if not is_text(request):
             return None
         agent = INSTALLER.match(request.user_agent or "") is not None
-        return route(request.method, request.path_info, accept=environ.get("HTTP_ACCEPT", ""), installer=agent)
+        accept = environ.get("HTTP_ACCEPT", "")
+        return route(request.method, request.path_info, accept=accept, installer=agent, manages=self.manages)
 
     def _show(self, request: Any, found: Route) -> Any:
         from deployer.server.web import site

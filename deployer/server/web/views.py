@@ -131,6 +131,8 @@ def index(web: Web, visit: Visit, route: Route) -> Shown:
         "reads": [known.indexes[name] for name in one.reads],
         "snippets": commands.for_index(visit.base, one.name),
         "through": lambda _found: one.name,
+        "indexes": list(known.indexes.values()),
+        "done": visit.get("done", longest=500),
     }
     return Shown("index.html", model)
 
@@ -182,6 +184,7 @@ def _project_model(web: Web, visit: Visit, one: Index, found: releases.Project) 
         "step": releases.VERSIONS,
         "owner": _owner(web, one, found.name),
         "uses": stock.files(web.inventory, found.name),
+        "done": visit.get("done", longest=500),
     }
 
 
@@ -215,6 +218,17 @@ def _missing(text: str, known: Catalog) -> Shown:
 
 def missing(web: Web, visit: Visit, route: Route) -> Shown:
     return _missing("There is no such page.", _catalog(web))
+
+
+def show(web: Web, request: Any, route: Route) -> tuple[Visit, Shown]:
+    """The visit, and the page of its route."""
+    from deployer.server.web import form, manage
+
+    if route.view in manage.VIEWS:
+        visit = form.FormVisit(request, _catalog(web))
+        return visit, manage.VIEWS[route.view](web, visit, route)
+    reading = Visit(request)
+    return reading, VIEWS[route.view](web, reading, route)
 
 
 VIEWS: Mapping[str, View] = {
