@@ -138,24 +138,29 @@ def act(web: Web, visit: Visit, route: Route) -> Shown:
         order = make(visit.fields, visit.catalog)
     except Invalid as invalid:
         return _refused(visit, str(invalid), HTTPStatus.BAD_REQUEST)
-    return _done(visit, order, visit.send(order.method, order.path, order.body))
+    return _sent(visit, order)
 
 
-def _done(visit: Visit, order: Order, answer: Fetched) -> Shown:
+def _sent(visit: Visit, order: Order) -> Shown:
+    if order.first is not None:
+        answer = visit.send(order.first.method, order.first.path, order.first.body)
+        if answer.status >= HTTPStatus.BAD_REQUEST:
+            return _refused(visit, _reason(answer), answer.status)
+    answer = visit.send(order.method, order.path, order.body)
     if answer.status < HTTPStatus.BAD_REQUEST:
         return _to(visit, f"{order.back}?done={quote(order.done)}")
     return _refused(visit, _reason(answer), answer.status)
 
 
 def _reason(answer: Fetched) -> str:
-    """Why the API refused, in its own words."""
-    if answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return "You may not do this, or your login has expired: log in again, or ask who owns it."
+    """Why the API refused, in its own words where it has any."""
     try:
-        message = loads(answer.body).get("message", "")
+        message = str(loads(answer.body).get("message", ""))[:500]
     except (ValueError, AttributeError):
         message = ""
-    return str(message)[:500] or f"The server refused this (HTTP {answer.status})."
+    if answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) and (not message or "ermission" in message):
+        return "You may not do this, or your login has expired: log in again, or ask who owns it."
+    return message or f"The server refused this (HTTP {answer.status})."
 
 
 def _create_token(web: Web, visit: Visit) -> Shown:

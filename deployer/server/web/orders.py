@@ -30,13 +30,15 @@ class Invalid(Exception):
 
 @dataclass(frozen=True)
 class Order:
-    """``path``: of the API, quoted. ``done``: what is said once the API has taken it. ``back``: the page after that."""
+    """``path``: of the API, quoted. ``done``: what is said once the API has taken it. ``back``: the page after that.
+    ``first``: what has to be done before it."""
 
     method: str
     path: str
     body: Mapping[str, object] | None
     done: str
     back: str
+    first: Order | None = None
 
 
 def one(fields: Fields, name: str) -> str:
@@ -128,8 +130,9 @@ def delete_index(fields: Fields, known: Catalog) -> Order:
     if above := [other.name for other in known.indexes.values() if index.name in other.bases]:
         raise Invalid(f"{', '.join(above)} builds on {index.name}: change its bases first.")
     _confirmed(fields, index.name)
-    done = f"The index {index.name} was deleted with its packages."
-    return Order("DELETE", f"/{quote(index.name)}", None, done, MANAGE)
+    done, path = f"The index {index.name} was deleted with its packages.", f"/{quote(index.name)}"
+    # devpi deletes volatile indexes only; the user has confirmed.
+    return Order("DELETE", path, None, done, MANAGE, first=Order("PATCH", path, {"volatile": True}, "", path))
 
 
 def remove(fields: Fields, known: Catalog) -> Order:
