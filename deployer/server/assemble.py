@@ -295,6 +295,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
             offline=lambda: switch.on,
             switch=lambda offline: switch.turn(offline=offline, store=store, changelog=changelog),
             once=once,
+            pruner=pruner,
         )
         pyramid_config.add_tween(
             "deployer.server.assemble.web_factory",

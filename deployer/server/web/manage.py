@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from deployer.distribution import Misnamed, NotADistribution, upload_form
+from deployer.protocol import Pruned
 from deployer.server.json_text import loads
-from deployer.server.web import orders, session
+from deployer.server.web import orders, session, words
 from deployer.server.web.form import FormVisit as Visit
 from deployer.server.web.orders import MANAGE, Invalid, Order
 from deployer.server.web.routes import PREFIX, Route
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from deployer.server.web.tween import Web
 
 _JSON = "application/json"
+_LISTED = 50
+"""Projects of a preview."""
 LOGIN = f"{PREFIX}login"
 
 
@@ -74,7 +77,12 @@ def overview(web: Web, visit: Visit, route: Route) -> Shown:
     users = _users(visit)
     if users is None:
         return _login_first(visit, MANAGE)
-    model = {"users": users, "indexes": list(visit.catalog.indexes.values()), "is_root": visit.who == "root"}
+    model = {
+        "users": users,
+        "indexes": list(visit.catalog.indexes.values()),
+        "is_root": visit.who == "root",
+        "cache_bytes": web.pruner.cache_bytes,
+    }
     return Shown("manage/overview.html", {**model, **_said(visit)})
 
 
@@ -128,6 +136,8 @@ def act(web: Web, visit: Visit, route: Route) -> Shown:
         "offline": _offline,
         "create-token": _create_token,
         "upload": _upload,
+        "preview-prune": _preview_prune,
+        "prune": _prune,
     }
     if route.name in own:
         return own[route.name](web, visit)
@@ -184,6 +194,49 @@ def _offline(web: Web, visit: Visit) -> Shown:
     web.switch(wanted)
     state = "offline: it asks no upstream" if wanted else "online"
     return _to(visit, f"{MANAGE}?done={quote(f'The server is {state}.')}")
+
+
+def _preview_prune(web: Web, visit: Visit) -> Shown:
+    """What a prune would remove, largest first, with the form that does it."""
+    found = _pruned(web, visit, dry=True)
+    if isinstance(found, Shown):
+        return found
+    by_size = sorted(found["projects"].items(), key=lambda item: (-item[1], item[0]))
+    model = {
+        "files": sum(total["number"] for total in found["removed"].values()),
+        "bytes": sum(total["bytes"] for total in found["removed"].values()),
+        "linked": found["linked_bytes"],
+        "projects": by_size[:_LISTED],
+        "more": max(len(by_size) - _LISTED, 0),
+        "days": visit.field("days"),
+        "keep": visit.field("keep"),
+    }
+    return Shown("manage/prune.html", model)
+
+
+def _prune(web: Web, visit: Visit) -> Shown:
+    found = _pruned(web, visit, dry=False)
+    if isinstance(found, Shown):
+        return found
+    freed = sum(total["bytes"] for total in found["removed"].values())
+    more = " More is left: repeat it." if found["left"] else ""
+    done = (
+        f"Removed {sum(total['number'] for total in found['removed'].values())} files and pages, {words.size(freed)}."
+    )
+    return _to(visit, f"{MANAGE}?done={quote(done + more)}")
+
+
+def _pruned(web: Web, visit: Visit, *, dry: bool) -> Pruned | Shown:
+    """Only root may; without upstreams, nothing is removed that could not be had again."""
+    if visit.who != "root":
+        return _refused(visit, "Only root may prune the cache.", HTTPStatus.FORBIDDEN)
+    if web.offline() and not dry:
+        why = "This server is offline: what is removed could not be fetched again."
+        return _refused(visit, why, HTTPStatus.BAD_REQUEST)
+    try:
+        return web.pruner.run(orders.prune(visit.fields, now=time.time(), dry=dry))
+    except Invalid as invalid:
+        return _refused(visit, str(invalid), HTTPStatus.BAD_REQUEST)
 
 
 def _upload(web: Web, visit: Visit) -> Shown:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from deployer.protocol import PruneRequest
 from deployer.server.devpi import ordered
 from deployer.server.devpi.installed import installed
 from deployer.server.web.catalog import Catalog, Index
@@ -167,6 +168,15 @@ def create_token(fields: Fields, known: Catalog, *, now: float) -> Order:
     if one(fields, "project"):
         body["projects"] = [one(fields, "project")]
     return Order("POST", f"/{quote(user)}/+token-create", body, "", _page(user))
+
+
+def prune(fields: Fields, *, now: float, dry: bool) -> PruneRequest:
+    """``days`` for which nobody used what is removed; ``keep``: gigabytes of the cache that stay."""
+    days, keep = one(fields, "days"), one(fields, "keep") or "0"
+    if not re.fullmatch(r"\d{1,4}", days, re.ASCII) or not re.fullmatch(r"\d{1,7}(\.\d{1,3})?", keep, re.ASCII):
+        raise Invalid("Give a number of days, and of gigabytes.")
+    most = int(float(keep) * 10**9)
+    return PruneRequest(before=int(now - int(days) * DAYS), to_bytes=most or None, dry=dry)
 
 
 def revoke_token(fields: Fields, known: Catalog) -> Order:

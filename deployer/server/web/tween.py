@@ -16,6 +16,7 @@ from devpi_server.views import INSTALLER_USER_AGENT_REGEXP as INSTALLER
 from deployer.protocol import OFFLINE_HEADER
 from deployer.server.hosts import ASKED_HOST, KnownHosts
 from deployer.server.inventory.database import Inventory
+from deployer.server.inventory.prune import Pruner
 from deployer.server.middleware.requests import is_text, takes_gzip
 from deployer.server.mirrors.indexes import Indexes
 from deployer.server.mirrors.source import Source
@@ -42,11 +43,12 @@ class Web:
         offline: Callable[[], bool],
         switch: Callable[[bool], None],
         once: OneTimeLogin | None,
+        pruner: Pruner,
     ) -> None:
         """``switch`` turns the server offline or online. ``once``: of ``deployer open``; None where nobody logs in."""
         self.xom, self.indexes, self.source, self.store = xom, indexes, source, store
         self.inventory, self.serverdir, self.offline = inventory, serverdir, offline
-        self.switch, self.once = switch, once
+        self.switch, self.once, self.pruner = switch, once, pruner
         self._hosts = hosts
 
     @property
