@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -10,6 +11,10 @@ from deployer.secrets import mask_url
 
 UPSTREAM = "mirror_url"
 """The field of a mirror with the address of its upstream."""
+
+
+_MANY = 20
+"""Entries of a list that are shown."""
 
 
 class Kind(StrEnum):
@@ -37,6 +42,14 @@ class FieldChange:
             return f"{self.name}={_shown(self.after)}"
         if self.name == UPSTREAM:
             return f"mirrors {_shown(self.after)} instead of {_shown(self.before)}"
+        before, after = self.before, self.after
+        if (
+            isinstance(before, tuple)
+            and isinstance(after, tuple)
+            and len(before) + len(after) > _MANY
+            and set(before) != set(after)
+        ):
+            return f"{self.name} {_entries('+', after, before)} {_entries('-', before, after)}"
         return f"{self.name} {_shown(self.before)} -> {_shown(self.after)}"
 
     @property
@@ -109,12 +122,22 @@ class Change:
                 return f"{noun} {self.target} unchanged"
 
 
+def _entries(sign: str, these: tuple[str, ...], others: tuple[str, ...]) -> str:
+    """The entries that only one side of a long list has."""
+    return f"{sign}[{_first(sorted(set(these) - set(others)))}]"
+
+
+def _first(entries: Sequence[str]) -> str:
+    more = [f"and {len(entries) - _MANY} more"] if len(entries) > _MANY else []
+    return ", ".join([*entries[:_MANY], *more])
+
+
 def _shown(value: Value) -> str:
     match value:
         case bool():
             return str(value).lower()
         case tuple():
-            return "[" + ", ".join(value) + "]"
+            return f"[{_first(value)}]"
         case str():
             return mask_url(value) or '""'
         case _:

@@ -12,6 +12,7 @@ from deployer.devpi.declared import changed_fields, new_index, parse_settings, s
 from deployer.devpi.names import index_name
 from deployer.devpi.topology import Node, Topology
 from deployer.errors import ConflictError, Refused, ServerRefused, UsageError
+from deployer.protocol import rule_words
 from deployer.ui.table import columns
 
 
@@ -43,7 +44,7 @@ def declare(index: str, settings: Sequence[str], *, kind: str) -> Node:
             "an ordered index can be created from a profile only",
             hint="declare it in the profile and run: deployer index apply",
         )
-    node = new_index(index, parse_settings(settings, kind=kind))
+    node = new_index(index, parse_settings(_with_files(settings), kind=kind))
     if kind == "mirror" and not {**node.initial, **node.fields}.get("mirror_url"):
         raise ServerRefused(f"the mirror {index} has no upstream", hint="add url=https://packages.example.com/simple/")
     return node
@@ -69,12 +70,34 @@ def modify(session: Session, index: str, settings: Sequence[str], *, kind: str =
     """
     topology = session.api.topology()
     node = require_index(index, topology, kind=kind)
-    wanted = parse_settings(settings, kind=str(node.fields.get("type", "")))
+    wanted = parse_settings(_with_files(settings), kind=str(node.fields.get("type", "")))
     fields = session.api.codec.fit(index, changed_fields(wanted, node))
     if fields:
         admit(index, fields, topology)
         session.login().patch_index(index, fields)
     return tuple(fields)
+
+
+def _with_files(settings: Sequence[str]) -> list[str]:
+    """KEY=VALUE arguments with the lines of the files that lists of requirements name. Raises UsageError."""
+    from deployer.profile.load import lists
+
+    found: list[str] = []
+    for word in settings:
+        key, _, value = word.partition("=")
+        entries = rule_words(value) or [] if key in lists.KEYS else []
+        if not any(map(lists.is_file, entries)):
+            found.append(word)
+            continue
+        words: list[str] = []
+        for entry in entries:
+            lines, problems = lists.requirements(entry, key=key) if lists.is_file(entry) else ([entry], [])
+            words += lines
+            if problems:
+                first, *others = problems
+                raise UsageError(str(first), hint=first.hint, details=tuple(str(one) for one in others[:20]))
+        found.append(f"{key}={','.join(words)}")
+    return found
 
 
 def admit_deletion(session: Session, index: str, *, name: str, kind: str = "") -> Topology:

@@ -11,12 +11,15 @@ import re
 import sys
 from typing import Any
 
+from deployer.profile.load.lists import KEYS, MARK
 from deployer.profile.models import Profile
 from deployer.resources import profiles_dir
 
 # "key: value  # comment"; a key that has no default stands in the reference as a comment itself.
 _LINE = re.compile(r"(?P<indent> *)(?:# (?=\w+:))?(?P<key>[\w/]+):(?P<value>[^#]*)(?:# (?P<comment>.*))?")
 _MORE = re.compile(r" {8,}# +(?P<comment>.*)")
+_FILE = rf"^{MARK}[/~]"
+"""A file with requirements; it is read before a list is checked."""
 _HEAD = {
     "extends": "The profile that this one changes: a name, or a path beside this file.",
     "description": "One line for the list of profiles.",
@@ -42,6 +45,9 @@ def schema() -> dict[str, Any]:
         for key, value in definition["properties"].items():
             value.pop("title", None)
             value["description"] = comments.get(f"{section}.{key}".removeprefix("."), "") or value["description"]
+    for key in KEYS:
+        (listed, _) = definitions["Index"]["properties"][key]["anyOf"]
+        listed["items"]["anyOf"] = [{"pattern": listed["items"].pop("pattern")}, {"pattern": _FILE}]
     for section, definition in (("users", "User"), ("indexes", "Index")):
         entries = made["properties"][section]
         entries["additionalProperties"] = False

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deployer.profile.load import lists
 from deployer.profile.load.chain import Chain
 from deployer.profile.load.files import is_path, reference, user_profiles
 from deployer.profile.load.layers import Stack, nested, values
@@ -46,8 +47,11 @@ def load(ref: str = "default", *, overrides: Sequence[Override] = (), user_dir: 
     for override in overrides:
         tree = nested(override.path, override.value)
         stack.put(tree, {path: Source(where=override.source) for path, _ in values(tree)})
+    layers, unread = lists.read(stack.tree, stack.source_of)
+    for layer in layers:
+        stack.put(nested(layer.path, layer.words), layer.sources)
     profile, problems = validate(stack.tree, stack.source_of, partial=bool(chain.problems))
-    problems = [*chain.problems, *([] if chain.problems else stack.problems), *problems]
+    problems = [*chain.problems, *([] if chain.problems else stack.problems), *unread, *problems]
     if problems or profile is None:
         raise profile_error(problems)
     return Loaded(
