@@ -81,6 +81,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "index modify": ("index.modify", "Change the given fields of an index."),
     "index delete": ("index.delete", "Delete an index and its files, unless it is another's base."),
     "index apply": ("index.apply", "Apply the profile's users and indexes without a restart."),
+    "index accept": ("index.accept", "Accept that another base serves a project than at first."),
     "index export": ("index.export", "Print users and indexes of the server as a profile."),
     "mirror list": ("mirror.list", "List the mirrors of the server, each with its upstream."),
     "mirror create": ("mirror.create", "Create a mirror of an upstream."),

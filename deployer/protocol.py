@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import IntEnum, StrEnum
-from typing import Any, ClassVar, NotRequired, TypedDict
+from typing import Any, ClassVar, NotRequired, Self, TypedDict
 
 # Files
 
@@ -49,6 +49,7 @@ class PrivateFile(StrEnum):
     MALICIOUS = "malicious.json"
     INVENTORY = "inventory.sqlite"
     PINNED = "pinned.json"
+    OWNERS = "owners"
     LOCK = "lock"
     USED_BY = "used-by"
 
@@ -271,6 +272,7 @@ OFFLINE_HEADER = "X-Deployer-Offline"
 """Header of a request that is to be answered as if the server was offline."""
 MIRRORED_ROUTE = "/+deployer/mirrored"
 RULES_ROUTE = "/+deployer/rules"
+ACCEPT_ROUTE = "/+deployer/accept"
 BODY_ROUTE = "/+deployer/body"
 INVENTORY_ROUTE = "/+deployer/inventory"
 PRUNE_ROUTE = "/+deployer/prune"
@@ -444,7 +446,7 @@ class RefreshRequest:
         return asdict(self)
 
     @classmethod
-    def parse(cls, body: object) -> RefreshRequest | None:
+    def parse(cls, body: object) -> Self | None:
         """Read a request that is not trusted; None when it is invalid."""
         if not isinstance(body, dict):
             return None
@@ -458,6 +460,17 @@ class RefreshRequest:
         ):
             return None
         return cls(index=index, projects=tuple(projects), proof=proof)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AcceptRequest(RefreshRequest):
+    """``POST /+deployer/accept``: an ordered index, its projects that another base than at first may serve from now on
+    (None: all), and the client's proof."""
+
+    @property
+    def order(self) -> str:
+        """What the proof is for."""
+        return f"accept {super().order}"
 
 
 class Outcome(StrEnum):
@@ -675,12 +688,30 @@ class RuledFile(TypedDict):
     cached: bool
 
 
+class TakenOver(TypedDict):
+    """A project of an ordered ``index`` that another base would serve ``now`` than at ``first``."""
+
+    index: str
+    project: str
+    first: str
+    now: str
+
+
+class Accepted(TypedDict):
+    """The answer of ``POST /+deployer/accept``."""
+
+    index: str
+    accepted: list[TakenOver]
+
+
 class RulesAnswer(TypedDict):
-    """``GET /+deployer/rules``. ``after``: where the next answer begins; empty at the end."""
+    """``GET /+deployer/rules``. ``after``: where the next answer begins; empty at the end. ``taken``: with ``CHANGES``
+    and ``FILES`` alone."""
 
     index: str
     files: list[RuledFile]
     after: str
+    taken: NotRequired[list[TakenOver]]
 
 
 class Kind(StrEnum):

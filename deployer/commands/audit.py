@@ -13,7 +13,7 @@ from deployer.ui.output import UI, Result
 
 if TYPE_CHECKING:
     from deployer.deployment.find import Deployment
-    from deployer.protocol import Report, RuledFile
+    from deployer.protocol import RuledFile, TakenOver
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Options(Located):
     index: Annotated[str, Option("--index", metavar="USER/NAME", help="Index to check, else the clients' one.")] = ""
     probes: Annotated[int, Option("--probes", metavar="N", min=0, help="Projects that pip and uv resolve.")] = 10
     policy: Annotated[bool, Option("--policy", help="List the cached files that break a rule instead.")] = False
-    changes: Annotated[bool, Option("--changes", help="List the files that an upstream has replaced instead.")] = False
+    changes: Annotated[bool, Option("--changes", help="List replaced files, and names taken over, instead.")] = False
 
 
 def run(options: Options, ui: UI) -> Result:
@@ -32,23 +32,27 @@ def run(options: Options, ui: UI) -> Result:
 
     It resolves projects with this host's pip and uv, without installing them. It lists no upstream: it knows the
     projects that were served before. Exit code 9 means that several indexes serve a project, or that an installer got
-    it from another index than the server reports; with --changes, that an upstream has replaced a file.
+    it from another index than the server reports; with --changes, that an upstream has replaced a file, or that another
+    base of an ordered index would serve a project than at first.
     """
     from deployer.clients.installers import probe
     from deployer.deployment.find import require
+    from deployer.devpi.names import project_name
     from deployer.errors import UsageError, VerificationError
     from deployer.operations.rules import client_index, report
     from deployer.protocol import Report
 
     if options.policy and options.changes:
         raise UsageError("--policy and --changes are two reports", hint="run one after the other")
+    wanted = [project_name(name) for name in options.names or ()]
     deployment = require(options.name, engine=options.engine)
     index = options.index or client_index(deployment, "audit")
-    if options.policy or options.changes:
-        return _report(deployment, index, Report.POLICY if options.policy else Report.CHANGES, options.names or [])
-    held = report(deployment, index, Report.HELD)
-    held = [file for file in held if not options.names or file["project"] in options.names]
-    answer = _ask(deployment, index, options.names or [])
+    if options.policy:
+        return _policy(deployment, index, wanted)
+    if options.changes:
+        return _changes(deployment, index, wanted)
+    held = [file for file in report(deployment, index, Report.HELD) if not wanted or file["project"] in wanted]
+    answer = _ask(deployment, index, wanted)
     rows = []
     for number, project in enumerate(answer["projects"]):
         got = {}
@@ -66,34 +70,62 @@ def run(options: Options, ui: UI) -> Result:
             f"{', '.join(bad[:5])}{' and more' * (len(bad) > 5)}: served by more than one index of {index}",
             hint=f"set indexes.{index}.type: ordered in the profile (docs/how-to/private-packages.md)",
         )
-    data = {"index": index, "projects": rows, "left_out": answer["left_out"], "files": [dict(file) for file in held]}
+    files = [dict(file) for file in held]
+    data = {"index": index, "projects": rows, "left_out": answer["left_out"], "files": files, "taken": []}
     return Result(data=data, text=f"{_text(index, rows)}\n{_lines(held)}", error=error)
 
 
-def _report(deployment: Deployment, index: str, wanted: Report, names: list[str]) -> Result:
-    """The files that break a rule, or that an upstream has replaced."""
-    from deployer.errors import VerificationError
+def _policy(deployment: Deployment, index: str, names: list[str]) -> Result:
+    """The stored files that break a rule."""
     from deployer.operations.rules import report
     from deployer.protocol import Report
 
-    files = [file for file in report(deployment, index, wanted) if not names or file["project"] in names]
+    files = [file for file in report(deployment, index, Report.POLICY) if not names or file["project"] in names]
+    return _reported(index, files, [], f"{index}: no stored file breaks a rule")
+
+
+def _changes(deployment: Deployment, index: str, names: list[str]) -> Result:
+    """The files that an upstream has replaced, and the projects that another base has taken over."""
+    from dataclasses import replace
+
+    from deployer.errors import VerificationError
+    from deployer.operations.rules import reported
+    from deployer.protocol import Report
+
+    files, taken = reported(deployment, index, Report.CHANGES)
+    files = [file for file in files if not names or file["project"] in names]
+    taken = [one for one in taken if not names or one["project"] in names]
     error = None
-    if wanted is Report.CHANGES and files:
+    if files:
         error = VerificationError(
             f"{files[0]['mirror']}: an upstream has replaced {files[0]['filename']}"
             f"{f' and {len(files) - 1} more' * (len(files) > 1)}",
             hint="ask its publisher; deployer mirror modify INDEX changed=allow lets such files in",
         )
+    elif taken:
+        error = VerificationError(
+            f"{taken[0]['index']}: {taken[0]['now']} has taken {taken[0]['project']} over"
+            f"{f' and {len(taken) - 1} more' * (len(taken) > 1)}",
+            hint=f"if that is right: deployer index accept {taken[0]['index']} {taken[0]['project']}",
+        )
+    none = f"{index}: no file was replaced by its upstream, and every project has the base that served it first"
+    return replace(_reported(index, files, taken, none), error=error)
+
+
+def _reported(index: str, files: list[RuledFile], taken: list[TakenOver], none: str) -> Result:
+    from deployer.operations.rules import taken as line
+
     data = {"index": index, "projects": [], "left_out": 0, "files": [dict(file) for file in files]}
-    none = "no stored file breaks a rule" if wanted is Report.POLICY else "no file was replaced by its upstream"
-    return Result(data=data, text=_lines(files, none=f"{index}: {none}"), error=error)
+    data["taken"] = [dict(one) for one in taken]
+    lines = [*([_lines(files)] if files else []), *map(line, taken)]
+    return Result(data=data, text="\n".join(lines) or none)
 
 
-def _lines(files: list[RuledFile], *, none: str = "no rule holds anything back") -> str:
+def _lines(files: list[RuledFile]) -> str:
     from deployer.operations.rules import report_line
 
     more = [f"{len(files) - _PRINTED} more: --json lists them"] if len(files) > _PRINTED else []
-    return "\n".join([*map(report_line, files[:_PRINTED]), *more]) or none
+    return "\n".join([*map(report_line, files[:_PRINTED]), *more]) or "no rule holds anything back"
 
 
 _PRINTED = 50

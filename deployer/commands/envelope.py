@@ -210,6 +210,8 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "left_out": "number of projects that were not looked at",
         "files": "list of objects: `mirror`, `project`, `filename`, `version`, `rule`, `until`, `reason`, `cached`; "
         "what is held back, with `--policy` what of it is cached, with `--changes` what an upstream has replaced",
+        "taken": "with `--changes`: list of objects: `index`, `project`, `first`, `now`; projects of ordered indexes "
+        "that another base would serve now than at first",
     },
     "why": {
         **_INDEX,
@@ -220,6 +222,7 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "owner": "the index that owns the name by a pattern, or null",
         "let_in": "list of versions of mirrors with a file that no rule holds back",
         "held": "list of objects as `files` of `audit`",
+        "taken": "as of `audit`",
         "cached": "list of stored files",
     },
     "render": {
@@ -286,6 +289,7 @@ DATA: Mapping[str, Mapping[str, str]] = {
     "index create": {**_INDEX, "type": "`mirror` or `stage`"},
     "index modify": {**_INDEX, "changed": "list of fields"},
     "index delete": _INDEX,
+    "index accept": {"index": "the ordered index", "accepted": "list of objects as `taken` of `audit`"},
     "index apply": {"changes": "list: each change that was made", "kept": "list: what was not removed, and why"},
     "index export": {
         "extends": "`default`",

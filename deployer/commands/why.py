@@ -11,7 +11,7 @@ from deployer.commands import AskedIndex, Located
 from deployer.ui.output import UI, Result
 
 if TYPE_CHECKING:
-    from deployer.protocol import ProjectNames, RuledFile
+    from deployer.protocol import ProjectNames, RuledFile, TakenOver
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ def run(options: Options, ui: UI) -> Result:
     """
     from deployer.deployment.find import require
     from deployer.devpi.names import project_name
-    from deployer.operations.rules import client_index, names, report
+    from deployer.operations.rules import client_index, names, reported
     from deployer.protocol import Report
 
     name, _, version = options.requirement.partition("==")
@@ -36,7 +36,8 @@ def run(options: Options, ui: UI) -> Result:
     deployment = require(options.name, engine=options.engine)
     index = options.index or client_index(deployment, "why")
     (found,) = names(deployment, index, [project])["projects"]
-    files = [file for file in report(deployment, index, Report.FILES, name=project) if _is_of(file, version)]
+    listed, taken = reported(deployment, index, Report.FILES, name=project)
+    files = [file for file in listed if _is_of(file, version)]
     held = [file for file in files if file["rule"]]
     data = {
         "index": index,
@@ -47,9 +48,10 @@ def run(options: Options, ui: UI) -> Result:
         "owner": found["owner"],
         "let_in": sorted({file["version"] for file in files if not file["rule"]}),
         "held": [dict(file) for file in held],
+        "taken": [dict(one) for one in taken],
         "cached": sorted(file["filename"] for file in files if file["cached"]),
     }
-    return Result(data=data, text=_text(index, found, files, version))
+    return Result(data=data, text=_text(index, found, files, taken, version))
 
 
 def _is_of(file: RuledFile, version: str) -> bool:
@@ -58,8 +60,9 @@ def _is_of(file: RuledFile, version: str) -> bool:
     return not version or canonicalize_version(file["version"]) == canonicalize_version(version)
 
 
-def _text(index: str, found: ProjectNames, files: list[RuledFile], version: str) -> str:
+def _text(index: str, found: ProjectNames, files: list[RuledFile], taken: list[TakenOver], version: str) -> str:
     from deployer.operations.rules import report_line
+    from deployer.operations.rules import taken as line
 
     what = f"{found['name']}=={version}" if version else found["name"]
     served = " and ".join(found["served_by"]) or "no index"
@@ -70,6 +73,7 @@ def _text(index: str, found: ProjectNames, files: list[RuledFile], version: str)
         ("owner", owner),
         ("known in", ", ".join(found["known_in"]) or "unknown so far"),
     ]
+    rows += [("refused", f"{line(one)}: deployer index accept {one['index']} {one['project']}") for one in taken]
     held = [file for file in files if file["rule"]]
     let_in = [file for file in files if not file["rule"]]
     rows.append(("let in", f"{len(let_in)} files of mirrors"))

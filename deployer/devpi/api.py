@@ -21,11 +21,14 @@ from deployer.devpi.names import index_name, user_name
 from deployer.devpi.topology import Node, Topology
 from deployer.errors import ConflictError, ServerRefused
 from deployer.protocol import (
+    ACCEPT_ROUTE,
     IDENTITY_ROUTE,
     NONCE_HEADER,
     OFFLINE_ROUTE,
     OPEN_ROUTE,
     REFRESH_ROUTE,
+    Accepted,
+    AcceptRequest,
     CachedRequest,
     InventoryRequest,
     OfflineRequest,
@@ -33,13 +36,17 @@ from deployer.protocol import (
     Outcome,
     PruneRequest,
     RefreshRequest,
+    TakenOver,
     client_proof,
     outcomes,
 )
 from deployer.secrets import Secret
+from deployer.typed import built
 
 NO_REFRESH = "wait until its pages expire: server.mirror_cache_expiry of the profile"
 """The hint for a server without the endpoint of a refresh."""
+NO_ACCEPT = "deployer up"
+"""The hint for a server that keeps no first owners."""
 ORDER_TRIES = 3
 """Challenges that an order is tried with: another order may have used one up."""
 ORDER_SECONDS = 400.0
@@ -168,6 +175,22 @@ class DevpiApi:
                 self._http.not_devpi("a refresh that asks for nothing")
             found |= {name: outcome for name, outcome in told.items() if outcome is not Outcome.LEFT}
             orders += _parts(left)
+        return found
+
+    def accept(self, index: str, projects: tuple[str, ...] | None, *, proof_key: str) -> list[TakenOver]:
+        """Have an ordered index take what its bases serve now; None: of all projects.
+
+        ``projects``: normalised. Returns what another base serves than at first. Raises as :meth:`switch_offline`.
+        """
+        found: list[TakenOver] = []
+        orders: list[tuple[str, ...] | None] = [None] if projects is None else list(_parts(projects))
+        for order in orders:
+            wanted = AcceptRequest(index=index_name(index), projects=order)
+            reply = self._order(ACCEPT_ROUTE, wanted, f"accept {index}", proof_key=proof_key, otherwise=NO_ACCEPT)
+            try:
+                found += built(Accepted, self._http.object(reply))["accepted"]
+            except ValueError:
+                self._http.not_devpi("an acceptance of something else")
         return found
 
     def _order(

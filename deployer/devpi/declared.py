@@ -31,7 +31,7 @@ _STAGE = {
     name: name
     for name in ("bases", "acl_upload", "acl_toxresult_upload", "mirror_whitelist", "mirror_whitelist_inheritance")
 }
-_ORDERED = {name: name for name in ("bases", "acl_upload", "acl_toxresult_upload")}
+_ORDERED = {name: name for name in ("bases", "acl_upload", "acl_toxresult_upload", "changed")}
 KEYS: Mapping[str, Mapping[str, str]] = {
     "mirror": _COMMON | _MIRROR,
     "stage": _COMMON | _STAGE,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from deployer.protocol import NAMES_ROUTE, RULES_ROUTE, NamesAnswer, Report, RuledFile, RulesAnswer
+from deployer.protocol import NAMES_ROUTE, RULES_ROUTE, NamesAnswer, Report, RuledFile, RulesAnswer, TakenOver
 
 if TYPE_CHECKING:
     from deployer.deployment.find import Deployment
+    from deployer.deployment.session import Session
 
 MOST = 10_000
 """Files of one report."""
@@ -37,16 +38,40 @@ def names(deployment: Deployment, index: str, projects: Sequence[str], *, after:
 
 def report(deployment: Deployment, index: str, wanted: Report, *, name: str = "") -> list[RuledFile]:
     """The files of mirrors below an index; of one project where it is named. Raises as :func:`names`."""
+    return reported(deployment, index, wanted, name=name)[0]
+
+
+def reported(
+    deployment: Deployment, index: str, wanted: Report, *, name: str = ""
+) -> tuple[list[RuledFile], list[TakenOver]]:
+    """The same, and the projects of ordered indexes that another base would serve now than at first."""
     found: list[RuledFile] = []
+    taken: list[TakenOver] = []
     after = ""
-    while len(found) < MOST:
+    while len(found) + len(taken) < MOST:
         query = [("index", index), ("list", str(wanted)), ("name", name), ("after", after)]
         answer = _get(deployment, RULES_ROUTE, query, RulesAnswer, index)
         found += answer["files"]
+        taken += answer.get("taken", [])
         if not answer["after"] or answer["after"] == after:
             break
         after = answer["after"]
-    return found
+    return found, taken
+
+
+def accept(session: Session, index: str, projects: Sequence[str]) -> list[TakenOver]:
+    """Have an ordered index take what its bases serve now of these projects, of all where there are none.
+
+    Raises UsageError for the name of a project, ServerRefused for an index that is not ordered.
+    """
+    from deployer.devpi.admission import require_index
+    from deployer.devpi.api import NO_ACCEPT
+    from deployer.devpi.names import project_name
+
+    names = tuple(dict.fromkeys(map(project_name, projects))) or None
+    require_index(index, session.api.topology(), kind="ordered")
+    assert session.deployment is not None  # noqa: S101 - narrowed by the caller
+    return session.api.accept(index, names, proof_key=session.deployment.proof_key(otherwise=NO_ACCEPT))
 
 
 def _get(deployment: Deployment, route: str, query: Sequence[tuple[str, str]], kind: type[T], index: str) -> T:
@@ -81,3 +106,8 @@ def report_line(file: RuledFile) -> str:
     cached = ", cached" if file["cached"] else ""
     rule = f" by {file['rule']}" if file["rule"] else ""
     return f"{file['filename']}: held back{until}{rule} of {file['mirror']}{cached}: {file['reason']}"
+
+
+def taken(one: TakenOver) -> str:
+    """One line of a report."""
+    return f"{one['project']}: {one['first']} served it through {one['index']} first, {one['now']} would serve it now"

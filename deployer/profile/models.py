@@ -186,7 +186,7 @@ class Index(Model):
         foreign = {
             "mirror": STAGE_KEYS,
             "stage": MIRROR_KEYS,
-            "ordered": (*MIRROR_KEYS, *MERGING_KEYS),
+            "ordered": (*(key for key in MIRROR_KEYS if key != "changed"), *MERGING_KEYS),
         }[self.type]
         given = [name for name in foreign if getattr(self, name) not in (None, False)]
         if given:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from pyramid.tweens import EXCVIEW, INGRESS
 
 from deployer import __version__
 from deployer.protocol import (
+    ACCEPT_ROUTE,
     BODY_ROUTE,
     CACHED_ROUTE,
     INVENTORY_ROUTE,
@@ -29,6 +30,8 @@ from deployer.server.challenge import Challenge
 from deployer.server.devpi import guarded, ordered, push
 from deployer.server.devpi.file_events import skip_mirrors
 from deployer.server.devpi.installed import inside, server_version
+from deployer.server.guard.owners import Owners
+from deployer.server.guard.rules import Rules
 from deployer.server.guard.sendable import Sendable
 from deployer.server.guard.watched import MaliciousFile
 from deployer.server.inventory import budget
@@ -57,6 +60,7 @@ from deployer.server.mirrors.rules_report import RulesReport
 from deployer.server.mirrors.serving import Serving
 from deployer.server.mirrors.source import Source
 from deployer.server.mirrors.store import UpstreamPages
+from deployer.server.mirrors.takeovers import Takeovers
 from deployer.server.mirrors.uploads import Uploads
 from deployer.server.nginx import statistics
 from deployer.server.pages.changelog import Changelog
@@ -147,6 +151,8 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     setattr(xom, ordered.ASKED, source.has)
     setattr(xom, ordered.KNOWN, source.names)
     setattr(xom, ordered.EXPIRE, source.expire_page)
+    owners = Owners(private.owners)
+    setattr(xom, ordered.OWNERS, owners)
     credentials.on_change = source.expire
     remote = RemoteFiles(xom, client, indexes, private.temporary)
     api = JsonApi(pages, source, mirror_rules, offline=lambda: switch.on)
@@ -180,7 +186,12 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     comparison = Comparison(stock, Places(files, private.companions, private.upstream), url_of)
     fronted = config.args.unix_socket is not None
     sendable = Sendable(private.nginx if fronted else None, files=files, companions=private.companions)
-    indexes.on_load = sendable.configure
+
+    def loaded(names: Collection[str], rules: Mapping[str, Rules]) -> None:
+        sendable.configure(names, rules)
+        owners.keep_only(names)
+
+    indexes.on_load = loaded
 
     def rules_changed() -> None:
         indexes.outdate()
@@ -189,6 +200,11 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
         store.forget_all()
 
     malicious.on_change = rules_changed
+
+    def forget(project: str | None) -> None:
+        store.forget_all() if project is None else store.forget(project)
+
+    takeovers = Takeovers(xom, owners, challenge, forget)
     grow, is_short = threads.growing(config.args.threads, config.waitress_info["kwargs"])
     clients.install(clients.Clients(is_short), admits=not fronted)
     middleware = Middleware(
@@ -202,6 +218,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
             api,
             links,
             sendable,
+            takeovers,
         ),
         Bulkhead(config.args.threads, grow),
         Path(config.server_path),
@@ -226,8 +243,10 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     refreshing = Refreshing(source, challenge, offline=lambda: switch.on)
     pyramid_config.add_route(RULES_ROUTE, RULES_ROUTE)
     pyramid_config.add_view(
-        RulesReport(indexes, source, files), route_name=RULES_ROUTE, renderer="json", request_method="GET"
+        RulesReport(indexes, source, takeovers, files), route_name=RULES_ROUTE, renderer="json", request_method="GET"
     )
+    pyramid_config.add_route(ACCEPT_ROUTE, ACCEPT_ROUTE)
+    pyramid_config.add_view(takeovers.accept, route_name=ACCEPT_ROUTE, renderer="json", request_method="POST")
     pyramid_config.add_route(BODY_ROUTE, BODY_ROUTE)
     pyramid_config.add_view(bodies.admit, route_name=BODY_ROUTE, request_method="GET")
     pyramid_config.add_route(OFFLINE_ROUTE, OFFLINE_ROUTE)

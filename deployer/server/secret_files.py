@@ -115,6 +115,11 @@ class Private:
         return self.directory / PrivateFile.MALICIOUS
 
     @property
+    def owners(self) -> Path:
+        """Who served the projects of ordered indexes first (:mod:`deployer.server.guard.owners`)."""
+        return self.directory / PrivateFile.OWNERS
+
+    @property
     def temporary(self) -> Path:
         """Temporary files; emptied at each start."""
         return self.directory / PrivateFile.TEMPORARY

@@ -610,6 +610,19 @@ def test_no_way_leads_around_a_rule_of_devpi_server_7(seven: Lab) -> None:
         assert request(seven.server.port, "PUSH", f"/{source}", body=told, headers=seven.auth)[0] in (400, 403, 404)
     for made in HELD:
         assert seven.upstream.count(f"/packages/{made.filename}") == (0 if made is COLD else 1)
+    # Another base does not take a name over: an index of its own, and then the mirror again.
+    own = make_wheel("demo", "9.0")
+    seven.put("root/own", type="local", bases=[], volatile=True)
+    seven.put("root/both", type="ordered", bases=["root/own", "root/min-age"], volatile=True)
+    assert seven.names("root/both") == {OLD.filename, OLD_SDIST.filename}
+    assert upload(seven.server, seven.auth, "root/own", own) == 200
+    assert seven.get("/root/both/+simple/demo/", JSON).headers["x-deployer-held"] == "changed"
+    assert b"9.0" not in seven.get("/root/both/demo", {"Accept": "application/json"}).body
+    seven.patch("root/both", changed="allow")
+    assert seven.names("root/both") == {own.filename}
+    seven.patch("root/both", changed="refuse")
+    assert request(seven.server.port, "DELETE", "/root/own/demo", headers=seven.auth)[0] == 200
+    assert seven.get("/root/both/+simple/demo/", HTML).headers["x-deployer-held"] == "changed"
 
 
 def test_rules_hold_offline_and_after_a_restart(lab: Lab) -> None:

@@ -53,6 +53,7 @@ WORDS = {
     "user create": "dev",
     "user modify": "dev --email dev@example.com",
     "user delete": "dev",
+    "index accept": "root/dev",
     "index show": "root/dev",
     "index create": "root/dev",
     "index modify": "root/dev title=x",

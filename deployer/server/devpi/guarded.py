@@ -24,11 +24,16 @@ _LINKS, _SEND = "get_simplelinks_perstage", "_pkgserv"
 
 def refusal(held: Held, filename: str, index: str) -> Any:
     """The response to a request for a file that is held back. pip shows the reason in its first line."""
+    reason, headers, body = refused(held, filename, index)
+    return Response(status=f"403 {reason}", headerlist=list(headers), body=body)
+
+
+def refused(held: Held, name: str, index: str) -> tuple[str, tuple[tuple[str, str], ...], bytes]:
+    """What the response 403 is made of: its status line, headers and body. ``name``: of a file or a project."""
     until = f" until {held.date}" if held.until is not None else ""
-    threadlog.warn("%s", held.line(filename, index))
-    body = f"{held.line(filename, index)}\n".encode()
-    headers = [("Content-Type", "text/plain; charset=utf-8"), (HEADER, held.rule), ("Cache-Control", "no-store")]
-    return Response(status=f"403 Held back{until} by {held.rule}", headerlist=headers, body=body)
+    threadlog.warn("%s", held.line(name, index))
+    headers = (("Content-Type", "text/plain; charset=utf-8"), (HEADER, held.rule), ("Cache-Control", "no-store"))
+    return f"Held back{until} by {held.rule}", headers, f"{held.line(name, index)}\n".encode()
 
 
 def install() -> None:

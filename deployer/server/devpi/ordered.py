@@ -8,6 +8,9 @@ Below an ordered index one base alone serves a project:
 3. else the first base that has the project. A base of ``only_owned`` is skipped. A base whose answer is unknown (its
    upstream is down, and no page of the project is stored) ends the search: then nobody serves the project.
 
+Where this finds another base than the one that served the project first, nobody serves it until that is accepted,
+unless a pattern of ``owns`` names the base, or the index has ``changed: allow``.
+
 An index that inherits from an ordered index obeys it, too. devpi calls the filters of an index type only after it has
 asked every base, so deployer narrows the walk over the bases itself (``narrow`` in version6.py and version7.py).
 """
@@ -15,7 +18,7 @@ asked every base, so deployer narrows the walk over the bases itself (``narrow``
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -23,6 +26,7 @@ from typing import Any
 from devpi_server.normalized import normalize_name
 
 from deployer.server.devpi.installed import inside, installed
+from deployer.server.guard.rules import InvalidRule, checked
 
 TYPE = "ordered"
 ASKED = "deployer_has"
@@ -32,6 +36,8 @@ EXPIRE = "deployer_expire"
 """Attribute of devpi's ``xom``: a function of a mirror's name and a project, whose page is then asked for again."""
 KNOWN = "deployer_known"
 """Attribute of devpi's ``xom``: a function of a mirror's name, the projects of which its upstream has sent a page."""
+OWNERS = "deployer_owners"
+"""Attribute of devpi's ``xom``: who served each project first (:class:`deployer.server.guard.owners.Owners`)."""
 _ENTRY = re.compile(r"(?P<base>[^:/]+/[^:/]+):(?P<pattern>[a-z0-9*]([a-z0-9*-]*[a-z0-9*])?)")
 
 
@@ -44,12 +50,14 @@ class Ordered:
     stage: Any
 
     def get_possible_indexconfig_keys(self) -> tuple[str, ...]:
-        return ("owns", "only_owned")
+        return ("owns", "only_owned", "changed")
 
     def get_default_config_items(self) -> list[tuple[str, list[str]]]:
         return [("owns", []), ("only_owned", [])]
 
-    def normalize_indexconfig_value(self, key: str, value: Any) -> list[str]:
+    def normalize_indexconfig_value(self, key: str, value: Any) -> Any:
+        if key == "changed":
+            return _rule(key, value)
         entries = [str(entry) for entry in inside().ensure_list(value)]
         if key == "only_owned":
             return entries
@@ -60,6 +68,13 @@ class Ordered:
         named = {entry.partition(":")[0] for entry in newconfig.get("owns", ())} | set(newconfig.get("only_owned", ()))
         if named - known:
             raise inside().InvalidIndexconfig([f"{', '.join(sorted(named - known))}: not a base of {self.stage.name}"])
+
+
+def _rule(key: str, value: object) -> Any:
+    try:
+        return checked(key, value)
+    except InvalidRule as error:
+        raise inside().InvalidIndexconfig([str(error)]) from None
 
 
 def _checked(entry: str) -> str:
@@ -110,21 +125,45 @@ class Verdict:
     open: bool = False
     winners: Mapping[str, str | None] = field(default_factory=dict)
     """For each ordered index the base that serves the project; None for nobody."""
+    taken: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """For each ordered index the base that served the project first, and another one that would serve it now."""
 
 
 def verdict(stages: Iterable[Any], project: str) -> Verdict:
     """Apply the ordered indexes among ``stages``, an index and all that it inherits from, to ``project``."""
     refused: set[str] = set()
     winners: dict[str, str | None] = {}
+    taken: dict[str, tuple[str, str]] = {}
     is_open = False
     for stage in stages:
         if stage.ixconfig["type"] == TYPE and stage.name not in refused:
             groups = _groups(stage)
             winner, unknown = _winner(stage, groups, project)
+            if winner is not None and (first := _robbed(stage, project, winner)) is not None:
+                taken[stage.name] = (first, winner)
+                winner, unknown = None, True
             winners[stage.name] = winner
             is_open |= unknown
             refused |= {name for group in groups.values() for name in group} - set(groups.get(winner or "", ()))
-    return Verdict(frozenset(refused), is_open, winners)
+    return Verdict(frozenset(refused), is_open, winners, taken)
+
+
+def _robbed(stage: Any, project: str, winner: str) -> str | None:
+    """The base that served the project first, if ``winner`` is another one and may not take the name over."""
+    if Priority.of(stage).owner(project) == winner or stage.ixconfig.get("changed") == "allow":
+        return None  # the configuration itself says so
+    first: str | None = getattr(stage.xom, OWNERS).first(stage.name, project)
+    return None if first == winner else first
+
+
+def note_owners(stages: Iterable[Any], project: str, origins: Collection[str]) -> None:
+    """Record who serves a project below the ordered indexes among ``stages``. ``origins``: the indexes whose files the
+    page has; of the last base it is not known before that it has the project."""
+    stages = list(stages)
+    for name, winner in verdict(stages, project).winners.items():
+        stage = next(one for one in stages if one.name == name)
+        if winner is not None and not _groups(stage).get(winner, {}).keys().isdisjoint(origins):
+            getattr(stage.xom, OWNERS).note(name, project, winner)
 
 
 def _groups(stage: Any) -> dict[str, dict[str, Any]]:

@@ -30,6 +30,7 @@ from deployer.server.mirrors.json_api import JsonApi
 from deployer.server.mirrors.ranges import Range
 from deployer.server.mirrors.serving import Serving
 from deployer.server.mirrors.source import Source
+from deployer.server.mirrors.takeovers import Takeovers
 from deployer.server.pages.missed import MissedRequests
 from deployer.server.secret_files import Private
 
@@ -52,6 +53,7 @@ class Mirrors:
     api: JsonApi
     links: CanonicalLinks
     sendable: Sendable
+    takeovers: Takeovers
 
 
 class FileRequests:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
@@ -20,6 +20,7 @@ from devpi_server.views import SIMPLE_API_V1_JSON as JSON_TYPE
 
 from deployer.protocol import BODY_ROUTE, NAMES_ROUTE, OFFLINE_HEADER
 from deployer.server.devpi import offline_requests
+from deployer.server.devpi.guarded import refused
 from deployer.server.hosts import ASKED_HOST, MISDIRECTED, REFUSED, KnownHosts
 from deployer.server.middleware.bulkhead import Bulkhead
 from deployer.server.middleware.canonical import CanonicalRequests
@@ -77,6 +78,7 @@ class Middleware:
         self._hosts = hosts
         self._store = store
         self._indexes, self._source, self._serving = mirrors.indexes, mirrors.source, mirrors.serving
+        self._takeovers = mirrors.takeovers
         self._absolute = absolute
         self._bulkhead = bulkhead
         self._timeout = timeout
@@ -299,6 +301,7 @@ class Middleware:
         view = View(first=served.first, own=None, mark=self._store.mark)
         if served.part is None:
             return PageResult(page, self._nothing(page, served.silent), view)
+        self._note(page, {mirror.name for mirror, answer in served.answers if answer.kept is not None})
         body = _rendered(page, served.part, page.up or "")
         headers = [("Content-Type", _content_type(page)), *_VARIES]
         if served.serial:
@@ -309,12 +312,20 @@ class Middleware:
             self._store.put(page.key, page.name, body, packed, due=served.until, view=view)
         return PageResult(page, SharedResponse(200, tuple(headers), body, packed), view)
 
-    @staticmethod
-    def _nothing(page: PageRequest, silent: str) -> SharedResponse:
+    def _note(self, page: PageRequest, origins: Collection[str]) -> None:
+        """Record which indexes served a page."""
+        if self._serving.may_be_ordered(page.stage):
+            self._takeovers.note(page.stage, page.project, origins)
+
+    def _nothing(self, page: PageRequest, silent: str) -> SharedResponse:
         if silent:
             # To leave out an index that does not answer would be reported as "no such project".
             threadlog.warn("upstream of %s did not answer for %s", silent, page.project)
             return SharedResponse.of_text(502, f"the upstream of {silent} did not answer for {page.project}")
+        if self._serving.may_be_ordered(page.stage) and (taken := self._takeovers.held(page.stage, page.project)):
+            index, held = taken
+            reason, headers, body = refused(held, page.project, index)
+            return SharedResponse(403, headers, body, reason=reason, ours=True)
         return SharedResponse.no_project(page)
 
     def _by_devpi(self, request: Any, page: PageRequest, mirrors: tuple[Mirror, ...], handler: Handler) -> PageResult:
@@ -326,8 +337,10 @@ class Middleware:
         view = View(first=request.environ[_FIRST], own=request.environ[_TRANSACTION].commit_serial, mark=mark)
         self._store.catch_up(-1 if view.own is None else view.own)
         silent = (mirror.name for mirror in mirrors if self._source.failed_since(mirror, page.project, began))
-        if response.shows_nothing and (name := next(silent, "")):
-            return PageResult(page, self._nothing(page, name), view)
+        if response.shows_nothing:
+            nothing = self._nothing(page, next(silent, ""))
+            if nothing.status != HTTPStatus.NOT_FOUND:
+                return PageResult(page, nothing, view)
         if response.status == 200 and page.format is not None:
             response = self._completed(request, page, response)
             if page.name is not None:
@@ -338,6 +351,7 @@ class Middleware:
 
     def _completed(self, request: Any, page: PageRequest, response: SharedResponse) -> SharedResponse:
         part, above = self._serving.completed(response.body, page.project, page=request.path_info)
+        self._note(page, {"/".join(listed.path.split("/", 2)[:2]) for listed in part.files})
         up = above if page.up is None or self._absolute else page.up
         headers = [
             (name, value)

@@ -22,12 +22,18 @@ BLOCK = 256 * 1024
 
 @dataclass(frozen=True)
 class SharedResponse:
-    """A complete response that several clients may get. ``packed``: the body by gzip, empty where it is not."""
+    """A complete response that several clients may get.
+
+    ``packed``: the body by gzip, empty where it is not. ``reason``: of the status line, empty for the usual one.
+    ``ours``: the text of an error is ours, and says nothing of the client that asked.
+    """
 
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
     packed: bytes = b""
+    reason: str = ""
+    ours: bool = False
 
     @classmethod
     def of_text(cls, status: int, text: str) -> SharedResponse:
@@ -45,7 +51,7 @@ class SharedResponse:
 
     def for_others(self, page: PageRequest) -> SharedResponse:
         """The response for clients that waited: an error text of devpi may name the client that asked."""
-        if self.status == 200:
+        if self.status == 200 or self.ours:
             return self
         if self.status == 404:
             return SharedResponse.no_project(page)
@@ -56,7 +62,8 @@ class SharedResponse:
         if packed and self.packed:
             headers = [*self.headers, ("Content-Encoding", "gzip")]
             return Response(status=self.status, headerlist=headers, body=self.packed)
-        return Response(status=self.status, headerlist=list(self.headers), body=self.body)
+        status = f"{self.status} {self.reason}" if self.reason else self.status
+        return Response(status=status, headerlist=list(self.headers), body=self.body)
 
 
 def busy() -> Any:

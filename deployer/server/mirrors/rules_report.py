@@ -15,16 +15,19 @@ from typing import Any
 from devpi_server.normalized import normalize_name
 from pyramid.httpexceptions import HTTPBadRequest, HTTPNotFound
 
-from deployer.protocol import Report, RuledFile, RulesAnswer
+from deployer.protocol import Report, RuledFile, RulesAnswer, TakenOver
 from deployer.server.devpi.links import place
 from deployer.server.guard.first_seen import differs
 from deployer.server.guard.rules import Held, iso, moment, version_of
 from deployer.server.mirrors.indexes import Indexes, Mirror
 from deployer.server.mirrors.source import Source
 from deployer.server.mirrors.store import Kept
+from deployer.server.mirrors.takeovers import Takeovers
 
 MOST = 500
 """Files in one answer; the last project of it may have more."""
+_LAST = "\U0010ffff"
+"""Sorts after the name of every index."""
 SECONDS = 5.0
 """Seconds after which an answer ends."""
 
@@ -32,8 +35,8 @@ SECONDS = 5.0
 class RulesReport:
     """The view. ``files``: the root of devpi's files."""
 
-    def __init__(self, indexes: Indexes, source: Source, files: Path) -> None:
-        self._indexes, self._source, self._files = indexes, source, files
+    def __init__(self, indexes: Indexes, source: Source, takeovers: Takeovers, files: Path) -> None:
+        self._indexes, self._source, self._takeovers, self._files = indexes, source, takeovers, files
 
     def __call__(self, request: Any) -> RulesAnswer:
         """The view of ``GET``. Parameters: ``index``, ``list`` (one of ``Report``), ``name``, ``after``."""
@@ -46,18 +49,26 @@ class RulesReport:
             raise HTTPNotFound(f"there is no index {index}")
         after = request.params.get("after", "")
         deadline = time.monotonic() + SECONDS
+        project = str(normalize_name(name)) if name else ""
         found: list[RuledFile] = []
-        for place_of, mirror, what in self._steps(mirrors, Report(wanted), str(normalize_name(name)) if name else ""):
+        taken: list[TakenOver] = []
+        for place_of, mirror, what in self._steps(index, mirrors, Report(wanted), project):
             if place_of <= after:
                 continue
-            if len(found) >= MOST or time.monotonic() > deadline:
-                return {"index": index, "files": found, "after": after}
-            found += self._of(mirror, Report(wanted), what)
+            if len(found) + len(taken) >= MOST or time.monotonic() > deadline:
+                return {"index": index, "files": found, "after": after, "taken": taken}
+            if isinstance(mirror, Mirror):
+                found += self._of(mirror, Report(wanted), what)
+            elif (one := self._takeovers.of(mirror, what)) is not None:
+                taken.append(one)
             after = place_of
-        return {"index": index, "files": found, "after": ""}
+        return {"index": index, "files": found, "after": "", "taken": taken}
 
-    def _steps(self, mirrors: tuple[Mirror, ...], wanted: Report, name: str) -> Iterator[tuple[str, Mirror, str]]:
-        """What is looked at, in an order that stays: a project of a mirror, or a directory of its stored files."""
+    def _steps(
+        self, index: str, mirrors: tuple[Mirror, ...], wanted: Report, name: str
+    ) -> Iterator[tuple[str, Mirror | str, str]]:
+        """What is looked at, in an order that stays: a project of a mirror, or a directory of its stored files; then a
+        project of an ordered index, of which the name stands for it."""
         for mirror in sorted(mirrors, key=lambda one: one.name):
             if wanted == Report.POLICY:
                 names = self._directories(mirror) if mirror.rules.any else []
@@ -65,6 +76,10 @@ class RulesReport:
                 names = [name] if name else self._source.names(mirror.name)
             for one in names:
                 yield f"{mirror.name}/{one}", mirror, one
+        if wanted in (Report.CHANGES, Report.FILES):
+            for ordered in self._takeovers.ordered(index):
+                for one in [name] if name else self._takeovers.projects(ordered):
+                    yield f"{_LAST}{ordered}/{one}", ordered, one
 
     def _directories(self, mirror: Mirror) -> list[str]:
         root = self._files / mirror.name

@@ -103,6 +103,10 @@ class Serving:
             self._reaches.pop(index, None)
         return first, names
 
+    def may_be_ordered(self, index: str) -> bool:
+        """Whether more than configuration and uploads may decide who serves an index."""
+        return self._reaches.get(index) is None
+
     def _reach(self, first: int, stages: Sequence[Any]) -> _Reach | None:
         """None where more than configuration and uploads decides who serves, as in an ordered index."""
         if self._has_rules or not {stage.ixconfig["type"] for stage in stages} <= {
