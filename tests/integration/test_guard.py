@@ -5,21 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
 from deployer.operations.rules import report
 from deployer.protocol import OFFLINE_HEADER, Report
+from tests.client_requests import recorded
 from tests.indexed_server import FILE, HTML, JSON, Got, get, upload
 from tests.integration.installers import INSTALLERS
 from tests.integration.test_as_direct import POETRY
@@ -29,20 +34,86 @@ from tests.upstream import JSON_TYPE, Answer, Distribution, Upstream, make_sdist
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
-OLD, NEW = make_wheel("demo", "1.0"), make_wheel("demo", "2.0")
-OLD_SDIST, NEW_SDIST = make_sdist("demo", "1.0"), make_sdist("demo", "2.0")
-COLD = make_wheel("demo", "2.1")
-"""Held back as well; nobody has fetched it before there were rules."""
-FILES = (OLD, NEW, OLD_SDIST, NEW_SDIST, COLD)
-HELD = (NEW, NEW_SDIST, COLD)
+
+@dataclass(frozen=True)
+class Case:
+    """A project with an old release, which is let in, and two new ones, which are held back."""
+
+    project: str
+    text: str = ""
+
+    def _files(self, version: str) -> dict[str, str]:
+        return {f"{self.project}.py": f"version = {version!r}{self.text}\n"}
+
+    @cached_property
+    def old(self) -> tuple[Distribution, Distribution]:
+        """A wheel and an sdist."""
+        return make_wheel(self.project, "1.0"), make_sdist(self.project, "1.0")
+
+    @cached_property
+    def new(self) -> tuple[Distribution, Distribution]:
+        made = self._files("2.0")
+        return make_wheel(self.project, "2.0", files=made), make_sdist(self.project, "2.0", files=made)
+
+    @cached_property
+    def cold(self) -> Distribution:
+        """Held back as well; nobody has fetched it before there were rules."""
+        return make_wheel(self.project, "2.1", files=self._files("2.1"))
+
+    @property
+    def held(self) -> tuple[Distribution, ...]:
+        return (*self.new, self.cold)
+
+    @property
+    def warm(self) -> tuple[Distribution, ...]:
+        return (*self.old, *self.new)
+
+    @property
+    def let_in(self) -> set[str]:
+        return {made.filename for made in self.old}
+
+    @property
+    def advisories(self) -> dict[str, Any]:
+        return {"names": {self.project: {"2": "MAL-2025-7", "2.1": "MAL-2025-7"}}}
+
+
+DEMO, MALWARE, REPLACED, FIRST = Case("demo"), Case("malware"), Case("replaced"), Case("replaced", " # at first")
+OLD, OLD_SDIST = DEMO.old
+NEW, NEW_SDIST = DEMO.new
+COLD, HELD = DEMO.cold, DEMO.held
+_RECORDED = {name.partition(" ")[0]: sent for name, sent in recorded().items()}
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8", "User-Agent": "Mozilla/5.0"}
 RULES: Mapping[str, Mapping[str, object]] = {
     "min_age": {"min_age": "7d"},
     "before": {"before": "2026-01-01"},
     "deny": {"deny": ["demo>=2"]},
     "allow": {"allow": ["demo<2", "other"]},
+    "malicious": {},
+    "changed": {"deny": ["other"]},
 }
+"""By rule, the attributes of the mirror on which it is tried; malicious releases are a file's."""
+CASES = dict.fromkeys(RULES, DEMO) | {"malicious": MALWARE, "changed": REPLACED}
 INDEXES = {rule: f"root/{rule.replace('_', '-')}" for rule in RULES}
+
+
+@dataclass(frozen=True)
+class Client:
+    """What a client sends for a page and for a file."""
+
+    page: Mapping[str, str]
+    file: Mapping[str, str]
+
+    @classmethod
+    def of(cls, name: str) -> Client:
+        """As it was recorded."""
+        page = next(sent for sent in _RECORDED[name] if "/+simple/" in sent.target)
+        file = next(sent for sent in _RECORDED[name] if sent.target.endswith(".whl"))
+        kept = ("accept", "user-agent", "accept-encoding")
+        headers = ({key: value for key, value in sent.headers if key.lower() in kept} for sent in (page, file))
+        return cls(*({**one, "Accept-Encoding": "identity"} for one in headers))
+
+
+CLIENTS = {name: Client.of(name) for name in ("pip", "uv", "poetry")} | {"browser": Client(BROWSER, BROWSER)}
 
 
 def ago(**span: float) -> str:
@@ -99,6 +170,11 @@ def publish(upstream: Upstream, project: str, *dated: tuple[Distribution, str | 
         upstream.answers[f"/provenance/{made.filename}"] = Answer(body=b"{}", kind="application/json")
 
 
+def release(upstream: Upstream, case: Case) -> None:
+    old, new = ago(days=30 * 36), ago(hours=1)
+    publish(upstream, case.project, *((made, old) for made in case.old), *((made, new) for made in case.held))
+
+
 def place(made: Distribution) -> str:
     return f"+f/{made.sha256[:3]}/{made.sha256[3:16]}/{made.filename}"
 
@@ -110,25 +186,50 @@ class Lab:
     home: Path
     auth: dict[str, str] = field(default_factory=dict)
     kinds: tuple[str, str] = ("mirror", "stage")
+    client: Client = Client(JSON, FILE)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server.port}"
 
-    def get(self, path: str, headers: Mapping[str, str] = FILE, method: str = "GET") -> Got:
-        return get(self.server.port, path, headers, method)
+    def get(self, path: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> Got:
+        return get(self.server.port, path, self.client.file if headers is None else headers, method)
 
     def page(self, index: str, project: str = "demo") -> dict[str, Any]:
-        got = self.get(f"/{index}/+simple/{project}/", JSON)
+        return self.read(f"/{index}/+simple/{project}/")
+
+    def read(self, path: str) -> dict[str, Any]:
+        """A page, of which HTML has the names and hashes of files."""
+        got = self.get(path, self.client.page)
         assert got.status == 200, got
-        found: dict[str, Any] = json.loads(got.body)
-        return found
+        if "json" in got.headers["content-type"]:
+            found: dict[str, Any] = json.loads(got.body)
+            return found
+        text = got.body.decode()
+        links = re.findall(r'<a [^>]*href="[^"]*/\+[ef]/[^"]*/([^"#/]+)(?:#sha256=(\w+))?"', text)
+        return {"files": [{"filename": unquote(name), "hashes": {"sha256": digest}} for name, digest in links]}
 
     def names(self, index: str, project: str = "demo") -> set[str]:
         return {file["filename"] for file in self.page(index, project)["files"]}
 
     def file(self, index: str, made: Distribution, suffix: str = "", method: str = "GET", **headers: str) -> Got:
-        return self.get(f"/{index}/{place(made)}{suffix}", {**FILE, **headers}, method)
+        return self.get(f"/{index}/{place(made)}{suffix}", {**self.client.file, **headers}, method)
+
+    @contextmanager
+    def ruled(self, rule: str, client: str = "") -> Iterator[None]:
+        """With the list of malicious releases, if that is the rule; as one of the ``CLIENTS``."""
+        before, file = self.client, self.server.private / "malicious.json"
+        self.client = CLIENTS.get(client, before)
+        try:
+            if rule == "malicious":
+                file.write_text(json.dumps(MALWARE.advisories))
+                self.get("/+deployer")  # the server reads it before it answers
+            yield
+        finally:
+            self.client = before
+            if rule == "malicious":
+                file.unlink()
+                self.get("/+deployer")
 
     def mirror(self, index: str, **more: object) -> None:
         kind = self.kinds[0]
@@ -153,8 +254,7 @@ def seven(python7: str, tmp_path: Path) -> Iterator[Lab]:
     server = Server(tmp_path / "data", python=python7)
     with Upstream() as upstream:
         upstream.ranges = True
-        old, new = ago(days=30 * 36), ago(hours=1)
-        publish(upstream, "demo", (OLD, old), (OLD_SDIST, old), (NEW, new), (NEW_SDIST, new), (COLD, new))
+        release(upstream, DEMO)
         try:
             server.start("--request-timeout", "10", "--web")
             lab = Lab(server, upstream, tmp_path, server.auth, kinds=("remote", "local"))
@@ -165,17 +265,21 @@ def seven(python7: str, tmp_path: Path) -> Iterator[Lab]:
             server.end()
 
 
-def fill(lab: Lab, index: str) -> None:
+def fill(lab: Lab, index: str, case: Case = DEMO) -> None:
     """A mirror, a stage and an ordered index above it, and everything cached."""
     lab.mirror(index)
     lab.put(f"{index}-dev", type=lab.kinds[1], bases=[index], volatile=True)
     lab.put(f"{index}-first", type="ordered", bases=[index], volatile=True)
-    fetched(lab, index)
+    if case is REPLACED:
+        assert lab.names(index, case.project) == {made.filename for made in (*FIRST.old, *FIRST.held)}
+        release(lab.upstream, REPLACED)
+        refreshed(lab, index, case.project)
+    fetched(lab, index, case)
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """Four mirrors with the rules of one kind each, a stage and an ordered index above each, and one without rules.
+    """Mirrors with the rules of one kind each, a stage and an ordered index above each, and one without rules.
 
     All files but one were fetched before there were rules, so that the server and nginx have them.
     """
@@ -183,13 +287,14 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     server = Server(directory / "data")
     with Upstream() as upstream:
         upstream.ranges = True
-        old, new = ago(days=30 * 36), ago(hours=1)
-        publish(upstream, "demo", (OLD, old), (OLD_SDIST, old), (NEW, new), (NEW_SDIST, new), (COLD, new))
+        for case in (DEMO, MALWARE, FIRST):
+            release(upstream, case)
         try:
             server.start("--request-timeout", "10", "--web", "--push-to", "http://127.0.0.1:9")
             found = Lab(server, upstream, directory, server.auth)
-            for index in (*INDEXES.values(), "root/open"):
-                fill(found, index)
+            for rule, index in INDEXES.items():
+                fill(found, index, CASES[rule])
+            fill(found, "root/open")
             for rule, index in INDEXES.items():
                 found.patch(index, **RULES[rule])
             yield found
@@ -197,19 +302,20 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             server.end()
 
 
-def fetched(lab: Lab, index: str) -> None:
+def fetched(lab: Lab, index: str, case: Case) -> None:
     """Have everything cached, in every view."""
+    project = case.project
     for above in (index, f"{index}-dev", f"{index}-first"):
-        assert lab.names(above) == {made.filename for made in FILES}
-    for made in FILES[:-1]:
+        assert lab.names(above, project) == {made.filename for made in (*case.old, *case.held)}
+    for made in case.warm:
         assert lab.file(index, made).body == made.content
         for suffix in (".provenance", ".asc", *((".metadata",) if made.metadata else ())):
             assert lab.file(index, made, suffix).status == 200, suffix
         for view in views(lab, index):  # nginx sends these from then on
             assert lab.get(f"{view}/packages/{made.filename}").body == made.content
-    assert lab.get(f"/{index}/+canonical/pypi/demo/json").status == 200
-    assert lab.get(f"/{index}/+canonical/simple/demo/", JSON).status == 200
-    assert lab.get(f"/{index}/demo", BROWSER).status == 200
+    assert lab.get(f"/{index}/+canonical/pypi/{project}/json").status == 200
+    assert lab.get(f"/{index}/+canonical/simple/{project}/", JSON).status == 200
+    assert lab.get(f"/{index}/{project}", BROWSER).status == 200
 
 
 def views(lab: Lab, index: str) -> tuple[str, str]:
@@ -221,7 +327,8 @@ def views(lab: Lab, index: str) -> tuple[str, str]:
 
 
 def direct(lab: Lab, index: str, held: str) -> None:
-    for made in HELD:
+    case = CASES[held]
+    for made in case.held:
         for method in ("GET", "HEAD"):
             got = lab.file(index, made, method=method)
             assert (got.status, got.headers["x-deployer-held"]) == (403, held)
@@ -237,7 +344,7 @@ def direct(lab: Lab, index: str, held: str) -> None:
             f"/{index}/{place(made).replace('+f/', '+f//')}",
             f"/{index}/./{place(made)}",
             f"//{index}/{place(made)}",
-            f"/{index}/{place(made).replace('demo', '%64emo')}",
+            f"/{index}/{place(made).replace(case.project, f'%{ord(case.project[0]):x}{case.project[1:]}')}",
             f"/root/open/../{index.partition('/')[2]}/{place(made)}",
         ):
             got = lab.get(spelled)
@@ -249,70 +356,98 @@ def direct(lab: Lab, index: str, held: str) -> None:
 
 
 def other_index(lab: Lab, index: str, held: str) -> None:
+    case = CASES[held]
     for above in (f"{index}-dev", f"{index}-first"):
-        assert lab.names(above) == {OLD.filename, OLD_SDIST.filename}, held
-        assert NEW.filename not in lab.get(f"/{above}/+simple/demo/", HTML).body.decode().partition("<!--")[0]
-        as_if_offline = json.loads(lab.get(f"/{above}/+simple/demo/", {**JSON, OFFLINE_HEADER: "1"}).body)
-        assert {file["filename"] for file in as_if_offline["files"]} == {OLD.filename, OLD_SDIST.filename}
-        for made in HELD:  # no file of a mirror is below another index
+        assert lab.names(above, case.project) == case.let_in, held
+        assert (
+            case.new[0].filename
+            not in lab.get(f"/{above}/+simple/{case.project}/", HTML).body.decode().partition("<!--")[0]
+        )
+        as_if_offline = json.loads(lab.get(f"/{above}/+simple/{case.project}/", {**JSON, OFFLINE_HEADER: "1"}).body)
+        assert {file["filename"] for file in as_if_offline["files"]} == case.let_in
+        for made in case.held:  # no file of a mirror is below another index
             got = lab.file(above, made)
             assert got.status in (403, 404) and made.content not in got.body
 
 
 def old_cache(lab: Lab, index: str, held: str) -> None:
-    assert (lab.server.serverdir / "+files" / index / place(NEW)).exists()
+    case = CASES[held]
+    assert (lab.server.serverdir / "+files" / index / place(case.new[0])).exists()
     for _ in range(2):  # the first answer might have had nginx know of the file
-        assert lab.file(index, NEW).status == 403, held
-        assert lab.file(index, OLD).body == OLD.content
+        assert lab.file(index, case.new[0]).status == 403, held
+        assert lab.file(index, case.old[0]).body == case.old[0].content
     assert (
-        lab.file(index, NEW, **{"If-None-Match": "*", "If-Modified-Since": "Thu, 01 Jan 2099 00:00:00 GMT"}).status
+        lab.file(
+            index, case.new[0], **{"If-None-Match": "*", "If-Modified-Since": "Thu, 01 Jan 2099 00:00:00 GMT"}
+        ).status
         == 403
     )
-    assert COLD.content not in lab.get(f"/{index}/+simple/demo/", {**JSON, "Cache-Control": "no-cache"}).body
+    assert (
+        case.cold.content
+        not in lab.get(f"/{index}/+simple/{case.project}/", {**JSON, "Cache-Control": "no-cache"}).body
+    )
 
 
 def ranges(lab: Lab, index: str, held: str) -> None:
-    for made in HELD:
+    case = CASES[held]
+    for made in case.held:
         for asked in ("bytes=0-9", "bytes=-9", "bytes=0-", "bytes=5-,7-9"):
             got = lab.file(index, made, Range=asked)
             assert (got.status, got.headers["x-deployer-held"]) == (403, held)
-    assert lab.file(index, OLD, Range="bytes=0-9").body == OLD.content[:10]
+    assert lab.file(index, case.old[0], Range="bytes=0-9").body == case.old[0].content[:10]
 
 
 def companions(lab: Lab, index: str, held: str) -> None:
-    for made in HELD:
+    case = CASES[held]
+    for made in case.held:
         for suffix in (".metadata", ".provenance", ".asc"):
             assert lab.file(index, made, suffix).status == 403, (held, suffix)
     for suffix in (".metadata", ".provenance", ".asc"):
-        assert lab.file(index, OLD, suffix).status == 200
+        assert lab.file(index, case.old[0], suffix).status == 200
 
 
 def canonical(lab: Lab, index: str, held: str) -> None:
+    case = CASES[held]
     view = f"/{index}/+canonical"
-    page = json.loads(lab.get(f"{view}/simple/demo/", JSON).body)
-    assert {file["filename"] for file in page["files"]} == {OLD.filename, OLD_SDIST.filename}
-    for made in HELD:
+    page = json.loads(lab.get(f"{view}/simple/{case.project}/", JSON).body)
+    assert {file["filename"] for file in page["files"]} == case.let_in
+    for made in case.held:
         for suffix in ("", ".metadata", ".asc"):
             for one in views(lab, index):
                 assert lab.get(f"{one}/packages/{made.filename}{suffix}").status in (403, 404), (held, one)
-        assert lab.get(f"{view}/pypi/demo/{made.version}/json").status == 403, held
-    assert lab.get(f"{view}/packages/packages/{OLD.filename}").body == OLD.content
+        assert lab.get(f"{view}/pypi/{case.project}/{made.version}/json").status == 403, held
+    assert lab.get(f"{view}/packages/packages/{case.old[0].filename}").body == case.old[0].content
     # Not 404, after which a transparent client asks the upstream itself.
-    assert lab.get(f"{view}/packages/elsewhere/{NEW.filename}").status == 403
-    whole = json.loads(lab.get(f"{view}/pypi/demo/json").body)
+    assert lab.get(f"{view}/packages/elsewhere/{case.new[0].filename}").status == 403
+    whole = json.loads(lab.get(f"{view}/pypi/{case.project}/json").body)
     assert (whole["info"]["version"], list(whole["releases"])) == ("1.0", ["1.0"])
-    assert json.loads(lab.get(f"{view}/pypi/demo/1.0/json").body)["info"]["version"] == "1.0"
+    assert json.loads(lab.get(f"{view}/pypi/{case.project}/1.0/json").body)["info"]["version"] == "1.0"
 
 
 def web_page(lab: Lab, index: str, held: str) -> None:
+    case = CASES[held]
     for above in (index, f"{index}-dev", f"{index}-first"):
-        for path in (f"/{above}/demo", f"/{above}/demo/2.0", f"/{above}/+simple/demo/", f"/{above}/demo/latest"):
+        assert (
+            f"<p>{case.new[0].filename} is held back"
+            in lab.get(f"/{above}/+simple/{case.project}/", BROWSER).body.decode()
+        )
+        for path in (
+            f"/{above}/{case.project}",
+            f"/{above}/{case.project}/2.0",
+            f"/{above}/+simple/{case.project}/",
+            f"/{above}/{case.project}/latest",
+        ):
             got = lab.get(path, BROWSER)
-            shown = got.body.decode().partition("<!--")[0]
-            assert NEW.filename not in shown and place(NEW) not in shown and NEW.sha256 not in shown, (held, path)
+            shown = re.sub(r"<!--.*?-->|<p>[^<]* is held back[^<]*</p>", "", got.body.decode())
+            assert (
+                case.new[0].filename not in shown
+                and place(case.new[0]) not in shown
+                and case.new[0].sha256 not in shown
+            ), (held, path)
 
 
 def devpi_client(lab: Lab, index: str, held: str) -> None:
+    case = CASES[held]
     home = lab.home / index.replace("/", "-")
     home.mkdir(exist_ok=True)
 
@@ -327,83 +462,145 @@ def devpi_client(lab: Lab, index: str, held: str) -> None:
     ):
         done = devpi(*words)
         assert done.returncode == 0, done.stdout + done.stderr
-    listed = devpi("list", "--all", "demo").stdout
-    assert OLD.filename in listed and NEW.filename not in listed and "2.0" not in listed, held
-    pushed = devpi("push", "--index", f"{lab.url}/{index}", "demo==2.0", f"{index}-dev")
-    assert pushed.returncode != 0 or NEW.filename not in lab.names(f"{index}-dev"), pushed.stdout
-    status, known = request(lab.server.port, "GET", f"/{index}/demo")
+    listed = devpi("list", "--all", case.project).stdout
+    assert case.old[0].filename in listed and case.new[0].filename not in listed and "2.0" not in listed, held
+    pushed = devpi("push", "--index", f"{lab.url}/{index}", f"{case.project}==2.0", f"{index}-dev")
+    assert pushed.returncode != 0 or case.new[0].filename not in lab.names(f"{index}-dev", case.project), pushed.stdout
+    status, known = request(lab.server.port, "GET", f"/{index}/{case.project}")
     assert status == 200 and "2.0" not in known["result"]
-    assert request(lab.server.port, "GET", f"/{index}/demo/2.0")[0] == 404
+    assert request(lab.server.port, "GET", f"/{index}/{case.project}/2.0")[0] == 404
     for source in (index, f"{index}-dev"):  # the server's own view
-        told = {"name": "demo", "version": "2.0", "targetindex": f"{index}-dev"}
+        told = {"name": case.project, "version": "2.0", "targetindex": f"{index}-dev"}
         assert request(lab.server.port, "PUSH", f"/{source}", body=told, headers=lab.auth)[0] in (400, 403, 404)
-    assert lab.names(f"{index}-dev") == {OLD.filename, OLD_SDIST.filename}
+    assert lab.names(f"{index}-dev", case.project) == case.let_in
 
 
 def same_name(lab: Lab, index: str, held: str) -> None:
-    own = make_wheel("demo", "2.0", files={"demo.py": "version = 'own'\n"})
+    case = CASES[held]
+    own = make_wheel(case.project, "2.0", files={f"{case.project}.py": "version = 'own'\n"})
     stage = f"{index}-dev"
     assert upload(lab.server, lab.auth, stage, own) == 200
     try:
-        page = lab.page(stage)
+        page = lab.page(stage, case.project)
         assert {file["hashes"]["sha256"] for file in page["files"] if file["filename"] == own.filename} == {own.sha256}
-        assert COLD.filename not in {file["filename"] for file in page["files"]}
+        assert case.cold.filename not in {file["filename"] for file in page["files"]}
         assert lab.file(stage, own).body == own.content  # an upload is its index's, and no rule of a mirror is for it
-        assert lab.file(index, NEW).status == 403, held
-        assert lab.file(stage, NEW).status == 404
+        assert lab.file(index, case.new[0]).status == 403, held
+        assert lab.file(stage, case.new[0]).status == 404
     finally:
-        assert request(lab.server.port, "DELETE", f"/{stage}/demo", headers=lab.auth)[0] == 200
+        assert request(lab.server.port, "DELETE", f"/{stage}/{case.project}", headers=lab.auth)[0] == 200
 
 
 WAYS = (direct, other_index, old_cache, ranges, companions, canonical, web_page, devpi_client, same_name)
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+TRIES = [(client, way) for way in WAYS for client in (CLIENTS if way is not devpi_client else ("pip",))]
+
+
+@pytest.mark.parametrize(("client", "way"), TRIES, ids=lambda one: one if isinstance(one, str) else one.__name__)
 @pytest.mark.parametrize("rule", RULES)
-def test_no_way_leads_around_a_rule(lab: Lab, rule: str, way: Any) -> None:
-    sent = {made.filename: lab.upstream.sent(f"/packages/{made.filename}") for made in HELD}
-    way(lab, INDEXES[rule], rule)
-    # Nothing was fetched either.
-    assert {made.filename: lab.upstream.sent(f"/packages/{made.filename}") for made in HELD} == sent
-    assert lab.file("root/open", NEW).body == NEW.content
+def test_no_way_leads_around_a_rule(lab: Lab, rule: str, client: str, way: Any) -> None:
+    held = CASES[rule].held
+    sent = {made.filename: lab.upstream.sent(f"/packages/{made.filename}") for made in held}
+    with lab.ruled(rule, client):
+        way(lab, INDEXES[rule], rule)
+        # Nothing was fetched either.
+        assert {made.filename: lab.upstream.sent(f"/packages/{made.filename}") for made in held} == sent
+        assert lab.file("root/open", NEW).body == NEW.content
 
 
 @pytest.mark.parametrize("installer", INSTALLERS)
 @pytest.mark.parametrize("rule", RULES)
 def test_installers_take_the_newest_that_is_let_in(lab: Lab, rule: str, installer: str) -> None:
-    install, index = INSTALLERS[installer], INDEXES[rule]
+    install, index, case = INSTALLERS[installer], INDEXES[rule], CASES[rule]
     mirror, ordered = (f"{lab.url}/{index}{above}/+simple/" for above in ("", "-first"))
-    address = f"demo @ {lab.url}/{index}/{place(NEW)}"
+    address = f"{case.project} @ {lab.url}/{index}/{place(case.new[0])}"
     canonical = f"{lab.url}/{index}/+canonical/simple/"
-    tried = [(ordered, "demo"), (canonical, "demo==2.0"), (mirror, address)]
-    with ThreadPoolExecutor(2) as pool:
+    tried = [(ordered, case.project), (canonical, f"{case.project}==2.0"), (mirror, address)]
+    with lab.ruled(rule), ThreadPoolExecutor(2) as pool:
         newest, *asked = pool.map(lambda words: install(*words), tried)
-    assert newest.versions == {"demo-1.0"}, newest
+    assert newest.versions == {f"{case.project}-1.0"}, newest
     assert not any(one.succeeded for one in asked), asked
-    assert not any("demo-2.0" in version for one in asked for version in one.versions)
-    if installer == "pip":
-        assert "Held back" in asked[-1].told
-    assert "403" in asked[-1].told
+    assert not any(f"{case.project}-2.0" in version for one in asked for version in one.versions)
+    assert shown(rule) in " ".join(asked[-1].told.split())
+
+
+def shown(rule: str) -> str:
+    """What installers show of the status line, up to the time of the day."""
+    until = f" until {ago(days=-7, hours=1)[:11]}" if rule == "min_age" else f" by {rule}"
+    return f"Held back{until}"
+
+
+def locked(lab: Lab, poetry: str, project: Path, index: str, wanted: str) -> tuple[str, str]:
+    """The lock file that poetry makes, empty without; and what it shows."""
+    project.mkdir()
+    told = POETRY.format(f"{lab.url}/{index}/").replace('"aged"', json.dumps(wanted))
+    (project / "pyproject.toml").write_text(told)
+    env = {"HOME": str(project), "PATH": "/usr/bin:/bin"}
+    command = [poetry, "lock", "--no-interaction"]
+    done = subprocess.run(command, env=env, cwd=project, capture_output=True, text=True, timeout=180, check=False)
+    lock = project / "poetry.lock"
+    assert (done.returncode == 0) == lock.exists(), done.stdout + done.stderr
+    return lock.read_text() if lock.exists() else "", " ".join((done.stdout + done.stderr).split())
 
 
 def test_poetry_locks_the_newest_that_is_let_in(lab: Lab, poetry: str, tmp_path: Path) -> None:
-    def lock(index: str, wanted: str) -> tuple[bool, str]:
-        project = tmp_path / f"{index.replace('/', '-')}{wanted}"
-        project.mkdir()
-        told = POETRY.format(f"{lab.url}/{index}/+simple/").replace('"aged"', f'"demo{wanted}"')
-        (project / "pyproject.toml").write_text(told)
-        env = {"HOME": str(project), "PATH": "/usr/bin:/bin"}
-        command = [poetry, "lock", "--no-interaction"]
-        done = subprocess.run(command, env=env, cwd=project, capture_output=True, text=True, timeout=180, check=False)
-        locked = project / "poetry.lock"
-        return done.returncode == 0, locked.read_text() if locked.exists() else ""
+    tries = [("min_age", "/+simple", "demo"), ("before", "/+canonical/simple", "demo==2.0")]
+    tries += [("changed", "-first/+simple", "replaced==2.0")]
+    tries += [("min_age", "/+simple", f"demo @ {lab.url}/root/min-age/{place(NEW)}")]
+    tries += [("malicious", "/+simple", f"malware @ {lab.url}/root/malicious/{place(MALWARE.new[0])}")]
 
+    def one(number: int) -> tuple[str, str]:
+        rule, view, wanted = tries[number]
+        return locked(lab, poetry, tmp_path / str(number), f"{INDEXES[rule]}{view}", wanted)
+
+    with lab.ruled("malicious"), ThreadPoolExecutor(2) as pool:
+        newest, *others = pool.map(one, range(len(tries)))
+    assert 'version = "1.0"' in newest[0] and "2.0-py3" not in newest[0]
+    assert not any(lock for lock, _ in others), others
+    for (rule, _, wanted), (_, told) in zip(tries[1:], others, strict=True):
+        expected = f"403 Client Error: {shown(rule)}" if "@" in wanted else "doesn't match any versions"
+        assert expected in told
+
+
+def test_a_lock_file_names_a_file_that_is_held_back(lab: Lab, tmp_path: Path) -> None:
+    """``uv sync`` asks for the addresses in the lock file: its message has the date."""
+    index = f"{lab.url}/root/open/+simple/"
+    project = '[project]\nname = "c"\nversion = "1"\nrequires-python = ">=3.9"\ndependencies = ["demo==2.0"]\n'
+    (tmp_path / "pyproject.toml").write_text(f'{project}[[tool.uv.index]]\nurl = "{index}"\ndefault = true\n')
+    env = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "UV_HTTP_RETRIES": "0", "UV_PYTHON": sys.executable}
+
+    def uv(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).parent / "uv"), *words, "--no-cache"]
+        return subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=180, check=False)
+
+    assert uv("lock").returncode == 0
+    for name in ("pyproject.toml", "uv.lock"):
+        path = tmp_path / name
+        path.write_text(path.read_text().replace("/root/open/", "/root/min-age/"))
+    done = uv("sync", "--frozen")
+    assert done.returncode != 0
+    assert shown("min_age") in " ".join(done.stderr.split())
+
+
+def test_a_real_browser_is_not_offered_a_release_and_told_why(lab: Lab, tmp_path: Path) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no chromium on this host")
+
+    def dom(path: str) -> str:
+        words = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/{path.count('/')}"]
+        command = [chromium, *words, "--dump-dom", f"{lab.url}/{path}"]
+        done = subprocess.run(command, env={"HOME": str(tmp_path)}, capture_output=True, text=True, check=False)
+        return done.stdout
+
+    paths = ("root/min-age/+simple/demo/", "root/min-age-first/demo", f"root/min-age/{place(NEW)}")
     with ThreadPoolExecutor(2) as pool:
-        newest = pool.submit(lock, "root/min-age", "")
-        exact = list(pool.map(lambda index: lock(f"{index}-first", "==2.0"), INDEXES.values()))
-    succeeded, text = newest.result()
-    assert succeeded and 'version = "1.0"' in text and "2.0-py3" not in text
-    assert not any(succeeded for succeeded, _ in exact)
+        page, web, file = pool.map(dom, paths)
+    line = f"{NEW.filename} is held back until {ago(days=-7, hours=1)[:11]}"
+    assert place(OLD) in page and "root/min-age/demo/1.0" in web
+    assert place(NEW) not in page + web and "demo/2.0" not in web
+    assert line in page and line in web and line in file
 
 
 # What pages say
@@ -438,13 +635,14 @@ FILES_OF_FRESH = (make_wheel("fresh", "1.0"),)
 # Time, and changes of rules
 
 
-def test_a_file_comes_in_when_its_time_has_come(lab: Lab) -> None:
+def test_a_file_comes_in_when_its_time_has_come(lab: Lab, poetry: str, tmp_path: Path) -> None:
     made, older = make_wheel("timed", "2.0"), make_wheel("timed", "1.0")
-    publish(lab.upstream, "timed", (older, ago(days=9)), (made, ago(days=7, seconds=-6)))
+    publish(lab.upstream, "timed", (older, ago(days=9)), (made, ago(days=7, seconds=-8)))
     indexes = ("root/min-age", "root/min-age-dev", "root/min-age-first")
     for index in indexes:
         assert lab.names(index, "timed") == {older.filename}
     assert lab.file("root/min-age", made).status == 403
+    assert INSTALLERS["uv"](f"{lab.url}/root/min-age/+simple/", "timed").versions == {"timed-1.0"}
     asked = lab.upstream.pages("timed")
     deadline = time.monotonic() + 60
     for index in indexes:
@@ -453,6 +651,13 @@ def test_a_file_comes_in_when_its_time_has_come(lab: Lab) -> None:
             time.sleep(0.2)
     assert lab.file("root/min-age", made).body == made.content
     assert lab.upstream.pages("timed") == asked  # the page is made anew of the one that is kept
+    with ThreadPoolExecutor(2) as pool:
+        lock = pool.submit(locked, lab, poetry, tmp_path / "timed", "root/min-age/+simple", "timed")
+        for install in INSTALLERS.values():
+            assert install(f"{lab.url}/root/min-age-first/+simple/", "timed").versions == {"timed-2.0"}
+        assert 'version = "2.0"' in lock.result()[0]
+    browser = lab.get("/root/min-age-dev/+simple/timed/", BROWSER).body.decode()
+    assert place(made) in browser and "held back" not in browser
 
 
 def test_a_rule_holds_from_the_very_next_request(lab: Lab) -> None:

@@ -37,7 +37,7 @@ from deployer.server.middleware.requests import (
 from deployer.server.middleware.responses import STORED_HEADER, SharedResponse, busy, send_file
 from deployer.server.middleware.single_flight import CHECK_EVERY, PATIENCE, Flight, SingleFlight
 from deployer.server.mirrors.indexes import Mirror
-from deployer.server.mirrors.render import Part, to_html, to_json
+from deployer.server.mirrors.render import Part, held_lines, to_html, to_json
 from deployer.server.mirrors.serving import Served
 from deployer.server.mirrors.source import RETRY
 from deployer.server.pages.missed import MissedRequests
@@ -347,7 +347,17 @@ class Middleware:
                 response = replace(response, packed=pack(response.body))
                 due = self._source.due(mirrors, page.project, began=began)
                 self._store.put(page.key, page.name, response.body, response.packed, due=due, view=view)
+        elif response.status == 200 and response.is_html:
+            response = self._explained(page, response)
         return PageResult(page, response, view)
+
+    def _explained(self, page: PageRequest, response: SharedResponse) -> SharedResponse:
+        """devpi's page for browsers, and what is held back."""
+        lines = "".join(f"<p>{line}</p>\n" for line in held_lines(self._serving.held(page.stage, page.project)))
+        before, end, after = response.body.rpartition(b"</body>")
+        headers = [(name, value) for name, value in response.headers if name.lower() != "content-length"]
+        body = before + lines.encode(errors="replace") + end + after if end else response.body
+        return SharedResponse(200, tuple(headers), body)
 
     def _completed(self, request: Any, page: PageRequest, response: SharedResponse) -> SharedResponse:
         part, above = self._serving.completed(response.body, page.project, page=request.path_info)

@@ -49,6 +49,10 @@ class SharedResponse:
         empty = b"<a " not in self.body and b'"filename"' not in self.body
         return self.status == 404 or (self.status == 200 and empty)
 
+    @property
+    def is_html(self) -> bool:
+        return any(name.lower() == "content-type" and value.startswith("text/html") for name, value in self.headers)
+
     def for_others(self, page: PageRequest) -> SharedResponse:
         """The response for clients that waited: an error text of devpi may name the client that asked."""
         if self.status == 200 or self.ours:

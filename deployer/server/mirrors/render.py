@@ -146,12 +146,16 @@ def _html(part: Part, up: str, title: str) -> Iterator[str]:
 
 def _comments(held: object) -> Iterator[str]:
     """What is held back, for whoever reads the source of a page."""
+    return (f"<!-- {text.replace('--', '- -')} -->\n" for text in held_lines(held))
+
+
+def held_lines(held: object) -> Iterator[str]:
+    """Each file that is held back as a line of HTML. ``held``: the field of a page that says so."""
     for one in held if isinstance(held, list) else ():
         if isinstance(one, dict):
             until = f" until {one['until']}" if one.get("until") else ""
             text = f"{one.get('filename')} is held back{until} by {one.get('rule')} of {one.get('index')}"
-            text = escape(f"{text}: {one.get('reason')}")
-            yield f"<!-- {text.replace('--', '- -')} -->\n"
+            yield escape(f"{text}: {one.get('reason')}")
 
 
 def _metas(fields: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -22,7 +22,7 @@ from deployer.server.devpi.ordered import TYPE, serving
 from deployer.server.json_text import loads
 from deployer.server.mirrors.indexes import Indexes, Mirror
 from deployer.server.mirrors.page import File, Page
-from deployer.server.mirrors.render import Listed, Part, merged
+from deployer.server.mirrors.render import HELD, Listed, Part, merged
 from deployer.server.mirrors.source import RETRY, Answer, Source
 from deployer.server.mirrors.store import Head
 from deployer.server.mirrors.uploads import Uploads
@@ -102,6 +102,13 @@ class Serving:
         else:
             self._reaches.pop(index, None)
         return first, names
+
+    def held(self, index: str, project: str) -> list[Any]:
+        """What the rules of the mirrors hold back that serve a project, as a page says it."""
+        names = self._decided(index, project)[1] or ()
+        mirrors = [mirror for mirror in map(self._indexes.mirror, names) if mirror is not None and mirror.rules.any]
+        pages = (answer.read() for mirror in mirrors if (answer := self._source.shown(mirror, project)))
+        return [one for page in pages if page is not None for one in page.fields.get(HELD) or ()]
 
     def may_be_ordered(self, index: str) -> bool:
         """Whether more than configuration and uploads may decide who serves an index."""
