@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,7 +21,9 @@ from benchmarks.processes import settled_cpu
 NUMBER = 20
 PAGE, FILE = "page c8", "file c8"
 RULES = 1000
-LONG = tuple(f"bench-ruled-page-{number}" for number in range(3))
+SLICES = 5
+"""Rounds of load."""
+LONG = tuple(f"bench-ruled-page-{number}" for number in range(4))
 
 
 @dataclass(kw_only=True)
@@ -38,40 +41,39 @@ class OursGuarded(Ours):
 
 
 def guard(bench: Bench) -> list[Grid]:
-    """Both after each other, with the same files."""
+    """Both run side by side, with the same files, and are loaded in turns: a busy machine slows both alike."""
     links = bench.scale.long_page
     cpu = f"{links} links: CPU, s"
-    base = Ours.name
+    base, ruled = Ours.name, OursGuarded.name
     grid = Grid(title="What rules cost (requests/s)", columns=(PAGE, FILE, cpu, "not 2xx"), base=base)
     grid.ratios = (PAGE, FILE)
+    index = bench.promising.index
     for name in LONG:
-        add(bench.promising.index, name, size=2000, links=links)
+        add(index, name, size=2000, links=links)
+    with ExitStack() as stack:
+        client = stack.enter_context(httpx.Client(timeout=120, **LOCAL))
+        peers = [stack.enter_context(bench.up(kind, upstream=bench.promising)) for kind in (Ours, OursGuarded)]
+        for name in LONG:
+            for peer in peers:
+                grid.add(peer.name, {cpu: _cold(peer, client, name)})
 
-    def through(kind: type[Ours]) -> Mapping[str, float]:
-        index, seconds = bench.promising.index, bench.scale.seconds
-        with bench.up(kind, upstream=bench.promising) as peer, httpx.Client(timeout=120, **LOCAL) as client:
-            pids, row = peer.pids(), {"not 2xx": 0.0}
-            before = settled_cpu(pids)
-            for name in LONG:
-                client.get(f"{peer.simple_url}{name}/", headers=JSON).raise_for_status()
-            row[cpu] = (settled_cpu(pids) - before) / len(LONG)
+        def loaded(peer: Ours) -> Mapping[str, float]:
             page = f"{peer.simple_url}{index.usual}/"
             file = file_url(peer.simple_url, index.longest, index.wheels[index.longest].filename)
+            row = {"not 2xx": 0.0}
             for url, column, headers in ((page, PAGE, JSON), (file, FILE, None)):
                 for _ in range(2):
                     client.get(url, headers=headers, follow_redirects=True).raise_for_status()
-                done = rate(url, connections=8, seconds=seconds, headers=headers)
+                done = rate(url, connections=8, seconds=bench.scale.seconds, headers=headers)
                 row[column] = done.requests
                 row["not 2xx"] += done.failed
-        return row
+            return row
 
-    turns = {kind.name: partial(through, kind) for kind in (Ours, OursGuarded)}
-    in_turns(grid, turns, rounds=bench.scale.rounds)
+        in_turns(grid, {peer.name: partial(loaded, peer) for peer in peers}, rounds=SLICES)
     grid.notes.append(
         f"A cooldown of seven days and {RULES} names and patterns that are denied, none of which is about the files. "
-        f"CPU: of all processes of the server, for each of {len(LONG)} cold pages."
+        "CPU: of all processes of the server, for a cold page."
     )
-    ruled = OursGuarded.name
     for column in (PAGE, FILE):
         what = f"warm {column}: time with rules / without"
         values = [1 / ratio for ratio in grid.ratio(ruled, column)]
@@ -81,3 +83,11 @@ def guard(bench: Bench) -> list[Grid]:
         Goal(number=NUMBER, what=f"a cold page of {links} links: CPU more", values=more, limit=0.02, unit=" s")
     )
     return [grid]
+
+
+def _cold(peer: Ours, client: httpx.Client, name: str) -> float:
+    """CPU seconds of the server for a page that nobody has asked for."""
+    pids = peer.pids()
+    before = settled_cpu(pids)
+    client.get(f"{peer.simple_url}{name}/", headers=JSON).raise_for_status()
+    return settled_cpu(pids) - before

@@ -299,14 +299,25 @@ class Verdicts:
         """Whether a verdict depends on the version of a file."""
         return bool(self.deny or self.rules.allow or self.project in self.rules.malicious.names)
 
-    def old(self, line: bytes) -> bool:
-        """Whether age alone decides on a file object, of its JSON, and it is old enough; most files of a page are."""
-        if self._by_name or self._latest is None:
-            return not self._by_name
+    def plainly_in(self, line: bytes) -> bool:
+        """Whether a file object, of its JSON, is let in for certain: most files of a page are, and this is quick.
+
+        What was seen first is not looked at.
+        """
+        if self._latest is None and not self._by_name:
+            return True
         try:
-            text = _age.decode(line).uploaded
+            if self._by_name:
+                found = _named.decode(line)
+                if self._of(version_of(found.filename, self.project)) is not None:
+                    return False
+                text = found.uploaded
+            else:
+                text = _age.decode(line).uploaded
         except (ValueError, RecursionError):
             return False
+        if self._latest is None:
+            return True
         return type(text) is str and text < self._latest and _ZULU.match(text) is not None
 
     def on(self, file: File, first: File | None = None) -> Held | None:
@@ -314,12 +325,12 @@ class Verdicts:
 
         ``first``: the file of the same name that the index knew first.
         """
-        held = self._named(version_of(file["filename"], self.project)) if self._by_name else None
+        held = self._of(version_of(file["filename"], self.project)) if self._by_name else None
         if held is None and first is not None and self.rules.changed and differs(first, file):
             held = Held("changed", f"it has another hash than the file of this name had {_since(first)}")
         return held or self._aged(file)
 
-    def _named(self, version: str | None) -> Held | None:
+    def _of(self, version: str | None) -> Held | None:
         try:
             return self._known[version]
         except KeyError:
@@ -402,7 +413,11 @@ class _Age(Struct, gc=False):
     uploaded: Any = msgspec.field(default=None, name="upload-time")
 
 
-_brief, _age = Decoder(Brief), Decoder(_Age)
+class _Named(_Age, gc=False):
+    filename: str = ""
+
+
+_brief, _age, _named = Decoder(Brief), Decoder(_Age), Decoder(_Named)
 
 
 def brief(line: bytes) -> File:
@@ -433,9 +448,9 @@ def sift(verdicts: Verdicts, lines: bytes, firsts: Mapping[str, File]) -> Sifted
     held: list[tuple[File, Held]] = []
     until = float("inf")
     on = verdicts.on
-    is_old = verdicts.old if not firsts else lambda line: False
+    plainly_in = verdicts.plainly_in if not firsts else lambda line: False
     for line in BytesIO(lines):
-        if is_old(line):
+        if plainly_in(line):
             allowed.append(line)
             continue
         file = brief(line)
