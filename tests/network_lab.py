@@ -293,7 +293,7 @@ class Resolver(threading.Thread):
 class ForwardProxy:
     """An HTTP proxy: CONNECT, and GET of whole addresses. ``asked`` holds what it was asked for."""
 
-    def __init__(self, *, address: str, connect: Callable[[str, int], socket.socket]) -> None:
+    def __init__(self, *, address: str, connect: Callable[[str, int], socket.socket], port: int = 3128) -> None:
         proxy = self
         self.asked: list[str] = []
 
@@ -302,9 +302,9 @@ class ForwardProxy:
                 proxy._serve(self.rfile.readline().decode(), self)
 
         self._connect = connect
-        self._server = socketserver.ThreadingTCPServer((address, 3128), Handler)
+        self._server = socketserver.ThreadingTCPServer((address, port), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://{address}:3128"
+        self.url = f"http://{address}:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def _serve(self, line: str, handler: socketserver.StreamRequestHandler) -> None:

@@ -53,17 +53,19 @@ _NETWORK = ("--network", "--net")
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
     """``words``: all but the option of the file. ``file``: empty for the default one; ``context``: empty for none;
-    ``network``: empty for the builder's own."""
+    ``network``: empty for the builder's own. ``given``: names of the build arguments."""
 
     words: tuple[str, ...]
     file: str
     context: str
     network: str
+    given: frozenset[str] = frozenset()
 
 
 def read(words: Sequence[str]) -> Arguments:
     """Read the arguments of a build. ``words``: those after ``docker build``."""
     kept: list[str] = []
+    named: set[str] = set()
     file = context = network = ""
     left = list(words)
     while left:
@@ -88,5 +90,7 @@ def read(words: Sequence[str]) -> Arguments:
             continue
         if name in _NETWORK:
             network = value
+        if name == "--build-arg":
+            named.add(value.partition("=")[0])
         kept += whole
-    return Arguments(words=tuple(kept), file=file, context=context, network=network)
+    return Arguments(words=tuple(kept), file=file, context=context, network=network, given=frozenset(named))

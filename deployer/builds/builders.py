@@ -13,13 +13,17 @@ class Builder:
     """A command that builds images.
 
     ``argv``: its words before the options. ``files``: names of the build file that it looks for, in order. ``secrets``:
-    whether a step can read a file that is in no layer. ``host``: options with which steps share this host's network.
+    whether a step can read a file that is in no layer; ``variables``: whether it can read variables that way, too.
+    ``inherits``: whether steps get the builder's own proxy variables. ``host``: options with which steps share this
+    host's network.
     """
 
     name: str
     argv: tuple[str, ...]
     files: tuple[str, ...] = ("Dockerfile",)
     secrets: bool = True
+    variables: bool = False
+    inherits: bool = False
     host: tuple[str, ...] = ("--network=host",)
     env: Mapping[str, str] = field(default_factory=dict)
     engine: EngineName = EngineName.DOCKER
@@ -31,12 +35,14 @@ PODMAN = Builder(
     name="podman",
     argv=("podman", "build"),
     files=("Containerfile", "Dockerfile"),
+    inherits=True,
     engine=EngineName.PODMAN,
 )
 BUILDAH = Builder(
     name="buildah",
     argv=("buildah", "build"),
     files=("Containerfile", "Dockerfile"),
+    inherits=True,
     engine=EngineName.PODMAN,
 )
 # BuildKit refuses the option unless it was started with an entitlement; its own default is the host's network.

@@ -13,20 +13,27 @@ from dataclasses import dataclass
 _DIRECTIVE = re.compile(r"#\s*([A-Za-z]+)\s*=\s*(\S+)\s*$")
 _INSTRUCTION = re.compile(r"(\s*)([A-Za-z]+)(?=\s|$)")
 _HEREDOC = re.compile(r"<<(-?)\s*([\"']?)([A-Za-z_][A-Za-z0-9_]*)\2")
-_MOUNTED = re.compile(r"--mount=\S*\b(?:target|dst|destination)=([^,\s]+)")
+_MOUNTED = re.compile(r"--mount=\S*\b(?:target|dst|destination|env)=([^,\s]+)")
 _WITH_HEREDOCS = frozenset({"RUN", "COPY", "ADD"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Secret:
-    """A file that steps can read while they run: the id of the builder's secret, and where steps find it."""
+    """What steps can read while they run: the id of the builder's secret, and where steps find it, which is the path of
+    a file (``target``) or the name of a variable."""
 
     id: str
-    target: str
+    target: str = ""
+    variable: str = ""
+
+    @property
+    def place(self) -> str:
+        return self.target or self.variable
 
     @property
     def flag(self) -> str:
-        return f"--mount=type=secret,id={self.id},target={self.target},mode=0444,required=true"
+        where = f"target={self.target},mode=0444" if self.target else f"env={self.variable}"
+        return f"--mount=type=secret,id={self.id},{where},required=true"
 
 
 def with_secrets(text: str, secrets: Sequence[Secret]) -> str:
@@ -36,7 +43,7 @@ def with_secrets(text: str, secrets: Sequence[Secret]) -> str:
         if keyword != "RUN":
             return lines
         taken = {target.strip("\"'") for line in lines for target in _MOUNTED.findall(line)}
-        flags = [secret.flag for secret in secrets if secret.target not in taken]
+        flags = [secret.flag for secret in secrets if secret.place not in taken]
         return [_INSTRUCTION.sub(lambda match: " ".join((match[0], *flags)), lines[0], count=1), *lines[1:]]
 
     return _changed(text, mounted)
@@ -52,6 +59,13 @@ def with_arguments(text: str, names: Sequence[str]) -> str:
         return [*lines[:-1], last, *(f"ARG {name}\n" for name in names)]
 
     return _changed(text, declared)
+
+
+def directives(text: str) -> str:
+    """The parser directives at the top, of which one may name another parser."""
+    lines = text.splitlines(keepends=True)
+    count = next((at for at, line in enumerate(lines) if _DIRECTIVE.match(line.strip()) is None), len(lines))
+    return "".join(lines[:count])
 
 
 def _changed(text: str, change: Callable[[str, list[str]], list[str]]) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from deployer.commands import Common, OtherIndex
+from deployer.commands import Common, OtherIndex, Transparent
 from deployer.ui.output import UI, Result
 
 CONTEXT = {"allow_interspersed_args": False, "ignore_unknown_options": True}
@@ -24,6 +24,7 @@ class Options(Common):
         Option("--builder", metavar="NAME", help="auto (the deployment's engine), docker, podman, buildah, nerdctl."),
     ] = "auto"
     index: OtherIndex = ""
+    transparent: Transparent = None
     flags: Annotated[
         bool, Option("--flags", help="Only print options for a build file that declares the variables with ARG.")
     ] = False
@@ -33,7 +34,9 @@ def run(options: Options, ui: UI) -> Result:
     """Build an image whose steps install from the index.
 
     Options of this command come first, then those of the builder. pip and uv find the index in files that exist while a
-    step runs; the image, its history and the build cache hold nothing of it. The exit code is the builder's.
+    step runs; the image, its history and the build cache hold nothing of it. With `--transparent` every client keeps
+    the upstream's addresses, and a proxy that lives as long as the build answers for them. The exit code is the
+    builder's.
     """
     from deployer.builds.builders import BUILDERS
     from deployer.errors import UsageError
@@ -44,11 +47,16 @@ def run(options: Options, ui: UI) -> Result:
         raise UsageError(f"--builder is one of auto, {', '.join(BUILDERS)}")
     if not options.words and not options.flags:
         raise UsageError("there are no arguments for the builder", hint="deployer build -t NAME .")
-    settings = settings_for(options.name, index=options.index)
     chosen = build.choose(options.builder, name=options.name)
     if options.flags:
-        words = build.flags(settings, options.words or (), chosen)
+        if options.transparent:
+            raise UsageError(
+                "--flags can't be transparent: the proxy lives as long as deployer build",
+                hint="deployer build --transparent -t NAME .",
+            )
+        words = build.flags(settings_for(options.name, index=options.index), options.words or (), chosen)
         return Result(data={"builder": chosen.builder.name, "flags": list(words)}, text=shlex.join(words))
-    if code := build.run(options.words, settings, chosen, ui):
+    source = build.source(options.name, options.index, chosen, transparent=options.transparent)
+    if code := build.run(options.words, source, chosen, ui):
         raise SystemExit(code)  # the builder has said why
     return Result(data={"builder": chosen.builder.name})

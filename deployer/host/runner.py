@@ -33,6 +33,7 @@ class Runner:
     """Runs argument lists, without a shell. ``env``: variables that override those of this process."""
 
     def __init__(self, env: Mapping[str, str] | None = None) -> None:
+        self._own = {**os.environ, **(env or {})}
         # Dialects match English messages.
         self._env = {**os.environ, "LC_ALL": "C", **(env or {})}
 
@@ -75,13 +76,13 @@ class Runner:
         )
 
     def attached(self, argv: Sequence[str]) -> int:
-        """Run with this process' streams and terminal, and return the exit code (128 + N after signal N).
+        """Run with this process' streams, terminal and language, and return the exit code (128 + N after signal N).
 
         Interrupts of the terminal reach the process by themselves; others are passed on. Raises EngineUnreachable when
         the binary is missing.
         """
         try:
-            process = subprocess.Popen(list(argv), env=self._env)
+            process = subprocess.Popen(list(argv), env=self._own)
         except OSError as error:
             raise _missing(argv[0], error) from None
         with passed_on(process.pid):

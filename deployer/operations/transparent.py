@@ -6,7 +6,7 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from ipaddress import ip_address
@@ -16,9 +16,9 @@ from urllib.parse import quote, urlsplit
 
 from deployer.clients.client import Account
 from deployer.clients.transparent import environment, roots, settings
-from deployer.clients.transparent.authority import certificate
-from deployer.clients.transparent.routes import Mirror, view_of
-from deployer.clients.transparent.tunnel import Plan
+from deployer.clients.transparent.authority import Certificate, certificate
+from deployer.clients.transparent.routes import Mirror, spelled, view_of
+from deployer.clients.transparent.tunnel import USER, Plan
 from deployer.clients.variables import Changes
 from deployer.errors import ClientFileError, EngineUnreachable, NotReadyError, Refused, ServerRefused
 from deployer.host.runner import Runner
@@ -53,43 +53,116 @@ def start(name: str, env: Mapping[str, str], *, owner: int, index: str = "", dir
     ``directory``: where the command will run. Everything that can be refused is refused before the tunnel starts.
     Raises Refused, ConflictError, NotReadyError, ServerRefused, ClientFileError, UsageError.
     """
-    chosen = settings_for(name, index=index).index_url
-    server, index = chosen.rsplit("/", 4)[0], "/".join(chosen.split("/")[-4:-2])
+    server, index = _located(name, index)
     known = ask(server, index)
-    account = Account.of(env)
-    found = settings.read(account, directory)
+    found = settings.read(Account.of(env), directory)
     chain = environment.chain(env, found)
     indexes = environment.indexes(found, mirrors=known.mirrors, server=server, default=known.default)
+    trust = _trust(name, env, found, known)
+    tunnel = _opened(server, index, known, chain, trust, owner=owner)
+    proxied = environment.proxied(env, found, mirrors=known.mirrors, proxy=tunnel.proxy(), bundles=trust.bundles)
+    return Changes(
+        values={**indexes.values, **proxied.values},
+        removed=(*indexes.removed, *proxied.removed),
+        warnings=(*known.left_out, *indexes.warnings),
+    )
+
+
+def start_for_build(name: str, env: Mapping[str, str], *, owner: int, index: str = "", isolated: bool) -> Tunnel:
+    """Start a tunnel for the steps of a container build, which ends with the process ``owner``.
+
+    ``isolated``: whether the steps are in another network than this host's. What clients of this host are configured to
+    do does not count, but for its proxies and trusted roots. Raises as :func:`start`.
+    """
+    server, index = _located(name, index)
+    known = ask(server, index)
+    found = settings.read(Account.of(env), Path.cwd())
+    chain = environment.chain(env, found)
+    trust = _trust(name, env, found, known)
+    return _opened(server, index, known, chain, trust, owner=owner, isolated=isolated)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tunnel:
+    """A tunnel that runs. ``hosts``: those that it answers for. ``roots``: what its clients have to trust, as PEM.
+    ``no_proxy``: hosts that clients ask without it."""
+
+    port: int
+    token: str = field(repr=False)
+    hosts: tuple[str, ...]
+    roots: str = field(repr=False)
+    no_proxy: str
+    left_out: tuple[str, ...]
+
+    def proxy(self, host: str = "127.0.0.1", port: int = 0) -> str:
+        """The address for clients that reach it at ``host`` and ``port``; 0 for its own port."""
+        return f"http://{USER}:{self.token}@{host}:{port or self.port}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Trust:
+    """``own``: the tunnel's certificate. ``bundles``: files with former roots and its CA, by variable."""
+
+    own: Certificate
+    bundles: Mapping[str, Path]
+
+    @property
+    def all(self) -> str:
+        return roots.union(path.read_text(encoding="utf-8") for path in self.bundles.values())
+
+
+def _located(name: str, index: str) -> tuple[str, str]:
+    """The address of the server, and the index's name."""
+    chosen = settings_for(name, index=index).index_url
+    return chosen.rsplit("/", 4)[0], "/".join(chosen.split("/")[-4:-2])
+
+
+def _trust(name: str, env: Mapping[str, str], found: settings.Settings, known: Known) -> _Trust:
     former = roots.former(env, pip_cert=found.pip_cert)
-    place = state_dir(name) / DIRECTORY
-    own = certificate(environment.hosts_of(known.mirrors), directory=place)
+    own = certificate(environment.hosts_of(known.mirrors), directory=state_dir(name) / DIRECTORY)
     try:
         bundles = {variable: roots.bundle(text, own.ca, directory=own.ca.parent) for variable, text in former.items()}
     except OSError as error:
         raise ClientFileError(
             f"{own.ca.parent} can't be written: {error.strerror}", hint="free some space, or correct its mode and owner"
         ) from None
+    return _Trust(own=own, bundles=bundles)
+
+
+def _opened(
+    server: str,
+    index: str,
+    known: Known,
+    chain: environment.Chain,
+    trust: _Trust,
+    *,
+    owner: int,
+    isolated: bool = False,
+) -> Tunnel:
     token = secrets.token_urlsafe(16)
     plan = Plan(
         server=server,
         name=index,
         mirrors=known.mirrors,
-        certificate=str(own.chain),
-        key=str(own.key),
-        roots=str(bundles[roots.OPENSSL]),
+        certificate=str(trust.own.chain),
+        key=str(trust.own.key),
+        roots=str(trust.bundles[roots.OPENSSL]),
         token=token,
         owner=owner,
-        server_ca=str(bundles[roots.OPENSSL]),
+        server_ca=str(trust.bundles[roots.OPENSSL]),
         chain=chain.https,
         plain_chain=chain.http,
         no_proxy=chain.no_proxy,
+        isolated=isolated,
     )
-    port = _launched(plan)
-    proxied = environment.proxied(env, found, mirrors=known.mirrors, port=port, token=token, bundles=bundles)
-    return Changes(
-        values={**indexes.values, **proxied.values},
-        removed=(*indexes.removed, *proxied.removed),
-        warnings=(*known.left_out, *indexes.warnings),
+    hosts = {host for mirror in known.mirrors for host in mirror.hosts}
+    return Tunnel(
+        port=_launched(plan),
+        token=token,
+        hosts=tuple(sorted(map(spelled, hosts))),
+        roots=trust.all,
+        no_proxy=environment.without_hosts(chain.no_proxy, hosts) or "",
+        left_out=known.left_out,
     )
 
 

@@ -16,16 +16,13 @@ import pytest
 
 from deployer.host.relay import device_of, relaying
 from deployer.testing import RunningIndex, running_index
-from tests.engines import BASE, REQUIRED, need
+from tests.engines import BASE, need
+from tests.integration.image_builders import BUILDERS, PIP, ImageBuilder, image_builder
 from tests.network_lab import Namespace
 from tests.upstream import Upstream, make_wheel
 
 pytestmark = pytest.mark.server
 
-BUILDX = os.environ.get("DEPLOYER_TEST_BUILDX", "")
-"""The program, where docker does not have it."""
-PIP = "python3 $(ls /usr/share/python-wheels/pip-*.whl)/pip"
-"""As Debian ships it."""
 FILE = f"""\
 FROM {BASE} AS built
 RUN {PIP} install --no-cache-dir --target /target app \\
@@ -49,76 +46,34 @@ def index(upstream: Upstream) -> Iterator[RunningIndex]:
         yield running
 
 
-@pytest.fixture(params=["classic", "buildkit", "podman", "buildah", "nerdctl"])
-def builder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """A builder that is here; docker's is the classic one where it finds no buildx."""
-    engine = {"classic": "docker", "buildkit": "docker", "buildah": "podman"}.get(request.param, request.param)
-    need(engine)
-    if request.param == "buildah" and shutil.which("buildah") is None:
-        pytest.skip("buildah is not installed")
-    if engine == "docker":
-        # docker finds its plugins there: for the classic builder none, and no other test gets BuildKit.
-        (tmp_path / "docker/cli-plugins").mkdir(parents=True)
-        (tmp_path / "docker/config.json").write_text("{}")
-        monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
-        if request.param == "buildkit" and BUILDX:
-            (tmp_path / "docker/cli-plugins/docker-buildx").symlink_to(BUILDX)
-        has = subprocess.run(["docker", "buildx", "version"], capture_output=True, check=False).returncode == 0
-        if request.param == "buildkit" and not has and "buildx" in REQUIRED:
-            pytest.fail("buildx is required here")
-        if (request.param == "buildkit") is not has:
-            pytest.skip("docker has buildx for all users" if has else "docker has no buildx (DEPLOYER_TEST_BUILDX)")
-    return str(request.param)
-
-
-def build(index: RunningIndex, builder: str, context: Path, *words: str) -> str:
-    name = {"classic": "docker", "buildkit": "docker"}.get(builder, builder)
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "deployer", "build", "--builder", name, *words, str(context)],
-        env={**index._env, **{name: value for name, value in os.environ.items() if name == "DOCKER_CONFIG"}},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+@pytest.fixture(params=BUILDERS)
+def builder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ImageBuilder:
+    return image_builder(request.param, monkeypatch, tmp_path)
 
 
 @pytest.mark.parametrize("network", ["host", "bridge"])
 def test_a_second_build_asks_no_upstream(
-    index: RunningIndex, upstream: Upstream, builder: str, network: str, tmp_path: Path
+    index: RunningIndex, upstream: Upstream, builder: ImageBuilder, network: str, tmp_path: Path
 ) -> None:
     """And no step finds anything of the index in the image."""
-    if network == "bridge" and builder in ("podman", "buildah", "nerdctl"):
+    if network == "bridge" and builder.engine != "docker":
         pytest.skip("podman makes its bridge when a container starts; nerdctl's BuildKit uses the host's network here")
     context = tmp_path / "context"
     context.mkdir()
     (context / "Dockerfile").write_text(FILE)
-    engine = {"classic": "docker", "buildkit": "docker", "buildah": "podman"}.get(builder, builder)
     image = f"localhost/deployer-test-build:{uuid.uuid4().hex[:8]}"
     bridge = () if network == "host" else ("--network=default",)
-    try:
-        build(index, builder, context, "--no-cache", "-t", image, *bridge)
+    with builder.removing(image):
+        builder.build(index, "--no-cache", "-t", image, *bridge, str(context))
         asked = len(upstream.requests)
         assert asked
-        said = build(index, builder, context, "--no-cache", "-t", image, *bridge)
+        said = builder.build(index, "--no-cache", "-t", image, *bridge, str(context))
         assert len(upstream.requests) == asked
-        left = "ls /target; cat /etc/pip.conf /etc/uv/uv.toml; env"
-        ran = subprocess.run(
-            [engine, "run", "--rm", "--network=none", image, "sh", "-c", left],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert "app-1.0.dist-info" in ran.stdout
-        assert "+simple" not in ran.stdout
-        history = subprocess.run(
-            [engine, "history", "--no-trunc", image], capture_output=True, text=True, check=True
-        ).stdout
-        assert "+simple" not in history  # the stage that installs is another one
-        assert ("classic builder" in said) is (builder == "classic")
-    finally:
-        subprocess.run([engine, "rmi", "-f", image], capture_output=True, check=False)
+        found = builder.run(image, "ls /target; cat /etc/pip.conf /etc/uv/uv.toml; env")
+        assert "app-1.0.dist-info" in found
+        assert "+simple" not in found
+        assert "+simple" not in builder.history(image)  # the stage that installs is another one
+        assert ("classic builder" in said) is (builder.kind == "classic")
 
 
 def test_a_failed_build_has_its_own_exit_code(index: RunningIndex, tmp_path: Path) -> None:

@@ -112,7 +112,8 @@ def test_addresses_without_a_proxy() -> None:
 
 def proxied(env: dict[str, str], found: Settings = NOTHING) -> Changes:
     bundles = {roots.OPENSSL: Path("/b/one.pem"), roots.REQUESTS[0]: Path("/b/two.pem")}
-    return environment.proxied(env, found, mirrors=[PUBLIC], port=4711, token="word", bundles=bundles)
+    proxy = "http://deployer:word@127.0.0.1:4711"
+    return environment.proxied(env, found, mirrors=[PUBLIC], proxy=proxy, bundles=bundles)
 
 
 def test_every_spelling_leads_through_the_tunnel() -> None:

@@ -15,7 +15,6 @@ from deployer.addresses import split
 from deployer.clients.transparent.roots import OPENSSL, REQUESTS
 from deployer.clients.transparent.routes import HTTPS, Host, Mirror, entries, is_exempt
 from deployer.clients.transparent.settings import PDM, POETRY, UV, Settings
-from deployer.clients.transparent.tunnel import USER
 from deployer.clients.variables import Changes
 from deployer.errors import Refused
 from deployer.secrets import mask_url
@@ -121,15 +120,13 @@ def proxied(
     settings: Settings,
     *,
     mirrors: Sequence[Mirror],
-    port: int,
-    token: str,
+    proxy: str,
     bundles: Mapping[str, Path],
 ) -> Changes:
-    """The proxy and CA variables of every client for the tunnel at ``port``.
+    """The proxy and CA variables of every client for the tunnel at the address ``proxy``.
 
     ``bundles``: by the variables :data:`OPENSSL` and the first of :data:`REQUESTS`.
     """
-    proxy = f"http://{USER}:{token}@127.0.0.1:{port}"
     values = dict.fromkeys(_HTTPS_PROXY, proxy)
     removed: list[str] = []
     if settings.pip_proxy or env.get("PIP_PROXY"):

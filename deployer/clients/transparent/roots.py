@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from deployer.errors import ClientFileError
@@ -15,6 +16,7 @@ OPENSSL = "SSL_CERT_FILE"
 REQUESTS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Of requests (poetry, twine, older pip): the first that is set, before pip's own ``cert``."""
 _MARK = "-----BEGIN CERTIFICATE-----"
+_BLOCK = re.compile(rf"{_MARK}.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
 def system() -> str:
@@ -51,6 +53,11 @@ def bundle(former: str, ca: Path, *, directory: Path) -> Path:
         with replacing(path, mode=PRIVATE, durable=False) as stream:
             stream.write(text.encode())
     return path
+
+
+def union(bundles: Iterable[str]) -> str:
+    """Each certificate of these bundles once, without what is between them: builders limit the size of a secret."""
+    return "".join(dict.fromkeys(f"{found}\n" for text in bundles for found in _BLOCK.findall(text)))
 
 
 def _read(name: str) -> str:

@@ -46,7 +46,8 @@ class Plan(NamedTuple):
     ``server``: address of the index's server, without a slash at the end; ``server_ca``: CA bundle for it. ``name``: of
     the index. ``chain`` and ``plain_chain``: the proxies that are to be used for https and http, empty for none.
     ``certificate`` and ``key``: files. ``roots``: CA bundle for upstreams. ``owner``: pid of the process that it is
-    for.
+    for. ``isolated``: whether clients are in another network, from which this host itself must not be reached through
+    the tunnel.
     """
 
     server: str
@@ -61,6 +62,7 @@ class Plan(NamedTuple):
     chain: str = ""
     plain_chain: str = ""
     no_proxy: str = ""
+    isolated: bool = False
 
     @property
     def encoded(self) -> bytes:
@@ -345,8 +347,8 @@ class Tunnel:
         path = target if chain else (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         without = _OF_CONNECTION | {"proxy-authorization"}
         try:
-            other = _open(proxy_host(chain) if chain else host)
-        except OSError as error:
+            other = self._open_for(host, chain)
+        except (OSError, Unreachable) as error:
             _refuse(client.socket, "502 Bad Gateway", f"{host[0]} does not answer: {error}")
             return
         with other:
@@ -357,9 +359,9 @@ class Tunnel:
         """A connection to ``host``, through the proxy that is to be used. Raises Unreachable."""
         chain = "" if is_exempt(self._plan.no_proxy, *host) else self._plan.chain
         try:
+            other = self._open_for(host, chain)
             if not chain:
-                return _open(host)
-            other = _open(proxy_host(chain))
+                return other
             where = f"{host[0]}:{host[1]}"
             headers = "".join(f"{name}: {value}\r\n" for name, value in _authorization(chain).items())
             other.sendall(f"CONNECT {where} HTTP/1.1\r\nHost: {where}\r\n{headers}\r\n".encode("latin-1"))
@@ -372,6 +374,18 @@ class Tunnel:
             other.close()
             raise Unreachable(f"the proxy refused {where}: {' '.join(status[1:]).strip()}")
         return other
+
+    def _open_for(self, host: Host, chain: str) -> socket.socket:
+        """A connection to the proxy ``chain``, or without one to ``host``. Raises OSError, Unreachable."""
+        there = [host]
+        if self._plan.isolated and host not in self._names:
+            there = _elsewhere(host, known=not chain)
+        if chain:
+            return _open(proxy_host(chain))
+        for one in there[:-1]:
+            with contextlib.suppress(OSError):
+                return _open(one)
+        return _open(there[-1])
 
 
 _NEW = "a page of the index names files at {}, which became known after the start of this command: run it again"
@@ -446,6 +460,25 @@ def _refuse(connection: socket.socket, status: str, text: str, header: str = "")
     lines = [f"HTTP/1.1 {status}", "Content-Type: text/plain; charset=utf-8", f"Content-Length: {len(body)}"]
     lines += ["Connection: close", *([header] if header else [])]
     connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode() + body)
+
+
+def _elsewhere(host: Host, *, known: bool) -> list[Host]:
+    """The addresses of ``host``, so that it is not resolved again. Raises Unreachable if one is this host's own.
+
+    ``known``: whether a name must be known here; a proxy may know others.
+    """
+    try:
+        found = socket.getaddrinfo(host[0].strip("[]"), host[1], type=socket.SOCK_STREAM)
+    except OSError:
+        if known:
+            raise
+        return []
+    for family, kind, protocol, _, address in found:
+        # An address can be bound to on the host that has it, and nowhere else.
+        with contextlib.suppress(OSError), socket.socket(family, kind, protocol) as one:
+            one.bind((address[0], 0, *address[2:]))
+            raise Unreachable("a build in a network of its own does not reach this host through the tunnel")
+    return [(str(address[0]), host[1]) for *_, address in found]
 
 
 def _open(host: Host) -> socket.socket:

@@ -1,0 +1,167 @@
+"""What the steps of a container build are given, so that they install from the index."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Protocol
+from urllib.parse import urlsplit, urlunsplit
+
+from deployer.addresses import is_loopback
+from deployer.builds import dockerfile
+from deployer.builds.arguments import Arguments
+from deployer.builds.builders import Builder
+from deployer.builds.dockerfile import Secret
+from deployer.builds.given import Given
+from deployer.clients.client import ClientSettings
+from deployer.clients.registry import CLIENT_FILES
+from deployer.clients.variables import variables
+from deployer.errors import Refused
+from deployer.host.runner import Runner
+from deployer.operations.build_network import Chosen, Way, way_to_loopback
+from deployer.profile.types import ClientName
+from deployer.spec import EngineName
+from deployer.ui.output import UI
+
+PIP = Secret(id="deployer-pip", target="/etc/pip.conf")
+UV = Secret(id="deployer-uv", target="/etc/uv/uv.toml")
+ROOTS = Secret(id="deployer-roots", target="/etc/deployer-roots.pem")
+"""In a directory of every image: a builder may leave the directories that it makes for a file."""
+_OWN_INDEX = re.compile(r"\b(PIP_INDEX_URL|PIP_EXTRA_INDEX_URL|UV_DEFAULT_INDEX|UV_INDEX_URL|--(?:extra-)?index-url)\b")
+_USES_UV = re.compile(r"\buvx?\b")
+_PROXIES = frozenset({"HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"})
+_OWN_PROXY = re.compile(rf"\b({'|'.join(_PROXIES)}|SSL_CERT_FILE|REQUESTS_CA_BUNDLE|PIP_PROXY|PIP_CERT)\b")
+_ANY_PROXY = _PROXIES | {"ALL_PROXY", "all_proxy"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """``given``: what steps get. ``builder``: by which they get it; ``options``: more options of it."""
+
+    given: Given
+    builder: Builder
+    options: tuple[str, ...]
+
+
+class Source(Protocol):
+    """A way to the index."""
+
+    def step(self, text: str, typed: Arguments, ui: UI) -> contextlib.AbstractContextManager[Step]:
+        """What the steps of the build file ``text`` get, for as long as the block runs.
+
+        Raises Refused, UsageError, ConflictError, EngineError, before any effect.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByAddress:
+    """Clients get the index's own address."""
+
+    settings: ClientSettings
+    chosen: Chosen
+
+    @contextlib.contextmanager
+    def step(self, text: str, typed: Arguments, ui: UI) -> Iterator[Step]:
+        builder = self.chosen.builder
+        if found := _OWN_INDEX.search(text):
+            ui.warn(f"the build file names an index of its own ({found[1]}), which wins over this one")
+        parts = urlsplit(self.settings.index_url)
+        if not builder.secrets:
+            if parts.username:
+                raise Refused(
+                    "docker's classic builder would keep the index's credentials in the image's history",
+                    hint="install docker's buildx",
+                )
+            ui.warn(
+                "docker's classic builder keeps the index address in the image's history; install buildx to leave none"
+            )
+        way = way_to_loopback(typed.network, self.chosen) if is_loopback(self.settings.index_url) else Way()
+        port = parts.port or 80
+        with way.to(parts.hostname or "", port) as reached:
+            own = self.settings
+            if reached != (parts.hostname, port):
+                address = urlunsplit(parts._replace(netloc=f"{reached[0]}:{reached[1]}"))
+                own = ClientSettings(index_url=address, timeout=own.timeout)
+            yield Step(given=_addressed(own, builder, text), builder=builder, options=way.options)
+
+
+def _addressed(settings: ClientSettings, builder: Builder, text: str) -> Given:
+    if not builder.secrets:
+        return Given(settings=variables(settings))
+    wanted: dict[Secret, ClientName] = {PIP: "pip", **({UV: "uv"} if _USES_UV.search(text) else {})}
+    files = {}
+    for secret, name in wanted.items():
+        client = CLIENT_FILES[name]
+        files[secret] = client.merge(b"", client.values(settings, Path(secret.target)))
+    return Given(files=files)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByTunnel:
+    """Clients keep the upstream's addresses, and a tunnel that lives as long as the build answers for them."""
+
+    name: str
+    index: str
+    chosen: Chosen
+
+    @contextlib.contextmanager
+    def step(self, text: str, typed: Arguments, ui: UI) -> Iterator[Step]:
+        from deployer.operations.transparent import start_for_build
+
+        self._refuse(typed)
+        builder = self.chosen.builder
+        if found := _OWN_PROXY.search(text):
+            ui.warn(f"the build file sets {found[1]} itself, so its steps may go past the index")
+        if not builder.secrets:
+            ui.warn(
+                "docker's classic builder has no way to give steps a certificate: pip and uv do not verify the index's"
+                " tunnel, and other clients fail; install buildx"
+            )
+        way = way_to_loopback(typed.network, self.chosen)
+        if builder.secrets and builder.engine is not EngineName.PODMAN:
+            builder = replace(builder, variables=_takes_variables(builder, text))
+        tunnel = start_for_build(self.name, os.environ, owner=os.getpid(), index=self.index, isolated=bool(way.gateway))
+        for line in tunnel.left_out:
+            ui.warn(line)
+        with way.to("127.0.0.1", tunnel.port) as (host, port):
+            proxies = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), tunnel.proxy(host, port))
+            proxies |= dict.fromkeys(("NO_PROXY", "no_proxy"), tunnel.no_proxy)
+            if builder.secrets:
+                files = {ROOTS: tunnel.roots.encode()}
+                trust = dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"), ROOTS.target)
+            else:
+                files = {}
+                trust = dict.fromkeys(("PIP_TRUSTED_HOST", "UV_INSECURE_HOST"), " ".join(tunnel.hosts))
+            yield Step(given=Given(files=files, settings=trust, proxies=proxies), builder=builder, options=way.options)
+
+    def _refuse(self, typed: Arguments) -> None:
+        """Raises Refused for what would lead past the tunnel."""
+        if given := typed.given & _ANY_PROXY:
+            name = min(given)
+            raise Refused(
+                f"--build-arg {name} would lead past the index",
+                hint=f"set {name} in the environment of deployer build, which uses it behind its own proxy",
+            )
+        if "--http-proxy=false" in typed.words:
+            raise Refused("--http-proxy=false would lead past the index", hint="leave it out")
+
+
+def _takes_variables(builder: Builder, text: str) -> bool:
+    """Whether BuildKit, with the parser that the build file names, gives steps a secret as a variable.
+
+    Versions do not tell: some builds have none. An unknown option is an error of the parser, and nothing else is.
+    """
+    secret = Secret(id="any", variable="ANY")
+    asked = f"{dockerfile.directives(text)}FROM scratch AS asked\nRUN {secret.flag} any\nFROM scratch\n"
+    with TemporaryDirectory(prefix="deployer-build-") as name:
+        context = Path(name) / "context"
+        context.mkdir()
+        file = Path(name) / "Dockerfile"
+        file.write_text(asked, encoding="utf-8")
+        argv = (*builder.argv, f"--file={file}", f"--output=type=local,dest={name}/out", str(context))
+        return Runner(env=builder.env).run(argv, timeout=120.0).returncode == 0
