@@ -27,32 +27,37 @@ class Given:
 
 @dataclass(frozen=True, kw_only=True)
 class Passed:
-    """``text``: of the changed build file. ``files``: contents of files in a directory of the build. ``words``:
-    options of the builder; ``env``: variables of it, with what is in no command line."""
+    """How a builder gives it to the steps of one build file.
+
+    ``text``: of the changed build file. ``secrets``: contents by the id of the builder's secret. ``arguments``: build
+    arguments. ``proxies``: build arguments whose values belong in no command line.
+    """
 
     text: str
-    files: Mapping[str, bytes] = field(repr=False)
-    words: tuple[str, ...]
-    env: Mapping[str, str] = field(repr=False)
+    secrets: Mapping[str, bytes] = field(repr=False)
+    arguments: Mapping[str, str]
+    proxies: Mapping[str, str] = field(repr=False)
+
+    def options(self, directory: Path, *, inherits: bool) -> tuple[str, ...]:
+        """Options of the builder, in whose environment ``proxies`` are. ``directory``: has a file for each secret."""
+        return (
+            *(f"--secret=id={name},src={directory / name}" for name in self.secrets),
+            *(f"--build-arg={name}={value}" for name, value in self.arguments.items()),
+            *(f"--build-arg={name}" for name in self.proxies if not inherits),
+        )
 
 
-def passed(given: Given, text: str, *, builder: Builder, directory: Path) -> Passed:
-    """How ``builder`` gives it to the steps of the build file ``text``. ``directory``: where the files will be."""
+def passed(given: Given, text: str, builder: Builder) -> Passed:
+    """How ``builder`` gives it to the steps of the build file ``text``."""
     secrets = dict(given.files) if builder.secrets else {}
-    settings, proxies = dict(given.settings), dict(given.proxies)
+    settings, proxies = given.settings, given.proxies
     if builder.variables:
-        secrets |= {
-            Secret(id=f"deployer-{name}", variable=name): value.encode()
-            for name, value in {**settings, **proxies}.items()
-        }
+        for name, value in {**settings, **proxies}.items():
+            secrets[Secret(id=f"deployer-{name}", variable=name)] = value.encode()
         settings, proxies = {}, {}
     return Passed(
         text=dockerfile.with_arguments(dockerfile.with_secrets(text, tuple(secrets)), tuple(settings)),
-        files={secret.id: content for secret, content in secrets.items()},
-        words=(
-            *(f"--secret=id={secret.id},src={directory / secret.id}" for secret in secrets),
-            *(f"--build-arg={name}={value}" for name, value in settings.items()),
-            *(f"--build-arg={name}" for name in proxies if not builder.inherits),
-        ),
-        env=proxies,
+        secrets={secret.id: content for secret, content in secrets.items()},
+        arguments=settings,
+        proxies=proxies,
     )

@@ -25,6 +25,9 @@ class Options(Common):
     ] = "auto"
     index: OtherIndex = ""
     transparent: Transparent = None
+    compose: Annotated[
+        bool, Option("--compose", help="Build the services of a compose file; arguments as of `docker compose build`.")
+    ] = False
     flags: Annotated[
         bool, Option("--flags", help="Only print options for a build file that declares the variables with ARG.")
     ] = False
@@ -45,7 +48,9 @@ def run(options: Options, ui: UI) -> Result:
 
     if options.builder not in ("auto", *BUILDERS):
         raise UsageError(f"--builder is one of auto, {', '.join(BUILDERS)}")
-    if not options.words and not options.flags:
+    if options.compose and options.flags:
+        raise UsageError("--flags are for a build file, not for a compose file", hint="deployer build --compose")
+    if not options.words and not options.flags and not options.compose:
         raise UsageError("there are no arguments for the builder", hint="deployer build -t NAME .")
     chosen = build.choose(options.builder, name=options.name)
     if options.flags:
@@ -57,6 +62,9 @@ def run(options: Options, ui: UI) -> Result:
         words = build.flags(settings_for(options.name, index=options.index), options.words or (), chosen)
         return Result(data={"builder": chosen.builder.name, "flags": list(words)}, text=shlex.join(words))
     source = build.source(options.name, options.index, chosen, transparent=options.transparent)
-    if code := build.run(options.words, source, chosen, ui):
+    run = build.run
+    if options.compose:
+        from deployer.operations.build_compose import run
+    if code := run(options.words or (), source, chosen, ui):
         raise SystemExit(code)  # the builder has said why
     return Result(data={"builder": chosen.builder.name})

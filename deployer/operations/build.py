@@ -75,15 +75,16 @@ def run(words: Sequence[str], source: Source, chosen: Chosen, ui: UI) -> int:
     """
     typed = arguments.read(words)
     path = _file(typed, chosen.builder)
-    text = _text(path)
-    with source.step(text, typed, ui) as step, TemporaryDirectory(prefix="deployer-build-") as name:
+    text = text_of(path)
+    with source.step([text], typed, ui) as step, TemporaryDirectory(prefix="deployer-build-") as name:
         directory = Path(name)
-        changed = passed(step.given, text, builder=step.builder, directory=directory)
-        for secret, content in changed.files.items():
+        changed = passed(step.given, text, step.builder)
+        for secret, content in changed.secrets.items():
             (directory / secret).write_bytes(content)
-        file = _written(path, changed.text, directory)
-        argv = (*step.builder.argv, *step.options, f"--file={file}", *changed.words, *typed.words)
-        return Runner(env={**step.builder.env, **changed.env}).attached(argv)
+        file = written(path, changed.text, directory)
+        options = changed.options(directory, inherits=step.builder.inherits)
+        argv = (*step.builder.argv, *step.options, f"--file={file}", *options, *typed.words)
+        return Runner(env={**step.builder.env, **changed.proxies}).attached(argv)
 
 
 def flags(settings: ClientSettings, typed: Sequence[str], chosen: Chosen) -> tuple[str, ...]:
@@ -114,13 +115,17 @@ def _file(typed: Arguments, chosen: Builder) -> Path:
     context = Path(typed.context)
     if not context.is_dir():
         raise UsageError(f"the build context {typed.context} is no directory here", hint="deployer build --flags")
-    if typed.file:
-        return Path(typed.file)
+    return Path(typed.file) if typed.file else default_file(context, chosen)
+
+
+def default_file(context: Path, chosen: Builder) -> Path:
+    """The build file that a builder takes from a context."""
     found = [context / name for name in chosen.files if (context / name).is_file()]
     return found[0] if found else context / chosen.files[0]
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """The text of a build file. Raises UsageError."""
     try:
         return path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -128,7 +133,7 @@ def _text(path: Path) -> str:
         raise UsageError(f"the build file {path} can't be read: {why}", hint="name one with -f") from None
 
 
-def _written(path: Path, text: str, directory: Path) -> Path:
+def written(path: Path, text: str, directory: Path) -> Path:
     """Write the changed build file, beside the list of what it ignores, which is found by its name."""
     changed = directory / path.name
     changed.write_text(text, encoding="utf-8", newline="")

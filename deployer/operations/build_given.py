@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 from deployer.addresses import is_loopback
@@ -24,9 +24,11 @@ from deployer.clients.variables import variables
 from deployer.errors import Refused
 from deployer.host.runner import Runner
 from deployer.operations.build_network import Chosen, Way, way_to_loopback
-from deployer.profile.types import ClientName
 from deployer.spec import EngineName
 from deployer.ui.output import UI
+
+if TYPE_CHECKING:
+    from deployer.profile.types import ClientName
 
 PIP = Secret(id="deployer-pip", target="/etc/pip.conf")
 UV = Secret(id="deployer-uv", target="/etc/uv/uv.toml")
@@ -51,8 +53,8 @@ class Step:
 class Source(Protocol):
     """A way to the index."""
 
-    def step(self, text: str, typed: Arguments, ui: UI) -> contextlib.AbstractContextManager[Step]:
-        """What the steps of the build file ``text`` get, for as long as the block runs.
+    def step(self, texts: Sequence[str], typed: Arguments, ui: UI) -> contextlib.AbstractContextManager[Step]:
+        """What the steps of build files with these texts get, for as long as the block runs.
 
         Raises Refused, UsageError, ConflictError, EngineError, before any effect.
         """
@@ -66,9 +68,9 @@ class ByAddress:
     chosen: Chosen
 
     @contextlib.contextmanager
-    def step(self, text: str, typed: Arguments, ui: UI) -> Iterator[Step]:
+    def step(self, texts: Sequence[str], typed: Arguments, ui: UI) -> Iterator[Step]:
         builder = self.chosen.builder
-        if found := _OWN_INDEX.search(text):
+        for found in filter(None, map(_OWN_INDEX.search, texts)):
             ui.warn(f"the build file names an index of its own ({found[1]}), which wins over this one")
         parts = urlsplit(self.settings.index_url)
         if not builder.secrets:
@@ -87,13 +89,13 @@ class ByAddress:
             if reached != (parts.hostname, port):
                 address = urlunsplit(parts._replace(netloc=f"{reached[0]}:{reached[1]}"))
                 own = ClientSettings(index_url=address, timeout=own.timeout)
-            yield Step(given=_addressed(own, builder, text), builder=builder, options=way.options)
+            yield Step(given=_addressed(own, builder, texts), builder=builder, options=way.options)
 
 
-def _addressed(settings: ClientSettings, builder: Builder, text: str) -> Given:
+def _addressed(settings: ClientSettings, builder: Builder, texts: Sequence[str]) -> Given:
     if not builder.secrets:
         return Given(settings=variables(settings))
-    wanted: dict[Secret, ClientName] = {PIP: "pip", **({UV: "uv"} if _USES_UV.search(text) else {})}
+    wanted: dict[Secret, ClientName] = {PIP: "pip", **({UV: "uv"} if any(map(_USES_UV.search, texts)) else {})}
     files = {}
     for secret, name in wanted.items():
         client = CLIENT_FILES[name]
@@ -110,12 +112,12 @@ class ByTunnel:
     chosen: Chosen
 
     @contextlib.contextmanager
-    def step(self, text: str, typed: Arguments, ui: UI) -> Iterator[Step]:
+    def step(self, texts: Sequence[str], typed: Arguments, ui: UI) -> Iterator[Step]:
         from deployer.operations.transparent import start_for_build
 
         self._refuse(typed)
         builder = self.chosen.builder
-        if found := _OWN_PROXY.search(text):
+        for found in filter(None, map(_OWN_PROXY.search, texts)):
             ui.warn(f"the build file sets {found[1]} itself, so its steps may go past the index")
         if not builder.secrets:
             ui.warn(
@@ -124,7 +126,8 @@ class ByTunnel:
             )
         way = way_to_loopback(typed.network, self.chosen)
         if builder.secrets and builder.engine is not EngineName.PODMAN:
-            builder = replace(builder, variables=_takes_variables(builder, text))
+            parsers = dict.fromkeys(map(dockerfile.directives, texts))
+            builder = replace(builder, variables=all(_takes_variables(builder, parser) for parser in parsers))
         tunnel = start_for_build(self.name, os.environ, owner=os.getpid(), index=self.index, isolated=bool(way.gateway))
         for line in tunnel.left_out:
             ui.warn(line)
@@ -151,13 +154,14 @@ class ByTunnel:
             raise Refused("--http-proxy=false would lead past the index", hint="leave it out")
 
 
-def _takes_variables(builder: Builder, text: str) -> bool:
-    """Whether BuildKit, with the parser that the build file names, gives steps a secret as a variable.
+def _takes_variables(builder: Builder, parser: str) -> bool:
+    """Whether BuildKit gives steps a secret as a variable. ``parser``: the directives of a build file, which may name
+    another parser than BuildKit's own.
 
     Versions do not tell: some builds have none. An unknown option is an error of the parser, and nothing else is.
     """
     secret = Secret(id="any", variable="ANY")
-    asked = f"{dockerfile.directives(text)}FROM scratch AS asked\nRUN {secret.flag} any\nFROM scratch\n"
+    asked = f"{parser}FROM scratch AS asked\nRUN {secret.flag} any\nFROM scratch\n"
     with TemporaryDirectory(prefix="deployer-build-") as name:
         context = Path(name) / "context"
         context.mkdir()

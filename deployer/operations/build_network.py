@@ -11,7 +11,6 @@ from typing import Any
 from deployer.builds.builders import Builder
 from deployer.engines.base import Engine
 from deployer.errors import EngineError, Refused, UsageError
-from deployer.host.relay import device_of, relaying
 from deployer.host.runner import Runner
 from deployer.protocol import parsed
 from deployer.spec import EngineInfo, EngineName
@@ -46,6 +45,8 @@ class Way:
         if not self.gateway:
             yield host, port
             return
+        from deployer.host.relay import relaying  # it loads asyncio
+
         with relaying(self.gateway, self.device, port=port, to=(host, port)) as relayed:
             yield self.gateway, relayed
 
@@ -90,6 +91,8 @@ def _of_driver(chosen: Chosen) -> str:
 
 def _bridge(network: str, chosen: Chosen) -> tuple[str, str]:
     """The gateway of a network of the engine, and the device on this host that has it. Raises UsageError."""
+    from deployer.host.relay import device_of
+
     client = str(chosen.info.name)
     named = {"default": "podman" if chosen.info.name is EngineName.PODMAN else "bridge"}.get(network, network)
     done = Runner().run((client, "network", "inspect", named))

@@ -10,10 +10,10 @@ from pathlib import Path
 from deployer.clients.client import Account, ClientSettings
 from deployer.clients.variables import Changes, past_the_proxy, risks, variables
 from deployer.deployment.record import read_applied
-from deployer.host.gather import proxies
 from deployer.host.state_dir import state_dir
 from deployer.operations.client_files import settings_for
 from deployer.operations.outage import answering
+from deployer.spec import PROXY_VARIABLES
 
 DIRECTORY = "transparent"
 """The directory below a deployment's state that has the certificates and CA bundles of transparent commands."""
@@ -45,7 +45,7 @@ def of_command(
 def pointed(settings: ClientSettings, env: Mapping[str, str]) -> Changes:
     """The variables that point clients at the index's own address. Pure but for what the clients' files say."""
     values = variables(settings)
-    if proxies(env):
+    if any(env.get(name) for name in PROXY_VARIABLES):
         values |= past_the_proxy(settings, env)
     return Changes(values=values, warnings=risks(Account.of(env)))
 

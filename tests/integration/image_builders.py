@@ -18,11 +18,13 @@ from tests.engines import REQUIRED, need
 
 BUILDX = os.environ.get("DEPLOYER_TEST_BUILDX", "")
 """The program, where docker does not have it."""
+COMPOSE = os.environ.get("DEPLOYER_TEST_COMPOSE", "")
+"""docker's program for compose files, where docker does not have it."""
 BUILDERS = ("classic", "buildkit", "podman", "buildah", "nerdctl")
 """docker's two, and those of the others."""
 PIP = "python3 $(ls /usr/share/python-wheels/pip-*.whl)/pip"
 """As Debian ships it."""
-_OF_BUILD = ("DOCKER_CONFIG", "LC_ALL")
+_OF_BUILD = ("DOCKER_CONFIG", "LC_ALL", "PATH")
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,16 @@ class ImageBuilder:
             yield
         finally:
             subprocess.run([self.engine, "rmi", "-f", *images], capture_output=True, check=False)
+
+
+def need_compose(builder: ImageBuilder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip where the builder has no program for compose files."""
+    if builder.engine == "docker" and COMPOSE:
+        Path(os.environ["DOCKER_CONFIG"], "cli-plugins/docker-compose").symlink_to(COMPOSE)
+    monkeypatch.setenv("PATH", os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])))
+    argv = ["podman-compose"] if builder.engine == "podman" else [builder.engine, "compose"]
+    if shutil.which(argv[0]) is None or subprocess.run([*argv, "version"], capture_output=True, check=False).returncode:
+        pytest.skip(f"{' '.join(argv)} is not here")
 
 
 def image_builder(kind: str, monkeypatch: pytest.MonkeyPatch, directory: Path) -> ImageBuilder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -17,7 +18,7 @@ import pytest
 from deployer.host.relay import device_of, relaying
 from deployer.testing import RunningIndex, running_index
 from tests.engines import BASE, need
-from tests.integration.image_builders import BUILDERS, PIP, ImageBuilder, image_builder
+from tests.integration.image_builders import BUILDERS, PIP, ImageBuilder, image_builder, need_compose
 from tests.network_lab import Namespace
 from tests.upstream import Upstream, make_wheel
 
@@ -74,6 +75,51 @@ def test_a_second_build_asks_no_upstream(
         assert "+simple" not in found
         assert "+simple" not in builder.history(image)  # the stage that installs is another one
         assert ("classic builder" in said) is (builder.kind == "classic")
+
+
+@pytest.mark.parametrize("kind", ["classic", "podman", "nerdctl"])
+def test_services_of_a_compose_file(
+    index: RunningIndex, upstream: Upstream, kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """From a file, and from the compose file itself, with its own arguments; one without a build is left alone."""
+    builder = image_builder(kind, monkeypatch, tmp_path / "config")
+    need_compose(builder, monkeypatch)
+    project = tmp_path / f"project{uuid.uuid4().hex[:8]}"
+    (project / "web").mkdir(parents=True)
+    step = f"RUN {PIP} install --no-cache-dir --target /target"
+    (project / "web/Dockerfile").write_text(f'FROM {BASE}\nARG WHO\n{step} app\nRUN echo "$WHO" > /who\n')
+    services = {
+        "web": {"image": f"localhost/{project.name}-web:1", "build": {"context": "web", "args": {"WHO": "a$$b"}}},
+        "worker": {
+            "image": f"localhost/{project.name}-worker:1",
+            "build": {"context": ".", "dockerfile_inline": f"FROM {BASE}\n{step} other\n".replace("$", "$$")},
+        },
+        "database": {"image": "localhost/nothing-of-this-name:1"},
+    }
+    (project / "team.yaml").write_text(json.dumps({"services": services}))
+    web, worker = (str(services[name]["image"]) for name in ("web", "worker"))
+    words = ("--compose", "--", "-f", "team.yaml", "--no-cache")
+    with builder.removing(web, worker):
+        builder.build(index, *words, cwd=project)
+        asked = len(upstream.requests)
+        builder.build(index, *words, "web", cwd=project)
+        assert len(upstream.requests) == asked
+        assert {"app.py", "a$b"} <= set(builder.run(web, "ls /target; cat /who /etc/pip.conf").split())
+        assert "other.py" in builder.run(worker, "ls /target")
+
+
+def test_compose_files_that_can_not_be_built(
+    index: RunningIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder = image_builder("nerdctl", monkeypatch, tmp_path)
+    for text, code, cause in (
+        ("services: {a: {image: b}}", 2, "no service that is built"),
+        ("services: {a: {build: nowhere}}", 2, "nowhere/Dockerfile can't be read"),
+        ("services: [", 4, "nerdctl compose config: "),
+    ):
+        (tmp_path / "compose.yaml").write_text(text)
+        done = builder.tried(index, "--compose", cwd=tmp_path)
+        assert (done.returncode, cause in done.stderr, "hint" in done.stderr) == (code, True, True), done.stderr
 
 
 def test_a_failed_build_has_its_own_exit_code(index: RunningIndex, tmp_path: Path) -> None:
