@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -15,7 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from deployer.host.relay import device_of, relaying
+from deployer.clients.transparent.authority import certificate
+from deployer.clients.transparent.routes import Mirror
+from deployer.clients.transparent.tunnel import Plan, Tunnel
+from deployer.host.relay import device_of
+from deployer.operations.build_network import Way
 from deployer.testing import RunningIndex, running_index
 from tests.engines import BASE, need
 from tests.integration.image_builders import BUILDERS, PIP, ImageBuilder, image_builder, need_compose
@@ -161,7 +166,8 @@ def test_what_can_not_be_built(index: RunningIndex, words: list[str], cause: str
 
 
 @pytest.mark.skipif(os.getuid() != 0 or shutil.which("ip") is None, reason="a network of its own needs root and ip")
-def test_other_hosts_do_not_reach_the_relay() -> None:
+def test_other_hosts_do_not_reach_the_relay(tmp_path: Path) -> None:
+    """Neither that of the index nor that of a transparent build's tunnel."""
     host, container, other = Namespace(), Namespace(), Namespace()
     try:
         host.run("ip", "link", "add", "br9", "type", "bridge")
@@ -178,12 +184,27 @@ def test_other_hosts_do_not_reach_the_relay() -> None:
         with host.inside():
             server = socket.create_server(("127.0.0.1", 0))
             threading.Thread(target=_greet, args=(server,), daemon=True).start()
-            assert device_of("10.98.0.1") == "br9"
-            with relaying("10.98.0.1", "br9", port=0, to=server.getsockname()) as port:
+            tunnel = socket.create_server(("127.0.0.1", 0))
+            with other.inside():
+                elsewhere = socket.create_server(("10.97.0.2", 0))
+            far = elsewhere.getsockname()[1]
+            threading.Thread(target=_tunnel(tmp_path, server).serve, args=(tunnel,), daemon=True).start()
+            way = Way(gateway="10.98.0.1", device=device_of("10.98.0.1"))
+            assert way.device == "br9"
+            with way.to(*server.getsockname()) as (address, port), way.to(*tunnel.getsockname()) as (_, proxy):
+                assert address == "10.98.0.1"
                 assert _heard(container, port) == "hello"
                 assert _heard(host, port) == "hello"
                 assert "Errno" in _heard(other, port)
+                # Through the tunnel steps reach what else their bridge leads to, and not this host.
+                assert "200" in _heard(container, proxy, _connect("10.97.0.2", far))
+                for own in ("127.0.0.1", "10.98.0.1", "10.97.0.1"):
+                    assert "502" in _heard(container, proxy, _connect(own, port))
+                assert "407" in _heard(container, proxy, "CONNECT 10.97.0.2:9 HTTP/1.1\r\n\r\n")
+                assert "Errno" in _heard(other, proxy, _connect("10.97.0.2", far))
             server.close()
+            tunnel.close()
+            elsewhere.close()
     finally:
         for space in (host, container, other):
             space.remove()
@@ -199,10 +220,35 @@ def _greet(server: socket.socket) -> None:
             connection.sendall(b"hello")
 
 
-def _heard(space: Namespace, port: int) -> str:
+def _tunnel(directory: Path, index: socket.socket) -> Tunnel:
+    """The tunnel of a build in a bridge."""
+    made = certificate(["index.example.com"], directory=directory)
+    address, port = index.getsockname()
+    mirror = Mirror(view="/root/pypi/+canonical", url="https://index.example.com/simple/")
+    plan = Plan(
+        server=f"http://{address}:{port}",
+        name="root/dev",
+        mirrors=(mirror,),
+        certificate=str(made.chain),
+        key=str(made.key),
+        roots=str(made.ca),
+        token="word",
+        owner=os.getpid(),
+        isolated=True,
+    )
+    return Tunnel(plan)
+
+
+def _connect(host: str, port: int) -> str:
+    password = base64.b64encode(b"deployer:word").decode()
+    return f"CONNECT {host}:{port} HTTP/1.1\r\nProxy-Authorization: Basic {password}\r\n\r\n"
+
+
+def _heard(space: Namespace, port: int, sent: str = "") -> str:
     program = (
         "import socket\ntry:\n"
-        f" print(socket.create_connection(('10.98.0.1', {port}), 3).recv(9).decode())\n"
+        f" there = socket.create_connection(('10.98.0.1', {port}), 3)\n there.sendall({sent.encode()!r})\n"
+        " print(there.recv(99).decode())\n"
         "except OSError as error:\n print(repr(error), 'Errno')"
     )
     return space.run(sys.executable, "-I", "-c", program).strip()

@@ -19,6 +19,7 @@ from deployer.image import reference
 from tests.authority import Authority
 from tests.engines import need
 from tests.integration.cli import Cli, Done
+from tests.integration.image_builders import PIP
 from tests.network_lab import (
     OUTSIDE,
     PROXY,
@@ -165,7 +166,9 @@ def test_a_bridge_is_taken_where_it_works_and_measured_once(
 
 
 @BOTH
-def test_behind_a_vpn_that_drops_what_is_forwarded(machine: Machine, outside: Namespace, cli: Seated) -> None:
+def test_behind_a_vpn_that_drops_what_is_forwarded(
+    machine: Machine, outside: Namespace, upstream: Upstream, cli: Seated, tmp_path: Path
+) -> None:
     with machine.connected(outside, name="tun9"):
         machine.drop_forwarded()
         code, found = findings(cli, "--network", "bridge")
@@ -179,6 +182,14 @@ def test_behind_a_vpn_that_drops_what_is_forwarded(machine: Machine, outside: Na
         assert why.startswith("host (auto: this host reaches 10.99.0.1")
         assert "a bridged container does not: 10.99.0.1" in why
         fetch(cli, "acme")
+        # A container build of the second project of the day needs no way out.
+        upstream.forget()
+        (tmp_path / "context").mkdir()
+        step = f"{PIP} install --no-cache-dir --target /tmp/target acme"
+        (tmp_path / "context/Dockerfile").write_text(f"FROM {reference()}\nRUN {step}\n")
+        done = cli.run("build", "-t", "localhost/acme:1", str(tmp_path / "context"))
+        assert done.code == 0, done.out + done.err
+        assert upstream.requests == ()
         code, found = findings(cli)
         assert (code, found["network"]["level"]) == (0, "ok")
         assert "kill switch" in found["network"]["evidence"]

@@ -279,6 +279,26 @@ def test_plain_http_is_passed_on_with_and_without_a_proxy(world: World) -> None:
     assert _basic("me", "p@ss").encode() in asked[0] and PASSWORD.encode() not in asked[0]
 
 
+def test_clients_of_another_network_do_not_reach_this_host(world: World) -> None:
+    """But for the index: those of a build in a bridge. By no name, and not through a proxy on this host either."""
+    world.index.answers[f"{VIEW}/simple/demo/"] = Answer(body=b"page")
+    isolated = world.tunnel(isolated=True)
+    assert ask(world.client(isolated), "/simple/demo/") == (200, b"page")
+    port, asked = raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    chained = world.tunnel(isolated=True, chain=f"http://127.0.0.1:{port}", plain_chain=f"http://127.0.0.1:{port}")
+    for tunnel in (isolated, chained):
+        client = http.client.HTTPConnection("127.0.0.1", tunnel, timeout=30)
+        for host in ("127.0.0.1", "localhost", "0.0.0.0", "[::1]"):
+            with pytest.raises(OSError, match="502"):
+                world.client(tunnel, host).connect()
+            headers = {"Proxy-Authorization": PASSWORD}
+            status, body = ask(client, f"http://{host}:{world.index.port}/simple/demo/", headers=headers)
+            assert (status, b"does not reach this host" in body) == (502, True)
+    assert asked == []
+    client = http.client.HTTPConnection("127.0.0.1", chained, timeout=30)
+    assert ask(client, "http://elsewhere.example.com/x", headers=headers) == (200, b"ok")
+
+
 @pytest.mark.parametrize(
     "data", [b"\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"x" * 100_000, b"CONNECT : HTTP/1.1\r\n\r\n"]
 )
