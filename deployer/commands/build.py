@@ -52,6 +52,7 @@ def run(options: Options, ui: UI) -> Result:
         raise UsageError("--flags are for a build file, not for a compose file", hint="deployer build --compose")
     if not options.words and not options.flags and not options.compose:
         raise UsageError("there are no arguments for the builder", hint="deployer build -t NAME .")
+    settings = settings_for(options.name, index=options.index)
     chosen = build.choose(options.builder, name=options.name)
     if options.flags:
         if options.transparent:
@@ -59,9 +60,9 @@ def run(options: Options, ui: UI) -> Result:
                 "--flags can't be transparent: the proxy lives as long as deployer build",
                 hint="deployer build --transparent -t NAME .",
             )
-        words = build.flags(settings_for(options.name, index=options.index), options.words or (), chosen)
+        words = build.flags(settings, options.words or (), chosen)
         return Result(data={"builder": chosen.builder.name, "flags": list(words)}, text=shlex.join(words))
-    source = build.source(options.name, options.index, chosen, transparent=options.transparent)
+    source = build.source(settings, chosen, name=options.name, index=options.index, transparent=options.transparent)
     run = build.run
     if options.compose:
         from deployer.operations.build_compose import run

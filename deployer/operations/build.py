@@ -22,7 +22,6 @@ from deployer.errors import EngineUnreachable, UsageError
 from deployer.host.runner import Runner
 from deployer.operations.build_given import ByAddress, ByTunnel, Source
 from deployer.operations.build_network import SHARED, Chosen, host_options
-from deployer.operations.client_files import settings_for
 from deployer.operations.environment import is_transparent
 from deployer.spec import EngineInfo, EngineName
 from deployer.ui.output import UI
@@ -58,14 +57,11 @@ def _first() -> Engine:
     raise EngineUnreachable("no container engine answers", hint="start docker, podman or nerdctl")
 
 
-def source(name: str, index: str, chosen: Chosen, *, transparent: bool | None) -> Source:
-    """The way to an index of the deployment ``name``. ``transparent``: None for what its profile says.
-
-    Raises ConflictError when there is no such deployment.
-    """
+def source(settings: ClientSettings, chosen: Chosen, *, name: str, index: str, transparent: bool | None) -> Source:
+    """The way to an index of the deployment ``name``. ``transparent``: None for what its profile says."""
     if is_transparent(name) if transparent is None else transparent:
         return ByTunnel(name=name, index=index, chosen=chosen)
-    return ByAddress(settings=settings_for(name, index=index), chosen=chosen)
+    return ByAddress(settings=settings, chosen=chosen)
 
 
 def run(words: Sequence[str], source: Source, chosen: Chosen, ui: UI) -> int:

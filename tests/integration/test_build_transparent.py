@@ -6,6 +6,7 @@ its names; so a lock file of the public index is what it is elsewhere.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -22,6 +23,7 @@ from tests.authority import Authority
 from tests.engines import BASE
 from tests.integration.client_tools import installed
 from tests.integration.image_builders import BUILDERS, PIP, ImageBuilder, image_builder
+from tests.integration.test_tutorials import blocks
 from tests.network_lab import ForwardProxy
 from tests.transparent_lab import FILES, INDEX, INDEX_URL, OTHER, projects, publish
 from tests.upstream import Upstream, make_wheel
@@ -112,48 +114,109 @@ def image() -> str:
     return f"localhost/deployer-test-build:{uuid.uuid4().hex[:8]}"
 
 
-@pytest.mark.parametrize("network", ["host", "bridge"])
 def test_a_lock_file_of_the_public_index_is_installed_from_the_cache(
-    index: RunningIndex, upstream: Upstream, context: Path, builder: ImageBuilder, network: str, image: str
+    index: RunningIndex, upstream: Upstream, context: Path, builder: ImageBuilder, image: str
 ) -> None:
-    if network == "bridge" and builder.engine != "docker":
-        pytest.skip("podman makes its bridge when a container starts; nerdctl's BuildKit uses the host's network here")
-    bridge = () if network == "host" else ("--network=default",)
-    words = ("--transparent", "-t", image, *bridge)
+    cached = ("--layers",) if builder.kind == "buildah" else ()
+    words = ("--transparent", *cached)
     stage = f"{image}-stage"
     with builder.removing(image, stage):
-        builder.build(index, *words, "--no-cache", str(context))
+        whole = (*words, "--no-cache", "--target=built", "-t", stage, str(context))
+        builder.build(index, *whole)
         upstream.forget()
-        builder.build(index, *words, "--no-cache", str(context))
+        assert "Successfully installed" in builder.build(index, *whole)
         assert upstream.requests == ()
+        kept = builder.history(stage) + builder.ask("image", "inspect", stage)
+        assert "deployer:" not in kept and "http://" not in kept
+        assert ("deployer-roots" in kept) is (builder.kind not in ("nerdctl", "classic"))
+        # Another tunnel, with another port, password and CA, gets what was built with this one.
+        shutil.rmtree(Path(index._env["DEPLOYER_STATE_DIR"], index.name, "transparent"))
+        said = builder.build(index, *words, "-t", image, str(context))
+        assert "Successfully installed" not in said
         found = builder.run(image, f"ls /target /app/.venv/lib/*/site-packages; {LEFT}")
         assert {"package_9.py", "demo_dep.py"} <= set(found.split())
         assert not any(word in found for word in ("/etc/", "/run/secrets", "PROXY", "proxy", "SSL", "BUNDLE"))
-        # The stage that installs, from the cache: another tunnel, with another port and password, changes nothing.
-        cached = ("--layers",) if builder.kind == "buildah" else ()
-        kept = [builder.build(index, *words[:1], *cached, "-t", stage, "--target=built", *bridge, str(context))]
-        first = builder.identity(stage)
-        kept.append(builder.build(index, *words[:1], *cached, "-t", stage, "--target=built", *bridge, str(context)))
-        assert builder.identity(stage) == first
-        history = builder.history(stage) + builder.ask("image", "inspect", stage)
-        assert "deployer:" not in history.replace(f"{image.partition(':')[0]}:", "")
-        assert "http://" not in history
-        if builder.kind == "nerdctl":
-            assert "deployer-roots" not in history and "PROXY" not in history
 
 
-@pytest.mark.parametrize("kind", ["podman", "nerdctl"])
-def test_poetry_installs_a_lock_file_of_the_public_index(
+@pytest.mark.parametrize("kind", ["classic", "buildkit"])
+def test_a_build_in_a_bridge(
     index: RunningIndex,
     upstream: Upstream,
-    authority: Authority,
-    proxy: ForwardProxy,
+    context: Path,
     kind: str,
     image: str,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    builder = image_builder(kind, monkeypatch, tmp_path / "docker")
+    builder = image_builder(kind, monkeypatch, tmp_path)
+    with builder.removing(image):
+        for _ in range(2):
+            upstream.forget()
+            builder.build(index, "--transparent", "--no-cache", "--network=default", "-t", image, str(context))
+        assert upstream.requests == ()
+        assert "demo_dep.py" in builder.run(image, "ls /app/.venv/lib/*/site-packages")
+
+
+@pytest.mark.parametrize(
+    ("words", "cause"),
+    [
+        (["--build-arg", "HTTPS_PROXY=http://proxy.example.com:3128", "."], "--build-arg HTTPS_PROXY would lead past"),
+        (["--http-proxy=false", "."], "--http-proxy=false would lead past"),
+    ],
+)
+def test_what_leads_past_the_index_is_refused(
+    index: RunningIndex, context: Path, words: list[str], cause: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    builder = image_builder("podman", monkeypatch, tmp_path)
+    done = builder.tried(index, "--transparent", *words, cwd=context)
+    assert (done.returncode, cause in done.stderr, "hint" in done.stderr) == (5, True, True), done.stderr
+
+    done = builder.tried(index, "--transparent", "--flags")
+    assert (done.returncode, "--flags can't be transparent" in done.stderr) == (2, True)
+
+
+def test_the_page(
+    index: RunningIndex, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, image: str
+) -> None:
+    """Each line of it does what it says, with nerdctl; the base image has another name here, and its pip, too."""
+    builder = image_builder("nerdctl", monkeypatch, tmp_path / "docker")
+    project = tmp_path / uuid.uuid4().hex[:8]
+    project.mkdir()
+    (text,) = blocks("../how-to/image-builds.md", "dockerfile")
+    text = text.replace("python:3.13-slim", BASE).replace("pip install", f"{PIP} install --target /target")
+    (project / "Dockerfile").write_text(text)
+    services = {"web": {"build": "."}, "other": {"build": ".", "profiles": ["extra"]}}
+    for name in ("compose.yaml", "team.yaml"):
+        (project / name).write_text(json.dumps({"services": services}))
+    lines = [line for block in blocks("../how-to/image-builds.md", "sh") for line in block.splitlines()]
+    images = (image, f"{project.name}-web", f"{project.name}-other")
+    with builder.removing(*images):
+        for number, line in enumerate(lines):
+            words = line.replace(" app ", f" {image} ").removeprefix("deployer build ").split()
+            if line.startswith("docker build $(deployer build --flags)"):
+                (project / "Dockerfile").write_text(text.replace("RUN", "ARG PIP_INDEX_URL\nRUN"))
+                flags = index.run("build", "--builder", "nerdctl", "--flags")["flags"]
+                builder.ask("build", *flags, "-t", image, str(project))
+            else:
+                builder.build(index, *words, cwd=project)
+            if number == 0:
+                upstream.forget()
+        assert len(lines) == 5
+        assert upstream.requests == ()
+        for one in images[:2]:
+            assert "iniconfig" in builder.run(one, "ls /target")
+
+
+def test_poetry_installs_a_lock_file_of_the_public_index(
+    index: RunningIndex,
+    upstream: Upstream,
+    authority: Authority,
+    proxy: ForwardProxy,
+    image: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    builder = image_builder("nerdctl", monkeypatch, tmp_path / "docker")
     poetry = installed() / "poetry"
     site = next(poetry.glob("lib/*/site-packages"))
     if "python3.11" not in str(site):
