@@ -104,6 +104,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cache show": ("cache.show", "Show the files of a project that the server has."),
     "cache du": ("cache.du", "Show what takes the disk: by kind, index and project."),
     "cache prune": ("cache.prune", "Remove what nobody uses from the cache."),
+    "cache save": ("cache.save", "Write the cached files that a job needs into a directory."),
+    "cache restore": ("cache.restore", "Give the server the files that `cache save` wrote."),
     "token create": ("token.create", "Create an upload token and print it once."),
     "token list": ("token.list", "List the upload tokens of a user: ID, scope, expiry."),
     "token revoke": ("token.revoke", "Revoke an upload token by its ID, with immediate effect."),

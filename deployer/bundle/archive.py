@@ -272,6 +272,16 @@ def refuse_existing(path: Path, *, directory: bool) -> None:
         raise ConflictError(f"there is no directory {path.parent}", hint=f"mkdir -p {path.parent}")
 
 
+def is_unfinished(directory: Path) -> bool:
+    """Whether an interrupted run has left an unfinished bundle in ``directory``."""
+    return (directory / _PART).is_file()
+
+
+def reopen(directory: Path) -> None:
+    """Make an unfinished bundle of the one in ``directory``: the next run that writes there keeps its wanted blobs."""
+    (directory / _PART).touch(mode=0o600)
+
+
 def _sums_text(sums: Mapping[str, str]) -> bytes:
     return "".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode()
 

@@ -150,7 +150,7 @@ def compare(bundle: Manifest, here: Manifest) -> Comparison:
     """What loading ``bundle`` would add to a server that has ``here``, and what stands against it."""
     known = {file.key: file.sha256 for file in here.files}
     new, same = [], []
-    conflicts = [line for name, index in bundle.indexes.items() if (line := _against(name, index, here.indexes))]
+    conflicts = [line for name, index in bundle.indexes.items() if (line := against(name, index, here.indexes))]
     for file in bundle.files:
         there = known.get(file.key)
         if there is None:
@@ -162,7 +162,8 @@ def compare(bundle: Manifest, here: Manifest) -> Comparison:
     return Comparison(new=tuple(new), same=tuple(same), conflicts=tuple(conflicts))
 
 
-def _against(name: str, index: Index, here: Mapping[str, Index]) -> str:
+def against(name: str, index: Index, here: Mapping[str, Index]) -> str:
+    """Why the server ``here`` can't take files of this index; empty if it can."""
     found = here.get(name)
     if found is None:
         return f"there is no index {name} here"

@@ -387,6 +387,23 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "list them now), `rules` (pages that rules need)",
         "cache_bytes": "what cached files, pages and metadata take now",
     },
+    "cache save": {
+        "directory": "where it was saved",
+        "files": "number of files in it",
+        "bytes": "their size",
+        "changed": "whether the directory was written; false if it had exactly these files",
+        "sha256": "checksum of the names and contents, for the key of a CI cache",
+        "dropped": "number of cached files that the job does not need",
+        "too_large": "number of needed files that exceed --max-size",
+        "missing": "list of releases of the lock files that are not cached",
+    },
+    "cache restore": {
+        "directory": "what was restored",
+        "restored": "number of files that are new here",
+        "bytes": "their size",
+        "same": "number of files that were here already",
+        "skipped": "list of lines: files or indexes that do not fit this server, with the reason",
+    },
     "token create": {
         **_USER,
         "token": "the token",

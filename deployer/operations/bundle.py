@@ -92,7 +92,7 @@ def create(session: Session, path: Path, wish: Wish, *, directory: bool, python:
         if directory:
             path.mkdir(exist_ok=True)
         with ui.working("bundle", str(path)) as progress:
-            done = _write(session, path, due, stored, parts, profile, sign, progress)
+            done = write(session, path, due, stored, parts, profile, sign, progress)
     ui.step("bundle", f"{path}: {len(done.manifest.files)} files, {size(done.bytes)}")
     return done
 
@@ -145,7 +145,7 @@ def _version(text: str) -> Version | str:
         return text
 
 
-def _write(
+def write(
     session: Session,
     path: Path,
     due: Manifest,
@@ -155,6 +155,7 @@ def _write(
     sign: Callable[[bytes], str] | None,
     progress: Callable[[str], None],
 ) -> Created:
+    """Write the members of a bundle, each blob once; what an interrupted run has written stays."""
     known = frozenset(due.blobs)
     with archive.writing(path, known.__contains__) as target:
         kept, total, came = len(target.sums), manifest.total(due.files), 0

@@ -135,7 +135,7 @@ def load(
         raise ConflictError(f"{name} does not run", hint="deployer start")
     if own and not opened.verified:
         require_modest(_profile(opened))
-    _verify(opened, due, ui)
+    verify(opened, due, ui)
     _image(opened, deployment, overrides, ui)
     if own:
         write_private(profile, _profile(opened))
@@ -183,7 +183,7 @@ def _compared(session: Session, opened: Opened, *, missing_ok: bool = False) -> 
     return found
 
 
-def _verify(opened: Opened, due: set[str], ui: UI) -> None:
+def verify(opened: Opened, due: set[str], ui: UI) -> None:
     """Verify every member that is loaded. Raises VerificationError."""
     names = [name for name in opened.sums if name in due or name == archive.IMAGE]
     with ui.working("verify", f"{len(names)} members") as progress:
@@ -261,7 +261,7 @@ def _files(session: Session, opened: Opened, ui: UI) -> Loaded:
         total, came = manifest.total(cached), 0
         with ui.working("cache", f"loading {len(cached)} files") as progress:
             for file in cached:
-                _keep(session, opened, file, key)
+                keep(session, opened, file, key)
                 came += file.size
                 progress(f"{size(came)} of {size(total)}")
     invalid = _upload(session, opened, uploads, ui) if uploads else {}
@@ -271,7 +271,8 @@ def _files(session: Session, opened: Opened, ui: UI) -> Loaded:
     return Loaded(url=session.api.url, loaded=done, same=len(found.same), invalid=lines)
 
 
-def _keep(session: Session, opened: Opened, file: File, key: str) -> None:
+def keep(session: Session, opened: Opened, file: File, key: str) -> None:
+    """Have the server take a file of a mirror, verified before; the session is logged in. Raises ConflictError."""
     fields = opened.manifest.indexes[file.index].pages.get(file.project, {})
     beside = {
         suffix: base64.b64encode(opened.bundle.read(blob(digest), most=LARGEST_COMPANION)).decode()
