@@ -173,6 +173,42 @@ def spawned(argv: Sequence[str], *, env: Mapping[str, str], errors_to: Path) -> 
         os.close(log)
 
 
+def watcher(argv: Sequence[str], *, env: Mapping[str, str], title: str) -> int:
+    """Start a process in its own session whose standard input ends when this job is killed; return its pid.
+
+    What is killed with the job is a second process, ``title`` in lists of processes: it stays in the process group of
+    this one and has its environment, by which CI runners find the processes of a job. It ends with the first one.
+    Raises EngineUnreachable.
+    """
+    alive, writer = os.pipe()
+    try:
+        watching = subprocess.Popen(
+            list(argv),
+            env=dict(env),
+            cwd="/",
+            stdin=alive,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        member = subprocess.Popen(
+            ("/bin/sh", "-c", "read _", title),
+            cwd="/",
+            stdin=watching.stdout,
+            stdout=writer,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError as error:
+        raise _missing(argv[0], error) from None
+    finally:
+        os.close(alive)
+        os.close(writer)
+    if watching.stdout is not None:
+        watching.stdout.close()
+    watching.returncode = member.returncode = 0  # they outlive us, so Popen must not wait for them or warn about them
+    return watching.pid
+
+
 def _telling(process: subprocess.Popen[bytes], line: str) -> Iterator[int]:
     assert process.stdin is not None  # noqa: S101 - it is a pipe
     try:

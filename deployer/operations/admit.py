@@ -32,8 +32,11 @@ class Doomed:
     engine: Engine | None
 
 
-def admit(name: str, data: Mount, deployment: Deployment | None) -> Doomed:
+def admit(name: str, data: Mount, deployment: Deployment | None, *, temporary: bool = False) -> Doomed:
     """Check that the data is this deployment's own and that nothing else uses it, before the first removal.
+
+    ``temporary``: ``up`` has made it to be thrown away. Where a process uses it, no container engine is asked then:
+    that takes longer than all the rest, and the directory names its deployment.
 
     Raises ConflictError, Refused.
     """
@@ -56,8 +59,9 @@ def admit(name: str, data: Mount, deployment: Deployment | None) -> Doomed:
     if os.geteuid() != 0:  # this user can't delete what root restored, nor read what it says
         check_strangers(facts, uid=facts.uid, gid=facts.gid)
     _check_owner(name, path, facts, deployment)
-    _check_identity(path, facts, deployment, applied)
-    for engine_name, container in _users(lambda mount: _overlap(path, mount), deployment, applied):
+    _check_identity(path, facts, deployment, applied, known=temporary)
+    alone = temporary and deployment is not None and not features(deployment.engine.name).containers
+    for engine_name, container in () if alone else _users(lambda mount: _overlap(path, mount), deployment, applied):
         raise _used(data.source, engine_name, container)
     if deployment is None and facts.used_by is None:
         _check_recorded_once(
@@ -115,7 +119,9 @@ def _is_user(usage: Usage, name: str, deployment: Deployment | None) -> bool:
     return usage.name == name and (usage.state == str(state_root()) or shared)
 
 
-def _check_identity(path: Path, facts: DataFacts, deployment: Deployment | None, applied: Applied | None) -> None:
+def _check_identity(
+    path: Path, facts: DataFacts, deployment: Deployment | None, applied: Applied | None, *, known: bool
+) -> None:
     """Raise ConflictError, Refused when the data is another server's, or nothing proves whose it is."""
     kept = recorded(applied)
     if kept is not None and _same(Path(kept.source), path) and facts.uuid and facts.uuid != kept.uuid:
@@ -123,7 +129,9 @@ def _check_identity(path: Path, facts: DataFacts, deployment: Deployment | None,
             f"{path} holds the data of server {facts.uuid}, not {kept.uuid}; nothing was deleted",
             hint=f"if it is not needed: rm -r {quote(str(path))}",
         )
-    known = deployment is not None or facts.used_by is not None or (kept is not None and facts.uuid == kept.uuid)
+    known = (
+        known or deployment is not None or facts.used_by is not None or (kept is not None and facts.uuid == kept.uuid)
+    )
     if not known and facts.content is not Content.EMPTY:
         raise Refused(
             f"nothing proves that {path} is the data of this deployment; nothing was deleted",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
+from datetime import timedelta
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -15,11 +17,12 @@ from deployer.deployment.record import read_applied
 from deployer.deployment.service import Service
 from deployer.errors import ConflictError
 from deployer.host.gather import data_facts
+from deployer.operations import lifetime
 from deployer.operations.admit import Doomed, check_stopped
 from deployer.operations.images import remove_former
 from deployer.operations.start import STOP
 from deployer.plan.data import data_path
-from deployer.plan.facts import Content
+from deployer.plan.facts import Content, DataFacts
 from deployer.spec import PREVIOUS, THROW_AWAY, Mount
 
 if TYPE_CHECKING:
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
 GOING = ".purged"
 """Suffix of data that is renamed before its deletion, so that an interrupted deletion leaves nothing like data."""
+KILLED = 1.0
+"""Seconds in which the kernel ends the processes of a killed server."""
 
 
 def data_of(name: str, deployment: Deployment | None) -> Mount | None:
@@ -60,10 +65,12 @@ def is_there(data: Mount, deployment: Deployment | None) -> bool:
 
 def throw_away(name: str, data: Mount | None) -> bool:
     """Whether ``data`` is what the last ``up`` made for ``data: temp``; other data of the deployment is not."""
-    applied = read_applied(name)
-    if applied is None or data is None or applied.profile.get("data") != "temp":
+    if data is None:
         return False
-    return data.source == applied.data_source
+    if data == lifetime.made(name):
+        return True
+    applied = read_applied(name)
+    return applied is not None and applied.profile.get("data") == "temp" and data.source == applied.data_source
 
 
 def chosen_data(name: str) -> str:
@@ -72,14 +79,17 @@ def chosen_data(name: str) -> str:
     return str(applied.profile.get("data", "")) if applied else ""
 
 
-def remove(deployment: Deployment, ui: UI) -> list[str]:
-    """Stop and remove the containers of the deployment; return their names. Raises EngineError."""
+def remove(deployment: Deployment, ui: UI, *, at_once: bool = False) -> list[str]:
+    """Stop and remove the containers of the deployment; return their names. ``at_once``: kill them.
+
+    Raises EngineError.
+    """
     removed = []
     for name in (deployment.name, deployment.name + PREVIOUS, deployment.name + THROW_AWAY):
         container = deployment.engine.inspect(name)
         if container is not None and container.ours:
             with ui.working("server", f"stopping {name}"):
-                deployment.engine.stop(name, timeout=STOP)
+                deployment.engine.stop(name, timeout=timedelta(0) if at_once else STOP)
                 deployment.engine.remove(name)
                 if container.image_id:
                     remove_former(deployment.engine.images, container.image_id)
@@ -104,10 +114,22 @@ def purge(doomed: Doomed, ui: UI) -> bool:
             _delete(left)
     if facts.content is Content.ABSENT:
         return False
-    check_stopped(path, facts)  # a server may have started after admit()
+    _wait_stopped(path, facts)  # a server may have started after admit()
     kept = _delete_data(path)
     ui.step("data", f"{data.source} " + (f"emptied ({kept}; the directory stays)" if kept else "deleted"))
     return True
+
+
+def _wait_stopped(path: Path, facts: DataFacts) -> None:
+    """As :func:`check_stopped`, but give the processes of a killed server time to end."""
+    deadline = time.monotonic() + KILLED
+    while True:
+        try:
+            return check_stopped(path, facts)
+        except ConflictError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
 
 
 def _delete_data(path: Path) -> str:

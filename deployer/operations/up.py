@@ -25,8 +25,8 @@ from deployer.errors import ConflictError, NotReadyError, Refused, VerificationE
 from deployer.host.gather import mark_used
 from deployer.host.state_dir import state_root
 from deployer.host.untrusted import Untrusted
-from deployer.operations import client_files
-from deployer.operations.apply import Done, ensure_container, is_current, make_data, settle
+from deployer.operations import client_files, lifetime
+from deployer.operations.apply import Done, ensure_container, is_current, make_data, settle, undo
 from deployer.operations.differences import differences
 from deployer.operations.images import have_image, remove_former
 from deployer.operations.prepare import Prepared, measured, prepare
@@ -121,6 +121,7 @@ def bring_up(
     current = settle(plan.name, engine, prepared.current, prepared.previous)
     prepared = _decided(prepared, ui)
     plan = prepared.plan
+    _limit_lifetime(prepared, rollback)
     done = _container(prepared, current, ui, rollback)
     started = time.monotonic()
     with closing_api(_ready(prepared, done, ui)) as ready:
@@ -209,6 +210,16 @@ def _container(prepared: Prepared, current: Container | None, ui: UI, rollback: 
         done = ensure_container(plan, engine, current, prepared.image, rollback)
     _show_container(prepared, done, ui)
     return done
+
+
+def _limit_lifetime(prepared: Prepared, rollback: ExitStack) -> None:
+    """Before anything is created: whatever kills this run takes down what it has created."""
+    name, profile = prepared.plan.name, prepared.loaded.profile
+    if profile.server.lifetime != "job":
+        lifetime.dismiss(name)
+    elif not lifetime.is_watched(name):
+        undo(rollback, lifetime.dismiss, name)
+        lifetime.watch(name, made=prepared.plan.data.source if profile.data == "temp" else "")
 
 
 def _serves(plan: Plan, current: Container) -> bool:

@@ -95,6 +95,7 @@ class Server(Model):
     pids: Whole = Field(512, ge=0, le=4_194_304)  # the kernel's own limit of a pid
     nofile: Whole = Field(4096, ge=0, le=1_048_576)  # fs.nr_open
     restart: RestartPolicy = "unless-stopped"
+    lifetime: Literal["unlimited", "job"] = "unlimited"
     stop_timeout: Whole = Field(10, ge=1, le=600)
     ready_timeout: Whole = Field(60, ge=1, le=3600)
     log_max_size: Size = "10m"

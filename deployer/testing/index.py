@@ -124,7 +124,12 @@ def _keeper(env: Mapping[str, str]) -> subprocess.Popen[bytes]:
 def _profile(upstream: str, given: Mapping[str, Any]) -> dict[str, Any]:
     mirror = {"type": "mirror", "url": upstream} if upstream else None
     stage = {"type": "stage", "volatile": True, "bases": ["root/pypi"] if upstream else []}
-    return {"extends": "ci", "indexes": {"root/pypi": mirror, INDEX: stage}, **given}
+    return {
+        "extends": "ci",
+        "server": {"lifetime": "unlimited"},
+        "indexes": {"root/pypi": mirror, INDEX: stage},
+        **given,
+    }
 
 
 def _data(output: str, messages: str) -> dict[str, Any]:

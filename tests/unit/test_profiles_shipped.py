@@ -105,6 +105,7 @@ def test_system_is_for_every_user(alone: Path) -> None:
 def test_ci_leaves_nothing_behind(alone: Path) -> None:
     profile = load("ci", user_dir=alone).profile
     assert (profile.network.port, profile.server.restart, profile.data) == (0, "no", "temp")
+    assert (profile.engine, profile.server.lifetime) == ("process", "job")
     assert profile.clients.configure == ()
 
 
