@@ -73,6 +73,8 @@ WORDS = {
     "bundle inspect": "air.bundle",
     "bundle load": "air.bundle",
     "bundle manifest": "have.json",
+    "cache save": "saved",
+    "cache restore": "saved",
     "token create": "dev --index root/dev",
     "token list": "dev",
     "token revoke": "dev abc",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 from deployer.engines import standby
 from deployer.host.runner import telling
+from deployer.operations import ahead
+from deployer.plan.data import data_path
 
 WAITING = (sys.executable, "-S", "-c", "input()")
 
@@ -38,3 +41,8 @@ def test_one_that_ended_is_started_again(tmp_path: Path) -> None:
     begun.communicate()
     with telling(standby.take(WAITING, env={}, errors_to=tmp_path / "log"), "go") as pid:
         assert pid != begun.pid
+
+
+@pytest.mark.parametrize("name", ["devpi", "job-1"])
+def test_data_that_is_thrown_away_is_where_the_plan_puts_it(name: str) -> None:
+    assert ahead.thrown_away(name) == str(data_path("temp", name=name, home=Path("/home/me"), uid=os.getuid()))
