@@ -28,6 +28,14 @@ class Changes:
         unset = [f"unset {name}" for name in self.removed]
         return "\n".join([*unset, *(f"export {name}={shlex.quote(value)}" for name, value in self.values.items())])
 
+    def for_github(self, delimiter: str) -> str:
+        """The same as lines of the file ``GITHUB_ENV``, which can't unset: a removed variable is empty there.
+
+        ``delimiter``: a line that no value has.
+        """
+        values = dict.fromkeys(self.removed, "") | dict(self.values)
+        return "\n".join(f"{name}<<{delimiter}\n{value}\n{delimiter}" for name, value in values.items())
+
 
 def variables(settings: ClientSettings) -> dict[str, str]:
     """The variables that point every known client at the index."""

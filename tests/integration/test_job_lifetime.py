@@ -78,7 +78,12 @@ class Runner:
                 words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except OSError:
                 continue
-            if str(self.home) in words or str(self.data) in words or f"deployer-{self.name}-ends" in words:
+            if (
+                str(self.home) in words
+                or str(self.data) in words
+                or f"{self.name}-ends" in words
+                or f"keeper {self.name}" in words
+            ):
                 found.append(words)
         return found
 

@@ -21,6 +21,7 @@ from deployer.errors import ClientFileError, NotReadyError, Refused
 from deployer.operations import transparent
 from deployer.operations.transparent import why_not
 from deployer.protocol import Mirrored
+from tests.integration.ci_runner import variables as variables_of_github
 
 INDEX = "https://index.example.com/simple/"
 PUBLIC = Mirror(view="/root/pypi/+canonical", url=INDEX, files=("files.example.com", "cdn.example.com:8443"))
@@ -399,3 +400,9 @@ def test_a_tunnel_that_does_not_start_has_a_cause(monkeypatch: pytest.MonkeyPatc
         transparent._launched(plan)
     assert cause in failed.value.message
     assert "secret-token" not in failed.value.message + failed.value.hint
+
+
+def test_github_reads_every_value_as_it_is() -> None:
+    values = {"A": "it's $HOME\n::add-mask::x", "B": "C<<D", "C": ""}
+    told = Changes(values=values, removed=("NO_PROXY",)).for_github("end-of-value")
+    assert variables_of_github(told) == {"NO_PROXY": "", **values}
