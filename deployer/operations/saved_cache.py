@@ -22,7 +22,7 @@ from deployer.diagnosis import size
 from deployer.errors import ConflictError, DeployerError, UsageError, VerificationError
 from deployer.operations import bundle, bundle_load
 from deployer.operations.contents import contents
-from deployer.protocol import COMPANIONS, parsed
+from deployer.protocol import CACHED_ROUTE, COMPANIONS, parsed
 from deployer.selection.wanted import Wanted
 
 if TYPE_CHECKING:
@@ -73,12 +73,13 @@ def save(session: Session, directory: Path, *, wanted: Sequence[Wanted] | None, 
     for a directory with files that are not ours.
     """
     former = _former(directory)
+    earlier = _listings(_log(session)) if wanted is None else 0
     topology = session.api.topology()
     mirrors = [name for name, index in topology.indexes.items() if index.type == "mirror"]
     with ui.working("contents", "listing cached files"):
         stored = contents(session, topology, mirrors)
         if wanted is None:
-            needed = asked_for(stored.manifest.files, _requested(session, stored.manifest.files))
+            needed = asked_for(stored.manifest.files, _requested(session, stored.manifest.files, earlier))
             missing: tuple[str, ...] = ()
         else:
             needed, missing = locked(stored.manifest.files, wanted)
@@ -209,18 +210,31 @@ def names_in(lines: Iterable[str]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _requested(session: Session, files: Sequence[File]) -> frozenset[str] | None:
-    """The names that clients have asked for; None without an access log."""
-    assert session.deployment is not None  # noqa: S101 - it was connected by its name
-    place = session.deployment.server_dir
+def _requested(session: Session, files: Sequence[File], earlier: int) -> frozenset[str] | None:
+    """The names that clients have asked for; None without an access log.
+
+    nginx writes the log every second. It is complete once it has one of our own requests, which came last: more than
+    the ``earlier`` ones.
+    """
     names = {file.filename for file in files}
     deadline = time.monotonic() + LOG_DELAY
-    while place is not None and (lines := place.access_log()):
+    while lines := _log(session):
         found = names_in(lines)
-        if names <= found or time.monotonic() > deadline:
+        if names <= found or _listings(lines) > earlier or time.monotonic() > deadline:
             return found
         time.sleep(_POLL)
     return None
+
+
+def _log(session: Session) -> tuple[str, ...]:
+    assert session.deployment is not None  # noqa: S101 - it was connected by its name
+    place = session.deployment.server_dir
+    return place.access_log() if place is not None else ()
+
+
+def _listings(lines: Sequence[str]) -> int:
+    """How often the log has the request by which we list cached files."""
+    return sum(CACHED_ROUTE in line for line in lines)
 
 
 def _identity(told: Manifest) -> list[tuple[str, str, str]]:

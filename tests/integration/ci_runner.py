@@ -11,7 +11,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ class GitHubJob:
     env: dict[str, str]
     path: list[str] = field(default_factory=list)
     log: str = ""
+    shell: Sequence[str] = BASH
     _post: list[Callable[[], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -144,7 +145,7 @@ class GitHubJob:
         whole["GITHUB_STEP_SUMMARY"] = str(self.temp / "_summary.md")
         whole["PATH"] = ":".join((*reversed(self.path), self.env["PATH"]))
         done = subprocess.run(
-            [*BASH, str(self.temp / "_script.sh")],
+            [*self.shell, str(self.temp / "_script.sh")],
             env=whole,
             cwd=self.temp,
             stdin=subprocess.DEVNULL,
