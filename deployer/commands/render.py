@@ -1,4 +1,4 @@
-"""``deployer render``: the plan as a script, one command line, a systemd unit or a Quadlet."""
+"""``deployer render``: the plan as a script, one command line, or a file of another tool."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from deployer.commands import Overrides, overrides
 from deployer.ui.output import UI, Result
 
 if TYPE_CHECKING:
+    from deployer.plan import Plan
+    from deployer.profile.models import Profile
     from deployer.render import Directory
     from deployer.spec import ContainerSpec, EngineInfo, EngineName
 
-FORMATS = ("sh", "argv", "systemd", "quadlet")
+OF_SERVER = ("sh", "argv", "systemd", "quadlet", "compose")
+OF_CLIENTS = ("dockerfile", "devcontainer", "buildkitd")
+FORMATS = (*OF_SERVER, *OF_CLIENTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,15 +31,17 @@ class Options(Overrides):
         Option(
             "--format",
             metavar="FORMAT",
-            help="sh (script), argv (one line), systemd (unit for a deployment of `up`), quadlet (podman).",
+            help="The server: sh (script), argv (one line), systemd (unit for a deployment of `up`), quadlet (podman), "
+            "compose. What uses its index: dockerfile, devcontainer, buildkitd.",
         ),
     ] = "sh"
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Print the deployment as a script or a systemd unit.
+    """Print the deployment as a script or a file of another tool.
 
-    A named engine need not be installed.
+    Some formats run the server on another host; others build images and open dev containers that install from its
+    index. A named engine need not be installed.
     """
     from deployer.errors import UsageError
     from deployer.operations.prepare import gather
@@ -52,6 +58,9 @@ def run(options: Options, ui: UI) -> Result:
     # Nothing is started here, so the recorded data need not be at hand.
     facts = replace(facts, recorded=None)
     made = plan(loaded.profile, facts, name=options.name, profile_name=loaded.name)
+    if options.format in OF_CLIENTS:
+        text = _of_clients(options.format, made, loaded.profile)
+        return Result(data={"engine": info.name, "argv": [], "text": text}, text=text, warnings=made.warnings)
     spec = by_hand(made.spec)
     argv = run_argv(spec, info.name)
     data = made.data
@@ -68,6 +77,7 @@ def run(options: Options, ui: UI) -> Result:
 def _text(
     form: str, spec: ContainerSpec, engine: EngineName, *, directories: tuple[Directory, ...], header: tuple[str, ...]
 ) -> str:
+    from deployer.container_files import commented, compose
     from deployer.errors import UsageError
     from deployer.operations.unit import unit_text
     from deployer.render import quadlet, run_argv, run_script
@@ -82,8 +92,57 @@ def _text(
             raise UsageError(f"{engine} can't run a Quadlet", hint="add --engine podman")
         case "quadlet":
             return quadlet(spec)
+        case "compose" if not features(engine).containers:
+            raise UsageError(f"{engine} has no containers", hint="add --engine docker, podman or nerdctl")
+        case "compose":
+            made = [
+                f"Before: install -d -m {one.mode:o} -o {one.uid} -g {one.gid} {shlex.quote(str(one.path))}"
+                for one in directories
+            ]
+            return commented((*header, *made, f"It starts with: {engine} compose up --detach"), compose(spec))
         case _:
             return run_script(spec, engine, directories=directories, header=header)
+
+
+def _of_clients(form: str, made: Plan, profile: Profile) -> str:
+    """A file with which images are built, or containers opened, that install from the index of the plan."""
+    from urllib.parse import urlsplit
+
+    from deployer import container_files
+    from deployer.addresses import is_loopback
+    from deployer.clients.client import ClientSettings
+    from deployer.clients.variables import variables
+    from deployer.errors import Refused, UsageError
+    from deployer.image import DEFAULT_BASE
+
+    url = made.simple_url
+    if urlsplit(url).username:
+        raise Refused("the file would hold the index's credentials", hint="deployer build, which keeps them out")
+    settings = ClientSettings(index_url=url, timeout=profile.clients.timeout)
+    host, values, base = is_loopback(url), variables(settings), profile.image.base or DEFAULT_BASE
+    network = " --network=host" if host else ""
+    try:
+        match form:
+            case "dockerfile":
+                header = (f"Steps below install from {url}. Build it with: docker build{network} .",)
+                return container_files.commented(header, container_files.dockerfile(base, values))
+            case "devcontainer":
+                return container_files.devcontainer(made.name, base, values, host=host)
+            case _:
+                return container_files.commented(_of_buildkit(url, host=host), container_files.buildkitd(host=host))
+    except ValueError as error:
+        raise UsageError(str(error), hint="choose another index with --index") from None
+
+
+def _of_buildkit(url: str, *, host: bool) -> tuple[str, ...]:
+    if not host:
+        return (f"Steps of builds reach {url} in any network: BuildKit needs no setting for it.",)
+    create = "docker buildx create --use --driver=docker-container --driver-opt=network=host"
+    return (
+        f"Steps of builds have the host's network, so that they reach {url}.",
+        f"A builder of buildx with it: {create} --buildkitd-config=buildkitd.toml",
+        "nerdctl: put it where buildkitd reads it, /etc/buildkit/buildkitd.toml, and restart buildkitd.",
+    )
 
 
 def _engine(wanted: str, name: str, *, server: str) -> EngineInfo:

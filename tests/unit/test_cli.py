@@ -495,3 +495,16 @@ def test_a_file_that_pip_does_not_read_is_not_written(chosen: str, tmp_path: Pat
     assert not (tmp_path / ".config").exists()
     assert command(tmp_path, "configure-pip", *url).returncode == 0
     assert (tmp_path / ".config/pip/pip.conf").exists()
+
+
+def test_files_of_other_tools_are_printed_without_an_engine(tmp_path: Path) -> None:
+    for form, mark in (("compose", "services:"), ("dockerfile", "ARG PIP_INDEX_URL="), ("devcontainer", "{")):
+        done = command(tmp_path, "render", "--engine", "docker", "--format", form)
+        assert done.returncode == 0, done.stderr
+        assert any(line.startswith(mark) for line in done.stdout.splitlines())
+    away = command(
+        tmp_path, "render", "--engine", "docker", "--bind", "192.0.2.1", "--expose", "--format", "devcontainer"
+    )
+    assert "runArgs" not in json.loads(away.stdout), "an address needs no network of the host"
+    refused = command(tmp_path, "render", "--engine", "process", "--format", "compose")
+    assert (refused.returncode, "--engine docker" in refused.stderr) == (2, True)
