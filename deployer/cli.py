@@ -48,6 +48,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "backup list": ("backup.list", "List the backups, oldest first."),
     "backup verify": ("backup.verify", "Prove that a backup can be restored."),
     "backup restore": ("backup.restore", "Restore a backup, here or on another machine."),
+    "backup fetch": ("backup.fetch", "Bring the backups of a remote repository to this machine."),
     "backup prune": ("backup.prune", "Remove backups that no rule keeps."),
     "check": ("check", "Check database, files and cached pages of the server."),
     "compact": ("compact", "Write the database anew, without its unused pages."),

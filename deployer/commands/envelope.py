@@ -176,6 +176,7 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "seconds": "how long it took",
     },
     "backup list": {"directory": "directory of the backups", "backups": "list of objects with the keys of a backup"},
+    "backup fetch": {"directory": "directory of the backups", "backups": "list of objects with the keys of a backup"},
     "backup verify": {
         **_BACKUP,
         "installed": "file that pip installed from the restored server; empty if there was none to install",

@@ -44,6 +44,7 @@ class Runner:
         stdin: bytes = b"",
         timeout: float = TIMEOUT,
         env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
     ) -> Completed:
         """Run to the end; an interrupt waits for it. With ``env``, in exactly that environment.
 
@@ -60,6 +61,7 @@ class Runner:
                     env=self._env if env is None else dict(env),
                     check=False,
                     process_group=0,
+                    cwd=cwd,
                 )
         except subprocess.TimeoutExpired:
             raise EngineUnreachable(

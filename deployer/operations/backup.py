@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from deployer.deployment.find import require
 from deployer.deployment.lock import hold
 from deployer.deployment.record import read_applied
-from deployer.errors import ConflictError, Refused, UsageError, VerificationError
+from deployer.errors import ConflictError, DeployerError, Refused, UsageError, VerificationError
 from deployer.host import untrusted
 from deployer.host.runner import Runner
+from deployer.operations import backup_remote
 from deployer.operations.once import answer, on_data
 from deployer.operations.prepare import Prepared, prepare
 from deployer.operations.recorded import as_deployed
@@ -72,6 +73,8 @@ def create(profile: str, name: str, *, where: Place, engine: str = "", cache: bo
         spec = calling(prepared, "create", where.directory, data, words=words)
         with ui.working("backup", f"{data.source} to {where.directory}"):
             made: dict[str, Any] = answer(prepared.engine, spec, doing="the backup", again="deployer backup create")
+        if where.settings.remote.repository:
+            _copy(where, made["name"], ui)
     _run_after(where, made["name"])
     return made
 
@@ -89,6 +92,9 @@ def prune(
         spec = calling(prepared, "prune", where.directory, words=words)
         with ui.working("backup", f"pruning {where.directory}"):
             said: dict[str, Any] = answer(prepared.engine, spec, doing="the run", again="deployer backup prune")
+        if where.settings.remote.repository:
+            with ui.working("backup", "pruning the copy"):
+                backup_remote.prune(where.settings.remote, where.directory, keep)
     return said
 
 
@@ -228,6 +234,20 @@ def _write_incoming(prepared: Prepared, where: Place) -> None:
     except (OSError, untrusted.Untrusted) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise ConflictError(f"{path} can't be written: {why}", hint="run it as its owner") from None
+
+
+def _copy(where: Place, backup: str, ui: UI) -> None:
+    """Copy the backups to the repository of the profile. Raises VerificationError."""
+    try:
+        with ui.working("backup", f"copying {where.directory}"):
+            backup_remote.copy_to(where.settings.remote, where.directory)
+    except DeployerError as error:
+        raise VerificationError(
+            f"the backup {backup} is complete in {where.directory}, but was not copied: {error.message}",
+            hint=error.hint,
+            details=error.details,
+        ) from None
+    ui.step("backup", "copied to backup.remote")
 
 
 def _run_after(where: Place, backup: str) -> None:

@@ -230,12 +230,25 @@ class Keep(Model):
     yearly: Whole = Field(3, ge=0, le=10_000)
 
 
+class Remote(Model):
+    repository: Text = ""
+    password: SecretRef | Literal[""] = ""
+    options: tuple[Text, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_a_password(self) -> Self:
+        if self.repository and not self.password:
+            raise ValueError("repository needs a password")
+        return self
+
+
 class Backups(Model):
     directory: Text = ""
     schedule: Text = ""
     cache: bool = True
     keep: Keep = Keep()
     recipient: Text = ""
+    remote: Remote = Remote()
     after: tuple[Text, ...] = ()
 
     @field_validator("directory")

@@ -26,7 +26,7 @@ _HEAD = {
 }
 
 
-_SECTIONS = {"": "", "Index": "indexes", "User": "users", "Backups": "backup", "Keep": "backup"}
+_SECTIONS = {"": "", "Index": "indexes", "User": "users", "Backups": "backup", "Keep": "backup", "Remote": "backup"}
 """The section of the reference that has the keys of a model, where it is not the model's name."""
 
 

@@ -47,6 +47,7 @@ WORDS = {
     "exec": "-- true",
     "backup create": "--directory /nonexistent/backups",
     "backup list": "--directory /nonexistent/backups",
+    "backup fetch": "--directory /nonexistent/backups --remote /nonexistent/repository --remote-password env:NONE",
     "backup verify": "--directory /nonexistent/backups",
     "backup restore": "--directory /nonexistent/backups",
     "backup prune": "--directory /nonexistent/backups",
@@ -97,6 +98,7 @@ CODES = {
     "locks repair": (2,),
     "install-service": (4,),
     "backup list": (0,),
+    "backup fetch": (3, 5),
     "image build": (4,),
     "image remove": (4,),
     "warm": (2,),  # no file is named
