@@ -955,7 +955,7 @@ class Lost:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding(Lost):
-    """Something wrong with the data. ``kind``: ``damaged``, ``missing``, ``orphan`` or ``page``.
+    """Something wrong with the data. ``kind``: ``damaged``, ``missing``, ``orphan``, ``page`` or ``served``.
 
     ``done``: the repair; empty without.
     """

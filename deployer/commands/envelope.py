@@ -198,7 +198,8 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "files": "number of files that the database knows",
         "bytes": "bytes that were read",
         "database": "object: `bytes`, `free_bytes` (of unused pages), `serial`",
-        "findings": "list of objects: `kind` (`damaged`, `missing`, `orphan`, `page`), `path`, `why`, `mirror`, `done`",
+        "findings": "list of objects: `kind` (`damaged`, `missing`, `orphan`, `page`, `served`), `path`, `why`, "
+        "`mirror`, `done`",
     },
     "compact": {
         "before_bytes": "size of the database before",

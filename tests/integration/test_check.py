@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -13,9 +14,9 @@ from urllib.parse import urljoin
 import pytest
 
 from tests.engines import need
-from tests.indexed_server import FILE, JSON, get
+from tests.indexed_server import FILE, HTML, JSON, get
 from tests.integration.cli import Cli
-from tests.integration.test_backup import ROOT, upload
+from tests.integration.test_backup import ROOT, WHEEL, upload
 from tests.server_process import PATIENCE
 from tests.upstream import Upstream, make_wheel
 
@@ -131,6 +132,43 @@ def test_unknown_files_and_damaged_pages_are_set_aside(cli: Cli) -> None:
     assert next(cli.data.glob(".deployer/set-aside/*/root/dev/+f/abc/orphan.whl")).read_bytes() == b"orphan"
     shutil.rmtree(orphan.parent)
     assert found(cli, code=0) == []
+
+
+def test_served_pages_that_differ_from_the_database_are_set_aside(cli: Cli) -> None:
+    asked = "/root/dev/+simple/mine/"
+    page = cli.data / ".deployer/pages/root/dev/mine"
+
+    def stored() -> bytes:
+        for accept in (JSON, HTML, JSON, HTML):  # the first one finds that the page is gone
+            body = get(cli.port, asked, accept).body
+        wait_for(page / "json")
+        wait_for(page / "html")
+        return body
+
+    def tamper(name: str, old: bytes, new: bytes) -> None:
+        content = (page / name).read_bytes().replace(old, new)
+        (page / name).write_bytes(content)
+        (page / f"{name}.gz").write_bytes(gzip.compress(content))
+
+    stored()
+    assert found(cli, code=0) == []
+    for name, old, new in (
+        ("json", WHEEL.sha256.encode(), b"0" * 64),
+        ("json", WHEEL.filename.encode(), b"gone-1.0-py3-none-any.whl"),
+        ("html", b"<a ", b"<b "),
+    ):
+        tamper(name, old, new)
+        assert found(cli) == [("served", "mine", "")], name
+        assert found(cli, "--repair", code=0) == [("served", "mine", "set aside; the server makes it anew")]
+        assert WHEEL.sha256.encode() in stored()
+        assert found(cli, code=0) == []
+    of_nobody = cli.data / ".deployer/pages/root/none/mine"
+    shutil.copytree(page, of_nobody)
+    assert found(cli, "--repair", code=0) == [("served", "mine", "set aside; the server makes it anew")]
+    assert not of_nobody.exists()
+    assert len(list(cli.data.glob(".deployer/set-aside/*/pages/root/*/mine"))) == 4
+    journal = (cli.data / ".deployer/checks.jsonl").read_text().splitlines()
+    assert [one["why"] for one in json.loads(journal[-1])["findings"]] == ["there is no index root/none"]
 
 
 def test_the_database_is_compacted(cli: Cli) -> None:

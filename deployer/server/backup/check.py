@@ -17,17 +17,20 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from deployer.protocol import ExitCode, Finding, Refusal
-from deployer.server.backup import database
+from deployer.protocol import ExitCode, Finding, Refusal, parsed
+from deployer.server.backup import database, served
 from deployer.server.backup.repository import CHUNK, Repository
 from deployer.server.boot.prepare import uuid_of
 from deployer.server.devpi import stored
 from deployer.server.devpi.stored import FILES, Stored
 from deployer.server.mirrors.store import is_whole
+from deployer.server.pages.store import PAGES, STAMP
 from deployer.server.secret_files import Private
 
 YOUNG = 3600.0
 """Seconds in which a file may belong to a request or a commit under way."""
+SETTLED = 5.0
+"""Seconds in which a server drops the pages that a commit has changed; it notes that once a second."""
 _KEPT_FINDINGS = 1000
 
 
@@ -67,6 +70,7 @@ def check(serverdir: Path, *, repair: bool, rate: int, repository: Repository | 
                     code=ExitCode.VERIFICATION,
                 )
             files = {file.path: file for file in stored.stored(connection)}
+            said = served.known(files, stored.types(connection))
             facts: dict[str, object] = {**stored.sizes(copied), "serial": stored.serial(connection)}
     finally:
         copied.unlink(missing_ok=True)
@@ -74,6 +78,7 @@ def check(serverdir: Path, *, repair: bool, rate: int, repository: Repository | 
         *_of_files(serverdir, files, pace),
         *_of_orphans(serverdir, files),
         *_of_pages(private.upstream),
+        *_of_served(serverdir, private, said),
     ]
     if repair:
         aside = private.directory / "set-aside" / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
@@ -144,12 +149,59 @@ def _of_pages(directory: Path) -> Iterator[Finding]:
                 )
 
 
+def _of_served(serverdir: Path, private: Private, said: served.Known) -> Iterator[Finding]:
+    """Pages that are served, and do not say what the database says."""
+    root = private.directory / PAGES
+    suspects = [page for page in served.pages(root) if _why(page, said)]
+    if not suspects:
+        return
+    # The database goes on. A page that is wrong stays wrong after what was committed until now has dropped its pages.
+    before = {page: _inode(page) for page in suspects}
+    with stored.connect(stored.database(serverdir)) as connection:
+        now = {file.path: file for file in stored.stored(connection)}
+        said, serial = served.known(now, stored.types(connection)), stored.serial(connection)
+    if not _dropped(private, serial):
+        return  # no server runs: the next one compares them before it serves
+    for page in suspects:
+        if (why := _why(page, said)) and _inode(page) == before[page]:
+            yield Finding(kind="served", path=page.relative_to(root).as_posix(), why=why)
+
+
+def _why(page: Path, said: served.Known) -> str:
+    try:
+        return served.wrong(page, said)
+    except OSError:  # it was dropped meanwhile
+        return ""
+
+
+def _inode(page: Path) -> int:
+    try:
+        return page.stat().st_ino
+    except FileNotFoundError:
+        return 0
+
+
+def _dropped(private: Private, serial: int) -> bool:
+    """Wait until the server has dropped the pages of all commits up to ``serial``; False when it does not."""
+    deadline = time.monotonic() + SETTLED
+    while time.monotonic() < deadline:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            if int(parsed((private.directory / STAMP).read_bytes())["serial"]) >= serial:
+                return True
+        time.sleep(0.1)
+    return False
+
+
 def _repaired(
     serverdir: Path, aside: Path, finding: Finding, file: Stored | None, repository: Repository | None
 ) -> Finding:
     """Repair what can be repaired; the finding with what was done."""
-    where = Private.of(serverdir).upstream if finding.kind == "page" else serverdir / FILES
+    private = Private.of(serverdir)
+    where = {"page": private.upstream, "served": private.directory / PAGES}.get(finding.kind, serverdir / FILES)
     source = where / finding.path
+    if finding.kind == "served":
+        _set_aside(source, aside / PAGES / finding.path)
+        return Finding(**asdict(finding) | {"done": "set aside; the server makes it anew"})
     if finding.kind in ("damaged", "missing") and not finding.mirror:
         done = _taken_back(serverdir, source, aside / finding.path, file, repository)
         return Finding(**asdict(finding) | {"done": done})

@@ -35,12 +35,13 @@ _PARENTS = "join ulid_info i on i.ulid = f.parent_ulid join ulid_info u on u.uli
 class Stored:
     """A file that the database says is here. ``path``: below ``+files``. ``hashes``: by type, in hexadecimal.
 
-    ``mirror``: it is of a mirror, so it can be fetched again.
+    ``mirror``: it is of a mirror, so it can be fetched again. ``project``: of an upload.
     """
 
     path: str
     hashes: Mapping[str, str]
     mirror: bool
+    project: str = ""
 
     @property
     def sha256(self) -> str | None:
@@ -86,9 +87,18 @@ def stored(connection: sqlite3.Connection) -> Iterator[Stored]:
         }
         for path, _, value in values(connection):
             if value.get("last_modified"):  # devpi's own sign of a file that was stored
-                yield Stored(path, _hashes(value), mirror="/".join(path.split("/")[:2]) in mirrors)
+                mirror = "/".join(path.split("/")[:2]) in mirrors
+                yield Stored(path, _hashes(value), mirror, str(value.get("project") or ""))
     finally:
         connection.execute("rollback")
+
+
+def types(connection: sqlite3.Connection) -> dict[str, str]:
+    """The type of each index: ``mirror``, ``stage``, or one of a plugin."""
+    values = _of_6 if installed().major == "6" else _of_7
+    said = {f"{user}/{name}": str(config.get("type")) for user, name, config in values(connection, indexes=True)}
+    names = {installed().mirror: "mirror", installed().stage: "stage"}
+    return {index: names.get(kind, kind) for index, kind in said.items()}
 
 
 def finish_renames(connection: sqlite3.Connection) -> None:

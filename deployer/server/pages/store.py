@@ -40,7 +40,7 @@ from deployer.server.pages.changelog import Changelog, Everything
 from deployer.server.pages.checkpoint import Checkpoint
 from deployer.server.secret_files import write_private
 
-PAGES, STALE = "pages", "stale"
+PAGES, STALE, STAMP = "pages", "stale", "pages.stamp"
 LIMIT_BYTES = 512 * 2**20
 LARGEST = 64 * 2**20
 """Bytes of the largest page that is stored."""
@@ -108,7 +108,7 @@ class PageStore:
         self._bytes = self._thrown = 0
         self._dues: list[tuple[float, Key]] = []
         self._wake = threading.Condition(self._lock)
-        self._checkpoint = Checkpoint(directory / "pages.stamp", changelog, settings)
+        self._checkpoint = Checkpoint(directory / STAMP, changelog, settings)
         self.seen = changelog.serial
         """The serial up to which commits are taken into account."""
         self._begin()
