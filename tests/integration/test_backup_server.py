@@ -156,17 +156,17 @@ def test_uploads_and_deletions_go_on(server: Server, tmp_path: Path) -> None:
 def test_a_file_that_is_deleted_meanwhile_costs_another_round(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    auth, copy, rounds = server.auth, database.copy, []
+    auth, renew, rounds = server.auth, database.Copy.renew, []
     for number in range(3):
         assert upload(server, auth, "root/dev", make_wheel(f"passing-{number}", "1.0")) == 200
 
-    def copied(source: Path, target: Path) -> None:
-        copy(source, target)
-        rounds.append(stored.serial(sqlite3.connect(target)))
+    def renewed(self: database.Copy) -> None:
+        renew(self)
+        rounds.append(stored.serial(sqlite3.connect(self.target)))
         if len(rounds) <= 2:
             assert request(server.port, "DELETE", f"/root/dev/passing-{len(rounds) - 1}", headers=auth)[0] == 200
 
-    monkeypatch.setattr(database, "copy", copied)
+    monkeypatch.setattr(database.Copy, "renew", renewed)
     said = taking.create(server.serverdir, Repository(tmp_path / "backups"), cache=True)
     assert (said["lost"], len(rounds), said["serial"]) == ([], 2, rounds[-1])  # its blobs keep the others
 
@@ -174,9 +174,10 @@ def test_a_file_that_is_deleted_meanwhile_costs_another_round(
 def test_commits_are_held_back_for_the_last_round(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = []
+    held, look = [], taking._Files.look
 
-    def read(*words: object, **named: object) -> object:
+    def looked(self: taking._Files, copied: Path) -> None:
+        look(self, copied)
         with stored.connect(server.serverdir / ".sqlite") as connection:
             connection.execute("pragma busy_timeout = 0")
             try:
@@ -185,9 +186,9 @@ def test_commits_are_held_back_for_the_last_round(
                 held.append(False)
             except sqlite3.OperationalError:
                 held.append(True)
-        return None if len(held) <= taking.FREE_ROUNDS else []
 
-    monkeypatch.setattr(taking, "_lost", read)
+    monkeypatch.setattr(taking._Files, "look", looked)
+    monkeypatch.setattr(taking, "_lost", lambda *_: None if len(held) <= taking.FREE_ROUNDS else [])
     taking.create(server.serverdir, Repository(tmp_path / "backups"), cache=True)
     assert held == [False] * taking.FREE_ROUNDS + [True]
     assert upload(server, server.auth, "root/dev", make_wheel("after", "1.0")) == 200

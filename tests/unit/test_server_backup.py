@@ -6,6 +6,8 @@ import hashlib
 import json
 import shutil
 import sqlite3
+import threading
+import time
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,9 +19,10 @@ from deployer.protocol import Backup, ExitCode, Refusal
 from deployer.server.backup import database
 from deployer.server.backup.create import create
 from deployer.server.backup.prune import Keep, kept, prune
-from deployer.server.backup.repository import Damaged, Repository
+from deployer.server.backup.repository import Damaged, Repository, open_file
 from deployer.server.backup.restore import restore, verify
 from deployer.server.boot.copying import check_whole
+from deployer.server.devpi import stored
 from deployer.server.secret_files import Private
 from tests.death import sweep
 
@@ -156,7 +159,7 @@ def made_data(directory: Path) -> Path:
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the disk has it matters after a loss of power only, and other tests write much."""
-    monkeypatch.setattr("os.sync", lambda: None)
+    monkeypatch.setattr("deployer.server.backup.repository.sync_file_system", lambda _directory: None)
 
 
 def test_what_can_not_be_copied_is_not_called_damaged(tmp_path: Path) -> None:
@@ -260,3 +263,122 @@ def test_a_manifest_that_is_not_ours_is_none(key: str, value: object, tmp_path: 
 @pytest.mark.parametrize("text", [b"", b"[]", b"null", b'{"schema": 1}', b"[" * 100_000])
 def test_damaged_manifests_are_none(text: bytes) -> None:
     assert Backup.parse(text) is None
+
+
+def bank(path: Path, *, journal: str = "delete") -> None:
+    """A database in which every commit keeps one sum."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(f"pragma journal_mode = {journal}")
+        connection.execute("create table account (id integer primary key, held integer, pad blob)")
+        connection.execute("begin")
+        connection.executemany("insert into account values (?, 100, ?)", ((one, b"x" * 900) for one in range(4000)))
+        connection.execute("commit")
+
+
+def held(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
+        return int(connection.execute("select sum(held) from account").fetchone()[0])
+
+
+@pytest.mark.parametrize("journal", ["delete", "wal"])
+def test_a_copy_is_of_one_moment_whatever_is_committed_meanwhile(tmp_path: Path, journal: str) -> None:
+    live, target = tmp_path / "live", tmp_path / "copied"
+    bank(live, journal=journal)
+    stop, commits = threading.Event(), 0
+
+    def write() -> None:
+        nonlocal commits
+        with closing(sqlite3.connect(live, timeout=60, isolation_level=None)) as connection:
+            while not stop.is_set():
+                one, other = (commits * 7) % 4000, 3999 - (commits * 11) % 4000
+                connection.execute("begin immediate")
+                connection.execute("update account set held = held - 1, pad = ? where id = ?", (b"y" * 900, one))
+                connection.execute("update account set held = held + 1 where id = ?", (other,))
+                connection.execute("commit")
+                commits += 1
+                time.sleep(0.002)  # as a server, which does more than commit
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        with database.Copy(live, target) as copied:
+            for _ in range(2):
+                copied.renew()
+                copied.check()
+                assert held(target) == 400_000
+    finally:
+        stop.set()
+        writer.join()
+    assert commits > 2
+
+
+def test_a_copy_is_cut_into_holds_and_begun_again_only_after_a_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, target = tmp_path / "live", tmp_path / "copied"
+    bank(live)
+    compare, holds = database.Copy._compare, []
+
+    def compared(self: database.Copy, offset: int, until: float) -> int:
+        if until != float("inf"):
+            holds.append(offset)
+            until = 0.0  # each hold is one chunk
+        return compare(self, offset, until)
+
+    def between(_seconds: float) -> None:
+        with closing(sqlite3.connect(live, timeout=0, isolation_level=None)) as connection:
+            connection.execute("begin exclusive")  # nobody holds it between two holds
+            if len(holds) == 2:
+                connection.execute("update account set held = held + 1 where id = 1")
+            connection.execute("commit")
+
+    monkeypatch.setattr(database.Copy, "_compare", compared)
+    monkeypatch.setattr(database.time, "sleep", between)
+    database.copy(live, target)
+    chunks = -(-live.stat().st_size // database.CHUNK)
+    assert chunks >= 4
+    whole = [*range(0, chunks * database.CHUNK, database.CHUNK), live.stat().st_size]
+    assert holds == [0, database.CHUNK, *whole]
+    assert held(target) == 400_001
+
+
+def test_a_copy_follows_a_database_that_shrinks(tmp_path: Path) -> None:
+    live, target = tmp_path / "live", tmp_path / "copied"
+    bank(live)
+    with database.Copy(live, target) as copied:
+        copied.renew()
+        with closing(sqlite3.connect(live, isolation_level=None)) as connection:
+            connection.execute("delete from account where id > 9")
+            connection.execute("vacuum")
+        copied.renew()
+        copied.check()
+    assert (held(target), target.read_bytes()) == (1000, live.read_bytes())
+
+
+def test_a_file_that_is_deleted_after_it_was_opened_is_kept(tmp_path: Path) -> None:
+    repository, source = Repository(tmp_path / "backups"), tmp_path / "file"
+    source.write_bytes(b"content")
+    with repository.locked():
+        opened = open_file(source)
+        source.unlink()
+        digest = repository.keep_file(source, {}, opened=opened)
+        assert repository.read(digest) == b"content"
+
+
+def test_the_look_at_what_was_committed_since(tmp_path: Path) -> None:
+    """Only what is new is read again, and what was deleted is gone."""
+    from devpi_server.fileutil import dumps
+
+    data = made_data(tmp_path / "data")
+    one, two = CONTENTS
+    with stored.connect(data / ".sqlite") as connection:
+        assert [path for path, _ in stored.changed(connection, since=-1)] == [one, two]
+        last = stored.serial(connection)
+        assert list(stored.changed(connection, since=last)) == []
+        connection.execute(
+            "insert into changelog values (?, ?)", (last + 1, dumps(({one: ("STAGEFILE", 0, None)}, [])))
+        )
+        connection.execute("update kv set serial = ? where key = ?", (last + 1, one))
+        assert list(stored.changed(connection, since=last)) == [(one, None)]
+        assert [file.path for file in stored.stored(connection)] == [two]

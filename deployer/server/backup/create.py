@@ -1,13 +1,15 @@
 """Take a backup of a server directory, on which a server may run and take uploads.
 
 The database is copied first, as of one moment; then every file that this copy knows becomes a blob. A file that was
-deleted in between is found missing, and the round is repeated: its blobs are there already, so it is short. After a few
-rounds commits are held back for the last one. The manifest gets its name when nothing is missing.
+deleted in between is found missing, and the round is repeated. It is short: only what was committed since is looked at,
+and an open file stays readable when it is deleted. After a few rounds commits wait while the database is compared and
+the new files are opened, which takes some milliseconds. The manifest gets its name when nothing is missing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -18,16 +20,20 @@ from typing import Any
 from deployer import __version__
 from deployer.protocol import NODEINFO, Backup, ExitCode, Lost, Refusal, parsed
 from deployer.server.backup import database
-from deployer.server.backup.repository import Damaged, Repository
+from deployer.server.backup.repository import Damaged, Repository, open_file
 from deployer.server.boot.prepare import LAYOUTFILE, uuid_of
 from deployer.server.devpi import stored
 from deployer.server.devpi.installed import server_version
 from deployer.server.devpi.stored import FILES, Stored
 
-FREE_ROUNDS = 4
-"""Rounds in which commits go on."""
+FREE_ROUNDS, HELD_ROUNDS = 4, 3
+"""Rounds in which commits go on, and rounds in which they wait for the look at what is new."""
 RENAMES = 2.0
 """Seconds in which a file of a commit gets its name: devpi renames it after the commit."""
+HELD_RENAMES = 0.02
+"""The same while commits may wait."""
+OPENED = 256
+"""Files that are opened before they are taken; of more, a first round is made."""
 EVENTS = ".event_serial"
 _SMALL = (NODEINFO, LAYOUTFILE, EVENTS)
 _SEARCH = ".indices"
@@ -71,85 +77,137 @@ def create(serverdir: Path, repository: Repository, *, cache: bool) -> dict[str,
 
 def _taken(serverdir: Path, repository: Repository, same: Sequence[Backup], *, cache: bool) -> Backup:
     """Take in the database and every file that it knows. ``same``: the last backup, if it is of the same kind."""
-    live, copied = stored.database(serverdir), repository.new / "database"
-    known = repository.known()
-    for number in range(FREE_ROUNDS + 1):
-        with database.writers_held(live) if number == FREE_ROUNDS else contextlib.nullcontext():
-            database.copy(live, copied)
-            pieces = database.keep(repository, copied)
-            if same and list(same[0].pieces) == pieces and _whole(repository, same[0], known):
-                return same[0]
-            found = _files(repository, serverdir, copied, cache=cache, known=known)
-            lost = _lost(found.missing, live, serverdir)
-            if lost is None:
-                continue  # files were deleted since the database was copied
-        text = "".join(f"{digest}  {path}\n" for path, digest in sorted(found.files.items()))
-        listed = repository.keep_bytes(text.encode("utf-8", "surrogateescape"))
-        sizes = sum(repository.blob(digest).stat().st_size for digest in (*found.files.values(), *pieces))
-        return Backup(
-            pieces=tuple(pieces),
-            serial=found.serial,
-            files_sha256=listed,
-            files=len(found.files),
-            left_out=found.left_out,
-            size=sizes,
-            lost=(*lost, *found.damaged),
-        )
-    raise Refusal(
-        f"files are deleted from {serverdir}, and not by devpi",
-        hint="find out who deletes them, then run deployer check",
-        code=ExitCode.VERIFICATION,
+    live = stored.database(serverdir)
+    files = _Files(repository, serverdir, cache, repository.known())
+    with database.Copy(live, repository.new / "database") as copied, contextlib.closing(files):
+        if same and _is_unchanged(repository, copied, same[0], files.known):
+            return same[0]
+        for number in range(FREE_ROUNDS + HELD_ROUNDS):
+            with database.writers_held(live) if number >= FREE_ROUNDS else contextlib.nullcontext():
+                copied.renew()
+                files.look(copied.target)
+            copied.check()
+            files.take()
+            lost = _lost(files.missing, live, serverdir)
+            if lost is not None:
+                break
+        else:
+            raise Refusal(
+                f"files are deleted from {serverdir}, and not by devpi",
+                hint="find out who deletes them, then run deployer check",
+                code=ExitCode.VERIFICATION,
+            )
+        pieces = database.keep(repository, copied.target)
+    text = "".join(f"{digest}  {path}\n" for path, digest in sorted(files.taken.items()))
+    listed = repository.keep_bytes(text.encode("utf-8", "surrogateescape"))
+    return Backup(
+        pieces=tuple(pieces),
+        serial=files.serial,
+        files_sha256=listed,
+        files=len(files.taken),
+        left_out=files.left_out,
+        size=repository.size((*files.taken.values(), *pieces)),
+        lost=(*lost, *files.damaged),
     )
 
 
-def _whole(repository: Repository, backup: Backup, known: set[str]) -> bool:
+def _is_unchanged(repository: Repository, copied: database.Copy, last: Backup, known: set[str]) -> bool:
+    """Whether the database is that of the ``last`` backup, which is still whole."""
+    copied.renew()
+    copied.check()
+    if database.keep(repository, copied.target) != list(last.pieces):
+        return False
     try:
-        return all(digest in known for digest, _ in repository.files(backup))
+        return all(digest in known for digest, _ in repository.files(last))
     except Damaged:
         return False
 
 
 @dataclass
 class _Files:
-    """What became of the files that a database knows; ``files``: digests by path."""
+    """The files that the copied database knows, and what became of them. ``known``: digests of all blobs.
 
-    serial: int
-    files: dict[str, str] = field(default_factory=dict)
+    ``taken``: digests by path. ``missing``, ``damaged``, ``left_out``: those that have no blob.
+    """
+
+    repository: Repository
+    serverdir: Path
+    cache: bool
+    known: set[str]
+    serial: int = -1
+    taken: dict[str, str] = field(default_factory=dict)
     missing: list[Stored] = field(default_factory=list)
     damaged: list[Lost] = field(default_factory=list)
     left_out: int = 0
+    _listed: dict[str, Stored] = field(default_factory=dict)
+    _new: dict[str, Stored] = field(default_factory=dict)
+    """Of ``_listed``, those that may have no blob yet."""
+    _opened: dict[str, int] = field(default_factory=dict)
 
+    def look(self, copied: Path) -> None:
+        """Read what has changed since the last look, and open the new files if they are few: commits may wait."""
+        with stored.connect(copied) as connection:
+            for path, file in stored.changed(connection, since=self.serial):
+                self._listed.pop(path, None)
+                self._new.pop(path, None)
+                self.taken.pop(path, None)
+                if file is not None:
+                    self._listed[path] = self._new[path] = file
+            self.serial = stored.serial(connection)
+        until = time.monotonic() + HELD_RENAMES
+        new = [path for path, file in self._new.items() if self.cache or not file.mirror]
+        while len(new) <= OPENED:
+            new = [path for path in new if not self._open(path)]
+            if not new or time.monotonic() > until:
+                break
+            time.sleep(0.002)
 
-def _files(repository: Repository, serverdir: Path, copied: Path, *, cache: bool, known: set[str]) -> _Files:
-    """Make a blob of each file that is none yet."""
-    with stored.connect(copied) as connection:
-        found, listed = _Files(stored.serial(connection)), list(stored.stored(connection))
-    for file in listed:
-        if file.mirror and not cache:
-            found.left_out += 1
-        elif file.sha256 in known:
-            found.files[file.path] = file.sha256 or ""
+    def _open(self, path: str) -> bool:
+        try:
+            self._opened[path] = open_file(self.serverdir / FILES / path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True  # it is tried again, and reported, when it is taken
+        return True
+
+    def close(self) -> None:
+        for descriptor in self._opened.values():
+            os.close(descriptor)
+        self._opened.clear()
+
+    def take(self) -> None:
+        """Make a blob of each file that is none yet."""
+        self.missing, self.damaged = [], []
+        self.left_out = sum(file.mirror and not self.cache for file in self._listed.values())
+        for file in self._new.values():
+            if file.mirror and not self.cache:
+                continue
+            if file.sha256 in self.known:
+                self.taken[file.path] = file.sha256 or ""
+            else:
+                self._take(file)
+        self.close()
+        deadline = time.monotonic() + RENAMES
+        while self.missing and time.monotonic() < deadline:
+            time.sleep(0.1)
+            again, self.missing = self.missing, []
+            for file in again:
+                self._take(file)
+        wrong = {*(file.path for file in self.missing), *(lost.path for lost in self.damaged)}
+        self._new = {path: file for path, file in self._new.items() if path in wrong}
+
+    def _take(self, file: Stored) -> None:
+        path = self.serverdir / FILES / file.path
+        try:
+            digest = self.repository.keep_file(path, file.hashes, opened=self._opened.pop(file.path, None))
+        except (FileNotFoundError, NotADirectoryError):
+            self.missing.append(file)
+        except (Damaged, PermissionError) as error:
+            self.damaged.append(Lost(path=file.path, why=str(error), mirror=file.mirror))
         else:
-            _take(repository, serverdir, file, found, known)
-    deadline = time.monotonic() + RENAMES
-    while found.missing and time.monotonic() < deadline:
-        time.sleep(0.1)
-        again, found.missing = found.missing, []
-        for file in again:
-            _take(repository, serverdir, file, found, known)
-    return found
-
-
-def _take(repository: Repository, serverdir: Path, file: Stored, found: _Files, known: set[str]) -> None:
-    try:
-        digest = repository.keep_file(serverdir / FILES / file.path, file.hashes)
-    except (FileNotFoundError, NotADirectoryError):
-        found.missing.append(file)
-    except (Damaged, PermissionError) as error:
-        found.damaged.append(Lost(path=file.path, why=str(error), mirror=file.mirror))
-    else:
-        found.files[file.path] = digest
-        known.add(digest)
+            self.taken[file.path] = digest
+            self.known.add(digest)
 
 
 def _lost(missing: Sequence[Stored], live: Path, serverdir: Path) -> list[Lost] | None:

@@ -19,14 +19,15 @@ FILES = "+files"
 
 _OF_6 = """
     select kv.key, kv.serial, changelog.data from kv join changelog on changelog.serial = kv.serial
-    where kv.keyname in ({}) order by kv.serial
+    where kv.keyname in ({}) and kv.serial > ? order by kv.serial
 """
 _OF_7 = """
     with latest as (select ulid, max(serial) as serial from ulid_changelog group by ulid)
-    select {}, c.value from ulid_info f {}
-    join latest on latest.ulid = f.ulid
+    select {}, c.value, f.deleted_at_serial is not null,
+      max(latest.serial, coalesce(f.deleted_at_serial, -1)) as touched
+    from ulid_info f {} join latest on latest.ulid = f.ulid
     join ulid_changelog c on c.ulid = latest.ulid and c.serial = latest.serial
-    where f.keytype in ({}) and f.deleted_at_serial is null and c.value is not null
+    where f.keytype in ({}) and touched > ? order by touched
 """
 _PARENTS = "join ulid_info i on i.ulid = f.parent_ulid join ulid_info u on u.ulid = i.parent_ulid"
 
@@ -77,26 +78,31 @@ def serial(connection: sqlite3.Connection) -> int:
 
 def stored(connection: sqlite3.Connection) -> Iterator[Stored]:
     """Yield the files that are here, as of one moment: in one read transaction."""
+    found = dict(changed(connection, since=-1))
+    return (file for file in found.values() if file is not None)
+
+
+def changed(connection: sqlite3.Connection, *, since: int) -> Iterator[tuple[str, Stored | None]]:
+    """Yield the files that commits after the serial ``since`` touched, by path, the last change of a path last; None
+    for one that is not here any more. In one read transaction.
+    """
     connection.execute("begin")
     try:
-        values = _of_6 if installed().major == "6" else _of_7
-        mirrors = {
-            f"{user}/{name}"
-            for user, name, config in values(connection, indexes=True)
-            if config.get("type") == installed().mirror
-        }
-        for path, _, value in values(connection):
-            if value.get("last_modified"):  # devpi's own sign of a file that was stored
+        mirrors = {index for index, kind in types(connection).items() if kind == "mirror"}
+        for path, _, value in _values(connection, since=since):
+            if value is None or not value.get("last_modified"):  # devpi's own sign of a file that was stored
+                yield path, None
+            else:
                 mirror = "/".join(path.split("/")[:2]) in mirrors
-                yield Stored(path, _hashes(value), mirror, str(value.get("project") or ""))
+                yield path, Stored(path, _hashes(value), mirror, str(value.get("project") or ""))
     finally:
         connection.execute("rollback")
 
 
 def types(connection: sqlite3.Connection) -> dict[str, str]:
     """The type of each index: ``mirror``, ``stage``, or one of a plugin."""
-    values = _of_6 if installed().major == "6" else _of_7
-    said = {f"{user}/{name}": str(config.get("type")) for user, name, config in values(connection, indexes=True)}
+    found = {f"{user}/{name}": config for user, name, config in _values(connection, indexes=True)}
+    said = {index: str(config.get("type")) for index, config in found.items() if config is not None}
     names = {installed().mirror: "mirror", installed().stage: "stage"}
     return {index: names.get(kind, kind) for index, kind in said.items()}
 
@@ -119,28 +125,35 @@ def _hashes(value: Mapping[str, Any]) -> Mapping[str, str]:
     return {kind: digest, **found} if digest else found
 
 
-def _of_6(connection: sqlite3.Connection, *, indexes: bool = False) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+_Value = tuple[str, str, Mapping[str, Any] | None]
+"""Path, or user and index; None for what was deleted."""
+
+
+def _values(connection: sqlite3.Connection, *, indexes: bool = False, since: int = -1) -> Iterator[_Value]:
+    of = _of_6 if installed().major == "6" else _of_7
+    return of(connection, indexes, since)
+
+
+def _of_6(connection: sqlite3.Connection, indexes: bool, since: int) -> Iterator[_Value]:
     loads = partial(import_module("devpi_server.fileutil").loads)
     kinds = ("USER",) if indexes else ("STAGEFILE", "PYPIFILE_NOMD5")
     known, changes = -1, {}
-    for key, number, data in connection.execute(_OF_6.format(", ".join("?" * len(kinds))), kinds):
+    for key, number, data in connection.execute(_OF_6.format(", ".join("?" * len(kinds))), (*kinds, since)):
         if number != known:
             known, (changes, _) = number, loads(bytes(data))
         value = changes[key][2]
-        if value is None:
-            continue
-        if indexes:
+        if not indexes:
+            yield key, "", value
+        elif value is not None:
             user = key.split("/")[0]
             yield from ((user, name, config) for name, config in (value.get("indexes") or {}).items())
-        else:
-            yield key, "", value
 
 
-def _of_7(connection: sqlite3.Connection, *, indexes: bool = False) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+def _of_7(connection: sqlite3.Connection, indexes: bool, since: int) -> Iterator[_Value]:
     loads = partial(import_module("devpi_server.fileutil").loads)
     kinds = ("INDEX",) if indexes else ("FILE", "FILE_NOHASH")
     columns = "u.name, f.name" if indexes else "u.name || '/' || i.name || '/' || f.name, ''"
     parents = "join ulid_info u on u.ulid = f.parent_ulid" if indexes else _PARENTS
     asked = _OF_7.format(columns, parents, ", ".join("?" * len(kinds)))
-    for one, other, value in connection.execute(asked, kinds):
-        yield one, other, loads(bytes(value))
+    for one, other, value, deleted, _ in connection.execute(asked, (*kinds, since)):
+        yield one, other, None if deleted or value is None else loads(bytes(value))
