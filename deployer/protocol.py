@@ -62,6 +62,20 @@ class PrivateFile(StrEnum):
 CHANGE_LOGS = 10
 """Files that are kept of the log of changes, and of that of refusals: NAME, NAME.1 and so on, the newest first."""
 
+
+class UpgradePath(StrEnum):
+    """What an upgrade keeps in the server directory, below ``PRIVATE``.
+
+    ``NEXT``: the new set of data; ``FORMER``: the sets that are kept; ``SWITCH``: present while sets change places;
+    ``HELD``: commits are held back, and the old server can be stopped.
+    """
+
+    NEXT = f"{PRIVATE}/next"
+    FORMER = f"{PRIVATE}/former"
+    SWITCH = f"{PRIVATE}/switch.json"
+    HELD = f"{PRIVATE}/held"
+
+
 NODEINFO = ".nodeinfo"
 """devpi's own file with the identity of the data."""
 

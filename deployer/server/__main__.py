@@ -110,6 +110,11 @@ def _parser() -> argparse.ArgumentParser:
     compact = verbs.add_parser("compact", help="write the database of a stopped server anew")
     compact.add_argument("--serverdir", required=True)
 
+    upgrade = verbs.add_parser("upgrade", help="convert data of devpi-server 6 beside its server, and go back")
+    upgrade.add_argument("action", choices=("measure", "convert", "finish", "snapshot", "back"))
+    upgrade.add_argument("--serverdir", required=True)
+    upgrade.add_argument("--aside", default="", help="directory for uploads that a way back would lose")
+
     fsck = verbs.add_parser("fsck", help="devpi's own check of a server directory on which no server runs")
     fsck.add_argument("--serverdir", required=True)
 
@@ -158,6 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _examine(options)
         case "compact":
             return _compact(options)
+        case "upgrade":
+            return _upgrade(options)
         case "fsck":
             return _fsck(options)
         case "reach":
@@ -251,6 +258,25 @@ def _compact(options: argparse.Namespace) -> int:
 
     os.umask(0o077)
     return _report(lambda: compact(Path(options.serverdir)))
+
+
+def _upgrade(options: argparse.Namespace) -> int:
+    from deployer.server.upgrade import back, convert
+
+    os.umask(0o077)
+    serverdir = Path(options.serverdir)
+    match options.action:
+        case "measure":
+            return _report(lambda: convert.measure(serverdir))
+        case "convert":
+            return _report(lambda: convert.convert(serverdir))
+        case "finish":
+            return _report(lambda: convert.finish(serverdir))
+        case "snapshot":
+            return _report(lambda: back.snapshot(serverdir))
+        case _:
+            aside = Path(options.aside) if options.aside else None
+            return _report(lambda: back.back(serverdir, aside=aside))
 
 
 def _fsck(options: argparse.Namespace) -> int:

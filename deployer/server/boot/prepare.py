@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from deployer.protocol import PRIVATE, ExitCode, Refusal, parsed
+from deployer.protocol import PRIVATE, ExitCode, Refusal, UpgradePath, parsed
 from deployer.server.devpi.installed import KNOWN, installed
 from deployer.server.secret_files import Private, remove, write_private
 
@@ -36,10 +36,12 @@ _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 
 
 @contextlib.contextmanager
-def locked(serverdir: Path) -> Iterator[Private]:
+def locked(
+    serverdir: Path, *, any_layout: bool = False, patience: float = LOCK_PATIENCE
+) -> Iterator[Private]:
     """Lock the server directory: devpi itself would let two servers run on one.
 
-    The kernel's lock ends with its process, and holds across the containers of one host. Raises Refusal.
+    ``any_layout``: also data of another major version. ``patience``: seconds that a server has to stop. The kernel's lock ends with its process, and holds across the containers of one host. Raises Refusal.
     """
     private = Private.of(serverdir)
     if any(sign in str(serverdir) for sign in _END_OF_PATH):
@@ -51,8 +53,10 @@ def locked(serverdir: Path) -> Iterator[Private]:
     try:
         serverdir.mkdir(parents=True, exist_ok=True, mode=0o700)
         _check_ours(serverdir)
-        if not private.unfinished.exists():
-            _check_layout(serverdir)
+        if not any_layout:
+            _check_switched(serverdir)
+            if not private.unfinished.exists():
+                _check_layout(serverdir)
         private.directory.mkdir(exist_ok=True, mode=0o700)
         for directory in (serverdir, private.directory):
             if directory.stat().st_mode & 0o077:
@@ -65,7 +69,7 @@ def locked(serverdir: Path) -> Iterator[Private]:
             code=ExitCode.REFUSED,
         ) from None
     try:
-        if not _lock(descriptor):
+        if not _lock(descriptor, patience):
             raise Refusal(
                 f"another server runs on {serverdir}",
                 hint="stop it, or choose another data directory",
@@ -76,8 +80,8 @@ def locked(serverdir: Path) -> Iterator[Private]:
         os.close(descriptor)
 
 
-def _lock(descriptor: int) -> bool:
-    deadline = time.monotonic() + LOCK_PATIENCE
+def _lock(descriptor: int, patience: float) -> bool:
+    deadline = time.monotonic() + patience
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -123,6 +127,15 @@ def _remove_litter(serverdir: Path) -> None:
     for litter in serverdir.glob(f"-{NODEINFO}*"):
         if whole or litter.stat().st_size == 0:
             litter.unlink()
+
+
+def _check_switched(serverdir: Path) -> None:
+    if (serverdir / UpgradePath.SWITCH).exists():
+        raise Refusal(
+            f"an upgrade or a rollback of {serverdir} was interrupted",
+            hint="run it again: deployer upgrade, or deployer rollback",
+            code=ExitCode.CONFLICT,
+        )
 
 
 def _check_layout(serverdir: Path) -> None:

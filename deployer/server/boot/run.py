@@ -165,7 +165,7 @@ def _serve_on(
 
         web = options.web == level.DEVPI_WEB and relied_on.has_web()
         replacements.install(credentials.header, web=web)
-        plugins = _plugins(credentials, web=web)
+        plugins = plugins_of(credentials, web=web)
         if first:
             _first_boot(serverdir, private, plugins, pwhash)
         stop.proxy = _proxy(options, serverdir, private, plugins, listeners)
@@ -227,7 +227,7 @@ def _proxy(
     return proxy
 
 
-def _plugins(credentials: Credentials, *, web: bool) -> PluginManager:
+def plugins_of(credentials: Credentials, *, web: bool) -> PluginManager:
     from devpi_server.config import get_pluginmanager
 
     from deployer.server.plugin import NAME, Plugin

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deployer.protocol import ExitCode, Refusal
-from deployer.server.devpi.installed import installed
+from deployer.server.devpi.installed import KNOWN, Devpi, installed
 
 FILES = "+files"
 """devpi's directory of files, below the server directory."""
@@ -76,20 +76,35 @@ def serial(connection: sqlite3.Connection) -> int:
     return -1 if found is None else int(found)
 
 
-def stored(connection: sqlite3.Connection) -> Iterator[Stored]:
-    """Yield the files that are here, as of one moment: in one read transaction."""
-    found = dict(changed(connection, since=-1))
+def database_of(layout: str, serverdir: Path) -> Path:
+    """The database of data of this layout, whatever version is installed."""
+    return serverdir / _known(layout).database
+
+
+def _known(layout: str) -> Devpi:
+    """The version that writes this layout; the installed one for an empty one."""
+    return next((known for known in KNOWN if known.layout == layout), installed())
+
+
+def stored(connection: sqlite3.Connection, *, layout: str = "") -> Iterator[Stored]:
+    """Yield the files that are here, as of one moment: in one read transaction.
+
+    ``layout``: of the data; that of the installed version by default.
+    """
+    found = dict(changed(connection, since=-1, layout=layout))
     return (file for file in found.values() if file is not None)
 
 
-def changed(connection: sqlite3.Connection, *, since: int) -> Iterator[tuple[str, Stored | None]]:
+def changed(
+    connection: sqlite3.Connection, *, since: int, layout: str = ""
+) -> Iterator[tuple[str, Stored | None]]:
     """Yield the files that commits after the serial ``since`` touched, by path, the last change of a path last; None
     for one that is not here any more. In one read transaction.
     """
     connection.execute("begin")
     try:
-        mirrors = {index for index, kind in types(connection).items() if kind == "mirror"}
-        for path, _, value in _values(connection, since=since):
+        mirrors = {index for index, kind in types(connection, layout=layout).items() if kind == "mirror"}
+        for path, _, value in _values(connection, _known(layout), since=since):
             if value is None or not value.get("last_modified"):  # devpi's own sign of a file that was stored
                 yield path, None
             else:
@@ -99,11 +114,12 @@ def changed(connection: sqlite3.Connection, *, since: int) -> Iterator[tuple[str
         connection.execute("rollback")
 
 
-def types(connection: sqlite3.Connection) -> dict[str, str]:
-    """The type of each index: ``mirror``, ``stage``, or one of a plugin."""
-    found = {f"{user}/{name}": config for user, name, config in _values(connection, indexes=True)}
+def types(connection: sqlite3.Connection, *, layout: str = "") -> dict[str, str]:
+    """The type of each index: ``mirror``, ``stage``, or one of a plugin. ``layout``: as of :func:`stored`."""
+    maker = _known(layout)
+    found = {f"{user}/{name}": config for user, name, config in _values(connection, maker, indexes=True)}
     said = {index: str(config.get("type")) for index, config in found.items() if config is not None}
-    names = {installed().mirror: "mirror", installed().stage: "stage"}
+    names = {maker.mirror: "mirror", maker.stage: "stage"}
     return {index: names.get(kind, kind) for index, kind in said.items()}
 
 
@@ -129,8 +145,10 @@ _Value = tuple[str, str, Mapping[str, Any] | None]
 """Path, or user and index; None for what was deleted."""
 
 
-def _values(connection: sqlite3.Connection, *, indexes: bool = False, since: int = -1) -> Iterator[_Value]:
-    of = _of_6 if installed().major == "6" else _of_7
+def _values(
+    connection: sqlite3.Connection, maker: Devpi, *, indexes: bool = False, since: int = -1
+) -> Iterator[_Value]:
+    of = _of_6 if maker.major == "6" else _of_7
     return of(connection, indexes, since)
 
 

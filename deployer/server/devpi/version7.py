@@ -202,21 +202,39 @@ def keep_file(
         stage = xom.model.getstage(index)
         if stage is None or not is_mirror(stage):
             raise LookupError(index)
-        hashed = digest(file)
-        info = SimpleInfo(
-            basename=file["filename"],
-            hashes=Digests({hashed[0]: hashed[1]}) if hashed else Digests(),
-            metadata_hashes=None,
-            requires_python=file.get("requires-python"),
-            size=file.get("size"),
-            upload_time=file.get("upload-time"),
-            url=URL(file["url"]),
-            yanked=file.get("yanked") or None,
+        add_file(
+            xom, stage, project, file, content=content, digests=hashes, size=size, last_modified=last_modified
         )
-        entry = info.make_mutable_entry(xom.keyfs.schema, stage.username, stage.index, project)
-        if content is not None:
-            entry.file_set_content(content, hashes=hashes, last_modified=last_modified, size=size)
-        _add_link(stage, normalize_name(project), info, entry.index_relpath)
+
+
+def add_file(
+    xom: Any,
+    stage: Any,
+    project: str,
+    file: Mapping[str, Any],
+    *,
+    content: Any,
+    digests: Mapping[str, str],
+    size: int,
+    last_modified: str,
+) -> str:
+    """Add a file to the mirror ``stage`` in the present transaction; its path below the index."""
+    hashed = digest(file)
+    info = SimpleInfo(
+        basename=file["filename"],
+        hashes=Digests({hashed[0]: hashed[1]}) if hashed else Digests(),
+        metadata_hashes=None,
+        requires_python=file.get("requires-python"),
+        size=file.get("size"),
+        upload_time=file.get("upload-time"),
+        url=URL(file["url"]),
+        yanked=file.get("yanked") or None,
+    )
+    entry = info.make_mutable_entry(xom.keyfs.schema, stage.username, stage.index, project)
+    if content is not None:
+        entry.file_set_content(content, hashes=Digests(digests), last_modified=last_modified, size=size)
+    _add_link(stage, normalize_name(project), info, entry.index_relpath)
+    return str(entry.index_relpath)
 
 
 def _add_link(stage: Any, project: Any, info: Any, relpath: str) -> None:
