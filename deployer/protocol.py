@@ -67,13 +67,14 @@ class UpgradePath(StrEnum):
     """What an upgrade keeps in the server directory, below ``PRIVATE``.
 
     ``NEXT``: the new set of data; ``FORMER``: the sets that are kept; ``SWITCH``: present while sets change places;
-    ``HELD``: commits are held back, and the old server can be stopped.
+    ``HELD``: commits are held back, and the old server can be stopped; ``PROGRESS``: how far a conversion is.
     """
 
     NEXT = f"{PRIVATE}/next"
     FORMER = f"{PRIVATE}/former"
     SWITCH = f"{PRIVATE}/switch.json"
     HELD = f"{PRIVATE}/held"
+    PROGRESS = f"{PRIVATE}/progress"
 
 
 NODEINFO = ".nodeinfo"

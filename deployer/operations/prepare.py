@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib import import_module
@@ -74,11 +74,12 @@ def prepare(
     replace: bool = True,
     moving: bool = False,
     new_data: bool = False,
+    adjust: Callable[[Facts], Facts] = lambda facts: facts,
 ) -> Prepared:
     """Load the profile ``ref``, gather the facts of this host and plan the deployment ``name``.
 
     ``replace``: allow to replace a deployment of another profile. ``moving``: its data moves to another location.
-    ``new_data``: the user accepts that the recorded data is gone.
+    ``new_data``: the user accepts that the recorded data is gone. ``adjust``: what will have changed by then.
     Raises ProfileError, EngineUnreachable, ConflictError, Refused.
     """
     loaded = load(ref, overrides=overrides)
@@ -90,6 +91,7 @@ def prepare(
         facts = dataclasses.replace(facts, volume_absent=_absent(loaded.profile, facts.current, detection.engine))
     if new_data:
         facts = dataclasses.replace(facts, recorded=None)
+    facts = adjust(facts)
     return Prepared(
         loaded=loaded,
         detection=detection,

@@ -111,8 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     compact.add_argument("--serverdir", required=True)
 
     upgrade = verbs.add_parser("upgrade", help="convert data of devpi-server 6 beside its server, and go back")
-    upgrade.add_argument("action", choices=("measure", "convert", "finish", "snapshot", "back"))
+    upgrade.add_argument("action", choices=("measure", "convert", "finish", "snapshot", "resume", "back"))
     upgrade.add_argument("--serverdir", required=True)
+    upgrade.add_argument("--set", default="", help="the kept set of data to go back to")
     upgrade.add_argument("--aside", default="", help="directory for uploads that a way back would lose")
 
     fsck = verbs.add_parser("fsck", help="devpi's own check of a server directory on which no server runs")
@@ -274,9 +275,11 @@ def _upgrade(options: argparse.Namespace) -> int:
             return _report(lambda: convert.finish(serverdir))
         case "snapshot":
             return _report(lambda: back.snapshot(serverdir))
+        case "resume":
+            return _report(lambda: back.resume(serverdir))
         case _:
             aside = Path(options.aside) if options.aside else None
-            return _report(lambda: back.back(serverdir, aside=aside))
+            return _report(lambda: back.back(serverdir, options.set, aside=aside))
 
 
 def _fsck(options: argparse.Namespace) -> int:

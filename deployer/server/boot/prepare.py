@@ -36,12 +36,11 @@ _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 
 
 @contextlib.contextmanager
-def locked(
-    serverdir: Path, *, any_layout: bool = False, patience: float = LOCK_PATIENCE
-) -> Iterator[Private]:
+def locked(serverdir: Path, *, any_layout: bool = False, patience: float = LOCK_PATIENCE) -> Iterator[Private]:
     """Lock the server directory: devpi itself would let two servers run on one.
 
-    ``any_layout``: also data of another major version. ``patience``: seconds that a server has to stop. The kernel's lock ends with its process, and holds across the containers of one host. Raises Refusal.
+    ``any_layout``: also data of another major version. ``patience``: seconds that a stopping server has. The kernel's
+    lock ends with its process, and holds across the containers of one host. Raises Refusal.
     """
     private = Private.of(serverdir)
     if any(sign in str(serverdir) for sign in _END_OF_PATH):

@@ -202,9 +202,7 @@ def keep_file(
         stage = xom.model.getstage(index)
         if stage is None or not is_mirror(stage):
             raise LookupError(index)
-        add_file(
-            xom, stage, project, file, content=content, digests=hashes, size=size, last_modified=last_modified
-        )
+        add_file(xom, stage, project, file, content=content, digests=hashes, size=size, last_modified=last_modified)
 
 
 def add_file(

@@ -7,7 +7,7 @@ import shutil
 import time
 from pathlib import Path
 
-from deployer.protocol import ExitCode, Refusal
+from deployer.protocol import ExitCode, Refusal, UpgradePath
 from deployer.server.backup import database
 from deployer.server.boot import prepare
 from deployer.server.devpi import stored
@@ -54,18 +54,24 @@ def _linked(serverdir: Path, made: Path, layout: str) -> bool:
     return True
 
 
-def back(serverdir: Path, *, aside: Path | None) -> dict[str, object]:
-    """Go back to the last set that is kept; uploads that it lacks are copied to ``aside``. No server runs.
-
-    Raises Refusal when there is none.
-    """
+def resume(serverdir: Path) -> dict[str, object]:
+    """Finish what an interrupted run has begun. No server runs."""
     with prepare.locked(serverdir, any_layout=True):
-        resumed = sets.resume(serverdir)
-        goals = [about for about in sets.kept(serverdir) if not about.left]
-        if not goals or resumed:
-            return {"kept": "", "lost": [], "resumed": resumed, "layout": _layout(serverdir)}
-        goal = goals[-1]
-        directory = serverdir / sets.UpgradePath.FORMER / goal.name
+        return {"resumed": sets.resume(serverdir), "layout": _layout(serverdir)}
+
+
+def back(serverdir: Path, name: str, *, aside: Path | None) -> dict[str, object]:
+    """Go back to the set ``name``; uploads that it lacks are copied to ``aside``. No server runs. Raises Refusal."""
+    with prepare.locked(serverdir, any_layout=True):
+        sets.resume(serverdir)
+        goal = next((about for about in sets.kept(serverdir) if about.name == name), None)
+        if goal is None:
+            raise Refusal(
+                f"{serverdir} keeps no data {name!r}",
+                hint="restore a backup: deployer backup restore --replace",
+                code=ExitCode.CONFLICT,
+            )
+        directory = serverdir / UpgradePath.FORMER / goal.name
         lost = _uploads(serverdir, _layout(serverdir)) - _uploads(directory, goal.layout)
         if aside is not None:
             for path, _ in sorted(lost):
@@ -74,7 +80,6 @@ def back(serverdir: Path, *, aside: Path | None) -> dict[str, object]:
         return {
             "kept": left,
             "lost": [str(_place(path)) for path, _ in sorted(lost)],
-            "resumed": False,
             "layout": goal.layout,
         }
 

@@ -200,5 +200,3 @@ def _batches(
 def arguments(serverdir: Path) -> list[str]:
     """The options of devpi's server for a directory that is carried to: files are linked."""
     return ["devpi-server", "--serverdir", str(serverdir), "--hard-links"]
-
-

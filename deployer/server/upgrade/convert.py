@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ FEW = 20
 """Projects that may be left for the last pass."""
 PASSES = 10
 """Passes that go on while commits do."""
-STOPPING = 120.0
+STOPPING = 30.0
 """Seconds that the old server may take to stop after the last pass."""
 _CARRIED = "carried.json"
 _PROOF = (PrivateFile.ROOT_PASSWORD, PrivateFile.SECRET, PrivateFile.PROOF_KEY)
@@ -50,6 +50,7 @@ def measure(serverdir: Path) -> dict[str, object]:
         "server_version": server_version(),
         "unfinished": sets.unfinished(serverdir),
         "kept": [about.name for about in sets.kept(serverdir) if not about.left],
+        "left": [about.name for about in sets.kept(serverdir) if about.left],
         "uploads": sum(not file.mirror for file in files),
         "cached": sum(file.mirror for file in files),
         "database_bytes": file.stat().st_size,
@@ -65,7 +66,8 @@ def convert(serverdir: Path) -> dict[str, object]:
     _check(serverdir)
     target = sets.next_of(serverdir)
     if target.exists():
-        shutil.rmtree(target)
+        with prepare.locked(target, any_layout=True):
+            shutil.rmtree(target)
     target.mkdir(mode=0o700)
     started = time.monotonic()
     with prepare.locked(target) as private:
@@ -77,6 +79,7 @@ def convert(serverdir: Path) -> dict[str, object]:
         data, passes = _passes(serverdir, target, carrier)
         found = _verify(serverdir, target, data)
         remove(private.moving)
+    (serverdir / UpgradePath.PROGRESS).unlink(missing_ok=True)
     return {"passes": passes, **found, "seconds": round(time.monotonic() - started, 2)}
 
 
@@ -157,15 +160,16 @@ def _carrier(serverdir: Path, target: Path, plugins: Any) -> Any:
     from deployer.server.upgrade.carry import Carrier, arguments
 
     xom = xom_from_config(parseoptions(plugins, arguments(target)))
-    return Carrier(xom, serverdir / stored.FILES, progress=_say)
+    with stored.connect(serverdir / DEVPI_6.database) as connection:
+        total = sum(1 for _ in stored.stored(connection, layout=DEVPI_6.layout))
+    return Carrier(xom, serverdir / stored.FILES, progress=_progress(serverdir, total))
 
 
 def _passes(serverdir: Path, target: Path, carrier: Any) -> tuple[Data, int]:
     """Passes until few projects are left; the data of the last one."""
-    for number in range(1, PASSES + 1):
-        data = _next_pass(serverdir, target, carrier)
-        if len(data.touched) <= FEW:
-            break
+    number, data = 1, _next_pass(serverdir, target, carrier)
+    while len(data.touched) > FEW and number < PASSES:
+        number, data = number + 1, _next_pass(serverdir, target, carrier)
     return data, number
 
 
@@ -181,7 +185,9 @@ def _next_pass(serverdir: Path, target: Path, carrier: Any, *, live: bool = Fals
     except FileGone as gone:
         if live:
             raise Refusal(
-                f"the upload {gone} is missing in {serverdir}", hint="deployer check --repair", code=ExitCode.VERIFICATION
+                f"the upload {gone} is missing in {serverdir}",
+                hint="deployer check --repair",
+                code=ExitCode.VERIFICATION,
             ) from None
         return data  # it was deleted since: the next pass begins where this one did
     write_private(target / _CARRIED, json.dumps({"serial": data.serial}) + "\n")
@@ -212,7 +218,7 @@ def _verify(serverdir: Path, target: Path, data: Data) -> dict[str, object]:
     """Compare what was carried with what ``data`` has: every upload by its hash. Raises Refusal."""
     with stored.connect(target / installed().database) as connection:
         there = list(stored.stored(connection))
-    known = {(file.path.rpartition("/")[0].split("/+f/")[0], file.path.rpartition("/")[2], file.sha256) for file in there}
+    known = {("/".join(file.path.split("/")[:2]), file.path.rpartition("/")[2], file.sha256) for file in there}
     present = {file.path for file in there}
     uploads = [one for found in data.files.values() for one in found]
     for one in uploads:
@@ -239,7 +245,10 @@ def _verify(serverdir: Path, target: Path, data: Data) -> dict[str, object]:
     }
 
 
-def _say(files: int) -> None:
-    sys.stderr.write(f"carried {files} files\n")
-    sys.stderr.flush()
+def _progress(serverdir: Path, total: int) -> Callable[[int], None]:
+    """Write to a file how far it is: the run's output is read at its end."""
 
+    def say(files: int) -> None:
+        write_private(serverdir / UpgradePath.PROGRESS, f"{files} of {total} files\n", durable=False)
+
+    return say

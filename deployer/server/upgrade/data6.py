@@ -39,8 +39,8 @@ class Mirrored:
 class Data:
     """The data as of ``serial``. Every value may be changed by who reads it.
 
-    ``touched``: projects whose content was changed after an earlier serial, with some that are gone. ``versions``: metadata by
-    version. ``files``: descriptions of uploads, documentation and test results, as an export has them.
+    ``touched``: projects whose content was changed after an earlier serial, with some that are gone. ``versions``:
+    metadata by version. ``files``: descriptions of uploads, documentation and test results, as an export has them.
     """
 
     serial: int
@@ -148,7 +148,7 @@ def _registered(data: Data, key: str, names: Any) -> None:
     index = key.removesuffix("/.projects")
     if data.indexes.get(index, {}).get("type") != "mirror":
         for name in names or ():
-            data.versions[index, _normal(name)]  # noqa: B018 - makes an empty one
+            data.versions[index, _normal(name)]
 
 
 def _mirrored(data: Data, key: str, value: Mapping[str, Any], entries: Mapping[str, Any]) -> None:

@@ -132,7 +132,7 @@ def resume(serverdir: Path) -> bool:
 
 def _move(source: Path, target: Path) -> None:
     for name in _entries(source):
-        os.replace(source / name, target / name)
+        (source / name).replace(target / name)
     sync(target)
     sync(source)
 

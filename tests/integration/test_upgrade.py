@@ -1,0 +1,182 @@
+"""An upgrade from devpi-server 6 to 7 beside the running server, and the way back: a process and a container."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+from urllib.request import urlopen
+
+import pytest
+import yaml
+
+from tests.engines import BASE, need
+from tests.indexed_server import upload
+from tests.integration.cli import Cli
+from tests.server_process import auth_header, login, request
+from tests.upstream import Distribution, Upstream, make_sdist, make_wheel
+
+pytestmark = [pytest.mark.timeout(900)]
+
+JSON = {"Accept": "application/vnd.pypi.simple.v1+json"}
+
+
+@dataclass
+class Deployment:
+    """``old``: the command line that deployed it; ``new``: the one of the next version, of the same home.
+
+    ``uploaded``: what the server has acknowledged; ``failed``: the answers to other uploads.
+    """
+
+    old: Cli
+    new: Cli
+    upstream: Upstream
+    auth: dict[str, str] = field(default_factory=dict)
+    uploaded: list[Distribution] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+    def upload(self, name: str, version: str) -> bool:
+        wheel = make_wheel(name, version)
+        try:
+            status = upload(self.old, self.auth, "root/dev", wheel)
+        except (OSError, HTTPException) as error:
+            status = f"{error}"
+        if status == 200:
+            self.uploaded.append(wheel)
+        else:
+            self.failed.append(f"{wheel.filename}: {status}")
+        return status == 200
+
+    @property
+    def lacking(self) -> list[str]:
+        """The uploads that the server acknowledged, and has not, byte for byte."""
+        links: dict[str, str] = {}
+        for project in {wheel.project for wheel in self.uploaded}:
+            _, page = request(self.old.port, "GET", f"/root/dev/+simple/{project}/", headers=JSON)
+            links |= {file["filename"]: file["url"] for file in page["files"]}
+        return [wheel.filename for wheel in self.uploaded if self._got(links.get(wheel.filename)) != wheel.content]
+
+    def _got(self, url: str | None) -> bytes:
+        if url is None:
+            return b""
+        with urlopen(urljoin(f"{self.old.url}/root/dev/+simple/x/", url), timeout=60) as answer:
+            return bytes(answer.read())
+
+
+def topology(url: str) -> dict[str, Any]:
+    return {
+        "users": {"dev": {"email": "dev@example.com", "title": "Developers"}},
+        "indexes": {
+            "root/pypi": {"type": "mirror", "url": url, "cache_expiry": 61},
+            "root/dev": {"type": "stage", "bases": ["root/pypi"], "volatile": True, "mirror_whitelist": ["*"]},
+            "dev/main": {
+                "type": "ordered",
+                "bases": ["root/dev", "root/pypi"],
+                "owns": ["main-*"],
+                "acl_upload": ["dev"],
+            },
+        },
+    }
+
+
+@pytest.fixture(
+    params=[pytest.param("process", marks=pytest.mark.server), pytest.param("docker", marks=pytest.mark.docker)]
+)
+def deployment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deployment]:
+    need(request.param)
+    tmp_path.chmod(0o755)
+    profile = tmp_path / "team.yaml"
+    cli = Cli(home=tmp_path, engine=request.param, extra={"DEPLOYER_PROFILE": str(profile)})
+    new = Cli(home=tmp_path, engine=request.param, extra=cli.extra, port=cli.port, name=cli.name)
+    if request.param == "process":
+        new.python = request.getfixturevalue("python7")
+    files = [make_wheel("demo", "1.0"), make_wheel("demo", "1.1"), make_sdist("demo-dep", "2.1")]
+    with Upstream(files) as upstream:
+        place = {"engine": cli.engine, "data": str(cli.data), "image": {"base": BASE}}
+        network = {"port": cli.port, "mode": "host"}
+        whole = {"extends": "default", **topology(upstream.simple_url), **place, "network": network}
+        profile.write_text(yaml.safe_dump(whole))
+        try:
+            up = cli.run("up", "--no-pip", timeout=900)
+            assert up.code == 0, up.err
+            password = cli.run("secret", "show").out.strip()
+            auth = auth_header(login(cli.port, password)[1]["result"]["password"])
+            yield Deployment(cli, new, upstream, auth)
+        finally:
+            (new if (cli.data / ".sqlite_alchemy").exists() else cli).clean()
+
+
+def test_6_to_7_and_back(deployment: Deployment) -> None:
+    old, new = deployment.old, deployment.new
+    assert all(deployment.upload("mine", version) for version in ("1.0", "1.1"))
+    assert old.run("package", "download", "demo", "--index", "root/pypi", "-d", "down").code == 0
+    before = old.run("status", "--json").data
+
+    planned = new.run("upgrade", "--to", "7", "--plan", "--json")
+    assert (planned.code, planned.data["converts"], planned.data["kept"]) == (0, True, ""), planned.err
+    assert not (old.data / ".deployer/next").exists()
+
+    stop, sent = threading.Event(), threading.Thread(target=lambda: uploads(deployment, stop))
+    sent.start()
+    try:
+        done = new.run("upgrade", "--to", "7", "--json")
+    finally:
+        stop.set()
+        sent.join()
+    assert done.code == 0, done.out + done.err
+    assert done.data["uploads"] > 2 and done.data["cached"] == 1 and done.data["kept"] == "001"
+    assert deployment.lacking == [], deployment.failed
+    status = new.run("status", "--json").data
+    assert (status["ready"], status["server_version"][0]) == (True, "7")
+    asked = len(deployment.upstream.requests)
+    assert new.run("package", "download", "demo==1.1", "--index", "root/pypi", "-d", "again").code == 0
+    assert not [one for one in deployment.upstream.requests[asked:] if ".whl" in str(one)]
+    plan = new.run("plan", "--json", "--set", "server.version=7")
+    assert plan.data["steps"]["indexes"] == ["unchanged"], plan.out
+    again = new.run("upgrade", "--to", "7", "--json")
+    assert (again.code, again.data["due"]) == (0, False), again.err
+
+    assert deployment.upload("since", "1.0")  # with the login of before
+    back = new.run("rollback", "--json")
+    assert back.code == 0, back.out + back.err
+    assert "root/dev/since-1.0-py3-none-any.whl" in back.data["lost"]
+    kept = Path(back.data["aside"]) / "root/dev/since-1.0-py3-none-any.whl"
+    assert kept.read_bytes() == deployment.uploaded[-1].content
+    status = old.run("status", "--json").data
+    assert (status["ready"], status["server_uuid"]) == (True, before["server_uuid"])
+    assert set(deployment.lacking) == {path.rpartition("/")[2] for path in back.data["lost"]}
+    (command,) = back.data["commands"]
+    assert old.run(*command.split()[1:]).code == 0
+    assert deployment.lacking == []
+    assert old.run("rollback").code == 5
+
+
+def uploads(deployment: Deployment, stop: threading.Event) -> None:
+    """Upload one wheel after the other; those that fail are of the moment without a server."""
+    number = 0
+    while not stop.is_set():
+        number += 1
+        deployment.upload("meanwhile", f"1.{number}")
+        stop.wait(0.2)
+
+
+def test_what_cant_be_upgraded_is_refused_before_any_effect(python7: str, tmp_path: Path) -> None:
+    cli = Cli(home=tmp_path, engine="process", upstream="http://127.0.0.1:9/simple/")
+    try:
+        assert cli.up("--no-pip").code == 0
+        wrong = cli.run("upgrade", "--to", "7", "--json")
+        assert wrong.code == 4 and "[server7]" in wrong.envelope["error"]["hint"], wrong.out
+        assert cli.run("upgrade", "--to", "5").code == 2
+        assert cli.run("upgrade", "--json").data["due"] is False
+        assert cli.run("rollback").code == 5
+        cli.python = python7
+        assert cli.run("upgrade", "--to", "7.9").code == 2
+        cli.python = sys.executable
+        assert cli.run("status", "--json").data["ready"] is True
+    finally:
+        cli.clean()
