@@ -1,4 +1,4 @@
-"""Which major version of devpi-server can run on which data. None converts the data of another."""
+"""Which major version of devpi-server can run on which data."""
 
 from __future__ import annotations
 
@@ -32,8 +32,12 @@ def check_layout(profile: Profile, facts: Facts) -> None:
     where = facts.data.path if facts.data is not None else profile.data
     raise Refused(
         f"{where} holds data of devpi-server {maker}, which devpi-server {wanted} can't read; nothing was changed",
-        hint=f'set server.version: "{maker}", or export with devpi-server {maker} and import into a new directory',
+        hint=f'set server.version: "{maker}", or {_way(maker, wanted)}',
     )
+
+
+def _way(maker: str, wanted: str) -> str:
+    return f"convert the data: deployer upgrade --to {wanted}" if maker < wanted else "go back: deployer rollback"
 
 
 def _maker(facts: Facts) -> str:

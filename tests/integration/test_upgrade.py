@@ -58,7 +58,7 @@ class Deployment:
         links: dict[str, str] = {}
         for project in {wheel.project for wheel in self.uploaded}:
             _, page = request(self.old.port, "GET", f"/root/dev/+simple/{project}/", headers=JSON)
-            links |= {file["filename"]: file["url"] for file in page["files"]}
+            links |= {file["filename"]: file["url"] for file in page["files"]} if isinstance(page, dict) else {}
         return [wheel.filename for wheel in self.uploaded if self._got(links.get(wheel.filename)) != wheel.content]
 
     def _got(self, url: str | None) -> bytes:

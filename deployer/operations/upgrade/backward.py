@@ -19,8 +19,9 @@ from deployer.operations.prepare import Prepared, prepare
 from deployer.operations.up import bring_up, have_own_image
 from deployer.operations.upgrade import common
 from deployer.operations.upgrade.forward import check_data_of
+from deployer.operations.upgrade.proof import remove_scratch
 from deployer.operations.upgrade.record import Upgraded, forget_upgraded, read_upgraded
-from deployer.plan.versions import EXTRAS
+from deployer.plan.versions import EXTRAS, LAYOUTS
 from deployer.profile.load.overrides import Override
 from deployer.protocol import OWN_PYTHON
 from deployer.spec import EngineName, State
@@ -75,6 +76,7 @@ def rollback(name: str, *, engine: str = "", keep_in: Path | None, ui: UI) -> Ba
     common.finish_interrupted(deployment, prepared, again=AGAIN)
     if before.deployer != __version__:
         ui.warn(f"{name} was deployed by deployer {before.deployer}, and this is {__version__}")
+    remove_scratch(prepared.engine, name)
     have_own_image(prepared, ui)
     aside = keep_in or state_dir(name) / f"uploads-{before.kept or 'unfinished'}"
     kept = _kept(prepared, before)
@@ -127,14 +129,14 @@ def _kept(prepared: Prepared, before: Upgraded) -> str:
     sets = [str(name) for name in found["kept"]]
     if before.kept:
         return before.kept if before.kept in sets else ""
-    changed = common.LAYOUTS.get(str(found["layout"])) != before.major
+    changed = LAYOUTS.get(str(found["layout"])) != before.major
     return sets[-1] if changed and sets else ""
 
 
 def _forward(deployment: Deployment, prepared: Prepared, before: Upgraded, ui: UI) -> None:
     """Undo a rollback that failed: the upgraded data again, and its server."""
     found = common.run(prepared, "measure", again=AGAIN)
-    if found["left"] and common.LAYOUTS.get(str(found["layout"])) == before.major:
+    if found["left"] and LAYOUTS.get(str(found["layout"])) == before.major:
         common.run(prepared, "back", again=AGAIN, words=("--set", str(found["left"][-1])))
     common.restart(deployment, ui, where="as upgraded")
 

@@ -24,7 +24,7 @@ from deployer.operations.recorded import as_deployed
 from deployer.operations.start import check_data
 from deployer.operations.up import bring_up, have_own_image
 from deployer.operations.upgrade import common
-from deployer.operations.upgrade.proof import prove
+from deployer.operations.upgrade.proof import prove, remove_scratch
 from deployer.operations.upgrade.record import Upgraded, read_upgraded, write_upgraded
 from deployer.plan.versions import EXTRAS
 from deployer.profile.load import load
@@ -91,6 +91,7 @@ def upgrade(profile: str, name: str, *, engine: str = "", to: str = "", only_pla
     _check(change, deployment, prepared)
     if present == major and pending is not None and pending.to == major and pending.major != major and not pending.kept:
         return _resumed(prepared, pending, change, ui)  # it was killed after the switch
+    remove_scratch(prepared.engine, name)
     have_own_image(prepared, ui)
     before = Upgraded(
         major=present,

@@ -12,6 +12,7 @@ from deployer.deployment.find import Deployment
 from deployer.devpi.api import DevpiApi
 from deployer.devpi.export import exported
 from deployer.devpi.topology import Topology
+from deployer.engines.base import Engine
 from deployer.errors import ConflictError, VerificationError
 from deployer.operations.prepare import Prepared, prepare
 from deployer.plan.facts import Facts
@@ -36,9 +37,6 @@ def prove(
     """``overrides``: of the upgraded deployment. ``wheel``: path of an upload. Raises VerificationError."""
     scratch = _scratch(prepared, ref, overrides)
     name, place = scratch.plan.name, scratch.server_dir
-    if scratch.current is not None and not scratch.current.ours:
-        raise ConflictError(f"a container named {name!r} is not deployer's", hint=f"rename or remove {name}")
-    scratch.engine.remove(name)
     with ExitStack() as stack:
         stack.callback(scratch.engine.remove, name)
         scratch.engine.run(replace(scratch.plan.spec, restart="no"))
@@ -63,6 +61,19 @@ def prove(
     ui.step("proof", f"the new server answers, root can log in, every index is there{and_pip}")
 
 
+def scratch_name(name: str) -> str:
+    return f"{name[:50]}-next"
+
+
+def remove_scratch(engine: Engine, name: str) -> None:
+    """Remove the scratch server that a killed run has left. Raises ConflictError for one that is not ours."""
+    scratch = scratch_name(name)
+    found = engine.inspect(scratch)
+    if found is not None and not found.ours:
+        raise ConflictError(f"a container named {scratch!r} is not deployer's", hint=f"rename or remove {scratch}")
+    engine.remove(scratch)
+
+
 def _scratch(prepared: Prepared, ref: str, overrides: Sequence[Override]) -> Prepared:
     values: dict[str, object] = {
         "engine": str(prepared.engine.name),
@@ -84,7 +95,7 @@ def _scratch(prepared: Prepared, ref: str, overrides: Sequence[Override]) -> Pre
         return replace(facts, data=replace(facts.data, within=None)) if facts.data is not None else facts
 
     return prepare(
-        ref, f"{prepared.plan.name[:50]}-next", overrides=(*held, *own), moving=True, new_data=True, adjust=inside
+        ref, scratch_name(prepared.plan.name), overrides=(*held, *own), moving=True, new_data=True, adjust=inside
     )
 
 

@@ -146,9 +146,10 @@ def _check_layout(serverdir: Path) -> None:
     maker = next((known.major for known in KNOWN if known.layout == number), None)
     what = f"data of devpi-server {maker}" if maker else f"data of the layout {layout or 'nothing'}"
     stay = f'keep version {maker} (server.version: "{maker}"), or ' if maker else ""
+    way = f"run deployer {'upgrade' if maker and maker < here.major else 'rollback'}"
     raise Refusal(
         f"{serverdir} holds {what}, and this server is devpi-server {here.major}; nothing was changed",
-        hint=f"{stay}export the data with the devpi-server that wrote it, and import it into a new directory",
+        hint=f"{stay}{way}",
         code=ExitCode.REFUSED,
     )
 

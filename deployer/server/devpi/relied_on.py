@@ -137,6 +137,7 @@ BOTH = _table(
             "MutableFileEntry.delete",
             "MutableFileEntry.file_set_content",
             "ZipFile",
+            "get_hashes",
             ("get_core_metadata", ("ZipFile", "read")),
         ),
         # a file is linked, not copied
@@ -250,6 +251,11 @@ OF_7 = _table(
             "BaseFileEntry.user",
             "FileStore.get_mutable_file_entry",
         ),
+        "devpi_server.importexport": (
+            ("Importer.import_filedesc", ("devpi_srcpath", "import_rootdir")),
+            "Migrator.migrate",
+            "Migrator.migrate_file",
+        ),
         "devpi_server.keyfs": ("KeyChangeEvent.at_serial", "KeyChangeEvent.data"),
         "devpi_server.keyfs_sqla_lite": (
             "Connection.db_read_last_changelog_serial",
@@ -267,6 +273,8 @@ OF_7 = _table(
             "BaseIndex.key_simpledata",
             "BaseIndex.list_projects",
             "BaseIndex.list_projects_perstage",
+            "BaseIndex.modify",
+            "BaseIndex.modify_project",
             "BaseIndex.sro",
         ),
         "devpi_server.model.config": ("ConfigField", "ensure_list"),
@@ -281,6 +289,12 @@ OF_7 = _table(
             "TraversedIndex.index",
         ),
         "devpi_server.model.links": (("SimpleLinks.__init__", ("_links",)), "SimplelinkMeta.relpath"),
+        "devpi_server.model.local": (
+            "LocalIndex.add_project_name",
+            "LocalIndex.del_project",
+            "LocalIndex.delete",
+            "LocalIndex.set_versiondata",
+        ),
         "devpi_server.model.remote": (
             "RemoteIndexCustomizer.get_indexconfig_fields",
             *_mirror(
@@ -312,7 +326,14 @@ OF_7 = _table(
             *(f"SimpleInfo.{name}" for name in ("upload_time", "url", "yanked")),
             ("SimpleInfo.make_mutable_entry", ("resolve",)),
         ),
-        "devpi_server.model.user": ("User.get_indexes", "User.modify", "User.validate"),
+        "devpi_server.model.user": (
+            "User.create_stage",
+            "User.delete",
+            "User.get_indexes",
+            "User.getstages",
+            "User.modify",
+            "User.validate",
+        ),
     }
 )
 OF_TOKENS = _table(

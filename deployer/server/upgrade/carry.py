@@ -25,13 +25,18 @@ class FileGone(Exception):
     """A file that the data names is not here: it was deleted meanwhile, or is lost."""
 
 
-class Carrier(Importer):  # type: ignore[misc]
+class Carrier(Importer):
     """``files``: the directory ``+files`` of the old data. ``progress``: called with the files that were carried."""
 
     def __init__(self, xom: Any, files: Path, progress: Callable[[int], None] = lambda files: None) -> None:
         self.xom, self.filestore, self.import_rootdir = xom, xom.filestore, files
         self._progress = progress
         self._done = 0
+
+    @property
+    def _model(self) -> Any:
+        """devpi's users and indexes; of version 7, whatever version is checked against."""
+        return self.xom.model
 
     def warn(self, _message: str) -> None:
         """devpi's import warns of metadata that it completes; nothing follows from it."""
@@ -61,31 +66,31 @@ class Carrier(Importer):  # type: ignore[misc]
         self._allowed(data)
 
     def _users(self, users: dict[str, dict[str, Any]]) -> None:
-        for known in self.xom.model.get_userlist():
+        for known in self._model.get_userlist():
             if known.name not in users:
                 for stage in known.getstages():
                     stage.delete()
                 known.delete()
         for name, config in users.items():
-            user = self.xom.model.get_user(name)
+            user = self._model.get_user(name)
             if user is None:
-                user = self.xom.model.create_user(name, password="")
+                user = self._model.create_user(name, password="")
                 config.setdefault("created", "1970-01-01T00:00:00Z")
             with user.key.update() as stored:
                 stored.clear()
                 stored.update({key: value for key, value in config.items() if key != "username"})
 
     def _indexes(self, configs: dict[str, dict[str, Any]]) -> None:
-        for user in self.xom.model.get_userlist():
+        for user in self._model.get_userlist():
             for stage in user.getstages():
                 if stage.name not in configs or stage.index_type != configs[stage.name]["type"]:
                     stage.delete()
         for name, config in configs.items():  # without bases: they may go in circles
             user_name, index = name.split("/")
             settings = {key: value for key, value in config.items() if key != "bases"}
-            stage = self.xom.model.getstage(name)
+            stage = self._model.getstage(name)
             if stage is None:
-                stage = self.xom.model.get_user(user_name).create_stage(index, type=config["type"])
+                stage = self._model.get_user(user_name).create_stage(index, type=config["type"])
             stage.modify(**settings, _keep_unknown=True)
             if "bases" in config:
                 with stage.key_index.with_resolved_parent().update() as stored:
@@ -98,16 +103,16 @@ class Carrier(Importer):  # type: ignore[misc]
         with self.xom.keyfs.read_transaction():
             for name, config in data.indexes.items():
                 if config.get("type") != "mirror":
-                    held = {(name, str(project)) for project in self.xom.model.getstage(name).list_projects_perstage()}
+                    held = {(name, str(project)) for project in self._model.getstage(name).list_projects_perstage()}
                     due |= held ^ {place for place in data.versions if place[0] == name}
         return sorted(place for place in due if place[0] in data.indexes)
 
     def _project(self, data: Data, place: Project, described: list[dict[str, Any]]) -> None:
         index, name = place
-        stage = self.xom.model.getstage(index)
+        stage = self._model.getstage(index)
         if version7.is_mirror(stage):
-            for one in data.mirrored.get(place, ()):
-                self._mirrored(stage, name, one)
+            for file in data.mirrored.get(place, ()):
+                self._mirrored(stage, name, file)
             return
         project = normalize_name(name)
         if stage.has_project_perstage(project):
@@ -166,7 +171,7 @@ class Carrier(Importer):  # type: ignore[misc]
         }
         with self.xom.keyfs.write_transaction():
             for index, projects in named.items():
-                stage = self.xom.model.getstage(index)
+                stage = self._model.getstage(index)
                 for project in sorted(projects):
                     stage.modify_project(normalize_name(project), inheritance_rules="allow all")
 

@@ -66,8 +66,7 @@ def convert(serverdir: Path) -> dict[str, object]:
     _check(serverdir)
     target = sets.next_of(serverdir)
     if target.exists():
-        with prepare.locked(target, any_layout=True):
-            shutil.rmtree(target)
+        _clear(target)
     target.mkdir(mode=0o700)
     started = time.monotonic()
     with prepare.locked(target) as private:
@@ -81,6 +80,21 @@ def convert(serverdir: Path) -> dict[str, object]:
         remove(private.moving)
     (serverdir / UpgradePath.PROGRESS).unlink(missing_ok=True)
     return {"passes": passes, **found, "seconds": round(time.monotonic() - started, 2)}
+
+
+def _clear(target: Path) -> None:
+    """Remove what an interrupted run has left. Raises Refusal while that run goes on."""
+    try:
+        with prepare.locked(target, any_layout=True):
+            shutil.rmtree(target)
+    except Refusal as refusal:
+        if refusal.code != ExitCode.CONFLICT:
+            raise
+        raise Refusal(
+            f"another upgrade of {target.parent.parent} is under way",
+            hint="wait half a minute, then run deployer upgrade again",
+            code=ExitCode.LOCKED,
+        ) from None
 
 
 def finish(serverdir: Path) -> dict[str, object]:
@@ -111,6 +125,7 @@ def finish(serverdir: Path) -> dict[str, object]:
                     kept = sets.switch(serverdir, target, server_version=DEVPI_6.major)
             finally:
                 held.unlink(missing_ok=True)
+                (serverdir / UpgradePath.PROGRESS).unlink(missing_ok=True)
     return {**found, "resumed": False, "kept": kept, "held_seconds": round(seconds, 3)}
 
 
