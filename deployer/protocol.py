@@ -51,6 +51,8 @@ class PrivateFile(StrEnum):
     PINNED = "pinned.json"
     OWNERS = "owners"
     LOCK = "lock"
+    SETTINGS = "settings"
+    NEXT_SETTINGS = "settings.next"
     USED_BY = "used-by"
 
     @property
@@ -184,6 +186,42 @@ def told(line: str) -> Told:
 WEB_LEVELS = ("off", "read", "manage", "devpi-web")
 """What browsers are shown (``server.web`` of a profile): nothing, pages of ours to read, the same with a login to
 change things, the pages of devpi-web."""
+
+
+# Settings of a server that runs
+
+MADE = "DEPLOYER_MADE"
+"""The variable with the identity of a container, or of a process: another one each time that one is made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """Settings that a server has taken since its container was made, and begins with from then on.
+
+    ``id``: of the order to take them. ``made``: identity of the container. ``spec``: digest of the spec that the
+    container now has. ``words``: its arguments, from ``serve`` on; empty: those that it was made with.
+    """
+
+    id: str
+    made: str = ""
+    spec: str = ""
+    words: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        return json.dumps(asdict(self)) + "\n"
+
+    @classmethod
+    def parse(cls, text: str | None) -> Taken | None:
+        """Read what is not trusted; None when it is absent or invalid."""
+        try:
+            said = parsed(text or "")
+            found = cls(**{**said, "words": tuple(said["words"])})
+        except (ValueError, TypeError, KeyError):
+            return None
+        texts = (found.id, found.made, found.spec, *found.words)
+        return found if all(isinstance(one, str) and "\0" not in one for one in texts) else None
+
 
 # Refusals
 

@@ -11,6 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import assert_never
 
+from deployer.protocol import MADE
+
 LABEL_PREFIX = "io.devpi.deployer."
 LABEL_NAME = LABEL_PREFIX + "name"
 LABEL_PROFILE = LABEL_PREFIX + "profile"
@@ -20,6 +22,8 @@ LABEL_URL = LABEL_PREFIX + "url"
 """The server's URL on this host: finds a deployment without its profile."""
 LABEL_USER = LABEL_PREFIX + "user"
 """The uid of the user who deployed it: engines are shared, deployments are not."""
+LABEL_MADE = LABEL_PREFIX + "made"
+"""The identity of the container, another one each time that one is made. Its server takes settings while it runs."""
 LABEL_BASE = LABEL_PREFIX + "base"
 """Of our image: the base that it was built on, by digest, or by ID where it came from no registry."""
 LABEL_BUILD = LABEL_PREFIX + "build-sha256"
@@ -128,14 +132,17 @@ class ContainerSpec:
     read_only: bool = True
     log_max_size: str = "10m"
     log_max_files: int = 3
+    made: str = ""
+    """Identity of the container; empty: its server takes no settings while it runs."""
     withheld: tuple[str, ...] = ()
     """Variables that the engine's client would add by itself (:attr:`EngineInfo.injects`), and must not."""
 
     def sha256(self) -> str:
-        """Digest of all that was asked for: every field except the labels and ``withheld``. Another one replaces the
-        container."""
+        """Digest of all that was asked for: every field except the labels, ``made`` and ``withheld``. Another one
+        replaces the container, or changes its settings."""
         record = asdict(self) | {"labels": None, "stop_timeout": self.stop_timeout.total_seconds()}
-        del record["withheld"]  # it follows the client's configuration, which changes nothing in the container
+        # The second one follows the client's configuration, which changes nothing in the container.
+        del record["made"], record["withheld"]
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -146,7 +153,12 @@ class ContainerSpec:
 
     def all_labels(self) -> tuple[tuple[str, str], ...]:
         """All labels of the container, including the spec's digest."""
-        return (*self.labels, (LABEL_SPEC, self.sha256()))
+        made = ((LABEL_MADE, self.made),) if self.made else ()
+        return (*self.labels, (LABEL_SPEC, self.sha256()), *made)
+
+    def all_env(self) -> tuple[tuple[str, str], ...]:
+        """All variables of the container, including its identity."""
+        return (*self.env, *(((MADE, self.made),) if self.made else ()))
 
 
 @dataclass(frozen=True, kw_only=True)

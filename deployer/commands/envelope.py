@@ -60,7 +60,7 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "simple_url": "address that installers are given",
         "engine": "`nerdctl`, `docker`, `podman` or `process`",
         "network": "`bridge` or `host`",
-        "server": "`created`, `recreated`, `started` or `unchanged`",
+        "server": "`created`, `recreated`, `changed` (while it served), `started` or `unchanged`",
         "changes": "list: each change that this run made",
         "timings": "`{stage: seconds}` since the start, cumulative",
         "client_files": "list of paths: client files that are as the profile says",

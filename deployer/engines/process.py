@@ -130,7 +130,7 @@ class ProcessEngine:
     def run(self, spec: ContainerSpec) -> str:
         if self._read(spec.name) is not None:
             raise ConflictError(f"the name {spec.name!r} is taken by another deployment", hint="deployer down")
-        return self._start(spec.name, Record(env=dict(spec.env), spec=Start.of(spec)))
+        return self._start(spec.name, Record(env=dict(spec.all_env()), spec=Start.of(spec)))
 
     def once(self, spec: ContainerSpec, *, timeout: timedelta) -> ExecResult:
         """Run on this host, with the environment that a server of ``spec`` gets."""

@@ -10,13 +10,14 @@ from pathlib import Path
 from deployer.errors import EngineError
 from deployer.files import write_private
 from deployer.ownership import unreadable
-from deployer.protocol import parsed
+from deployer.protocol import MADE, parsed
 from deployer.spec import ContainerSpec, Mount, Port
 from deployer.typed import built
 
 ENV = frozenset(
     {
         *("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"),
+        MADE,
         *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy"),
     }
 )

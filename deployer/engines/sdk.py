@@ -90,7 +90,7 @@ class SdkEngine:
                 command=list(spec.command) or None,
                 name=spec.name,
                 labels=dict(spec.all_labels()),
-                environment=dict(spec.env),
+                environment=dict(spec.all_env()),
                 user=spec.user or None,
                 ports=[port.container_port for port in spec.ports],
                 host_config=api.create_host_config(**host_options(spec)),

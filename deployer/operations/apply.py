@@ -10,9 +10,13 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import replace
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 
+from deployer.deployment import settings
+from deployer.deployment.settings import new_order
 from deployer.engines.base import Engine
 from deployer.errors import ConflictError, DeployerError
 from deployer.host import untrusted
@@ -20,8 +24,12 @@ from deployer.operations.images import fits
 from deployer.plan import Plan
 from deployer.plan.data import DataPlan
 from deployer.plan.drift import strayed
-from deployer.protocol import PRIVATE, PrivateFile
-from deployer.spec import LABEL_NAME, LABEL_SPEC, LABEL_USER, PREVIOUS, Container, Image, State
+from deployer.plan.in_place import taken_by, takes
+from deployer.protocol import PRIVATE, PrivateFile, Taken
+from deployer.spec import LABEL_MADE, LABEL_NAME, LABEL_SPEC, LABEL_USER, PREVIOUS, Container, Image, State
+
+BACK = timedelta(seconds=60)
+"""Time for a server to begin with its former settings again."""
 
 
 def undo(rollback: ExitStack, action: Callable[..., object], *args: object, **kwargs: object) -> None:
@@ -44,6 +52,8 @@ class Done(StrEnum):
     CREATED = "created"
     STARTED = "started"
     RECREATED = "recreated"
+    CHANGED = "changed"
+    """Its server has taken other settings while it served."""
 
 
 def make_data(name: str, data: DataPlan, engine: Engine, rollback: ExitStack) -> None:
@@ -121,6 +131,11 @@ def is_current(plan: Plan, container: Container | None, image: Image | None) -> 
     """
     if container is None or not same_spec(plan, container) or strayed(plan.spec, container):
         return False
+    return _is_of(plan, container, image)
+
+
+def _is_of(plan: Plan, container: Container, image: Image | None) -> bool:
+    """Whether ``container`` was made from the current image."""
     if plan.image is None or image is None or not fits(plan.image, image) or not container.image_id:
         return True  # no newer image, or the engine does not report the image of a container
     return container.image_id == image.id
@@ -139,20 +154,52 @@ def ensure_container(
             undo(rollback, engine.stop, name, timeout=plan.spec.stop_timeout)
         engine.start(name)
         return Done.STARTED
+    if current is not None and changes_in_place(plan, current, image) and _change(plan, engine, current, rollback):
+        return Done.CHANGED
+    spec = plan.spec if plan.image is not None and not plan.image.own else replace(plan.spec, made=new_order())
     if current is None:
         undo(rollback, engine.remove, name)
-        engine.run(plan.spec)
+        engine.run(spec)
         return Done.CREATED
     if unusable:
         # CREATED: an engine leaves it when a start fails, nothing ever ran in it. LOST: it can't run any more.
         engine.remove(name)
         undo(rollback, engine.remove, name)
-        engine.run(plan.spec)
+        engine.run(spec)
         return Done.CREATED if current.state is State.CREATED else Done.RECREATED
     _set_aside(plan, engine, current, rollback)
     undo(rollback, engine.remove, name)
-    engine.run(plan.spec)
+    engine.run(spec)
     return Done.RECREATED
+
+
+def changes_in_place(plan: Plan, current: Container, image: Image | None) -> bool:
+    """Whether the server of the running container takes the plan's settings, and nothing else differs."""
+    return not plan.data.begin and takes(plan.spec, current) and _is_of(plan, current, image)
+
+
+def _change(plan: Plan, engine: Engine, current: Container, rollback: ExitStack) -> bool:
+    """Have the server take the plan's settings; False when it takes none. Raises NotReadyError, EngineError."""
+    made = current.labels[LABEL_MADE]
+    with ExitStack() as refused:
+        undo(refused, engine.start, plan.name)  # where its restart policy did not
+        undo(refused, _change_back, engine, current)
+        order = Taken(id=new_order(), made=made, spec=plan.spec.sha256(), words=plan.spec.command)
+        try:
+            settings.take(engine, current, order, deadline=plan.ready_timeout)
+        except ConflictError:
+            refused.pop_all()
+            return False
+        finally:
+            rollback.push(refused.pop_all())
+    return True
+
+
+def _change_back(engine: Engine, former: Container) -> None:
+    """Have the server take its former settings, unless it has them."""
+    found = settings.current(engine, engine.inspect(former.name))
+    if found is not None and found.state is State.RUNNING and found.labels.get(LABEL_SPEC) != former.labels[LABEL_SPEC]:
+        settings.take(engine, former, taken_by(former, order=new_order()), deadline=BACK)
 
 
 def _set_aside(plan: Plan, engine: Engine, current: Container, rollback: ExitStack) -> None:

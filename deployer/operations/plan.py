@@ -13,7 +13,7 @@ from deployer.devpi.declared import wanted
 from deployer.devpi.difference import compare
 from deployer.devpi.topology import EMPTY
 from deployer.operations import client_files
-from deployer.operations.apply import is_current
+from deployer.operations.apply import changes_in_place, is_current
 from deployer.operations.differences import differences
 from deployer.operations.images import fits
 from deployer.operations.prepare import Prepared, measured
@@ -61,7 +61,9 @@ def steps(prepared: Prepared) -> dict[str, Step]:
         found["server"] = ([f"{plan.name} runs as planned at {plan.url}"], False)
     else:
         why = [] if current is None else list(differences(prepared))
-        found["server"] = ([*why, shlex.join(argv(prepared))], True)
+        in_place = current is not None and changes_in_place(plan, current, prepared.image)
+        how = "changed while it serves" if in_place else shlex.join(argv(prepared))
+        found["server"] = ([*why, how], True)
     found["indexes"] = _indexes(prepared)
     return {**found, **_clients(prepared)}
 

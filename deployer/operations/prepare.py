@@ -12,6 +12,7 @@ from pathlib import Path
 
 from deployer import __version__
 from deployer.addresses import is_loopback, split
+from deployer.deployment import settings
 from deployer.deployment.passwords import Passwords
 from deployer.deployment.record import read_applied
 from deployer.deployment.server_dir import ServerDir
@@ -83,7 +84,8 @@ def prepare(
     Raises ProfileError, EngineUnreachable, ConflictError, Refused.
     """
     loaded = load(ref, overrides=overrides)
-    detection, current, image = _locate(loaded.profile, name)
+    detection, found, image = _locate(loaded.profile, name)
+    current = settings.current(detection.engine, found)
     previous = detection.engine.inspect(name + PREVIOUS) if current is None else None
     _check_profile(current, loaded.name, replace=replace)
     facts = gather(loaded.profile, detection.info, current or previous, name=name)

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from deployer.deployment import settings
 from deployer.deployment.find import Deployment, require
 from deployer.deployment.lock import hold
 from deployer.errors import DeployerError
 from deployer.host.gather import data_facts
 from deployer.operations.recorded import recorded
 from deployer.plan.data import check_kept
+from deployer.protocol import Taken
 from deployer.readiness import Ready, wait
+from deployer.readiness.probe import ask
+from deployer.spec import LABEL_MADE, State
 
 if TYPE_CHECKING:
     from deployer.ui.output import UI
 
 STOP = timedelta(seconds=30)
 """Grace period of a stop before the server is killed."""
+ANSWER = timedelta(seconds=2)
+"""Time for a server to answer before a restart; one that does not is stopped and started."""
+ANEW = timedelta(seconds=30)
+"""Time for a server to begin anew; one that does not is stopped and started."""
 ROLLBACK = timedelta(seconds=60)
 """Deadline for readiness after a rollback."""
 
@@ -41,8 +50,20 @@ def _start(deployment: Deployment) -> None:
 
 
 def _restart(deployment: Deployment) -> None:
+    """Have the server begin anew while nginx goes on; where it can't, or does not answer, stop and start it."""
+    container = deployment.container
+    if container.state is State.RUNNING and LABEL_MADE in container.labels and _answers(deployment.url):
+        with suppress(DeployerError):
+            settings.take(deployment.engine, container, Taken(id=settings.new_order()), deadline=ANEW)
+            return
     deployment.engine.stop(deployment.name, timeout=STOP)
     deployment.engine.start(deployment.name)
+
+
+def _answers(url: str) -> bool:
+    with suppress(OSError):
+        return ask(url, ANSWER.total_seconds(), on_connect=lambda: None).devpi
+    return False
 
 
 def _run(

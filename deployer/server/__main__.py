@@ -74,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     supervise.add_argument("command", nargs="+", help="serve and its options, after --")
 
+    take = verbs.add_parser("take", help="have the running server begin anew with the settings from standard input")
+    take.add_argument("--serverdir", required=True)
+
     secret = verbs.add_parser("secret", help="show root's password, or set it from standard input")
     secret.add_argument("action", choices=("show", "set"))
     secret.add_argument("user", choices=("root",))
@@ -145,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         case "serve":
             from deployer.server.boot.run import serve
 
-            return serve(options)
+            return serve(_in_force(options))
         case "supervise":
             from deployer.server.boot.supervisor import supervise
 
@@ -154,6 +157,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _secret(options)
         case "credentials" | "malicious":
             return _stored(options)
+        case "take":
+            return _take(options)
         case "check":
             return _check(options)
         case "copy":
@@ -174,6 +179,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return reach(options)
         case _:
             return _health(options)
+
+
+def _in_force(options: argparse.Namespace) -> argparse.Namespace:
+    """The options with the settings that the server has taken since; where it serves what is never among them."""
+    from deployer.server.boot.settings import words
+
+    if not (taken := words(Path(options.serverdir))):
+        return options
+    fixed = ("serverdir", "host", "port", "only_marked")
+    return argparse.Namespace(**vars(_parser().parse_args(taken)) | {name: getattr(options, name) for name in fixed})
+
+
+def _take(options: argparse.Namespace) -> int:
+    from deployer.server.boot.settings import take
+
+    try:
+        take(Path(options.serverdir), sys.stdin.read())
+    except Refusal as refusal:
+        sys.stderr.write(refusal.text)
+        return refusal.code
+    return 0
 
 
 def _secret(options: argparse.Namespace) -> int:

@@ -130,6 +130,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     )
 
     links = CanonicalLinks(private.nginx / CANONICAL)
+    links.clear()  # those of a server that began anew
 
     def changed(mirror: str, project: str) -> None:
         links.forget(project)

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from deployer.protocol import PRIVATE, PrivateFile
@@ -20,6 +20,8 @@ class Private:
     """Paths of deployer's own directory (0700) below the server directory, and of the files in it (0600)."""
 
     directory: Path
+    lock_held: int = field(default=-1, compare=False)
+    """The descriptor that holds the lock of the server directory, where this process does."""
 
     @classmethod
     def of(cls, serverdir: Path) -> Private:
@@ -160,7 +162,18 @@ class Private:
 
     @property
     def lock(self) -> Path:
+        """Locked by the server that runs, or by what keeps one from running; a server writes its process id to it."""
         return self.directory / PrivateFile.LOCK
+
+    @property
+    def settings(self) -> Path:
+        """The settings that the server has taken while it ran (:class:`deployer.protocol.Taken`)."""
+        return self.directory / PrivateFile.SETTINGS
+
+    @property
+    def next_settings(self) -> Path:
+        """The settings to take, until the server has begun with them."""
+        return self.directory / PrivateFile.NEXT_SETTINGS
 
 
 def write_private(path: Path, content: str | bytes, *, durable: bool = True) -> None:

@@ -12,6 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from deployer.protocol import PRIVATE, ExitCode, Refusal, UpgradePath, parsed
@@ -36,11 +37,14 @@ _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 
 
 @contextlib.contextmanager
-def locked(serverdir: Path, *, any_layout: bool = False, patience: float = LOCK_PATIENCE) -> Iterator[Private]:
+def locked(
+    serverdir: Path, held: int | None = None, *, any_layout: bool = False, patience: float = LOCK_PATIENCE
+) -> Iterator[Private]:
     """Lock the server directory: devpi itself would let two servers run on one.
 
-    ``any_layout``: also data of another major version. ``patience``: seconds that a stopping server has. The kernel's
-    lock ends with its process, and holds across the containers of one host. Raises Refusal.
+    ``held``: the descriptor of a lock that this process has already. ``any_layout``: also data of another major
+    version. ``patience``: seconds that a stopping server has. The kernel's lock ends with its process, and holds across
+    the containers of one host. Raises Refusal.
     """
     private = Private.of(serverdir)
     if any(sign in str(serverdir) for sign in _END_OF_PATH):
@@ -60,7 +64,7 @@ def locked(serverdir: Path, *, any_layout: bool = False, patience: float = LOCK_
         for directory in (serverdir, private.directory):
             if directory.stat().st_mode & 0o077:
                 directory.chmod(0o700)
-        descriptor = os.open(private.lock, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(private.lock, os.O_RDWR | os.O_CREAT, 0o600) if held is None else held
     except OSError as error:
         raise Refusal(
             f"can't use {error.filename or serverdir}: {error.strerror}",
@@ -68,13 +72,14 @@ def locked(serverdir: Path, *, any_layout: bool = False, patience: float = LOCK_
             code=ExitCode.REFUSED,
         ) from None
     try:
-        if not _lock(descriptor, patience):
+        if held is None and not _lock(descriptor, patience):
             raise Refusal(
                 f"another server runs on {serverdir}",
                 hint="stop it, or choose another data directory",
                 code=ExitCode.CONFLICT,
             )
-        yield private
+        os.ftruncate(descriptor, 0)  # the process id of an earlier server
+        yield replace(private, lock_held=descriptor)
     finally:
         os.close(descriptor)
 

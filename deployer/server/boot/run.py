@@ -21,18 +21,20 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from deployer.protocol import OWN_PYTHON, ExitCode, Refusal, parse_size
+from deployer.protocol import ExitCode, Refusal, parse_size
 from deployer.server import hosts, secret_files
-from deployer.server.boot import copying, prepare
+from deployer.server.boot import copying, prepare, settings
+from deployer.server.boot.handover import SIGNALS, Kept, run_again
 from deployer.server.devpi import passwords, relied_on
 from deployer.server.devpi.installed import installed
 from deployer.server.hosts import KnownHosts
+from deployer.server.middleware.drain import Drain
 from deployer.server.mirrors import rules
 from deployer.server.mirrors.rules import MirrorRules
 from deployer.server.nginx import metrics, statistics
 from deployer.server.nginx.known import Known
 from deployer.server.nginx.program import Nginx, NginxUnusable
-from deployer.server.nginx.reverse_proxy import LARGEST_BODY, ReverseProxy, end_orphans, log_line
+from deployer.server.nginx.reverse_proxy import LARGEST_BODY, ReverseProxy, end, end_orphans, log_line
 from deployer.server.nginx.statistics import Statistics
 from deployer.server.secret_files import Private
 from deployer.server.upstream.credentials import Credentials
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
 _CHEAP = ("--argon2-memory-cost", "8", "--argon2-time-cost", "1", "--argon2-parallelism", "1")
 # devpi would obey ~/.config/devpi-server and /etc/xdg/devpi-server, which can change its role and its addresses.
 _NO_FILE = ("--configfile", os.devnull)
+_WITHOUT_NGINX = "DEPLOYER_WITHOUT_NGINX"
+"""The variable with the reason why the next start in this process is without nginx."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
@@ -55,29 +59,56 @@ def serve(options: argparse.Namespace) -> int:
     os.umask(0o077)
     gc.disable()  # what is loaded now stays; collecting would take a tenth of the start
     stop = _Stop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in SIGNALS:
         signal.signal(number, stop)
-    serverdir = Path(options.serverdir).absolute()
+    serverdir, kept = Path(options.serverdir).absolute(), Kept.take()
     try:
-        with prepare.locked(serverdir) as private, contextlib.ExitStack() as ports:
-            end_orphans(private)
-            listeners = [ports.enter_context(listener) for listener in bind(options.host, options.port)]
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        with prepare.locked(serverdir, kept.lock if kept else None) as private, contextlib.ExitStack() as ports:
+            private.lock.write_text(f"{os.getpid()}\n")
+            if kept is None:
+                end_orphans(private)
+                settings.forget(private)
+            found = kept.sockets if kept else bind(options.host, options.port)
+            listeners = [ports.enter_context(listener) for listener in found]
             copying.check_whole(private)
             prepare.repair(serverdir, private)
-            code = _serve_on(options, serverdir, private, listeners, stop)
+            code = _serve_on(options, serverdir, private, listeners, stop, kept)
+            if code == 0 and stop.drain.done:
+                _begin_anew(private, listeners, stop)
     except Refusal as refusal:
         return _fail(refusal)
     except KeyboardInterrupt:
         return 0
     if stop.proxy is not None and stop.proxy.failed and not stop.proxy.stopping:
         log_line(f"{stop.proxy.failed}: devpi serves without nginx from now on")
-        again = (*OWN_PYTHON, "-m", "deployer.server", *sys.argv[1:], "--front", "python")
-        os.execv(again[0], again)  # noqa: S606 - the same program, in the same process
+        os.environ[_WITHOUT_NGINX] = stop.proxy.failed
+        run_again(sys.argv[1:])
     return code
 
 
+def _begin_anew(private: Private, listeners: Sequence[socket.socket], stop: _Stop) -> None:
+    """Begin anew in this process, which keeps the lock, the sockets and nginx."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    proxy = stop.proxy
+    if proxy is None:
+        Kept(lock=private.lock_held, listeners=_numbers(listeners)).begin_anew(sys.argv[1:])
+    with proxy.kept() as running:
+        if not proxy.stopping:
+            log_line("beginning anew; nginx goes on")
+            kept = Kept(
+                lock=private.lock_held, listeners=_numbers(listeners), inner=proxy.inner.fileno(), nginx=running
+            )
+            kept.begin_anew(sys.argv[1:])
+
+
+def _numbers(listeners: Sequence[socket.socket]) -> tuple[int, ...]:
+    return tuple(listener.fileno() for listener in listeners)
+
+
 class _Stop:
-    """The signal handler: stop nginx first, so that it finishes the requests under way, and then devpi.
+    """The signal handler: stop nginx first, so that it finishes the requests under way, and then devpi. SIGHUP ends
+    devpi alone, and the server begins anew.
 
     The first process of a container has no default handlers: without this one SIGTERM would be ignored. A second signal
     must not interrupt the orderly stop. It is handled rather than ignored: Python prints an error for a signal that
@@ -86,10 +117,13 @@ class _Stop:
 
     def __init__(self) -> None:
         self.proxy: ReverseProxy | None = None
+        self.drain = Drain()
         self._done = False
 
-    def __call__(self, _number: int, _frame: FrameType | None) -> None:
-        if self.proxy is not None and not self.proxy.gone.is_set():
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        if number == settings.SIGNAL:
+            self.drain.begin()
+        elif self.proxy is not None and not self.proxy.gone.is_set():
             self.proxy.quit()
         elif not self._done:
             self._done = True
@@ -148,7 +182,12 @@ def _bind(listener: socket.socket, address: Any) -> None:
 
 
 def _serve_on(
-    options: argparse.Namespace, serverdir: Path, private: Private, listeners: Sequence[socket.socket], stop: _Stop
+    options: argparse.Namespace,
+    serverdir: Path,
+    private: Private,
+    listeners: Sequence[socket.socket],
+    stop: _Stop,
+    kept: Kept | None,
 ) -> int:
     _keep_temporary_files(private)
     try:
@@ -168,14 +207,14 @@ def _serve_on(
         plugins = plugins_of(credentials, web=web)
         if first:
             _first_boot(serverdir, private, plugins, pwhash)
-        stop.proxy = _proxy(options, serverdir, private, plugins, listeners)
+        stop.proxy = _proxy(options, serverdir, private, plugins, listeners, kept)
         secret_files.write_private(private.running, f"{options.host} {options.port}\n")
         try:
-            _devpi(options, serverdir, private, plugins, listeners, stop.proxy)
+            _devpi(options, serverdir, private, plugins, listeners, stop)
         except Fatal as error:
             return _fail(Refusal(str(error), hint="read the log lines above", code=ExitCode.INTERNAL))
         finally:
-            if stop.proxy is not None:
+            if stop.proxy is not None and not stop.drain.done:
                 stop.proxy.clean()
         secret_files.remove(private.running)
     except OSError as error:
@@ -200,14 +239,16 @@ def _proxy(
     private: Private,
     plugins: PluginManager,
     listeners: Sequence[socket.socket],
+    kept: Kept | None,
 ) -> ReverseProxy | None:
     """nginx, if it is usable; otherwise the reason is logged and stored. Raises Refusal when nginx is required."""
     proxy: ReverseProxy | None = None
-    why_not = "it is switched off (server.front)"
+    failed = os.environ.pop(_WITHOUT_NGINX, "")
+    why_not = failed or "it is switched off (server.front)"
     # A plugin that decides who may read packages has to be called for each file.
     files = not plugins.hook.devpiserver_stage_get_principals_for_pkg_read.get_hookimpls()
     try:
-        if options.front != "python":
+        if options.front != "python" and not failed:
             proxy = ReverseProxy(
                 Nginx.find(Known.read(private.nginx_known)),
                 serverdir,
@@ -215,6 +256,8 @@ def _proxy(
                 request_timeout=options.request_timeout,
                 files=files,
                 hosts=KnownHosts.of(options.allow_host, outside_url=options.outside_url),
+                inner=kept.inner if kept else -1,
+                running=kept.nginx if kept else 0,
             )
     except NginxUnusable as problem:
         if options.front == "nginx":
@@ -223,6 +266,8 @@ def _proxy(
             ) from None
         why_not = str(problem)
         log_line(f"devpi serves without nginx, and slower: {why_not}")
+    if proxy is None and kept is not None and kept.nginx:
+        end(kept.nginx)
     secret_files.write_private(private.front, (str(proxy.nginx) if proxy else f"python: {why_not}") + "\n")
     return proxy
 
@@ -277,7 +322,7 @@ def _devpi(
     private: Private,
     plugins: PluginManager,
     listeners: Sequence[socket.socket],
-    proxy: ReverseProxy | None,
+    stop: _Stop,
 ) -> None:
     from devpi_server.config import parseoptions
     from devpi_server.log import configure_logging
@@ -293,6 +338,7 @@ def _devpi(
     plugins.register(stock, name=inventory.NAME)
     most = parse_size(options.cache_budget) if options.cache_budget else None
     plugins.register(budget.Budget(most), name=budget.NAME)
+    proxy = stop.proxy
     plugins.register(push.PushTargets.of(options.push_to), name=push.NAME)
     plugins.register(KnownHosts.of(options.allow_host, outside_url=options.outside_url), name=hosts.NAME)
     plugins.register(
@@ -313,11 +359,18 @@ def _devpi(
         )
         # nginx starts while devpi does the rest; its first requests wait in the socket's backlog.
         config.waitress_info["kwargs"].pop("unix_socket")
-        config.waitress_info["kwargs"]["sockets"] = [proxy.inner]
         proxy.start()
     else:
-        for listener in listeners:
-            listener.close()
+        for name in ("host", "port"):
+            config.waitress_info["kwargs"].pop(name)
+    config.waitress_info["kwargs"]["sockets"] = [proxy.inner] if proxy else list(listeners)
+
+    def serving() -> None:
+        settings.keep(private)
+        if proxy is not None:
+            proxy.reload()
+
+    stop.drain.install(serving)
     counts = Statistics(
         private,
         max_bytes=parse_size(options.log_max_size),

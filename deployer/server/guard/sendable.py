@@ -36,6 +36,7 @@ class Sendable:
         self._rules: dict[str, Rules] = {}
         self._let_in: dict[str, set[str]] = {}
         self._numbers = count()
+        self._begun = False
 
     def configure(self, indexes: Collection[str], rules: Mapping[str, Rules]) -> None:
         """Adapt the links to the indexes, and to the ``rules`` of those that have any.
@@ -44,11 +45,24 @@ class Sendable:
         """
         with self._lock:
             wanted = {name: rules.get(name, Rules()) for name in indexes}
+            if not self._begun:
+                self._take_over(wanted)
             for name in [name for name in self._rules if wanted.get(name) != self._rules[name]]:
                 self._forget(name)
             for name in wanted.keys() - self._rules.keys():
                 self._add(name, guarded=wanted[name].any)
                 self._rules[name] = wanted[name]
+
+    def _take_over(self, wanted: Mapping[str, Rules]) -> None:
+        """Keep the links of a server that began anew where all files of an index may be sent, and remove the others."""
+        self._begun = True
+        found = (
+            [place for kind in self._roots for place in self._directory.glob(f"{kind}/*/*")] if self._directory else ()
+        )
+        for place in found:
+            index = f"{place.parent.name}/{place.name}"
+            if not place.is_symlink() or index not in wanted or wanted[index].any:
+                self._remove(index)
 
     def reset(self) -> None:
         """Remove all links, until the indexes are known again. Raises OSError when one can't be removed."""

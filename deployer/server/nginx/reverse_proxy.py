@@ -2,6 +2,7 @@
 
 The sockets are bound in this process, so the port is held from before the start until after the stop. While nginx
 restarts, connections wait in the backlog instead of being refused, and no other program can take the port.
+A server that begins anew in this process (:mod:`deployer.server.boot.handover`) keeps the nginx that runs.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,8 +44,10 @@ SENT = 256 << 10
 kilobyte a second makes no progress for half an hour."""
 FEWEST = 16
 """Fewest connections with which nginx is useful."""
-DRAINED = 4.0
-"""Seconds between SIGQUIT and SIGKILL; by its configuration nginx closes every connection sooner."""
+FINISH = 1.0
+"""Seconds between SIGQUIT, with which nginx finishes the requests under way, and SIGTERM."""
+DRAINED = 3.0
+"""Seconds between SIGTERM and SIGKILL."""
 _SOCKET_PATH = 100
 """Most bytes of a socket's path, with a margin (unix(7): 108)."""
 _SUFFIXES = {"whl": "x.whl", "zip": "x.zip", "gz": "x.tar.gz", "tgz": "x.tgz", "bz2": "x.tar.bz2", "egg": "x.egg"}
@@ -79,6 +82,34 @@ _PROXY = """\
 """
 
 
+class _Adopted:
+    """A child that the former program of this process started, with what is used of :class:`subprocess.Popen`."""
+
+    _LOOK = 0.05
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def send_signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def wait(self, timeout: float) -> int:
+        """The exit code. Raises subprocess.TimeoutExpired."""
+        until = time.monotonic() + timeout
+        while True:
+            with contextlib.suppress(InterruptedError):
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                if pid:
+                    return os.waitstatus_to_exitcode(status)
+            if time.monotonic() > until:
+                raise subprocess.TimeoutExpired("nginx", timeout)
+            time.sleep(self._LOOK)
+
+
+_Child = subprocess.Popen[bytes] | _Adopted
+
+
 class _Template(string.Template):
     delimiter = "%"  # nginx uses the dollar sign itself
 
@@ -95,9 +126,11 @@ class ReverseProxy:
         request_timeout: int,
         files: bool,
         hosts: KnownHosts,
+        inner: int = -1,
+        running: int = 0,
     ) -> None:
         """``request_timeout``: seconds that an upstream has. ``files``: whether anybody may read every file. ``hosts``:
-        whose name requests may be for.
+        whose name requests may be for. ``inner``, ``running``: the descriptor and the process of a front that was kept.
 
         Raises NginxUnusable when nginx rejects the configuration.
         """
@@ -111,21 +144,32 @@ class ReverseProxy:
         for listener in listeners:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT)  # inherited by connections
         self._lock = threading.RLock()  # a second signal may arrive while the first one holds it
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: _Child | None = _Adopted(running) if running else None
         self._stopping = False
         self._run = Private.of(serverdir).nginx
+        self.inner, self.socket = self._kept(inner) if inner >= 0 else self._made(serverdir)
+        """The socket on which devpi listens; requests of nginx wait in its backlog until then."""
+        self._outdated = False
+        self._config = self._run / "nginx.conf"
+        configuration = self._render(request_timeout=request_timeout, files=files, hosts=hosts)
+        if running and self._config.read_text(encoding="utf-8") == configuration:
+            return
+        write_private(self._config, configuration, durable=False)  # made anew at each start
+        self._test(digest(self._command(), configuration))
+        self._outdated = bool(running)
+
+    def _made(self, serverdir: Path) -> tuple[socket.socket, Path]:
         shutil.rmtree(self._run, ignore_errors=True)
         self._run.mkdir(mode=0o700)
         Private.of(serverdir).access_log.parent.mkdir(mode=0o700, exist_ok=True)
-        self.socket = _socket_path(self._run)
-        self.inner = socket.socket(socket.AF_UNIX)
-        """The socket on which devpi listens; requests of nginx wait in its backlog until then."""
-        self.inner.bind(str(self.socket))
-        self.inner.listen(BACKLOG)
-        self._config = self._run / "nginx.conf"
-        configuration = self._render(request_timeout=request_timeout, files=files, hosts=hosts)
-        write_private(self._config, configuration, durable=False)  # made anew at each start
-        self._test(digest(self._command(), configuration))
+        path, inner = _socket_path(self._run), socket.socket(socket.AF_UNIX)
+        inner.bind(str(path))
+        inner.listen(BACKLOG)
+        return inner, path
+
+    def _kept(self, descriptor: int) -> tuple[socket.socket, Path]:
+        inner = socket.socket(fileno=descriptor)
+        return inner, Path(inner.getsockname())
 
     def _render(self, *, request_timeout: int, files: bool, hosts: KnownHosts) -> str:
         for path in (str(self._serverdir), str(self.socket)):
@@ -178,8 +222,28 @@ class ReverseProxy:
         replace(self.nginx.known, accepted=configuration).write(Private.of(self._serverdir).nginx_known)
 
     def start(self) -> None:
-        """Start nginx in a thread that lives on: prctl(2) ties a child to the thread that started it."""
+        """Start nginx, and watch it from a thread.
+
+        prctl(2) ties a child to the thread that started it. The main thread calls this, and goes on when the process
+        begins anew.
+        """
+        with contextlib.suppress(OSError):  # the thread will see
+            self._child = self._child or self._spawn()
         threading.Thread(target=self._supervise, name="front", daemon=True).start()
+
+    def reload(self) -> None:
+        """Have an nginx that was kept take another configuration, if there is one. Called once devpi serves: workers of
+        the former configuration finish their requests, and have only so much time for those that wait for devpi."""
+        with self._lock:
+            if self._outdated and self._child is not None:
+                self._child.send_signal(signal.SIGHUP)
+            self._outdated = False
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[int]:
+        """The process of nginx, 0 without, which does not change in the block."""
+        with self._lock:
+            yield self._child.pid if self._child is not None else 0
 
     def quit(self) -> None:
         """Have nginx finish the requests under way and exit. Returns at once; ``gone`` is set at the end."""
@@ -226,12 +290,12 @@ class ReverseProxy:
     def _once(self) -> str:
         """Run nginx until it exits; how it exited."""
         try:
-            child = self._spawn()
+            child = self._child or self._spawn()
         except OSError as error:
             return f"could not start ({error.strerror})"
         return "was stopped" if child is None else f"ended with exit code {self._wait(child)}"
 
-    def _spawn(self) -> subprocess.Popen[bytes] | None:
+    def _spawn(self) -> _Child | None:
         """Start nginx; None after :meth:`quit`."""
         with self._lock:
             if self._stopping:
@@ -250,20 +314,38 @@ class ReverseProxy:
             )
             return self._child
 
-    def _wait(self, child: subprocess.Popen[bytes]) -> int:
+    def _wait(self, child: _Child) -> int:
         """Wait for the end of nginx; its exit code."""
         while True:
             try:
-                code = child.wait(DRAINED if self._stopping else 1.0)
+                code = child.wait(0.2)
                 break
             except subprocess.TimeoutExpired:
                 if self._stopping:
-                    os.killpg(child.pid, signal.SIGKILL)
+                    code = _ended(child)
+                    break
         with self._lock:
             self._child = None
         with contextlib.suppress(ProcessLookupError):  # workers of a killed master finish their requests
             os.killpg(child.pid, signal.SIGQUIT)
         return code
+
+
+def end(process: int) -> None:
+    """End an nginx that was kept and is not wanted; the requests under way are finished."""
+    child = _Adopted(process)
+    child.send_signal(signal.SIGQUIT)
+    _ended(child)
+
+
+def _ended(child: _Child) -> int:
+    """Wait for an nginx that got SIGQUIT; its exit code."""
+    for number, seconds in ((signal.SIGTERM, FINISH), (signal.SIGKILL, DRAINED)):
+        try:
+            return child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, number)
+    return child.wait(DRAINED)
 
 
 def end_orphans(private: Private) -> None:
