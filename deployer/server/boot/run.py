@@ -1,4 +1,7 @@
-"""Run devpi-server in this process: the first boot, the adoption of foreign data, and serving."""
+"""Run devpi-server in this process: the first boot, the adoption of foreign data, and serving.
+
+What takes long to import is imported once the port is open: who connects then waits, and is not refused.
+"""
 
 from __future__ import annotations
 
@@ -25,24 +28,25 @@ from deployer.protocol import ExitCode, Refusal, parse_size
 from deployer.server import hosts, secret_files
 from deployer.server.boot import copying, prepare, settings
 from deployer.server.boot.handover import SIGNALS, Kept, run_again
-from deployer.server.devpi import passwords, relied_on
+from deployer.server.devpi import relied_on
 from deployer.server.devpi.installed import installed
 from deployer.server.hosts import KnownHosts
 from deployer.server.middleware.drain import Drain
 from deployer.server.mirrors import rules
 from deployer.server.mirrors.rules import MirrorRules
-from deployer.server.nginx import metrics, statistics
+from deployer.server.nginx import statistics
 from deployer.server.nginx.known import Known
 from deployer.server.nginx.program import Nginx, NginxUnusable
-from deployer.server.nginx.reverse_proxy import LARGEST_BODY, ReverseProxy, end, end_orphans, log_line
+from deployer.server.nginx.reverse_proxy import BACKLOG, LARGEST_BODY, ReverseProxy, end, end_orphans, log_line
 from deployer.server.nginx.statistics import Statistics
 from deployer.server.secret_files import Private
-from deployer.server.upstream.credentials import Credentials
 from deployer.server.web import level
 from deployer.server.web.level import Level
 
 if TYPE_CHECKING:
     from pluggy import PluginManager
+
+    from deployer.server.upstream.credentials import Credentials
 
 # The cost of deriving devpi's signing key from the secret. A high cost protects a weak secret. Ours has 384 random
 # bits, and the default would take half a gigabyte and ten seconds at every start (see SECURITY.md).
@@ -137,7 +141,7 @@ def _fail(refusal: Refusal) -> int:
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
-    """Bind the port before anything else, without listening: devpi would fail with a traceback a second later.
+    """Listen on the port before anything else: who connects while the server starts waits, and is not refused.
 
     Raises Refusal.
     """
@@ -166,6 +170,8 @@ def bind(host: str, port: int) -> list[socket.socket]:
             raise Refusal(
                 f"port {port} of {host} {why}", hint="free the port, or choose another one", code=ExitCode.CONFLICT
             ) from None
+    for listener in taken:
+        listener.listen(BACKLOG)
     return taken
 
 
@@ -197,10 +203,12 @@ def _serve_on(
             prepare.require_mark(serverdir, private)
         # Before devpi is imported: a hash may take 64 MiB for a moment.
         pwhash = _first_password(serverdir, private) if first else ""
-        credentials = Credentials(private.credentials)
         from devpi_server.main import Fatal
 
         from deployer.server.devpi import replacements
+        from deployer.server.upstream.credentials import Credentials
+
+        credentials = Credentials(private.credentials)
 
         web = options.web == level.DEVPI_WEB and relied_on.has_web()
         replacements.install(credentials.header, web=web)
@@ -296,6 +304,8 @@ def plugins_of(credentials: Credentials, *, web: bool) -> PluginManager:
 
 def _first_password(serverdir: Path, private: Private) -> str:
     """Remove the files of an interrupted first boot, and choose root's password; its hash."""
+    from deployer.server.devpi import passwords
+
     prepare.start_over(serverdir, private)
     known = secret_files.read_text(private.root_password)
     if known is None:
@@ -380,6 +390,8 @@ def _devpi(
     plugins.register(counts, name=statistics.NAME)
     counts.start()
     if options.metrics:
+        from deployer.server.nginx import metrics
+
         metrics.serve(options.metrics, lambda: counts.latest)
     gc.freeze()
     gc.enable()
@@ -429,6 +441,8 @@ def _adopt(xom: Any, private: Private) -> None:
 
     The new password has another file name until devpi has stored its hash, so a kill in between loses nothing.
     """
+    from deployer.server.devpi import passwords
+
     candidate = secret_files.read_text(private.next_root_password)
     with xom.keyfs.read_transaction():
         root = xom.model.get_user("root")
