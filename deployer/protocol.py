@@ -190,6 +190,8 @@ change things, the pages of devpi-web."""
 
 # Settings of a server that runs
 
+KEPT = "DEPLOYER_KEPT"
+"""The variable that names what a new server gets: JSON with descriptors."""
 MADE = "DEPLOYER_MADE"
 """The variable with the identity of a container, or of a process: another one each time that one is made."""
 
@@ -198,7 +200,8 @@ MADE = "DEPLOYER_MADE"
 class Taken:
     """Settings that a server has taken since its container was made, and begins with from then on.
 
-    ``id``: of the order to take them. ``made``: identity of the container. ``spec``: digest of the spec that the
+    ``id``: of the order to take them. ``to``: address of a Unix socket; the order is then to send the public sockets
+    there, and nothing else. ``made``: identity of the container. ``spec``: digest of the spec that the
     container now has. ``words``: its arguments, from ``serve`` on; empty: those that it was made with.
     """
 
@@ -206,6 +209,7 @@ class Taken:
     made: str = ""
     spec: str = ""
     words: tuple[str, ...] = ()
+    to: str = ""
 
     @property
     def text(self) -> str:
@@ -219,7 +223,7 @@ class Taken:
             found = cls(**{**said, "words": tuple(said["words"])})
         except (ValueError, TypeError, KeyError):
             return None
-        texts = (found.id, found.made, found.spec, *found.words)
+        texts = (found.id, found.made, found.spec, found.to, *found.words)
         return found if all(isinstance(one, str) and "\0" not in one for one in texts) else None
 
 

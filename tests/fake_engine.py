@@ -170,6 +170,9 @@ class FakeEngine:
     def stop(self, name: str, *, timeout: timedelta) -> None:
         self.held[name] = replace(self._require(name), state=State.STOPPED, exit_code=0)
 
+    def hold(self, name: str) -> None:
+        """Does nothing: a published port belongs to one container."""
+
     def remove(self, name: str) -> None:
         self.held.pop(name, None)
 

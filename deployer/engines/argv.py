@@ -277,6 +277,9 @@ class ArgvEngine:
         raw = self._client.container(name)
         return raw is None or at(raw, "State", "Status") in self._dialect.at_rest or self._abandoned(raw)
 
+    def hold(self, name: str) -> None:
+        """Does nothing: a published port belongs to one container."""
+
     def remove(self, name: str) -> None:
         done = self._client.call("rm", "--force", name, timeout=RUN_TIMEOUT)
         if done.returncode and self._dialect.monitor:

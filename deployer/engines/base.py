@@ -87,6 +87,10 @@ class Engine(Protocol):
     def stop(self, name: str, *, timeout: timedelta) -> None:
         """Stop a container with its stop signal, and kill it after ``timeout``. Does nothing when it is stopped."""
 
+    def hold(self, name: str) -> None:
+        """Keep the port of a running container that is about to be replaced, where this is possible: who connects waits
+        for the next one."""
+
     def remove(self, name: str) -> None:
         """Remove a container, and kill it if it runs. Does nothing when absent. Keeps the data."""
 

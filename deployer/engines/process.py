@@ -12,7 +12,9 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -26,7 +28,7 @@ from deployer.engines.timestamps import moment
 from deployer.errors import ConflictError, EngineError, EngineUnreachable
 from deployer.files import make_private
 from deployer.host.runner import Runner, telling
-from deployer.protocol import OWN_PYTHON, Told
+from deployer.protocol import KEPT, OWN_PYTHON, Taken, Told
 from deployer.spec import (
     Container,
     ContainerSpec,
@@ -34,6 +36,7 @@ from deployer.spec import (
     EngineName,
     ExecResult,
     NetworkMode,
+    Port,
     State,
     Volume,
 )
@@ -50,6 +53,9 @@ _SHOWN = len(("serve", "--serverdir", "DIRECTORY"))
 """Words of the server's command that are on its command line."""
 LOG_SIZE = "10m"
 _POLL = 0.02
+_HANDED = 2.0
+"""Seconds that a server has to send its sockets."""
+_MOST_SOCKETS = 8
 _KILLED = 5.0
 """Seconds to wait for a killed process group to end."""
 
@@ -65,6 +71,7 @@ class ProcessEngine:
         self._root = state_root
         self._server = tuple(server)
         self._runner = runner or Runner()
+        self._held: list[socket.socket] = []
         self.images = None
 
     @property
@@ -155,11 +162,37 @@ class ProcessEngine:
         """Start the supervisor, which waits until it is on record. If we are killed before, it ends by itself."""
         argv, log = self._argv(name, record.spec.command), self._log(name)
         make_private(log.parent)
-        process = standby.take(argv, env=_environment(), errors_to=log)
+        sockets = tuple(one.fileno() for one in self._held if _is_at(one, record.spec.ports))
+        env = _environment() | ({KEPT: json.dumps({"listeners": sockets})} if sockets else {})
+        process = standby.take(argv, env=env, errors_to=log, descriptors=sockets)
         with telling(process, json.dumps(_told(record))) as pid:
             now = _utc(datetime.now(UTC))
             write_record(self._file(name), replace(record, pid=pid, mark=proc.mark(pid, self._runner), started_at=now))
         return f"{name}-{pid}"
+
+    def hold(self, name: str) -> None:
+        """Get the public sockets of the server for the one that replaces it; the kernel keeps who connects meanwhile.
+
+        They stay open until this process ends. Without them clients are refused for a moment.
+        """
+        record = self._require(name)
+        if not self._alive(record) or not record.spec.mounts:
+            return
+        with contextlib.suppress(OSError, EngineError), tempfile.TemporaryDirectory() as directory:
+            path = Path(directory) / "sockets"
+            with socket.socket(socket.AF_UNIX) as door:
+                door.bind(str(path))
+                door.listen(1)
+                door.settimeout(_HANDED)
+                verb = (*self._server, "take", "--serverdir", record.spec.mounts[0].source)
+                if self._runner.run(verb, stdin=Taken(id="sockets", to=str(path)).text.encode()).returncode:
+                    return
+                with door.accept()[0] as connection:
+                    connection.settimeout(_HANDED)
+                    _, found, _, _ = socket.recv_fds(connection, 1, _MOST_SOCKETS)
+                    self._held = [socket.socket(fileno=number) for number in found]
+                    for one in self._held:
+                        one.set_inheritable(False)
 
     def stand_by(self, name: str, data: str) -> None:
         """Let the server of ``name`` on the directory ``data`` load, unless it runs: the next start takes it.
@@ -250,6 +283,10 @@ class ProcessEngine:
 
     def volume_remove(self, name: str) -> None:
         """Does nothing: a process has no volumes."""
+
+
+def _is_at(listener: socket.socket, ports: Iterable[Port]) -> bool:
+    return any(listener.getsockname()[:2] == (port.host_ip, port.host_port) for port in ports)
 
 
 def _told(record: Record) -> Told:

@@ -137,6 +137,9 @@ class SdkEngine:
         with self._sdk.errors("stop"):
             container.stop(timeout=round(timeout.total_seconds()))
 
+    def hold(self, name: str) -> None:
+        """Does nothing: a published port belongs to one container."""
+
     def remove(self, name: str) -> None:
         container = self._get(name)
         if container is not None:

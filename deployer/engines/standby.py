@@ -35,13 +35,19 @@ def begin(argv: Sequence[str], *, env: Mapping[str, str], errors_to: Path) -> su
     return process
 
 
-def take(argv: Sequence[str], *, env: Mapping[str, str], errors_to: Path) -> subprocess.Popen[bytes]:
-    """The process that stands by for exactly this command, else a new one. Raises EngineUnreachable."""
+def take(
+    argv: Sequence[str], *, env: Mapping[str, str], errors_to: Path, descriptors: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    """The process that stands by for exactly this command, else a new one with these ``descriptors``.
+
+    Raises EngineUnreachable.
+    """
     global _standby
     standby, _standby = _standby, None
     if standby is not None:
-        if (standby.argv, standby.env) == (tuple(argv), env) and standby.process.poll() is None:
+        fits = (standby.argv, standby.env) == (tuple(argv), env) and not descriptors
+        if fits and standby.process.poll() is None:
             return standby.process
         standby.process.kill()
         standby.process.communicate()
-    return spawned(argv, env=env, errors_to=errors_to)
+    return spawned(argv, env=env, errors_to=errors_to, descriptors=descriptors)

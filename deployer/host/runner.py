@@ -151,11 +151,13 @@ def telling(process: subprocess.Popen[bytes], line: str) -> Iterator[int]:
         yield from _telling(process, line)
 
 
-def spawned(argv: Sequence[str], *, env: Mapping[str, str], errors_to: Path) -> subprocess.Popen[bytes]:
+def spawned(
+    argv: Sequence[str], *, env: Mapping[str, str], errors_to: Path, descriptors: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
     """Start a process in its own session, with exactly ``env``, that waits for a line on its standard input.
 
     It must end when its input ends without a line. Output is appended to the file ``errors_to`` (mode 0600) until the
-    process opens a log. Raises EngineUnreachable.
+    process opens a log. It gets the ``descriptors`` under the same numbers. Raises EngineUnreachable.
     """
     log = os.open(errors_to, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     try:
@@ -168,6 +170,7 @@ def spawned(argv: Sequence[str], *, env: Mapping[str, str], errors_to: Path) -> 
             stderr=log,
             start_new_session=True,
             umask=0o077,
+            pass_fds=tuple(descriptors),
         )
     except OSError as error:
         raise _missing(argv[0], error) from None

@@ -214,6 +214,7 @@ def _set_aside(plan: Plan, engine: Engine, current: Container, rollback: ExitSta
         engine.remove(name + PREVIOUS)
     if current.state in (State.RUNNING, State.RESTARTING, State.PAUSED):
         undo(rollback, engine.start, name)
+        engine.hold(name)
         engine.stop(name, timeout=plan.spec.stop_timeout)
     undo(rollback, engine.rename, name + PREVIOUS, name)
     engine.rename(name, name + PREVIOUS)

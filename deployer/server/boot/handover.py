@@ -1,5 +1,7 @@
 """What a server that begins anew in the same process keeps: the lock, its sockets, and nginx.
 
+A server in another process gets the public sockets alone, from the command line that replaces the former one.
+
 The process replaces its program by itself (execve(2)). nginx stays its child, and serves stored pages and files
 meanwhile; other requests wait in the backlog of the socket that devpi listens on.
 """
@@ -7,6 +9,7 @@ meanwhile; other requests wait in the backlog of the socket that devpi listens o
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import signal
@@ -15,10 +18,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import NoReturn
 
-from deployer.protocol import OWN_PYTHON, parsed
+from deployer.protocol import KEPT, OWN_PYTHON, parsed
 
-KEPT = "DEPLOYER_KEPT"
-"""The variable that says what was kept."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that are handled; meanwhile they wait."""
 
@@ -28,14 +29,14 @@ class Kept:
     """Descriptors: the ``lock`` of the server directory, the public ``listeners``, and the ``inner`` socket behind
     nginx (-1 without). ``nginx``: its process id (0 without)."""
 
-    lock: int
     listeners: tuple[int, ...]
+    lock: int = -1
     inner: int = -1
     nginx: int = 0
 
     @classmethod
     def take(cls) -> Kept | None:
-        """What the former program of this process kept; None in a new process."""
+        """What the former program of this process kept, or the former process; None without one."""
         said = os.environ.pop(KEPT, "")
         try:
             told = parsed(said)
@@ -48,7 +49,7 @@ class Kept:
 
     @property
     def _descriptors(self) -> tuple[int, ...]:
-        return (self.lock, *self.listeners, *((self.inner,) if self.inner >= 0 else ()))
+        return tuple(number for number in (*self.listeners, self.lock, self.inner) if number >= 0)
 
     @property
     def sockets(self) -> list[socket.socket]:
@@ -64,6 +65,13 @@ class Kept:
             os.set_inheritable(number, True)
         os.environ[KEPT] = json.dumps(asdict(self))
         run_again(words)
+
+
+def begins_anew() -> bool:
+    """Whether this is the process of a server that begins anew."""
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        return bool(parsed(os.environ.get(KEPT, ""))["lock"] >= 0)
+    return False
 
 
 def run_again(words: Sequence[str]) -> NoReturn:

@@ -18,7 +18,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import FrameType
@@ -68,13 +68,18 @@ def serve(options: argparse.Namespace) -> int:
     serverdir, kept = Path(options.serverdir).absolute(), Kept.take()
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        with prepare.locked(serverdir, kept.lock if kept else None) as private, contextlib.ExitStack() as ports:
-            private.lock.write_text(f"{os.getpid()}\n")
-            if kept is None:
+        anew = kept is not None and kept.lock >= 0
+        with (
+            prepare.locked(serverdir, kept.lock if kept and anew else None) as private,
+            contextlib.ExitStack() as ports,
+        ):
+            if not anew:
                 end_orphans(private)
                 settings.forget(private)
             found = kept.sockets if kept else bind(options.host, options.port)
             listeners = [ports.enter_context(listener) for listener in found]
+            stop.give = lambda: settings.give(private, listeners)
+            private.lock.write_text(f"{os.getpid()}\n")  # from here on it takes orders
             copying.check_whole(private)
             prepare.repair(serverdir, private)
             code = _serve_on(options, serverdir, private, listeners, stop, kept)
@@ -122,11 +127,13 @@ class _Stop:
     def __init__(self) -> None:
         self.proxy: ReverseProxy | None = None
         self.drain = Drain()
+        self.give: Callable[[], bool] = lambda: False
         self._done = False
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
         if number == settings.SIGNAL:
-            self.drain.begin()
+            if not self.give():
+                self.drain.begin()
         elif self.proxy is not None and not self.proxy.gone.is_set():
             self.proxy.quit()
         elif not self._done:
@@ -161,8 +168,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
             _bind(listener, address)
-            # Needed for bind only: two sockets that allow it can both hold a port on which nobody listens yet.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+            listener.listen(BACKLOG)  # fails if another one, which listens now, was bound at the same moment
         except OSError as error:
             for other in taken:
                 other.close()
@@ -170,8 +176,6 @@ def bind(host: str, port: int) -> list[socket.socket]:
             raise Refusal(
                 f"port {port} of {host} {why}", hint="free the port, or choose another one", code=ExitCode.CONFLICT
             ) from None
-    for listener in taken:
-        listener.listen(BACKLOG)
     return taken
 
 

@@ -10,11 +10,13 @@ import contextlib
 import fcntl
 import os
 import signal
+import socket
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from deployer.protocol import MADE, ExitCode, Refusal, Taken
-from deployer.server.boot.handover import KEPT
+from deployer.server.boot.handover import begins_anew
 from deployer.server.secret_files import Private, read_text, sync, write_private
 
 SIGNAL = signal.SIGHUP
@@ -26,7 +28,7 @@ def words(serverdir: Path) -> tuple[str, ...]:
     Settings that were taken by another container do not count: that one was replaced since.
     """
     private = Private.of(serverdir)
-    ordered = Taken.parse(_read(private.next_settings)) if KEPT in os.environ else None
+    ordered = Taken.parse(_read(private.next_settings)) if begins_anew() else None
     taken = ordered or Taken.parse(_read(private.settings))
     made = os.environ.get(MADE, "")
     return taken.words if taken is not None and made and taken.made == made else ()
@@ -51,6 +53,19 @@ def forget(private: Private) -> None:
         private.next_settings.unlink()
 
 
+def give(private: Private, listeners: Sequence[socket.socket]) -> bool:
+    """Send the public sockets where an order says; False when it says nothing of them. Called by a signal handler."""
+    order = Taken.parse(_read(private.next_settings))
+    if order is None or not order.to:
+        return False
+    forget(private)
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(1.0)
+        connection.connect(order.to)
+        socket.send_fds(connection, [b"\n"], [listener.fileno() for listener in listeners])
+    return True
+
+
 def take(serverdir: Path, text: str) -> None:
     """Order the server that runs on ``serverdir`` to begin anew with the settings in ``text``. Raises Refusal.
 
@@ -60,7 +75,7 @@ def take(serverdir: Path, text: str) -> None:
     order = Taken.parse(text)
     if order is None:
         raise Refusal("these are no settings", hint="deployer up", code=ExitCode.USAGE)
-    if not order.words and (taken := Taken.parse(_read(private.settings))) is not None:
+    if not (order.words or order.to) and (taken := Taken.parse(_read(private.settings))) is not None:
         order = replace(taken, id=order.id)
     try:
         server = _server(private)

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
-from deployer.protocol import FINAL, OWN_PYTHON, SUPERVISOR, ExitCode, parse_size, told
+from deployer.protocol import FINAL, KEPT, OWN_PYTHON, SUPERVISOR, ExitCode, parse_size, parsed, told
 
 SERVER = (*OWN_PYTHON, "-m", "deployer.server")
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
@@ -119,10 +119,31 @@ def _tied_to(parent: int) -> Callable[[], None]:
 
 
 def spawn(command: Sequence[str], *, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
-    """Start a child that ends with this process, and whose output is read."""
-    return subprocess.Popen(
-        command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=_tied_to(os.getpid())
-    )
+    """Start a child that ends with this process, and whose output is read.
+
+    The first child gets the public sockets of the server that this one replaces.
+    """
+    sockets = _sockets()
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            preexec_fn=_tied_to(os.getpid()),
+            pass_fds=sockets,
+        )
+    finally:
+        os.environ.pop(KEPT, None)
+        for number in sockets:
+            os.close(number)
+
+
+def _sockets() -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in parsed(os.environ.get(KEPT, ""))["listeners"])
+    except (ValueError, TypeError, KeyError):
+        return ()
 
 
 class Telling:
