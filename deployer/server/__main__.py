@@ -146,9 +146,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.argv[1:] = ("serve", "--serverdir", options.serverdir, *words)  # what a restart without nginx repeats
             return main(sys.argv[1:])
         case "serve":
+            from deployer.server.listening import early
+
+            listening = early(options.host, options.port)
             from deployer.server.boot.run import serve
 
-            return serve(_in_force(options))
+            return serve(_in_force(options), listening)
         case "supervise":
             from deployer.server.boot.supervisor import supervise
 

@@ -21,9 +21,10 @@ from deployer.image import LOCKS
 from deployer.plan.versions import EXTRAS, LAYOUTS
 from deployer.protocol import ExitCode, Refusal
 from deployer.server.boot import prepare
-from deployer.server.boot.run import _Masking, bind
+from deployer.server.boot.run import _Masking
 from deployer.server.devpi import installed
 from deployer.server.devpi.passwords import OneAtATime, hash_random
+from deployer.server.listening import bind
 from deployer.server.secret_files import Private, ensure_keys, new_password, read_text, write_private
 
 
@@ -237,18 +238,17 @@ def test_a_path_that_is_no_directory_is_refused(tmp_path: Path) -> None:
     assert caught.value.code == ExitCode.REFUSED
 
 
-def test_the_port_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare, "LOCK_PATIENCE", 0.3)
+def test_the_port_is_held() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         port = listener.getsockname()[1]
         with pytest.raises(Refusal, match=str(port)) as caught:
-            bind("127.0.0.1", port)
+            bind("127.0.0.1", port, patience=0.3)
         assert caught.value.code == ExitCode.CONFLICT
     (held,) = bind("127.0.0.1", port)
     with held, pytest.raises(Refusal, match="taken"):
-        bind("127.0.0.1", port)
+        bind("127.0.0.1", port, patience=0.0)
     with pytest.raises(Refusal):
         bind("192.0.2.1", port)  # an address of documentation, which no host has
 

@@ -17,7 +17,6 @@ import signal
 import socket
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -31,13 +30,14 @@ from deployer.server.boot.handover import SIGNALS, Kept, run_again
 from deployer.server.devpi import relied_on
 from deployer.server.devpi.installed import installed
 from deployer.server.hosts import KnownHosts
+from deployer.server.listening import bind
 from deployer.server.middleware.drain import Drain
 from deployer.server.mirrors import rules
 from deployer.server.mirrors.rules import MirrorRules
 from deployer.server.nginx import statistics
 from deployer.server.nginx.known import Known
 from deployer.server.nginx.program import Nginx, NginxUnusable
-from deployer.server.nginx.reverse_proxy import BACKLOG, LARGEST_BODY, ReverseProxy, end, end_orphans, log_line
+from deployer.server.nginx.reverse_proxy import LARGEST_BODY, ReverseProxy, end, end_orphans, log_line
 from deployer.server.nginx.statistics import Statistics
 from deployer.server.secret_files import Private
 from deployer.server.web import level
@@ -58,8 +58,11 @@ _WITHOUT_NGINX = "DEPLOYER_WITHOUT_NGINX"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
-def serve(options: argparse.Namespace) -> int:
-    """Prepare the server directory, then serve until a stop signal; the exit code."""
+def serve(options: argparse.Namespace, listening: Sequence[socket.socket] = ()) -> int:
+    """Prepare the server directory, then serve until a stop signal; the exit code.
+
+    ``listening``: the public sockets, if they are open already.
+    """
     os.umask(0o077)
     gc.disable()  # what is loaded now stays; collecting would take a tenth of the start
     stop = _Stop()
@@ -76,7 +79,7 @@ def serve(options: argparse.Namespace) -> int:
             if not anew:
                 end_orphans(private)
                 settings.forget(private)
-            found = kept.sockets if kept else bind(options.host, options.port)
+            found = kept.sockets if kept else listening or bind(options.host, options.port)
             listeners = [ports.enter_context(listener) for listener in found]
             stop.give = lambda: settings.give(private, listeners)
             private.lock.write_text(f"{os.getpid()}\n")  # from here on it takes orders
@@ -145,50 +148,6 @@ def _fail(refusal: Refusal) -> int:
     sys.stderr.write(refusal.text)
     sys.stderr.flush()
     return refusal.code
-
-
-def bind(host: str, port: int) -> list[socket.socket]:
-    """Listen on the port before anything else: who connects while the server starts waits, and is not refused.
-
-    Raises Refusal.
-    """
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except socket.gaierror as error:
-        raise Refusal(
-            f"invalid address {host}: {error.strerror}", hint="choose another address", code=ExitCode.CONFLICT
-        ) from None
-    taken: list[socket.socket] = []
-    for family, kind, protocol, _, address in found:
-        listener = socket.socket(family, kind, protocol)
-        taken.append(listener)
-        listener.setblocking(False)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        try:
-            _bind(listener, address)
-            listener.listen(BACKLOG)  # fails if another one, which listens now, was bound at the same moment
-        except OSError as error:
-            for other in taken:
-                other.close()
-            why = "is taken" if error.errno == errno.EADDRINUSE else f"can't be used: {error.strerror}"
-            raise Refusal(
-                f"port {port} of {host} {why}", hint="free the port, or choose another one", code=ExitCode.CONFLICT
-            ) from None
-    return taken
-
-
-def _bind(listener: socket.socket, address: Any) -> None:
-    deadline = time.monotonic() + prepare.LOCK_PATIENCE
-    while True:
-        try:
-            return listener.bind(address)
-        except OSError as error:
-            # The nginx of a killed server may still be stopping.
-            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
 
 
 def _serve_on(

@@ -26,11 +26,11 @@ from pathlib import Path
 
 from deployer.protocol import BODY_ROUTE, PrivateFile
 from deployer.server.hosts import MISDIRECTED, REFUSED, KnownHosts
+from deployer.server.listening import BACKLOG
 from deployer.server.nginx.known import digest
 from deployer.server.nginx.program import Nginx, NginxUnusable
 from deployer.server.secret_files import Private, write_private
 
-BACKLOG = 511
 FIRST_PAUSE, LONGEST_PAUSE, STEADY = 0.1, 5.0, 10.0
 """Seconds before nginx is restarted: doubled each time, reset once it has run for STEADY seconds."""
 MOST_FAILURES = 5
