@@ -335,7 +335,7 @@ def _devpi(
         proxy.start()
     else:
         for name in ("host", "port"):
-            config.waitress_info["kwargs"].pop(name)
+            config.waitress_info["kwargs"].pop(name, None)
     config.waitress_info["kwargs"]["sockets"] = [proxy.inner] if proxy else list(listeners)
 
     def serving() -> None:
