@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from benchmarks import (
     addresses,
     bundle,
+    changes,
     cold,
     command_line,
     costs,
@@ -66,6 +67,7 @@ TABLES: Mapping[str, Callable[[Bench], list[Grid]]] = {
     "bundle": bundle.bundles,
     "prewarm": prewarm.prewarm,
     "transparent": transparent.transparent,
+    "changes": changes.changes,
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
 

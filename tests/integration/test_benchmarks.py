@@ -13,6 +13,7 @@ import pytest
 from benchmarks import costs, prewarm, resolution
 from benchmarks.addresses import CLIENTS, addresses
 from benchmarks.bench import Bench, Scale, bench
+from benchmarks.changes import CHANGES, FAILED, changes
 from benchmarks.client import install, lock, resolve
 from benchmarks.cold import DIRECT, METADATA, OF_WHEELS, PAGE, resolving_stampede, stampede
 from benchmarks.faults import faults
@@ -79,6 +80,12 @@ def test_pip_takes_every_wheel_by_its_own_addresses(made: Bench) -> None:
     assert set(grid.samples) == {BASE, Ours.name}, grid.notes
     assert grid.of(Ours.name, "failed") == grid.of(BASE, "failed") == [0]
     assert all(goal.values for goal in grid.goals)
+
+
+def test_a_change_on_a_process_fails_no_request(made: Bench) -> None:
+    (grid,) = changes(made)
+    assert [grid.of(f"process: {change}", FAILED) for change in CHANGES] == [[0]] * len(CHANGES), grid.notes
+    assert all(goal.verdict == "reached" for goal in grid.goals)
 
 
 def test_behind_a_vpn_nothing_is_fetched_again(made: Bench) -> None:
