@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from deployer.protocol import ExitCode, Refusal, parse_size
+from deployer.protocol import ExitCode, Refusal, Taken, parse_size
 from deployer.server import hosts, secret_files
 from deployer.server.boot import copying, prepare, settings
 from deployer.server.boot.handover import SIGNALS, Kept, run_again
@@ -68,7 +68,8 @@ def serve(options: argparse.Namespace, listening: Sequence[socket.socket] = ()) 
     stop = _Stop()
     for number in SIGNALS:
         signal.signal(number, stop)
-    serverdir, kept = Path(options.serverdir).absolute(), Kept.take()
+    serverdir = Path(options.serverdir).absolute()
+    order, kept = settings.ordered(Private.of(serverdir)), Kept.take()
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         anew = kept is not None and kept.lock >= 0
@@ -81,6 +82,7 @@ def serve(options: argparse.Namespace, listening: Sequence[socket.socket] = ()) 
                 settings.forget(private)
             found = kept.sockets if kept else listening or bind(options.host, options.port)
             listeners = [ports.enter_context(listener) for listener in found]
+            stop.order = order
             stop.give = lambda: settings.give(private, listeners)
             private.lock.write_text(f"{os.getpid()}\n")  # from here on it takes orders
             copying.check_whole(private)
@@ -130,6 +132,7 @@ class _Stop:
     def __init__(self) -> None:
         self.proxy: ReverseProxy | None = None
         self.drain = Drain()
+        self.order: Taken | None = None
         self.give: Callable[[], bool] = lambda: False
         self._done = False
 
@@ -339,7 +342,7 @@ def _devpi(
     config.waitress_info["kwargs"]["sockets"] = [proxy.inner] if proxy else list(listeners)
 
     def serving() -> None:
-        settings.keep(private)
+        settings.keep(private, stop.order)
         if proxy is not None:
             proxy.reload()
 

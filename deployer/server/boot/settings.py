@@ -28,8 +28,7 @@ def words(serverdir: Path) -> tuple[str, ...]:
     Settings that were taken by another container do not count: that one was replaced since.
     """
     private = Private.of(serverdir)
-    ordered = Taken.parse(_read(private.next_settings)) if begins_anew() else None
-    taken = ordered or Taken.parse(_read(private.settings))
+    taken = ordered(private) or Taken.parse(_read(private.settings))
     made = os.environ.get(MADE, "")
     return taken.words if taken is not None and made and taken.made == made else ()
 
@@ -40,11 +39,17 @@ def _read(path: Path) -> str | None:
     return None
 
 
-def keep(private: Private) -> None:
-    """Keep the settings of the order: the server serves with them."""
-    with contextlib.suppress(OSError):  # none were ordered, or the disk is full: the next start has the former ones
-        private.next_settings.replace(private.settings)
-        sync(private.directory)
+def ordered(private: Private) -> Taken | None:
+    """The order with whose settings a server begins anew."""
+    return Taken.parse(_read(private.next_settings)) if begins_anew() else None
+
+
+def keep(private: Private, order: Taken | None) -> None:
+    """Keep the settings of ``order``: the server serves with them. A later order waits for the signal that follows."""
+    with contextlib.suppress(OSError):  # the disk is full: the next start has the former ones
+        if order is not None and Taken.parse(_read(private.next_settings)) == order:
+            private.next_settings.replace(private.settings)
+            sync(private.directory)
 
 
 def forget(private: Private) -> None:
