@@ -120,8 +120,8 @@ def test_buildkitd_reads_it(tmp_path: Path) -> None:
     program = shutil.which("buildkitd", path=f"{os.environ['PATH']}:{_beside_nerdctl()}")
     if program is None:
         (pytest.fail if "nerdctl" in REQUIRED else pytest.skip)("buildkitd is not installed")
-    text = buildkitd(host=True)
-    for text, reason in ((text, "no worker"), (text.replace('"host"', "7"), "failed to parse config")):
+    good = buildkitd(host=True)
+    for text, reason in ((good, "no worker"), (good.replace('"host"', "7"), "failed to parse config")):
         (tmp_path / "buildkitd.toml").write_text(text)
         words = [program, "--config", str(tmp_path / "buildkitd.toml"), "--root", str(tmp_path / "root")]
         words += ["--addr", f"unix://{tmp_path}/socket", "--oci-worker=false", "--containerd-worker=false"]

@@ -95,9 +95,7 @@ def stored(connection: sqlite3.Connection, *, layout: str = "") -> Iterator[Stor
     return (file for file in found.values() if file is not None)
 
 
-def changed(
-    connection: sqlite3.Connection, *, since: int, layout: str = ""
-) -> Iterator[tuple[str, Stored | None]]:
+def changed(connection: sqlite3.Connection, *, since: int, layout: str = "") -> Iterator[tuple[str, Stored | None]]:
     """Yield the files that commits after the serial ``since`` touched, by path, the last change of a path last; None
     for one that is not here any more. In one read transaction.
     """
