@@ -47,7 +47,7 @@ def schema() -> dict[str, Any]:
             value["description"] = comments.get(f"{section}.{key}".removeprefix("."), "") or value["description"]
     for key in KEYS:
         (listed, _) = definitions["Index"]["properties"][key]["anyOf"]
-        listed["items"]["anyOf"] = [{"pattern": listed["items"].pop("pattern")}, {"pattern": _FILE}]
+        listed["items"] |= {"pattern": f"({listed['items']['pattern']})|{_FILE}", "maxLength": 4096}
     for section, definition in (("users", "User"), ("indexes", "Index")):
         entries = made["properties"][section]
         entries["additionalProperties"] = False
