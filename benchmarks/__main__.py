@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from benchmarks import (
     addresses,
+    builds,
     bundle,
     changes,
     cold,
@@ -68,6 +69,7 @@ TABLES: Mapping[str, Callable[[Bench], list[Grid]]] = {
     "prewarm": prewarm.prewarm,
     "transparent": transparent.transparent,
     "changes": changes.changes,
+    "builds": builds.builds,
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
 

@@ -148,7 +148,7 @@ class ByTunnel:
             name = min(given)
             raise Refused(
                 f"--build-arg {name} would lead past the index",
-                hint=f"set {name} in the environment of deployer build, which uses it behind its own proxy",
+                hint=f"leave it out, and export {name}: it is used behind the tunnel",
             )
         if "--http-proxy=false" in typed.words:
             raise Refused("--http-proxy=false would lead past the index", hint="leave it out")
