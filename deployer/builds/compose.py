@@ -1,4 +1,4 @@
-"""Compose files: the part of one that its builds need, with the index added. Pure.
+"""Compose files: what their builds need, with the index added. Pure.
 
 Rules of https://docs.docker.com/reference/compose-file/build/.
 """
