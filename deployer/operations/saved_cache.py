@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,9 +20,11 @@ from deployer.bundle.manifest import File, Manifest
 from deployer.deployment.session import Session
 from deployer.devpi.packages import NO_ORDERS
 from deployer.diagnosis import size
-from deployer.errors import ConflictError, DeployerError, UsageError, VerificationError
+from deployer.errors import ConflictError, DeployerError, NotReadyError, UsageError, VerificationError
 from deployer.operations import bundle, bundle_load
 from deployer.operations.contents import contents
+from deployer.operations.warm.index import Index, NotFetched
+from deployer.operations.warm.threads import threads
 from deployer.protocol import CACHED_ROUTE, COMPANIONS, parsed
 from deployer.selection.wanted import Wanted
 
@@ -33,6 +36,8 @@ PROFILE = "extends: default\n"
 LOG_DELAY = 3.0
 """Seconds to wait for the last lines of the access log, which nginx writes every second."""
 _POLL = 0.05
+PAGES = 16
+"""Pages that are asked for at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +108,11 @@ def save(session: Session, directory: Path, *, wanted: Sequence[Wanted] | None, 
     )
 
 
-def restore(session: Session, directory: Path, ui: UI) -> Restored:
-    """Give the server the files in ``directory`` that it lacks. What can't be restored is a warning, never an error."""
+def restore(session: Session, directory: Path, ui: UI, *, pages_of: str = "") -> Restored:
+    """Give the server the files in ``directory`` that it lacks. What can't be restored is a warning, never an error.
+
+    ``pages_of``: an index whose pages of these projects the server then fetches, all at once.
+    """
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         ui.step("cache", f"{directory}: empty")
         return Restored()
@@ -117,6 +125,8 @@ def restore(session: Session, directory: Path, ui: UI) -> Restored:
     except (VerificationError, UsageError) as error:
         return Restored(warnings=(f"nothing restored: {error.message}",))
     done, failed = _keep_all(session, opened, new, ui)
+    if pages_of:
+        _fetch_pages(session, pages_of, sorted({file.project for file in told.files}), ui)
     lines = (*skipped, *failed)
     ui.step("cache", f"{directory}: {len(done)} files restored, {same} were here")
     return Restored(
@@ -146,6 +156,19 @@ def _keep_all(
                 failed.append(f"{file.index}/{file.filename}: {error.message}")
             progress(f"{number + 1} of {len(files)}")
     return done, failed
+
+
+def _fetch_pages(session: Session, index: str, projects: Sequence[str], ui: UI) -> None:
+    """Have the server fetch pages. One that does not come is left to the client that wants it."""
+    asked = Index(session.api.url, index)
+
+    def fetch(project: str) -> None:
+        with suppress(NotFetched, NotReadyError):
+            asked.page(project)
+
+    with ui.working("pages", f"asking for {len(projects)}"), threads(asked, PAGES) as each:
+        each(fetch, projects)
+    ui.step("pages", f"{len(projects)} projects of {index}")
 
 
 def comparison(saved: Manifest, here: Manifest) -> tuple[list[File], int, list[str]]:

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from syrupy.assertion import SnapshotAssertion
 
+from deployer.commands.render import FORMATS
 from deployer.container_files import SERVICE, buildkitd, commented, compose, devcontainer, docker_word, dockerfile
 from tests.engines import BASE, REQUIRED, need
 from tests.golden.test_render import BRIDGE, SPECS
@@ -133,3 +134,8 @@ def _beside_nerdctl() -> str:
     """``.ci/nerdctl`` keeps the daemons out of PATH."""
     nerdctl = shutil.which("nerdctl")
     return str(Path(nerdctl).parent / "sbin") if nerdctl else ""
+
+
+def test_the_page_names_every_format() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/how-to/render.md").read_text(encoding="utf-8")
+    assert [form for form in FORMATS if f"--format {form} " not in page and f"`{form}`" not in page] == []

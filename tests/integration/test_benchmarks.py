@@ -10,7 +10,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from benchmarks import costs, prewarm, resolution
+from benchmarks import ci, costs, prewarm, resolution
 from benchmarks.addresses import CLIENTS, addresses
 from benchmarks.bench import Bench, Scale, bench
 from benchmarks.changes import CHANGES, FAILED, changes
@@ -256,3 +256,10 @@ def test_a_transparent_installer_gets_everything_from_the_deployment(made: Bench
     # Once for the first install, whoever asks, however often.
     assert set(made.upstream.asked().wheels.values()) == {1}
     assert len(grid.goals) == 3 and all(goal.values for goal in grid.goals)
+
+
+def test_jobs(made: Bench) -> None:
+    (grid,) = ci.jobs(made)
+    assert set(grid.names) == {ci.NOTHING, ci.PIP, ci.OURS} and not grid.lost, grid.lost
+    (grid,) = ci.lifetime(made)
+    assert grid.of(ci.UP, ci.GONE) and not grid.lost

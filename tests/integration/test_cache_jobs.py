@@ -77,9 +77,11 @@ def test_the_next_job_downloads_nothing_and_saves_what_it_asked_for(
     before = downloads(upstream)
     restored = second.run("cache", "restore", str(cache), "--json").data
     assert (restored["restored"], restored["same"], restored["skipped"]) == (3, 0, [])
-    assert second.run("cache", "restore", str(cache), "--json").data["same"] == 3
+    pages = upstream.pages()
+    assert second.run("cache", "restore", str(cache), "--pages", "--json").data["same"] == 3
+    assert upstream.pages() == pages + 3
     install(second, "alpha", "beta")
-    assert downloads(upstream) == before
+    assert downloads(upstream) == before and upstream.pages() == pages + 3, "all of it was here"
 
     smaller = second.run("cache", "save", str(cache), "--json").data
     assert (smaller["files"], smaller["dropped"], smaller["changed"]) == (2, 1, True)
