@@ -13,6 +13,7 @@ from deployer.engines.process import ProcessEngine
 from deployer.errors import DeployerError
 from deployer.host.state_dir import state_root
 from deployer.operations.recorded import DEFAULT_NAME, NAME
+from deployer.profile.places import DATA_CHOICES
 from deployer.spec import EngineName
 
 _ELSEWHERE = ("--engine", "--data", "--set")
@@ -38,7 +39,7 @@ def load_server(words: Sequence[str]) -> None:
 
 def thrown_away(name: str) -> str:
     """Where the plan puts data that is thrown away: :func:`deployer.plan.data.data_path`, without its imports."""
-    return f"/tmp/devpi-{os.getuid()}" + ("" if name == DEFAULT_NAME else f"-{name}")  # noqa: S108 - nothing is opened
+    return DATA_CHOICES["temp"].format(uid=os.getuid()) + ("" if name == DEFAULT_NAME else f"-{name}")
 
 
 def _chosen(words: Sequence[str]) -> tuple[str, str]:

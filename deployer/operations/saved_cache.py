@@ -119,7 +119,8 @@ def restore(session: Session, directory: Path, ui: UI, *, pages_of: str = "") ->
     try:
         opened = bundle_load.read(directory)
         told = opened.manifest
-        here = contents(session, session.api.topology(), None).manifest
+        topology = session.api.topology()
+        here = contents(session, topology, [name for name in told.indexes if name in topology.indexes]).manifest
         new, same, skipped = comparison(told, here)
         bundle_load.verify(opened, {digest for file in new for digest in map(blob, file.blobs)}, ui)
     except (VerificationError, UsageError) as error:

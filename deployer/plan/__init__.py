@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from deployer.plan.conflicts import base_url, check_here, check_owner, check_port
 from deployer.plan.container import container_spec
@@ -16,9 +17,11 @@ from deployer.plan.facts import Facts
 from deployer.plan.network import Network, choose
 from deployer.plan.safety import check_safe, warnings
 from deployer.plan.versions import check_layout, check_server
-from deployer.profile.models import Index, Profile, User
-from deployer.profile.types import ClientName
 from deployer.spec import ContainerSpec, EngineInfo
+
+if TYPE_CHECKING:
+    from deployer.profile.models import Index, Profile, User
+    from deployer.profile.types import ClientName
 
 
 @dataclass(frozen=True, kw_only=True)

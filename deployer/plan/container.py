@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from deployer.plan.data import DataPlan
 from deployer.plan.facts import Facts
 from deployer.plan.limits import held_limits, restart_policy
-from deployer.profile.models import Profile
 from deployer.spec import (
     LABEL_NAME,
     LABEL_PROFILE,
@@ -20,6 +20,9 @@ from deployer.spec import (
     NetworkMode,
     Port,
 )
+
+if TYPE_CHECKING:
+    from deployer.profile.models import Profile
 
 OWN_DATA, OWN_PORT = "/data", 3141
 """The data directory and the published port of the server in our image."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deployer.errors import ConflictError, DeployerError, Refused
 from deployer.plan.facts import Content, DataFacts, Facts, Recorded
-from deployer.profile.models import DATA_CHOICES, Profile
+from deployer.profile.places import DATA_CHOICES
 from deployer.protocol import parse_size
 from deployer.spec import Container
+
+if TYPE_CHECKING:
+    from deployer.profile.models import Profile
 
 CONTAINER_UID = 3141
 """The owner of the data directory when root deploys. Not root, and no uid that a distribution uses."""

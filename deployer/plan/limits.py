@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from deployer.plan.facts import Facts
-from deployer.profile.models import Profile
 from deployer.spec import EngineInfo, Limits
+
+if TYPE_CHECKING:
+    from deployer.profile.models import Profile
 
 OWN_MEMORY = "256m"
 """Memory limit of our own image: it needs about 80 MiB, and 64 MiB more while it checks a password."""

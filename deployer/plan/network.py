@@ -11,12 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from deployer.plan.facts import Facts, Measured, Reach, Vantage
-from deployer.profile.models import Profile
 from deployer.spec import THROW_AWAY, ContainerSpec, NetworkMode
 from deployer.typed import built
+
+if TYPE_CHECKING:
+    from deployer.profile.models import Profile
 
 DEFAULT_UPSTREAM = "default"
 """Stands for devpi-server's default upstream. Only the server knows its URL (``reach`` in ``deployer.server``)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from deployer.errors import Refused
@@ -10,9 +11,11 @@ from deployer.plan.facts import Facts
 from deployer.plan.limits import restart_policy, wanted_limits
 from deployer.plan.network import Network, proxied
 from deployer.plan.order import merged, warning
-from deployer.profile.models import Profile
 from deployer.secrets import mask_url
 from deployer.spec import NetworkMode
+
+if TYPE_CHECKING:
+    from deployer.profile.models import Profile
 
 
 def check_safe(profile: Profile, facts: Facts) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from deployer import DISTRIBUTION
 from deployer.errors import EngineError, Refused
 from deployer.plan.facts import Facts
-from deployer.profile.models import Profile
+
+if TYPE_CHECKING:
+    from deployer.profile.models import Profile
 
 LAYOUTS = {"4": "6", "5": "7"}
 """Layout of the server directory -> major version of devpi-server."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from deployer.profile.places import DATA_CHOICES
 from deployer.profile.types import (
     MAX_SECONDS,
     Address,
@@ -278,17 +279,6 @@ def _default_indexes() -> dict[str, Index]:
         "root/pypi": Index(type="mirror"),
         "root/dev": Index(type="stage", bases=("root/pypi",), volatile=False),
     }
-
-
-DATA_CHOICES: dict[str, str] = {
-    "cache": "/var/cache/devpi",
-    "lib": "/var/lib/devpi",
-    "opt": "/opt/devpi",
-    "home": "~/.cache/devpi",
-    "temp": "/tmp/devpi-{uid}",  # noqa: S108 - 0700, and refused when it is another's
-}
-"""The seats of a data directory that the Filesystem Hierarchy Standard and XDG suggest, by their short names.
-``temp`` is for a deployment that is thrown away: ``down`` deletes it."""
 
 
 if TYPE_CHECKING:
