@@ -77,7 +77,7 @@ def recorded(name: str) -> Keeper | None:
 
 
 def made(name: str) -> Mount | None:
-    """The data that an ``up`` has made to be thrown away, also of one that was killed before it had recorded it."""
+    """The throw-away data of the last ``up``, even if that was killed before it had recorded it."""
     keeper = recorded(name)
     return Mount(kind="bind", source=keeper.made, target=keeper.made) if keeper is not None and keeper.made else None
 
