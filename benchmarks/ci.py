@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from benchmarks.peers.devpi import PlainDevpi
 
 NOTHING, PIP, OURS = "no cache", "pip's cache, restored", "`cache restore`, the whole job"
 SECONDS, STORED = "s", "stored, MB"
-BARE, UP = "devpi, its first answer", "`up --profile ci`"
+BARE, FRESH, UP = "devpi", "devpi, from nothing", "`up --profile ci`"
 READY, GONE = "ready, s", "taken down, s"
 
 
@@ -137,12 +137,18 @@ def _with_ours(bench: Bench, store: Path) -> float:
 
 
 def lifetime(bench: Bench) -> list[Grid]:
-    """An index for a job, from nothing to ready and back; beside a bare server that begins with an empty directory."""
+    """An index for a job, from nothing to ready and back; beside a bare server, on data that is there and on none."""
     grid = Grid(title="An index for one job", columns=(READY, GONE), base=BARE, ratios=(READY,))
     cases: dict[str, Callable[[], Mapping[str, float]]] = {UP: partial(_up_and_down, bench)}
-    if PlainDevpi in bench.peers:
-        cases = {BARE: partial(_bare, bench), **cases}
-    in_turns(grid, cases, rounds=bench.scale.rounds)
+    with ExitStack() as stack:
+        if PlainDevpi in bench.peers:
+            there = bench.peer(PlainDevpi)
+            stack.callback(there.remove)
+            there.start()
+            there.stop()
+            cases = {BARE: partial(_started, there), FRESH: partial(_fresh, bench), **cases}
+        in_turns(grid, cases, rounds=bench.scale.rounds)
+    grid.notes.append(f"*{BARE}*: on data that is there. *{FRESH}*: with `devpi-init` and the index, as `up` has it.")
     grid.goals = [Goal(number=17, what=f"{UP}, taken down", values=grid.of(UP, GONE), limit=0.3, unit=" s")]
     if BARE in cases:
         grid.goals.append(Goal(number=17, what=f"{UP} / the bare server", values=grid.ratio(UP, READY), limit=1.5))
@@ -158,13 +164,17 @@ def _up_and_down(bench: Bench) -> Mapping[str, float]:
         return {READY: ready - started, GONE: time.perf_counter() - ready}
 
 
-def _bare(bench: Bench) -> Mapping[str, float]:
+def _started(peer: PlainDevpi) -> Mapping[str, float]:
+    started = time.perf_counter()
+    peer.start()
+    ready = time.perf_counter()
+    peer.stop()
+    return {READY: ready - started, GONE: time.perf_counter() - ready}
+
+
+def _fresh(bench: Bench) -> Mapping[str, float]:
     peer = bench.peer(PlainDevpi)
     try:
-        started = time.perf_counter()
-        peer.start()
-        ready = time.perf_counter()
-        peer.stop()
-        return {READY: ready - started, GONE: time.perf_counter() - ready}
+        return _started(peer)
     finally:
         peer.remove()

@@ -133,7 +133,6 @@ def killed_by_environment(_job: subprocess.Popen[str], env: Mapping[str, str]) -
     "end",
     [
         pytest.param(killed_by_group(signal.SIGINT), id="SIGINT"),
-        pytest.param(killed_by_group(signal.SIGTERM), id="SIGTERM"),
         pytest.param(killed_by_group(signal.SIGKILL), id="SIGKILL"),
         pytest.param(killed_by_environment, id="by the environment"),
     ],
