@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
@@ -19,10 +27,11 @@ from tests.engines import BASE, need
 from tests.indexed_server import upload
 from tests.integration.cli import Cli
 from tests.server_process import auth_header, login, request
-from tests.upstream import Distribution, Upstream, make_sdist, make_wheel
+from tests.upstream import Distribution, Upstream, make_wheel
 
 pytestmark = [pytest.mark.timeout(900)]
 
+LOCKED = 75
 JSON = {"Accept": "application/vnd.pypi.simple.v1+json"}
 
 
@@ -68,6 +77,14 @@ class Deployment:
             return bytes(answer.read())
 
 
+PAGE = Path(__file__).parents[2] / "docs/how-to/upgrade.md"
+
+
+def on_page() -> list[str]:
+    """The commands of the page, in its order."""
+    return re.findall(r"^deployer (.+)$", PAGE.read_text(), re.MULTILINE)
+
+
 def topology(url: str) -> dict[str, Any]:
     return {
         "users": {"dev": {"email": "dev@example.com", "title": "Developers"}},
@@ -84,20 +101,17 @@ def topology(url: str) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(
-    params=[pytest.param("process", marks=pytest.mark.server), pytest.param("docker", marks=pytest.mark.docker)]
-)
-def deployment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deployment]:
-    need(request.param)
-    tmp_path.chmod(0o755)
-    profile = tmp_path / "team.yaml"
-    cli = Cli(home=tmp_path, engine=request.param, extra={"DEPLOYER_PROFILE": str(profile)})
-    new = Cli(home=tmp_path, engine=request.param, extra=cli.extra, port=cli.port, name=cli.name)
-    if request.param == "process":
+@contextmanager
+def running(request: pytest.FixtureRequest, engine: str, home: Path) -> Iterator[Deployment]:
+    need(engine)
+    home.chmod(0o755)
+    profile = home / "team.yaml"
+    cli = Cli(home=home, engine=engine, extra={"DEPLOYER_PROFILE": str(profile)})
+    new = Cli(home=home, engine=engine, extra=cli.extra, port=cli.port, name=cli.name)
+    if engine == "process":
         new.python = request.getfixturevalue("python7")
-    files = [make_wheel("demo", "1.0"), make_wheel("demo", "1.1"), make_sdist("demo-dep", "2.1")]
-    with Upstream(files) as upstream:
-        place = {"engine": cli.engine, "data": str(cli.data), "image": {"base": BASE}}
+    with Upstream([make_wheel("demo", "1.0"), make_wheel("demo", "1.1")]) as upstream:
+        place = {"engine": engine, "data": str(cli.data), "image": {"base": BASE}}
         network = {"port": cli.port, "mode": "host"}
         whole = {"extends": "default", **topology(upstream.simple_url), **place, "network": network}
         profile.write_text(yaml.safe_dump(whole))
@@ -111,20 +125,34 @@ def deployment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deplo
             (new if (cli.data / ".sqlite_alchemy").exists() else cli).clean()
 
 
+@pytest.fixture(
+    params=[
+        pytest.param("process", marks=pytest.mark.server),
+        pytest.param("docker", marks=pytest.mark.docker),
+    ]
+)
+def deployment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deployment]:
+    with running(request, request.param, tmp_path) as made:
+        yield made
+
+
 def test_6_to_7_and_back(deployment: Deployment) -> None:
     old, new = deployment.old, deployment.new
     assert all(deployment.upload("mine", version) for version in ("1.0", "1.1"))
     assert old.run("package", "download", "demo", "--index", "root/pypi", "-d", "down").code == 0
     before = old.run("status", "--json").data
 
-    planned = new.run("upgrade", "--to", "7", "--plan", "--json")
+    plan_words, upgrade_words, back_words, again_words = (words.split() for words in on_page())
+    planned = new.run(*plan_words, "--json")
     assert (planned.code, planned.data["converts"], planned.data["kept"]) == (0, True, ""), planned.err
     assert not (old.data / ".deployer/next").exists()
 
+    if old.engine != "process":  # it is built before the uploads begin, not for minutes among them
+        assert new.run("image", "build", "--engine", old.engine, "--set", "server.version=7").code == 0
     stop, sent = threading.Event(), threading.Thread(target=lambda: uploads(deployment, stop))
     sent.start()
     try:
-        done = new.run("upgrade", "--to", "7", "--json")
+        done = new.run(*upgrade_words, "--json")
     finally:
         stop.set()
         sent.join()
@@ -142,7 +170,7 @@ def test_6_to_7_and_back(deployment: Deployment) -> None:
     assert (again.code, again.data["due"]) == (0, False), again.err
 
     assert deployment.upload("since", "1.0")  # with the login of before
-    back = new.run("rollback", "--json")
+    back = new.run(*back_words, "--json")
     assert back.code == 0, back.out + back.err
     assert "root/dev/since-1.0-py3-none-any.whl" in back.data["lost"]
     kept = Path(back.data["aside"]) / "root/dev/since-1.0-py3-none-any.whl"
@@ -151,6 +179,7 @@ def test_6_to_7_and_back(deployment: Deployment) -> None:
     assert (status["ready"], status["server_uuid"]) == (True, before["server_uuid"])
     assert set(deployment.lacking) == {path.rpartition("/")[2] for path in back.data["lost"]}
     (command,) = back.data["commands"]
+    assert command.split()[1:3] == again_words[:2]
     assert old.run(*command.split()[1:]).code == 0
     assert deployment.lacking == []
     assert old.run("rollback").code == 5
@@ -180,3 +209,83 @@ def test_what_cant_be_upgraded_is_refused_before_any_effect(python7: str, tmp_pa
         assert cli.run("status", "--json").data["ready"] is True
     finally:
         cli.clean()
+
+
+STATES = {
+    "converting": ".deployer/next",
+    "carried": ".deployer/next/carried.json",
+    "held": ".deployer/held",
+    "switching": ".deployer/switch.json",
+    "switched": ".deployer/former/001/about.json",
+}
+"""A file of the data directory that appears in each step of an upgrade."""
+
+
+def kill(cli: Cli, words: tuple[str, ...], seen: Path, *, after: float = 0.0) -> bool:
+    """Run a command, and kill it with all that it started once ``seen`` is there; whether it was still running."""
+    process = subprocess.Popen(
+        cli.argv(*words),
+        env=cli.env,
+        cwd=cli.home,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    while process.poll() is None and not seen.exists():
+        time.sleep(0.001)
+    time.sleep(after)
+    running = process.poll() is None
+    if running:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return running
+
+
+def survives(deployment: Deployment, number: int, *, state: str, after: float = 0.0) -> None:
+    """An upgrade that is killed in ``state`` converges when it is repeated, and loses no upload."""
+    words = ("upgrade", "--to", "7")
+    deployment.upload("before", f"1.{number}")
+    kill(deployment.new, words, deployment.old.data / STATES[state], after=after)
+    deadline = time.monotonic() + 90
+    while (done := deployment.new.run(*words, "--json")).code == LOCKED and time.monotonic() < deadline:
+        time.sleep(1)  # what it had started goes on, and ends by itself
+    assert done.code == 0, done.out
+    status = deployment.new.run("status", "--json").data
+    assert (status["ready"], status["server_version"][0]) == (True, "7"), (state, status)
+    assert deployment.lacking == [], state
+
+
+def go_back(deployment: Deployment) -> None:
+    back = deployment.new.run("rollback", "--json")
+    assert back.code == 0, back.out
+    assert deployment.old.run("status", "--json").data["server_version"][0] == "6"
+    shutil.rmtree(deployment.old.data / ".deployer/former")
+
+
+@pytest.fixture
+def process(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deployment]:
+    with running(request, "process", tmp_path) as made:
+        yield made
+
+
+@pytest.mark.server
+def test_a_kill_before_and_after_the_switch_converges(process: Deployment) -> None:
+    for number, state in enumerate(("carried", "switched")):
+        survives(process, number, state=state)
+        go_back(process)
+    assert process.lacking == []
+
+
+@pytest.mark.server
+@pytest.mark.endurance
+@pytest.mark.timeout(3600)
+def test_a_kill_at_any_step_converges(process: Deployment) -> None:
+    chance = random.Random(7)
+    number = 0
+    for state in STATES:
+        for _ in range(6):
+            number += 1
+            after = chance.choice((0.0, chance.uniform(0, 0.05), chance.uniform(0, 2)))
+            survives(process, number, state=state, after=after)
+            go_back(process)
+    assert process.lacking == []

@@ -107,10 +107,14 @@ def upgrade(profile: str, name: str, *, engine: str = "", to: str = "", only_pla
 
 
 def check_data_of(deployment: Deployment) -> None:
-    """Refuse to go on without the data, unless it is changing places."""
+    """Refuse to go on without the data. An interrupted upgrade or rollback may have put another set in its place."""
     place = deployment.server_dir
-    if place is None or place.read(UpgradePath.SWITCH) is None:
+    if read_upgraded(deployment.name) is None or (place is not None and place.gone and not _switching(place)):
         check_data(deployment)
+
+
+def _switching(place: ServerDir) -> bool:
+    return place.read(UpgradePath.SWITCH) is not None
 
 
 def _applied(name: str) -> Any:
