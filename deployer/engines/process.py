@@ -78,6 +78,12 @@ class ProcessEngine:
     def name(self) -> EngineName:
         return EngineName.PROCESS
 
+    def served_by(self, *server: str) -> ProcessEngine:
+        """The same engine with another server program, which gets the same sockets."""
+        other = ProcessEngine(self._root, server=server, runner=self._runner)
+        other._held = self._held
+        return other
+
     def probe(self) -> EngineInfo:
         """Find what a server needs in this environment. Raises EngineUnreachable when it is not installed."""
         from importlib.metadata import PackageNotFoundError, version
@@ -190,7 +196,7 @@ class ProcessEngine:
                 with door.accept()[0] as connection:
                     connection.settimeout(_HANDED)
                     _, found, _, _ = socket.recv_fds(connection, 1, _MOST_SOCKETS)
-                    self._held = [socket.socket(fileno=number) for number in found]
+                    self._held[:] = [socket.socket(fileno=number) for number in found]
                     for one in self._held:
                         one.set_inheritable(False)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import defaultdict
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,11 +80,13 @@ def rollback(name: str, *, engine: str = "", keep_in: Path | None, ui: UI) -> Ba
     have_own_image(prepared, ui)
     aside = keep_in or state_dir(name) / f"uploads-{before.kept or 'unfinished'}"
     kept = _kept(prepared, before)
+    upgraded = replace(deployment, engine=common.engine_with(prepared.engine, common.interpreter(deployment)))
     with ExitStack() as undoing:
         if kept:
             make_directory(prepared, aside)
-            undo(undoing, _forward, deployment, prepared, before, ui)
+            undo(undoing, _forward, upgraded, prepared, before, ui)
             if deployment.container.state is not State.STOPPED:
+                prepared.engine.hold(name)
                 deployment.engine.stop(name, timeout=prepared.plan.spec.stop_timeout)
             with ui.working("data", prepared.plan.data.source):
                 common.run(prepared, "back", again=AGAIN, words=("--set", kept), aside=aside)

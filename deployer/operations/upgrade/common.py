@@ -89,12 +89,11 @@ def interpreter(deployment: Deployment) -> str:
 
 def engine_with(engine: Engine, python: str) -> Engine:
     """The process engine, with servers of another interpreter; any other engine as it is."""
-    if engine.name != EngineName.PROCESS or not python or python == OWN_PYTHON[0]:
-        return engine
     from deployer.engines.process import ProcessEngine
-    from deployer.host.state_dir import state_root
 
-    return ProcessEngine(state_root(), server=(python, *OWN_PYTHON[1:], "-m", "deployer.server"))
+    if not isinstance(engine, ProcessEngine) or not python or python == OWN_PYTHON[0]:
+        return engine
+    return engine.served_by(python, *OWN_PYTHON[1:], "-m", "deployer.server")
 
 
 def stopped(prepared: Prepared) -> Prepared:
