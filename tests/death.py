@@ -27,6 +27,8 @@ STEPS = frozenset(
         "flock",
         "link",
         "truncate",
+        "ftruncate",
+        "pwrite",
     ]
 )
 

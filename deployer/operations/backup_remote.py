@@ -72,7 +72,9 @@ def prune(remote: Remote, directory: Path, keep: Mapping[str, int]) -> None:
 
 
 def fetch(remote: Remote, directory: Path) -> None:
-    """Bring the backups from the repository into ``directory``, which is absent or empty; a second run goes on.
+    """Bring the backups from the repository into ``directory``, which is absent or empty.
+
+    It gets its name when it is whole: a run that was killed is repeated.
 
     Raises ConflictError for a directory that holds something, and as :func:`copy_to`.
     """
@@ -80,12 +82,13 @@ def fetch(remote: Remote, directory: Path) -> None:
         raise ConflictError(f"{directory} is not empty", hint="choose another directory with --directory")
     beside = directory.with_name(directory.name + FETCHING)
     try:
-        beside.mkdir(parents=True, exist_ok=True, mode=0o700)
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True, mode=0o700)
         words = ("restore", "latest", "--tag", _TAG, "--target", str(beside))
         _require(
             _restic(remote, words, cwd=beside),
             "the backups were not fetched",
-            hint="fix the cause, then run it again: it goes on",
+            hint="fix the cause, then run it again",
         )
         if directory.exists():
             directory.rmdir()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from deployer.deployment.find import Deployment, require
 from deployer.deployment.lock import hold
+from deployer.files import write_private
+from deployer.host.state_dir import state_dir
 from deployer.operations.apply import undo
 from deployer.operations.backup import INSIDE, deployed
 from deployer.operations.once import answer, on_data
@@ -56,7 +58,10 @@ def check(
 
 
 def compact(profile: str, name: str, *, engine: str, lock_wait: float, ui: UI) -> dict[str, Any]:
-    """Stop the server, write its database anew, and start it again if it ran. A failure starts it again, too."""
+    """Stop the server, write its database anew, and start it again if it ran, or if a run that was killed stopped it.
+
+    A failure starts it again, too.
+    """
     with hold(name, wait=lock_wait):
         deployment = require(name, engine=engine)
         check_data(deployment)
@@ -70,9 +75,13 @@ def compact(profile: str, name: str, *, engine: str, lock_wait: float, ui: UI) -
             mounts=prepared.plan.spec.mounts[:1],
             command=lambda paths: ("compact", "--serverdir", paths[0]),
         )
-        runs = deployment.container.state is not State.STOPPED
+        paused = state_dir(name) / "compacting"  # the server was stopped for it
+        runs = deployment.container.state is not State.STOPPED or paused.exists()
+        if runs:
+            write_private(paused, "")
         with ExitStack() as rollback:
             if runs:
+                rollback.callback(paused.unlink, missing_ok=True)
                 undo(rollback, _restart, deployment, ui)
                 deployment.engine.stop(name, timeout=prepared.plan.spec.stop_timeout)
             with ui.working("database", "writing it anew"):
@@ -82,6 +91,7 @@ def compact(profile: str, name: str, *, engine: str, lock_wait: float, ui: UI) -
             deployment.engine.start(name)
             answering(deployment, prepared.plan.ready_timeout).api.close()
             ui.step("ready", deployment.url)
+            paused.unlink(missing_ok=True)
     return done
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -129,3 +130,28 @@ def test_a_place_that_does_not_answer_loses_nothing_here(cli: Cli, tmp_path: Pat
     missing = cli.run("backup", "create", env={"PATH": str(tmp_path)})
     assert (missing.code, "restic is not installed" in missing.err) == (9, True), missing.err
     assert len(cli.run("backup", "list", "--json").data["backups"]) == 2
+
+
+def test_a_copy_and_a_fetch_that_are_killed_are_completed_by_the_next(cli: Cli, tmp_path: Path) -> None:
+    repository, directory = tmp_path / "repository", tmp_path / "backups"
+    (tmp_path / "password").write_text("of the repository\n")
+    remote = {"repository": str(repository), "password": f"file:{tmp_path}/password", "options": []}
+    settings = {"directory": str(directory), "remote": remote}
+    (cli.home / "profile.yaml").write_text(json.dumps({"extends": "default", "backup": settings}))
+    assert cli.up("--no-pip", "--profile", str(cli.home / "profile.yaml"), "--replace").code == 0
+    assert cli.run("backup", "create").code == 0
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/restic").write_text(f'#!/bin/sh\n{shutil.which("restic")} "$@" & sleep 0.2; kill -9 $!; wait $!\n')
+    (tmp_path / "bin/restic").chmod(0o755)
+    deadly = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    fetched = tmp_path / "fetched"
+    words = ("backup", "fetch", "--directory", str(fetched))
+    for _ in range(2):
+        killed = cli.run("backup", "create", env=deadly)
+        assert (killed.code, "is complete in" in killed.err) == (9, True), killed.err
+        assert (cli.run(*words, env=deadly).code, fetched.exists()) == (9, False)
+    assert cli.run("backup", "create").code == 0
+    assert cli.run("backup", "prune", "--keep-last", "4").code == 0
+    assert cli.run(*words).code == 0
+    assert files(fetched) == files(directory)
+    assert not list(tmp_path.glob("fetched.*"))

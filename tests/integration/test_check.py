@@ -17,6 +17,7 @@ from tests.engines import need
 from tests.indexed_server import FILE, HTML, JSON, get
 from tests.integration.cli import Cli
 from tests.integration.test_backup import ROOT, WHEEL, upload
+from tests.integration.test_crash import crash, effects, points
 from tests.server_process import PATIENCE
 from tests.upstream import Upstream, make_wheel
 
@@ -180,3 +181,14 @@ def test_the_database_is_compacted(cli: Cli) -> None:
     assert (after["ready"], after["server_uuid"], after["indexes"]) == (True, before["server_uuid"], before["indexes"])
     assert found(cli, code=0) == []
     assert not list(cli.data.glob("*.compact"))
+
+
+def test_a_kill_at_any_step_of_a_compaction_leaves_a_server_that_the_next_one_starts(cli: Cli) -> None:
+    moments = [point for point in points(effects(cli, ("compact",))) if "site-packages" not in point.effect]
+    for moment in moments[:: max(1, len(moments) // 3)]:
+        crash(cli, moment, "SIGKILL", ("compact",))
+        healed = cli.run("compact", "--json")
+        assert healed.code == 0, (moment, healed.out)
+        assert cli.run("status", "--json").data["ready"] is True
+    assert found(cli, code=0) == []
+    assert not list((cli.home / "state").rglob("compacting"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import sqlite3
 import threading
@@ -17,12 +18,15 @@ import pytest
 
 from deployer.protocol import Backup, ExitCode, Refusal
 from deployer.server.backup import database
+from deployer.server.backup.check import check
+from deployer.server.backup.compact import compact
 from deployer.server.backup.create import create
 from deployer.server.backup.prune import Keep, kept, prune
 from deployer.server.backup.repository import Damaged, Repository, open_file
 from deployer.server.backup.restore import restore, verify
 from deployer.server.boot.copying import check_whole
 from deployer.server.devpi import stored
+from deployer.server.devpi.stored import Stored
 from deployer.server.secret_files import Private
 from tests.death import sweep
 
@@ -382,3 +386,66 @@ def test_the_look_at_what_was_committed_since(tmp_path: Path) -> None:
         connection.execute("update kv set serial = ? where key = ?", (last + 1, one))
         assert list(stored.changed(connection, since=last)) == [(one, None)]
         assert [file.path for file in stored.stored(connection)] == [two]
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_compaction_that_dies_at_any_step_leaves_the_database_whole(tmp_path: Path) -> None:
+    data, before = tmp_path / "data", tmp_path / "before"
+    made_data(before)
+    with closing(sqlite3.connect(before / ".sqlite")) as connection:
+        connection.execute("create table gone (content blob)")
+        connection.execute("insert into gone values (zeroblob(200000))")
+        connection.commit()
+        connection.execute("drop table gone")
+        connection.commit()
+
+    def files() -> list[Stored]:
+        with stored.connect(data / ".sqlite") as connection:
+            assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
+            return sorted(stored.stored(connection), key=lambda file: file.path)
+
+    def reset() -> None:
+        shutil.rmtree(data, ignore_errors=True)
+        shutil.copytree(before, data)
+
+    def check_() -> None:
+        assert [file.path for file in files()] == sorted(CONTENTS)
+        said = compact(data)
+        assert int(str(said["after_bytes"])) < (before / ".sqlite").stat().st_size
+        assert [file.path for file in files()] == sorted(CONTENTS)
+        assert not list(data.glob("*.compact"))
+
+    assert sweep(lambda: compact(data), check_, reset) > 5
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_repair_that_dies_at_any_step_is_completed_by_the_next(tmp_path: Path) -> None:
+    data, before, place = tmp_path / "data", tmp_path / "before", tmp_path / "backups"
+    made_data(before)
+    create(before, Repository(place), cache=True)
+    upload, cached = (before / "+files" / path for path in CONTENTS)
+    orphan = before / "+files/root/dev/+f/orphan"
+    for path in (upload, cached, orphan):
+        path.unlink(missing_ok=True)
+        path.write_bytes(b"damaged")
+    os.utime(orphan, (0, 0))
+
+    def reset() -> None:
+        shutil.rmtree(data, ignore_errors=True)
+        shutil.copytree(before, data, copy_function=shutil.copy2)
+
+    def repair() -> None:
+        check(data, repair=True, rate=0, repository=Repository(place))
+
+    def converges() -> None:
+        repair()
+        assert (data / upload.relative_to(before)).read_bytes() == CONTENTS["root/dev/+f/abc/one.whl"]
+        assert not (data / orphan.relative_to(before)).exists()
+        found = check(data, repair=False, rate=0)["findings"]
+        assert isinstance(found, list)
+        assert [(one["kind"], one["mirror"]) for one in found] == [("missing", True)]  # fetched when it is asked for
+        aside = [path.read_bytes() for path in data.glob(".deployer/set-aside/**/*") if path.is_file()]
+        assert aside == [b"damaged"] * 3
+        assert not (data / ".deployer/check.file").exists() and not (data / ".deployer/check.sqlite").exists()
+
+    assert sweep(repair, converges, reset) > 10

@@ -28,8 +28,7 @@ class Options(Placed, Common):
 def run(options: Options, ui: UI) -> Result:
     """Bring the backups of a remote repository to this machine.
 
-    The directory must be absent or empty; it gets all backups of the repository, once all of them are here. A run that
-    was interrupted goes on.
+    The directory must be absent or empty. It is there once all backups of the repository are here.
     """
     from deployer.operations import backup, backup_remote
 
