@@ -31,8 +31,8 @@ CHUNK = 1 << 20
 _PARTS = ("blobs", "backups", "new")
 
 
-UNWRITTEN = 32 << 20
-"""Bytes after which new blobs are written to the disk."""
+UNWRITTEN = 8 << 20
+"""Bytes after which new blobs are written to the disk: a commit of the server waits for what is queued there."""
 
 
 class Damaged(Exception):
@@ -123,7 +123,7 @@ class Repository:
         digest = hashlib.sha256(content).hexdigest()
         if not self.blob(digest).exists():
             temporary = self.new / "piece"
-            temporary.write_bytes(content)
+            self._unwritten += temporary.write_bytes(content)
             self._name(temporary, digest)
         return digest
 
@@ -155,7 +155,7 @@ class Repository:
                 for one in hashes.values():
                     one.update(chunk)
                 if writer is not None:
-                    writer.write(chunk)
+                    self._unwritten += writer.write(chunk)
         return {kind: one.hexdigest() for kind, one in hashes.items()}
 
     def _link(self, source: Path, target: Path, status: os.stat_result) -> bool:
@@ -179,11 +179,9 @@ class Repository:
         if self.blob(digest).exists():
             temporary.unlink()
             return
-        size = temporary.stat().st_size
-        self.added += size
+        self.added += temporary.stat().st_size
         temporary.rename(self.new / digest)
         self.staged.add(digest)
-        self._unwritten += size
         if self._unwritten > UNWRITTEN:
             self._write()
 
