@@ -24,7 +24,7 @@ from deployer.plan.data import CONTAINER_UID
 from deployer.profile.load import load
 from deployer.profile.load.overrides import Override
 from deployer.protocol import Backup
-from deployer.spec import ContainerSpec, Mount
+from deployer.spec import ContainerSpec, EngineInfo, Mount
 
 if TYPE_CHECKING:
     from deployer.profile.models import Backups
@@ -66,6 +66,7 @@ def create(profile: str, name: str, *, where: Place, engine: str = "", cache: bo
     with hold(name, purpose="backup"):
         data = prepared.plan.spec.mounts[0]
         check_apart(data, where.directory)
+        check_reachable(data, prepared.facts.engine)
         have_own_image(prepared, ui)
         make_directory(prepared, where.directory)
         _write_incoming(prepared, where)
@@ -185,10 +186,8 @@ def secrets_file(directory: Path) -> Path:
 
 def owner(prepared: Prepared) -> tuple[int, int]:
     """The user on this host that runs as the server does, and so owns the backups."""
-    facts, data = prepared.facts, prepared.plan.data
-    if data.kind == "volume":
-        return (CONTAINER_UID, CONTAINER_UID) if not facts.engine.rootless else (facts.uid, facts.gid)
-    return data.uid, data.gid
+    data = prepared.plan.data
+    return (CONTAINER_UID, CONTAINER_UID) if data.kind == "volume" else (data.uid, data.gid)
 
 
 def check_apart(data: Mount, directory: Path) -> None:
@@ -199,6 +198,18 @@ def check_apart(data: Mount, directory: Path) -> None:
             raise Refused(
                 f"{directory} and the data in {held} overlap", hint="choose another directory with --directory"
             )
+
+
+def check_reachable(data: Mount, engine: EngineInfo) -> None:
+    """Refuse a volume of a rootless engine: who owns its files inside is nobody who may write to this host.
+
+    Raises Refused.
+    """
+    if data.kind == "volume" and engine.rootless:
+        raise Refused(
+            f"a rootless {engine.name} can't carry backups between the volume {data.source} and this host",
+            hint="keep the data in a directory (data: home); deployer adopt brings packages over",
+        )
 
 
 def make_directory(prepared: Prepared, directory: Path) -> None:

@@ -18,7 +18,7 @@ from deployer.files import make_private, write_private
 from deployer.host import untrusted
 from deployer.host.state_dir import state_dir
 from deployer.operations.apply import make_data, undo
-from deployer.operations.backup import Place, calling, chosen, owner, secrets_file, trusted
+from deployer.operations.backup import Place, calling, check_reachable, chosen, owner, secrets_file, trusted
 from deployer.operations.once import answer
 from deployer.operations.prepare import Prepared, prepare
 from deployer.operations.recorded import DEFAULT_PROFILE, as_deployed
@@ -77,6 +77,7 @@ def restore(
             f"the volume {prepared.plan.data.source} holds data, and a volume can't be set aside",
             hint="restore to a new one: add --data volume:NAME",
         )
+    check_reachable(prepared.plan.spec.mounts[0], prepared.facts.engine)
     secrets = _secrets(backup, identity, deployment, ui)
     have_own_image(prepared, ui)
     kept = ""

@@ -201,33 +201,15 @@ def test_what_a_rootless_server_writes_belongs_to_its_user(cli: Rootless) -> Non
     assert cli.run("restart").code == 0
     assert cli.run("status", "--json").data["ready"] is True
 
+    backups = cli.home / "backups"
+    made = cli.run("backup", "create", "--directory", str(backups))
+    assert made.code == 0, made.err
+    assert {path.lstat().st_uid for path in [backups, *backups.rglob("*")]} == {cli.uid}
     moved = cli.run("move", *words(cli, cli.home / "elsewhere"), "--delete-old", "--json")
     assert moved.code == 0, moved.out
     assert {path.lstat().st_uid for path in (cli.home / "elsewhere").rglob("*")} == {cli.uid}
     assert cli.run("down", "--purge", "--yes").code == 0
     assert not (cli.home / "elsewhere").exists()
-
-
-def test_a_volume_is_backed_up_and_restored_by_its_user(cli: Rootless) -> None:
-    """The user owns the backups on the host, whatever the numbers inside are."""
-    volume, backups = f"{cli.name}-data", cli.home / "backups"
-    up = list(cli.up_words("--no-pip"))
-    up[up.index("--data") + 1] = f"volume:{volume}"
-    done = cli.run(*up)
-    assert done.code == 0, done.err
-    try:
-        for _ in range(2):
-            made = cli.run("backup", "create", "--directory", str(backups), "--json")
-            assert made.code == 0, made.out + made.err
-        assert {path.lstat().st_uid for path in [backups, *backups.rglob("*")]} == {cli.uid}
-        verified = cli.run("backup", "verify", "--directory", str(backups))
-        assert verified.code == 0, verified.err
-        place = ("--directory", str(backups), "--replace", "--data", f"volume:{volume}-new", "--no-pip")
-        restored = cli.run("backup", "restore", *place)
-        assert restored.code == 0, restored.err
-    finally:
-        cli.run("down", "--purge", "--yes")
-        cli.client("volume", "rm", "--force", volume)
 
 
 def test_a_port_for_root_is_refused_before_anything_is_made(cli: Rootless) -> None:
