@@ -13,6 +13,7 @@ from pyramid.tweens import EXCVIEW, INGRESS
 from deployer import __version__
 from deployer.protocol import (
     ACCEPT_ROUTE,
+    ACTIVITY_ROUTE,
     BODY_ROUTE,
     CACHED_ROUTE,
     INVENTORY_ROUTE,
@@ -62,7 +63,8 @@ from deployer.server.mirrors.source import Source
 from deployer.server.mirrors.store import UpstreamPages
 from deployer.server.mirrors.takeovers import Takeovers
 from deployer.server.mirrors.uploads import Uploads
-from deployer.server.nginx import statistics
+from deployer.server.nginx import activity, history, statistics
+from deployer.server.nginx.activity import ActivityView
 from deployer.server.pages.changelog import Changelog
 from deployer.server.pages.offline import OfflineSwitch
 from deployer.server.pages.store import LIMIT_BYTES, PageStore
@@ -91,6 +93,10 @@ INVENTORY = "deployer.inventory"
 """Key of the inventory (:mod:`deployer.server.inventory.reading` has what it answers)."""
 CACHE = "deployer.cache"
 """Key of the function that returns the bytes of the cache, and its budget."""
+ACTIVITY = "deployer.activity"
+"""Key of the view of what happens now (:class:`deployer.server.nginx.activity.ActivityView`)."""
+HISTORY = "deployer.history"
+"""Key of the history (:class:`deployer.server.nginx.history.History`)."""
 STARTED = 0.5
 """Seconds after which the start is over; what it does not need is imported and read then."""
 UNSENT = 256 * 1024
@@ -232,6 +238,8 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     )
     pyramid_config.registry[STORE] = store
     pyramid_config.registry[INVENTORY] = stock
+    pyramid_config.registry[HISTORY] = past = history.given(config)
+    past.upstreams = lambda: upstreams.known
     pyramid_config.registry[CACHE] = lambda: (pruner.cache_bytes + store.disk, limit.most)
     pyramid_config.registry[MALICIOUS] = malicious
     pyramid_config.registry[CHANGELOG] = changelog
@@ -256,12 +264,21 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     pyramid_config.add_route(MIRRORED_ROUTE, MIRRORED_ROUTE)
     pyramid_config.add_view(middleware.mirrored, route_name=MIRRORED_ROUTE, request_method="GET")
     cached = Cached(indexes, source, remote, companions, files, challenge)
+    happening = ActivityView(
+        challenge,
+        activity.given(config),
+        counted=lambda: pyramid_config.registry[statistics.NAME].latest,
+        upstreams=lambda: upstreams.known,
+        threads=lambda: threads.now(config.waitress_info["kwargs"]),
+    )
+    pyramid_config.registry[ACTIVITY] = happening
     orders = Orders(
         {
             REFRESH_ROUTE: refreshing.view,
             CACHED_ROUTE: cached.list,
             KEEP_ROUTE: cached.keep,
             INVENTORY_ROUTE: InventoryView(stock, challenge),
+            ACTIVITY_ROUTE: happening,
             PRUNE_ROUTE: PruneView(pruner, challenge, offline=lambda: switch.on),
         }
     )

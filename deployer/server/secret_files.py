@@ -161,6 +161,11 @@ class Private:
         return self.directory / PrivateFile.PINNED
 
     @property
+    def history(self) -> Path:
+        """What happened hour by hour (:class:`deployer.protocol.HistoryFile`)."""
+        return self.directory / PrivateFile.HISTORY
+
+    @property
     def lock(self) -> Path:
         """Locked by the server that runs, or by what keeps one from running; a server writes its process id to it."""
         return self.directory / PrivateFile.LOCK

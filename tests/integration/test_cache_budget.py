@@ -115,10 +115,10 @@ def check(server: Server, files: list[Distribution], budget: int) -> None:
 
 
 def test_the_cache_stays_within_its_budget(server: Server) -> None:
-    files = wheels(60, 300_000)
+    files = wheels(90, 300_000)
     with Upstream(files) as upstream:
-        prepared(server, upstream, 10_000_000)
-        check(server, files, 10_000_000)
+        prepared(server, upstream, 20_000_000)
+        check(server, files, 20_000_000)
 
 
 @pytest.mark.endurance

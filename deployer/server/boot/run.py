@@ -309,6 +309,9 @@ def _devpi(
     from deployer.server.inventory import database as inventory
     from deployer.server.inventory.database import Inventory
     from deployer.server.inventory.watching import Uses
+    from deployer.server.nginx import activity, history
+    from deployer.server.nginx.activity import Recent
+    from deployer.server.nginx.history import History
 
     stock = Inventory(private.inventory)
     plugins.register(stock, name=inventory.NAME)
@@ -347,11 +350,15 @@ def _devpi(
             proxy.reload()
 
     stop.drain.install(serving)
+    recent = Recent()
+    plugins.register(recent, name=activity.NAME)
+    past = History(private.history)
+    plugins.register(past, name=history.NAME)
     counts = Statistics(
         private,
         max_bytes=parse_size(options.log_max_size),
         max_files=options.log_max_files,
-        listeners=[Uses(stock)],
+        listeners=[Uses(stock), past, recent],
     )
     plugins.register(counts, name=statistics.NAME)
     counts.start()
@@ -363,6 +370,8 @@ def _devpi(
     gc.enable()
     xom.main()
     counts.finish()
+    with contextlib.suppress(OSError):
+        past.write()
     stock.close()
 
 

@@ -22,8 +22,8 @@ from deployer.server.inventory.prune import PAUSE, Pruner
 NAME = "deployer-budget"
 LOW = 0.97
 """Part of the budget that is left after pruning, so that not each new file makes a commit."""
-HURRY = 1.02
-"""Part of the budget from which on there are no pauses."""
+LEAST = 0.9
+"""Part of it that is left for whatever is waiting to be stored."""
 EVERY = 0.1
 """Seconds between two runs."""
 STUCK = 30.0
@@ -67,7 +67,7 @@ class BudgetKeeper:
         self._inventory, self._pruner, self._most = inventory, pruner, most
         self._others, self._offline = others, offline
         self._stuck = False
-        self._coming = 0
+        self._coming = self._waiting = 0
         self._pruned = threading.Condition()
 
     @property
@@ -77,10 +77,12 @@ class BudgetKeeper:
 
     @contextlib.contextmanager
     def room_for(self, size: int) -> Iterator[None]:
-        """Wait while a new file of ``size`` bytes would lead far above the budget: others are removed first."""
+        """Wait while there is no room for a new file of ``size`` bytes: others are removed first."""
         with self._pruned:
+            self._waiting += size
             self._inventory.grown.set()
             self._pruned.wait_for(lambda: self._has_room(size), PATIENCE)
+            self._waiting -= size
             self._coming += size
         try:
             yield
@@ -90,7 +92,7 @@ class BudgetKeeper:
 
     def _has_room(self, size: int) -> bool:
         free = self._stuck or self._coming == 0 or self._offline()
-        return free or self.used + self._coming + size <= self._most * HURRY
+        return free or self.used + self._coming + size <= self._most
 
     def watch(self) -> None:
         """Keep it; runs until the process ends."""
@@ -102,19 +104,21 @@ class BudgetKeeper:
     def keep(self) -> bool:
         """Prune if need be; False if there was need, and nothing to remove."""
         try:
-            used = self.used
-            if used <= self._most or self._offline():
+            used, more = self.used, self._coming + self._waiting
+            if used + more <= self._most or self._offline():
                 return True
-            wanted = PruneRequest(to_bytes=max(0, int(self._most * LOW) - self._others()))
+            target = max(self._most * LEAST, min(self._most * LOW, self._most - more))
+            wanted = PruneRequest(to_bytes=max(0, int(target) - self._others()))
             done = self._pruner.run(wanted, seconds=SECONDS, pause=self._pause)
         except (OSError, sqlite3.Error) as error:
             threadlog.warn("the cache can't be pruned: %s", error)
             return False
         if done["left"]:
             self._inventory.grown.set()
-        if not done["removed"] and not self._stuck:
+        stuck = not done["removed"] and used > self._most
+        if stuck and not self._stuck:
             threadlog.warn("the cache takes %s bytes, more than server.budget; nothing more can be removed", used)
-        self._stuck = not done["removed"]
+        self._stuck = stuck
         self._pause(0.0)
         return not self._stuck
 

@@ -10,6 +10,8 @@ from typing import Any
 from waitress.server import create_server
 from waitress.task import ThreadedTaskDispatcher
 
+from deployer.protocol import ThreadsNow
+
 _POOL = "_dispatcher"
 """The argument by which waitress's own tests replace its thread pool."""
 
@@ -42,3 +44,11 @@ def growing(count: int, settings: dict[str, Any]) -> tuple[Callable[[int], None]
                 pool.set_thread_count(threads)
 
     return grow, lambda: bool(pool.queue)
+
+
+def now(settings: dict[str, Any]) -> ThreadsNow:
+    """The state of the pool in waitress's ``settings``."""
+    pool = settings.get(_POOL)
+    if pool is None:
+        return ThreadsNow(total=0, busy=0, queued=0)
+    return ThreadsNow(total=len(pool.threads), busy=int(pool.active_count), queued=len(pool.queue))

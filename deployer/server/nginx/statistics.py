@@ -136,6 +136,7 @@ class Statistics:
     @hookimpl
     def devpiserver_pyramid_configure(self, pyramid_config: Any) -> None:
         self._registry = pyramid_config.registry
+        self._registry[NAME] = self
 
     def start(self) -> None:
         """Write the file at once, so that it exists when the server is ready; then count in a thread."""

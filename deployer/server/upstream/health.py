@@ -33,6 +33,9 @@ class Upstream:
     failures: int = 0
     bytes_received: int = 0
     slowest: float = 0.0  # seconds until an answer began
+    answered_requests: int = 0
+    waited: float = 0.0  # seconds until the answers to those began, in all
+    _slowest_since: float = 0.0
     _asking: dict[int, float] = field(default_factory=dict)
     _last_byte: float = float("-inf")
     _closed_until: float = float("-inf")
@@ -86,9 +89,24 @@ class Upstream:
             self._last_byte = now
             began = self._asking.get(request, now)
             self.slowest = max(self.slowest, now - began)
+            self._slowest_since = max(self._slowest_since, now - began)
+            self.answered_requests += 1
+            self.waited += now - began
             self._closed_until = now + min(retry_after, LONGEST_HOLD) if retry_after > 0 else float("-inf")
             if self._probe == request:
                 self._probe = None
+
+    def take_slowest(self) -> float:
+        """The longest time until an answer began since the last call, in seconds."""
+        with self._lock:
+            found, self._slowest_since = self._slowest_since, 0.0
+            return found
+
+    @property
+    def asking(self) -> int:
+        """Requests under way."""
+        with self._lock:
+            return len(self._asking)
 
     def received(self, count: int) -> None:
         """Record ``count`` bytes of a body."""
