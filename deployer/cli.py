@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("status", "Show the state of the server and whether it is ready."),
     "logs": ("logs", "Show the server's log with secrets masked."),
     "stats": ("stats", "Show cache hits, misses and bytes by index and upstream."),
+    "top": ("top", "Show requests, hits, upstreams and threads, live."),
     "doctor": ("doctor", "Check this host and the server; suggest fixes."),
     "open": ("open", "Open the index in the browser, logged in as root."),
     "verify": ("verify", "Download with pip and uv through the index; show sources."),

@@ -121,6 +121,14 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "missed": "what was asked for in vain since the server was switched offline: `since`, `indexes` "
         "(`{USER/NAME: {projects, files}}`, each `{name: requests}`), `left_out`: requests beyond the limit; or `null`",
     },
+    "top": {
+        "at": "the time at the server, ISO 8601",
+        "counted": "as `stats` has it: `since`, `indexes`, `upstreams`",
+        "upstreams": "`{origin: {state, asking}}`; `state`: `up`, `quiet` or `down`; `asking`: requests under way",
+        "threads": "`total`, `busy`, and `queued`: requests that wait for a thread",
+        "recent": "list of the latest requests: `time`, `client`, `method`, `path`, `status`, `bytes`, `seconds`, "
+        "`sent_by` (`page`, `file`, `devpi`), `hit` (`true`, `false`; `null` for other requests)",
+    },
     "doctor": {"checks": "list of objects: `name`, `level` (`ok`, `warning`, `failure`), `evidence`, `cure`"},
     "verify": {
         "index": "address of the index",

@@ -32,11 +32,13 @@ def run(options: Options, ui: UI) -> Result:
     It returns when the server is ready. Without a changed profile or option, a second run changes nothing; otherwise it
     shows the differences and applies them. A failure rolls back to the previous state.
     """
+    from deployer.deployment.record import read_applied
     from deployer.errors import Refused
     from deployer.operations.up import up
 
     if options.prune and not options.yes:
         raise Refused("--prune removes users and indexes that are not in the profile", hint="confirm with --yes")
+    before = read_applied(options.name)
     outcome = up(
         options.profile,
         options.name,
@@ -55,6 +57,10 @@ def run(options: Options, ui: UI) -> Result:
         from deployer.operations.warm.command import keep_warm
 
         warmed = keep_warm(options.name, ui)
+    elif before is not None and before.profile.get("warm") and not plan.warm:
+        from deployer.operations.warm.command import unpin
+
+        unpin(options.name, ui)
     return Result(
         data={
             "url": plan.url,

@@ -29,6 +29,7 @@ from deployer.protocol import (
     REFRESH_ROUTE,
     Accepted,
     AcceptRequest,
+    ActivityRequest,
     CachedRequest,
     InventoryRequest,
     OfflineRequest,
@@ -54,7 +55,9 @@ ORDER_SECONDS = 400.0
 ORDER_BYTES = 8000
 """Bytes of names in one order: nginx asks for a user before it reads a body of 10,000."""
 
-Order = OfflineRequest | RefreshRequest | CachedRequest | InventoryRequest | PruneRequest | OpenRequest
+Order = (
+    OfflineRequest | RefreshRequest | CachedRequest | InventoryRequest | PruneRequest | OpenRequest | ActivityRequest
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,11 +17,14 @@ from deployer.devpi.connection import LONG, MAX_LIST, SLOW
 from deployer.devpi.names import index_name, project_name, step, user_name
 from deployer.errors import ServerRefused
 from deployer.protocol import (
+    ACTIVITY_ROUTE,
     CACHED_ROUTE,
     INVENTORY_ROUTE,
     KEEP_ROUTE,
     PROOF_HEADER,
     PRUNE_ROUTE,
+    Activity,
+    ActivityRequest,
     CachedAnswer,
     CachedRequest,
     InventoryAnswer,
@@ -120,6 +123,16 @@ class PackageApi(DevpiApi):
         )
         try:
             return built(InventoryAnswer, self._http.object(reply))
+        except ValueError as error:
+            self._http.not_devpi(line(str(error)))
+
+    def activity(self, wanted: ActivityRequest, *, proof_key: str) -> Activity:
+        """What happens on a server of ours now. ``proof_key``: hex, of the data directory."""
+        reply = self._order(
+            ACTIVITY_ROUTE, wanted, "say what happens", proof_key=proof_key, otherwise=NO_ORDERS, limit=MAX_CACHED
+        )
+        try:
+            return built(Activity, self._http.object(reply))
         except ValueError as error:
             self._http.not_devpi(line(str(error)))
 

@@ -86,6 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     credentials.add_argument("--serverdir", required=True)
     malicious = verbs.add_parser("malicious", help="store the list of malicious releases from standard input")
     malicious.add_argument("--serverdir", required=True)
+    pinned = verbs.add_parser("pinned", help="store the list of files that are never pruned from standard input")
+    pinned.add_argument("--serverdir", required=True)
 
     check = verbs.add_parser("check", help="check a server directory on which no server runs")
     check.add_argument("--serverdir", required=True)
@@ -158,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return supervise(options)
         case "secret":
             return _secret(options)
-        case "credentials" | "malicious":
+        case "credentials" | "malicious" | "pinned":
             return _stored(options)
         case "take":
             return _take(options)
@@ -229,7 +231,8 @@ def _stored(options: argparse.Namespace) -> int:
     from deployer.server.secret_files import Private, write_private
 
     private = Private.of(Path(options.serverdir))
-    path = private.credentials if options.verb == "credentials" else private.malicious
+    paths = {"credentials": private.credentials, "malicious": private.malicious, "pinned": private.pinned}
+    path = paths[options.verb]
     try:
         write_private(path, sys.stdin.read())
     except OSError as error:

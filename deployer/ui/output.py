@@ -133,6 +133,24 @@ class UI:
         with console.status(line(""), spinner="dots") as status:
             yield lambda detail: status.update(line(detail))
 
+    @contextmanager
+    def live(self) -> Iterator[tuple[Callable[[str], None], Callable[[], int], Callable[[], int]]]:
+        """Show text that replaces itself, on all of a terminal, which is restored at the end.
+
+        Yields a function that shows a text, and those for the columns and lines there are.
+        """
+        from rich.console import Console
+        from rich.live import Live
+        from rich.text import Text
+
+        console = Console(file=self.out, no_color=True, highlight=False)
+        with Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as view:
+            yield (
+                lambda text: view.update(Text(strip_controls(text), no_wrap=True), refresh=True),
+                lambda: console.width,
+                lambda: console.height,
+            )
+
     def _announcing(self, title: str, text: str) -> Callable[[str], None]:
         """Return a function that shows title and text once, at the first line of progress."""
         announced = self.silent

@@ -6,10 +6,12 @@ whole or not at all.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.parse import unquote
 
 from deployer.clients.resolvers import Resolver
 from deployer.errors import DeployerError, VerificationError
@@ -54,7 +56,8 @@ class Needed:
 
 @dataclass(frozen=True, kw_only=True)
 class Warmed:
-    """``cached``, ``fetched``: names of files. ``bytes``: what was fetched. ``unresolved``: what uv or pip refused."""
+    """``cached``, ``fetched``: names of files. ``bytes``: what was fetched. ``unresolved``: what uv or pip refused.
+    ``paths``: of all of them at the server, as ``USER/INDEX/+f/…``."""
 
     cached: tuple[str, ...] = ()
     fetched: tuple[str, ...] = ()
@@ -62,6 +65,7 @@ class Warmed:
     missing: tuple[Missing, ...] = ()
     unfit: tuple[str, ...] = ()
     unresolved: tuple[VerificationError, ...] = ()
+    paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +116,7 @@ class Warming:
             missing=tuple(sorted(needed.missing | failed)),
             unfit=tuple(sorted(needed.unfit)),
             unresolved=tuple(unresolved),
+            paths=tuple(sorted(filter(None, (_place(one.path) for _, one in needed.files.values())))),
         )
 
     # Versions
@@ -225,6 +230,12 @@ class Warming:
             else:
                 needed = replace(needed, files={**needed.files, listed.key: (project, listed)})
         return needed
+
+
+def _place(path: str) -> str:
+    """``USER/INDEX/+f/…`` of the address of a file on the server; empty for a file elsewhere."""
+    found = re.search(r"[^/]+/[^/]+/\+[ef]/.+", unquote(path))
+    return found[0] if found else ""
 
 
 def error_of(warmed: Warmed) -> DeployerError | None:

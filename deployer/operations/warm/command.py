@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployer.deployment.find import Deployment
+from deployer.deployment.find import Deployment, require
 from deployer.deployment.record import Applied, read_applied
 from deployer.deployment.session import connect
 from deployer.errors import ConflictError, DeployerError, ProfileError, UsageError
@@ -15,7 +16,7 @@ from deployer.operations.recorded import client_index
 from deployer.operations.warm import JOBS, Asked, Warmed, Warming, error_of
 from deployer.operations.warm.index import Index
 from deployer.profile.load.files import available, is_path
-from deployer.protocol import Missed, parsed
+from deployer.protocol import Missed, PrivateFile, parsed
 from deployer.selection.pages import project_of
 from deployer.selection.targets import Target, targets
 from deployer.typed import built
@@ -66,7 +67,26 @@ def warm(name: str, engine: str, request: Request, ui: UI) -> tuple[str, tuple[T
             jobs=request.jobs,
             tell=tell,
         )
-        return index.name, wanted, warming.run(sources, asked)
+        found = warming.run(sources, asked)
+    if request.watched:
+        pin(deployment, found.paths, known_too=bool(found.missing or found.unresolved))
+    return index.name, wanted, found
+
+
+def pin(deployment: Deployment, paths: Sequence[str], *, known_too: bool = False) -> None:
+    """Have the server never prune these files, ``USER/INDEX/+f/…``. ``known_too``: nor those of the last time, because
+    an upstream may not have answered. Raises EngineError."""
+    place = deployment.server_dir
+    if place is None:
+        return
+    text = place.read(PrivateFile.PINNED.relative)
+    try:
+        known = set(parsed(text)["files"]) if text else set()
+    except (ValueError, KeyError, TypeError):
+        known = set()
+    wanted = {*paths, *(known if known_too else ())}
+    if wanted != known:
+        place.write(PrivateFile.PINNED.relative, json.dumps({"files": sorted(wanted)}) + "\n", verb=("pinned",))
 
 
 def targets_of(applied: Applied | None, pythons: Sequence[str], platforms: Sequence[str]) -> tuple[Target, ...]:
@@ -125,6 +145,14 @@ def keep_warm(name: str, ui: UI) -> Warmed | None:
         ui.warn(f"{finding.message}; to list it: deployer warm --watched")
     ui.step("warm", f"{len(found.cached)} files cached, {len(found.fetched)} fetched")
     return found
+
+
+def unpin(name: str, ui: UI) -> None:
+    """Let the server prune again what an earlier profile listed under ``warm``."""
+    try:
+        pin(require(name), ())
+    except DeployerError as error:
+        ui.warn(f"the files that were under warm are still kept: {error.message}")
 
 
 def missed(deployment: Deployment) -> Asked:

@@ -85,9 +85,10 @@ class ActivityView:
 
     def now(self, most: int) -> Activity:
         """What happens now, with at most so many requests."""
+        counted = self._counted()
         return Activity(
             at=datetime.now(UTC).isoformat(timespec="seconds"),
-            counted=self._counted(),
+            counted=Counted(since=counted["since"], indexes=counted["indexes"], upstreams=counted["upstreams"]),
             upstreams={upstream.origin: state_of(upstream) for upstream in self._upstreams()},
             threads=self._threads(),
             recent=self._recent.latest(most),
