@@ -6,7 +6,7 @@ import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, NotRequired, TypeVar, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
 
 T = TypeVar("T")
 LARGEST = 1 << 63
@@ -39,7 +39,9 @@ def _fields(kind: Any) -> tuple[dict[str, Any], frozenset[str]]:
     """The types of the fields by name, and the names of those that have no default."""
     hints = get_type_hints(kind)
     if is_typeddict(kind):
-        return hints, frozenset(kind.__required_keys__)
+        # Not __required_keys__: with annotations that are text, it has the keys that are not required, too.
+        told = get_type_hints(kind, include_extras=True)
+        return hints, frozenset(name for name, hint in told.items() if get_origin(hint) is not NotRequired)
     free = {field.name for field in fields(kind) if field.default is MISSING and field.default_factory is MISSING}
     return {field.name: hints[field.name] for field in fields(kind)}, frozenset(free)
 
