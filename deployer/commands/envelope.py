@@ -120,6 +120,9 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "upstreams": "`{origin: {requests, failures, bytes, slowest}}`; `slowest` in seconds",
         "missed": "what was asked for in vain since the server was switched offline: `since`, `indexes` "
         "(`{USER/NAME: {projects, files}}`, each `{name: requests}`), `left_out`: requests beyond the limit; or `null`",
+        "hours": "with --since, instead of all counts: list of objects: `hour` (ISO 8601), `requests`, `hits`, "
+        "`misses`, `errors`, `bytes_served`, `bytes_saved`, `upstreams` (`{origin: {requests, failures, bytes, "
+        "answered, waited, slowest}}`; `waited`: seconds until answers began, in all)",
     },
     "top": {
         "at": "the time at the server, ISO 8601",

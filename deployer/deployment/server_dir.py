@@ -135,6 +135,10 @@ class ServerDir:
         """The statistics of the server, as JSON."""
         return self.read(PrivateFile.STATISTICS.relative)
 
+    def history(self) -> str | None:
+        """What happened hour by hour, as JSON."""
+        return self.read(PrivateFile.HISTORY.relative)
+
     def front(self) -> str | None:
         """Who answers clients, as the server wrote it at its start."""
         return self.read(PrivateFile.FRONT.relative)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from deployer.operations.history import read, summed
 from deployer.server.nginx.history import HOURS, MOST_UPSTREAMS, History
 from deployer.server.upstream.health import Upstream
 
@@ -108,3 +110,31 @@ def test_it_is_bounded(tmp_path: Path) -> None:
     found = history.since()
     assert len(found) == HOURS
     assert found[-1]["hour"] == (START + timedelta(hours=HOURS + 9)).isoformat(timespec="minutes").replace(":04", ":00")
+
+
+def test_hours_are_read_and_summed_up(tmp_path: Path) -> None:
+    now = [0.0]
+    upstream = Upstream("https://files.example.com", lambda: now[0])
+    history = History(tmp_path / "history.json", upstreams=lambda: [upstream], clock=START.timestamp)
+    for number in range(3):
+        history.line(line(START + timedelta(hours=number)))
+    upstream.begin(1)
+    now[0] = 0.25
+    upstream.answered(1)
+    history.tick()
+    history.write()
+    text = (tmp_path / "history.json").read_text()
+    place: Any = SimpleNamespace(history=lambda: text)
+    deployment: Any = SimpleNamespace(server_dir=place, name="devpi")
+    found = read(deployment, START + timedelta(hours=1))
+    assert [hour["hour"] for hour in found] == ["2026-01-02T04:00+00:00", "2026-01-02T05:00+00:00"]
+    total, upstreams = summed(read(deployment, START))
+    assert (total["requests"], total["bytes_saved"]) == (3, 300)
+    assert upstreams[upstream.origin] == {
+        "requests": 1,
+        "failures": 0,
+        "bytes": 0,
+        "answered": 1,
+        "waited": 0.25,
+        "slowest": 0.25,
+    }
