@@ -26,8 +26,8 @@ def run(options: Options, ui: UI) -> Result:
     """Show cache hits, misses and bytes by index and upstream.
 
     It also shows what clients asked for in vain while the server was offline. The counts come from the access log, lag
-    by about a second, and survive restarts and a stop. With --since they are those of the hours since then, of which the
-    server keeps ninety days; they lag by a minute.
+    by about a second, and survive restarts and a stop. With --since they are those of the hours since then; the server
+    keeps ninety days of them, and they lag by a minute.
     """
     from deployer.deployment.find import require
     from deployer.errors import ConflictError

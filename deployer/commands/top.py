@@ -20,7 +20,7 @@ class Options(Located):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Show requests, hits, upstreams and threads of the server, live.
+    """Show requests, hits, upstreams and threads, live.
 
     Ctrl-C ends it. Where the output is no terminal, one screen is printed; with --json, the data of one. The counts are
     those of `deployer stats`.

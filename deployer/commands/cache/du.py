@@ -22,7 +22,10 @@ class Options(Located):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Show what takes the disk: by kind, by index, and the largest projects."""
+    """Show what takes the disk: by kind, index and project.
+
+    Only the largest projects are listed.
+    """
     from deployer.deployment.session import connect
     from deployer.operations.cache import contents
     from deployer.protocol import InventoryRequest

@@ -24,9 +24,9 @@ class Options(Located):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Show the files of a project that the server has, with their size, age and uses.
+    """Show the files of a project that the server has.
 
-    The page of a mirrored project is listed, and so are metadata, provenance and signatures beside its files.
+    Each has its size, age and uses. The page of a mirrored project is listed, and so are metadata, provenance and signatures beside its files.
     """
     from deployer.deployment.session import connect
     from deployer.errors import ConflictError
