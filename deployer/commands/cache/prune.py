@@ -36,9 +36,9 @@ class Options(Located):
 def run(options: Options, ui: UI) -> Result:
     """Remove what nobody uses from the cache.
 
-    These are files of mirrors, pages of upstreams, and metadata. Uploads are never removed, nor the files that `warm` of the profile lists, nor files that their upstream does not
-    list any more. What is removed is fetched again, and verified, when a client asks for it. With --to-size, the size
-    is that of all cached files, pages and metadata.
+    These are files of mirrors, pages of upstreams, and metadata. Uploads are never removed, nor the files that `warm`
+    of the profile lists, nor files that their upstream does not list any more. What is removed is fetched again, and
+    verified, when a client asks for it. With --to-size, the size is that of all cached files, pages and metadata.
     """
     from deployer.deployment.session import connect
     from deployer.errors import UsageError

@@ -26,7 +26,8 @@ class Options(Located):
 def run(options: Options, ui: UI) -> Result:
     """Show the files of a project that the server has.
 
-    Each has its size, age and uses. The page of a mirrored project is listed, and so are metadata, provenance and signatures beside its files.
+    Each has its size, age and uses. The page of a mirrored project is listed, and so are metadata,
+    provenance and signatures beside its files.
     """
     from deployer.deployment.session import connect
     from deployer.errors import ConflictError
