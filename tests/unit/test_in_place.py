@@ -25,7 +25,7 @@ PAGE = Path(__file__).parents[2] / "docs/explanation/changes.md"
 BRIDGE = Network(mode="bridge")
 SERVER: dict[str, Any] = {
     "version": "7",
-    "web": True,
+    "web": "read",
     "request_timeout": 31,
     "offline": True,
     "mirror_cache_expiry": 60,
@@ -40,11 +40,13 @@ SERVER: dict[str, Any] = {
     "pids": 300,
     "nofile": 300,
     "restart": "no",
+    "lifetime": "job",
     "stop_timeout": 11,
     "ready_timeout": 61,
     "log_max_size": "11m",
     "log_max_files": 4,
     "min_free": "65m",
+    "budget": "10g",
 }
 NETWORK: dict[str, Any] = {
     "mode": "host",
