@@ -199,6 +199,18 @@ def test_twenty_thousand_files_make_a_small_page(world: World) -> None:
     assert ">9.9<" not in check(world.page("/root/pypi/huge?from=30")).split("Versions</h2>")[1]
 
 
+def test_activity_shows_requests_upstreams_and_the_disk(world: World) -> None:
+    get(world.server.port, "/root/dev/+simple/acme-tool/", JSON)
+    deadline = time.monotonic() + 20  # nginx writes its log once a second
+    while "GET /root/dev/+simple/acme-tool/" not in (text := check(world.page("/+web/activity"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert f"127.0.0.1:{world.upstream.port}" in text and "<polyline" not in text
+    assert "acme-tool</a>" in text.split('id="disk"')[1]
+    part = world.page("/+web/activity", **{"HX-Request": "true"}).body.decode()
+    assert part.lstrip().startswith("<div") and "/+web/" not in part and "<h1" not in part
+
+
 def test_what_is_not_there_is_said_with_404(world: World) -> None:
     world.upstream.forget()
     text = check(got := world.page("/root/dev/acme-tol"))

@@ -29,7 +29,15 @@ from demo import stream
 |---|---|
 | `size` | of a block |
 """
-PAGES = ("/", "/root/dev", "/root/dev/demo", "/root/dev/demo/1.0", "/+web/search?q=pack", "/root/dev/nothing")
+PAGES = (
+    "/",
+    "/root/dev",
+    "/root/dev/demo",
+    "/root/dev/demo/1.0",
+    "/+web/search?q=pack",
+    "/+web/activity",
+    "/root/dev/nothing",
+)
 EXAMINED = {"light": PAGES, "dark": ("/", "/root/dev/demo"), "phone": ("/",)}
 """The pages that axe looks at: colours differ on the dark screen, and the order of things on the small one."""
 

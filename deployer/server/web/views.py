@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 from devpi_server.normalized import normalize_name
 from devpi_server.views import SIMPLE_API_V1_JSON as JSON_TYPE
 
-from deployer.protocol import Counted
 from deployer.server.devpi import ordered
 from deployer.server.json_text import loads
 from deployer.server.mirrors.render import METADATA
-from deployer.server.nginx import statistics
-from deployer.server.web import catalog, commands, metadata, readme, releases, stock
+from deployer.server.web import activity, catalog, commands, metadata, readme, releases, stock
 from deployer.server.web.catalog import Catalog, Index
 from deployer.server.web.routes import Route
 from deployer.server.web.site import Shown, Visit
@@ -58,9 +56,8 @@ def home(web: Web, visit: Visit, route: Route) -> Shown:
 
 
 def _counts(web: Web) -> Mapping[str, Any]:
-    """The sums of what was counted since the first start; None where nobody counts."""
-    counter = web.xom.config.pluginmanager.get_plugin(statistics.NAME)
-    counted: Counted | None = None if counter is None else counter.latest
+    """The sums of what was counted since the first start."""
+    counted = activity.counted(web)
     indexes = counted["indexes"].values() if counted else ()
     hits, misses = sum(one["hits"] for one in indexes), sum(one["misses"] for one in indexes)
     return {
@@ -238,5 +235,6 @@ VIEWS: Mapping[str, View] = {
     "user": user,
     "index": index,
     "project": project,
+    "activity": activity.activity,
     "missing": missing,
 }
