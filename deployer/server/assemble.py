@@ -327,6 +327,8 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
             source,
             store,
             inventory=stock,
+            activity=happening,
+            history=past,
             hosts=hosts.known(config),
             serverdir=Path(config.server_path),
             offline=lambda: switch.on,

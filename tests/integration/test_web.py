@@ -205,7 +205,9 @@ def test_activity_shows_requests_upstreams_and_the_disk(world: World) -> None:
     while "GET /root/dev/+simple/acme-tool/" not in (text := check(world.page("/+web/activity"))):
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    assert f"127.0.0.1:{world.upstream.port}" in text and "<polyline" not in text
+    assert f"127.0.0.1:{world.upstream.port}" in text and "192.0.2" not in text
+    assert "<polyline" in text and "The numbers of bytes" in text and text.count("<svg") > 2
+    assert all(check(world.page(f"/+web/activity?days={days}")) for days in ("7", "90", "12", "x"))
     assert "acme-tool</a>" in text.split('id="disk"')[1]
     part = world.page("/+web/activity", **{"HX-Request": "true"}).body.decode()
     assert part.lstrip().startswith("<div") and "/+web/" not in part and "<h1" not in part

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployer.server.web import plot, recent, words
+from deployer.protocol import HistoryHour, HistoryUpstream, RecentRequest
+from deployer.server.web import activity, plot, timeline, words
 from deployer.server.web.plot import Series
 
 
@@ -50,36 +50,48 @@ def test_bars_are_shares_of_the_longest() -> None:
     assert plot.bars([("a", "/a", 0)], words.size)[0].percent == 0
 
 
-def line(**more: object) -> bytes:
-    told = {
-        "time": "2026-01-02T03:04:05+00:00",
-        "client": "192.0.2.1",
-        "method": "GET",
-        "path": "/root/pypi/+simple/demo/",
-    }
-    told |= {"status": 200, "bytes": 1234, "seconds": 0.002, "from": "page", "fetched": "", "kept": "", "held": ""}
-    return json.dumps(told | more).encode() + b"\n"
-
-
-def test_the_last_requests_are_shown_without_who_sent_them(tmp_path: Path) -> None:
-    log = tmp_path / "access.log"
-    assert recent.requests(log) is None
-    cut = line(path="/cut")[20:]
-    ours = line(path="/+web/search")
-    lines = [
-        cut,
-        line(),
-        ours,
-        b"nonsense\n",
-        b"[1]\n",
-        line(path="/x", status=404, **{"from": "devpi"}),
-        line(held="deny"),
-    ]
-    log.write_bytes(b"".join(lines))
-    found = recent.requests(log)
-    assert found is not None and [one.answer for one in found] == ["held back", "", "from here"]
-    assert (found[2].time, found[2].size, found[2].seconds) == ("03:04:05", "1.2 kB", "0.002 s")
+def test_the_last_requests_are_shown_without_who_sent_them() -> None:
+    given = RecentRequest(
+        time="2026-01-02T03:04:05+00:00",
+        client="192.0.2.1",
+        method="GET",
+        path="/root/pypi/+simple/demo/",
+        status=200,
+        bytes=1234,
+        seconds=0.002,
+        sent_by="page",
+        hit=True,
+    )
+    ours = RecentRequest(**{**given, "path": "/+web/search"})
+    found = activity.recent([given, ours, RecentRequest(**{**given, "hit": None, "status": 404})])
+    assert [one.answer for one in found] == ["from here", ""]
+    assert (found[0].time, found[0].size, found[0].seconds) == ("03:04:05", "1.2 kB", "2 ms")
     assert not any("192.0.2.1" in str(one) for one in found)
-    log.write_bytes(line() * 2000)
-    many = recent.requests(log)
-    assert many is not None and len(many) == recent.SHOWN
+    assert len(activity.recent([given] * 500)) == activity.REQUESTS
+
+
+UPSTREAM = "https://up.example.com"
+
+
+def hour(at: float, **counts: int) -> HistoryHour:
+    upstream = HistoryUpstream(requests=4, failures=1, bytes=100, answered=2, waited=0.5, slowest=0.4)
+    told = {"requests": 10, "hits": 7, "misses": 2, "errors": 1, "bytes_served": 900, "bytes_saved": 700, **counts}
+    moment = datetime.fromtimestamp(at // 3600 * 3600, UTC).isoformat(timespec="minutes")
+    return HistoryHour(hour=moment, upstreams={UPSTREAM: upstream}, **told)  # type: ignore[typeddict-item]
+
+
+@pytest.mark.parametrize(("days", "points"), [(1, 25), (7, 29), (90, 91)])
+def test_plots_are_of_the_asked_span(days: int, points: int) -> None:
+    now = 1_800_000_000.0
+    found = timeline.plots([hour(now), hour(now - 3600), hour(now - 100 * 86400)], now=now, days=days)
+    assert [one.key for one in found] == ["requests", "bytes", "latency", "failures"]
+    assert all(len(one.table) == points for one in found)
+    _, buckets = timeline.sorted_in([hour(now), hour(now - 3600)], now=now, days=days)
+    assert sum(one.hits for one in buckets) == 14
+    assert buckets[-1].latency(UPSTREAM) == 0.25 and buckets[0].latency(UPSTREAM) is None
+    assert found[2].lines[0].label == "up.example.com" and found[2].lines[0].last == "250 ms"
+
+
+def test_nothing_that_happened_is_a_plot_of_nothing() -> None:
+    found = timeline.plots([], now=1_800_000_000.0, days=7)
+    assert [one.key for one in found] == ["requests", "bytes"]

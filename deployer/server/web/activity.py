@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from deployer.protocol import Counted
-from deployer.server.nginx import statistics
-from deployer.server.secret_files import Private
-from deployer.server.web import plot, recent, stock, words
+from deployer.protocol import Activity, RecentRequest
+from deployer.server.web import plot, stock, timeline, words
 from deployer.server.web.routes import Route
 from deployer.server.web.site import Shown, Visit, path
 
@@ -19,6 +18,9 @@ if TYPE_CHECKING:
 
 PROJECTS = 12
 """Projects in the plot of the disk."""
+REQUESTS = 25
+_OURS = ("/+web/", "/+deployer", "/+api", "/+status")
+_STATES = {"up": "answers", "quiet": "is slow", "down": "does not answer"}
 
 
 @dataclass(frozen=True)
@@ -34,41 +36,64 @@ class Health:
     slowest: float
 
 
-def counted(web: Web) -> Counted | None:
-    """What was counted a moment ago; None where nobody counts."""
-    counter = web.xom.config.pluginmanager.get_plugin(statistics.NAME)
-    found: Counted | None = None if counter is None else counter.latest
-    return found
+@dataclass(frozen=True)
+class Request:
+    """A request of a client. Who sent it is left out: anybody may look."""
+
+    time: str
+    what: str
+    status: int
+    answer: str
+    size: str
+    seconds: str
 
 
 def activity(web: Web, visit: Visit, route: Route) -> Shown:
     """The page; of it, htmx gets the last requests alone."""
-    known = counted(web)
+    now = web.activity.now(200)
+    days = visit.number("days", most=90)
+    days = days if days in timeline.SPANS else 1
+    began = time.time() - days * timeline.DAY
     model: Mapping[str, Any] = {
-        "recent": recent.requests(Private.of(web.serverdir).access_log),
-        "indexes": sorted(known["indexes"].items()) if known else [],
-        "since": known["since"][:10] if known else "",
-        "upstreams": upstreams(web, known),
-        "disk": disk(web, visit),
+        "recent": recent(now["recent"]),
+        "threads": now["threads"],
+        "indexes": sorted(now["counted"]["indexes"].items()),
+        "since": now["counted"]["since"][:10],
+        "upstreams": upstreams(now),
+        "plots": () if visit.part else timeline.plots(web.history.since(began), now=time.time(), days=days),
+        "days": days,
+        "spans": tuple(timeline.SPANS),
+        "disk": () if visit.part else disk(web, visit),
     }
     return Shown("activity.html", model, block="live")
 
 
-def upstreams(web: Web, known: Counted | None) -> Sequence[Health]:
-    """Every upstream that is configured, and those that were asked."""
-    counts = dict(known["upstreams"]) if known else {}
-    now = {
-        one.origin: one for one in map(web.indexes.upstream, web.indexes.all(configured=web.store.configured).values())
-    }
+def recent(found: Sequence[RecentRequest]) -> Sequence[Request]:
+    """The last requests for packages, the newest first."""
+    return [
+        Request(
+            one["time"][11:19],
+            f"{one['method'][:10]} {one['path'][:200]}",
+            one["status"],
+            {True: "from here", False: "from an upstream", None: ""}[one["hit"]],
+            words.size(one["bytes"]),
+            words.seconds(one["seconds"]),
+        )
+        for one in found
+        if not one["path"].startswith(_OURS)
+    ][:REQUESTS]
+
+
+def upstreams(now: Activity) -> Sequence[Health]:
+    """Every upstream that was asked since counting began, or is known now."""
     found = []
-    for origin in sorted({*counts, *now}):
-        one, of = now.get(origin), counts.get(origin)
-        state = "no mirror has it now" if one is None else _state(one)
+    for origin in sorted({*now["counted"]["upstreams"], *now["upstreams"]}):
+        one, of = now["upstreams"].get(origin), now["counted"]["upstreams"].get(origin)
         found.append(
             Health(
                 urlsplit(origin).netloc or origin,
-                state,
-                one is not None and one.answers,
+                "was not asked since the start" if one is None else _STATES.get(one["state"], one["state"]),
+                one is None or one["state"] == "up",
                 int(of["requests"]) if of else 0,
                 int(of["failures"]) if of else 0,
                 int(of["bytes"]) if of else 0,
@@ -76,12 +101,6 @@ def upstreams(web: Web, known: Counted | None) -> Sequence[Health]:
             )
         )
     return found
-
-
-def _state(upstream: Any) -> str:
-    if upstream.down:
-        return "does not answer"
-    return "answers slowly" if upstream.quiet else "answers" if upstream.requests else "was not asked since the start"
 
 
 def disk(web: Web, visit: Visit) -> Sequence[plot.Bar]:

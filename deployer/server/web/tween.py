@@ -20,6 +20,8 @@ from deployer.server.inventory.prune import Pruner
 from deployer.server.middleware.requests import is_text, takes_gzip
 from deployer.server.mirrors.indexes import Indexes
 from deployer.server.mirrors.source import Source
+from deployer.server.nginx.activity import ActivityView
+from deployer.server.nginx.history import History
 from deployer.server.pages.store import PageStore
 from deployer.server.web.once import OneTimeLogin
 from deployer.server.web.routes import Route, route
@@ -38,6 +40,8 @@ class Web:
         store: PageStore,
         *,
         inventory: Inventory,
+        activity: ActivityView,
+        history: History,
         hosts: KnownHosts,
         serverdir: Path,
         offline: Callable[[], bool],
@@ -47,7 +51,8 @@ class Web:
     ) -> None:
         """``switch`` turns the server offline or online. ``once``: of ``deployer open``; None where nobody logs in."""
         self.xom, self.indexes, self.source, self.store = xom, indexes, source, store
-        self.inventory, self.serverdir, self.offline = inventory, serverdir, offline
+        self.inventory, self.activity, self.history = inventory, activity, history
+        self.serverdir, self.offline = serverdir, offline
         self.switch, self.once, self.pruner = switch, once, pruner
         self._hosts = hosts
 

@@ -57,15 +57,15 @@ def home(web: Web, visit: Visit, route: Route) -> Shown:
 
 def _counts(web: Web) -> Mapping[str, Any]:
     """The sums of what was counted since the first start."""
-    counted = activity.counted(web)
-    indexes = counted["indexes"].values() if counted else ()
+    counted = web.activity.now(0)["counted"]
+    indexes = counted["indexes"].values()
     hits, misses = sum(one["hits"] for one in indexes), sum(one["misses"] for one in indexes)
     return {
         "requests": sum(one["requests"] for one in indexes),
         "hits": hits,
         "asked": hits + misses,
         "saved": sum(one["bytes_saved"] for one in indexes),
-        "since": counted["since"][:10] if counted else "",
+        "since": counted["since"][:10],
     }
 
 

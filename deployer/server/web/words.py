@@ -49,3 +49,8 @@ def moment(text: object) -> datetime | None:
         return datetime.fromisoformat(text)
     except ValueError:
         return None
+
+
+def seconds(count: float) -> str:
+    """A short time: ``12 ms``, ``1.5 s``."""
+    return f"{1000 * count:.0f} ms" if count < 0.9995 else f"{count:.1f} s"
