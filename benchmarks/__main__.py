@@ -41,6 +41,7 @@ from benchmarks import (
     upload,
     vpn,
     warm,
+    web,
 )
 from benchmarks.bench import FULL, QUICK, Bench, Scale, bench
 from benchmarks.measure import Goal, Grid, cause, summary
@@ -73,6 +74,7 @@ TABLES: Mapping[str, Callable[[Bench], list[Grid]]] = {
     "transparent": transparent.transparent,
     "changes": changes.changes,
     "builds": builds.builds,
+    "web": web.web,
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
 

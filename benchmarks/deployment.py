@@ -36,6 +36,8 @@ class Deployment:
     name: str
     port: int
     upstream: str
+    more: tuple[str, ...] = ()
+    """Further options of ``up``."""
 
     @property
     def env(self) -> dict[str, str]:
@@ -59,7 +61,7 @@ class Deployment:
             "--upstream",
             self.upstream,
         ]
-        return [verb, *where, *(["--no-pip"] if verb == "up" else [])]
+        return [verb, *where, *self.more, *(["--no-pip"] if verb == "up" else [])]
 
     def run(self, words: Sequence[str], *, codes: Sequence[int] = (0,)) -> str:
         """Standard output of ``deployer WORDS``; anything but one of ``codes`` ends the benchmark."""

@@ -11,7 +11,7 @@ import json
 import random
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -87,6 +87,13 @@ def add(index: Index, name: str, *, size: int, links: int) -> Distribution:
     _write(index.root, wheel, links)
     _write_list(index.root)
     return wheel
+
+
+def add_all(index: Index, names: Iterable[str], *, size: int, links: int) -> None:
+    """The same for many projects."""
+    for name in names:
+        _write(index.root, _wheel(name, size, ()), links)
+    _write_list(index.root)
 
 
 def without_metadata(index: Index, root: Path) -> Index:

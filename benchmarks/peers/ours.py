@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.deployment import Deployment, new, until_it_answers
@@ -18,6 +18,8 @@ class Ours(TakesUploads):
     name = "deployer"
     engine: str = "process"
     made: Deployment | None = None
+    more: tuple[str, ...] = ()
+    """Further options of ``up``."""
     told: str = ""
     password: str = ""
 
@@ -31,7 +33,8 @@ class Ours(TakesUploads):
 
     def start(self) -> None:
         if self.made is None:
-            self.made = new(self.engine, upstream=f"{self.origin}/simple/", command=self.tools.deployer)
+            made = new(self.engine, upstream=f"{self.origin}/simple/", command=self.tools.deployer)
+            self.made = replace(made, more=self.more)
             self.port = self.made.port
         self.told = str(self.made.up()["simple_url"])
 
