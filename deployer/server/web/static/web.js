@@ -37,6 +37,7 @@ function moved(list, item, before) {
 }
 
 for (const list of document.querySelectorAll("ol[data-sortable]")) {
+  for (const hint of list.parentElement.querySelectorAll("[data-plain]")) { hint.hidden = true; }
   let dragged = null;
   for (const item of list.children) {
     const name = item.querySelector("[name=base]").value;
