@@ -34,6 +34,7 @@ def test_the_context_holds_the_server_the_locks_and_nothing_else_of_ours(tmp_pat
     ours = {name for name in names if name.startswith("deployer/")}
     assert {name for name in ours if not name.startswith("deployer/server/")} == {
         "deployer/__init__.py",
+        "deployer/distribution.py",
         "deployer/protocol.py",
     }
 
