@@ -41,6 +41,7 @@ from deployer.spec import PREVIOUS, Container, State
 if TYPE_CHECKING:
     from deployer.clients.configure import ClientChange
     from deployer.profile.load.overrides import Override
+    from deployer.profile.models import Index
     from deployer.ui.output import UI
 
 SAFE_VERSION = "6.20.2"
@@ -133,7 +134,7 @@ def bring_up(
         _warn_front(plan, ready, ui)
     timings = {**ready.timings, "index": time.monotonic() - started}
     ui.step("ready", f"{plan.url} in {timings['index']:.1f} s   ({_stages(timings)})")
-    show_changes(changes, ui)
+    show_changes(changes, prepared.plan.indexes, ui)
     # The server is complete: a failed client file does not roll it back.
     rollback.pop_all()
     if done == "recreated":  # otherwise a container of that name may not be ours
@@ -152,12 +153,17 @@ def bring_up(
     return Outcome(plan=plan, done=done, timings=timings, changes=changes, client_changes=client_changes)
 
 
-def show_changes(changes: Sequence[Change], ui: UI) -> None:
-    """Show the changes of users and indexes, and those that are not in the profile."""
+def show_changes(changes: Sequence[Change], indexes: Mapping[str, Index], ui: UI) -> None:
+    """Show the changes of users and indexes, those that are not in the profile, and what else a change needs."""
     ui.step("indexes", ", ".join(change.brief for change in changes if change.due) or "unchanged")
     for change in changes:
         if change.kind is Kind.KEPT:
             ui.note(change.text)
+        if change.kind is Kind.MODIFY_INDEX and "bases" in change.values and indexes[change.target].type == "ordered":
+            ui.note(
+                f"{change.target}: a project that another base would serve now is refused until "
+                f"`deployer index accept {change.target}`"
+            )
 
 
 @contextmanager

@@ -66,14 +66,15 @@ class World:
     def refresh(self) -> None:
         assert self.cli.run("mirror", "refresh", "root/private", self.project).code == 0
 
-    def declare(self, bases: list[str], **dev: Any) -> None:
-        """Apply a profile with this order of bases."""
+    def declare(self, bases: list[str], **dev: Any) -> str:
+        """Apply a profile with this order of bases; what the command shows."""
         path = Path(self.cli.extra["DEPLOYER_PROFILE"])
         profile = yaml.safe_load(path.read_text())
         profile["indexes"]["root/dev"] = {"type": "ordered", "bases": bases, **dev}
         path.write_text(yaml.safe_dump(profile))
         done = self.cli.run("index", "apply")
         assert done.code == 0, done.err
+        return done.err
 
 
 BASES = ["root/own", "root/private", "root/pypi"]
@@ -110,7 +111,8 @@ def test_an_upload_does_not_take_a_name_over_before_it_is_accepted(world: World)
     listed = get(world.cli.port, f"/root/dev/{world.project}", {"Accept": "application/json"}).body
     assert b"9.0" not in listed and b"1.0" not in listed
     assert get(world.cli.port, f"/root/dev/{world.project}/9.0", {"Accept": "application/json"}).status == 404
-    assert get(world.cli.port, f"/root/dev/{world.project}", {**HTML, "User-Agent": "Mozilla/5.0"}).status == 403
+    shown = get(world.cli.port, f"/root/dev/{world.project}", {**HTML, "User-Agent": "Mozilla/5.0"})
+    assert shown.status == 403 and b"root/pypi served it first" in shown.body
     changes = world.cli.run("audit", "--changes", "--json")
     assert changes.code == 9
     taken = {"index": "root/dev", "project": world.project, "first": "root/pypi", "now": "root/own"}
@@ -147,7 +149,8 @@ def test_a_new_order_is_accepted_by_one_command(world: World) -> None:
     alone = other.make("1.0", at=world.public)
     assert world.names() == {ours.filename}
     assert other.names() == {alone.filename}
-    world.declare(["root/own", "root/pypi", "root/private"])
+    shown = world.declare(["root/own", "root/pypi", "root/private"])
+    assert "a project that another base would serve now is refused until `deployer index accept" in shown
     try:
         assert world.is_refused("root/private", "root/pypi")
         assert other.names() == {alone.filename}

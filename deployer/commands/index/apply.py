@@ -48,6 +48,6 @@ def run(options: Options, ui: UI) -> Result:
             new_password=session.new_password,
             forget=session.forget,
         )
-    show_changes(found, ui)
+    show_changes(found, plan.indexes, ui)
     kept = [change.text for change in found if change.kind == "kept"]
     return Result(data={"changes": [change.text for change in done], "kept": kept})

@@ -9,12 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deployer.profile.crosschecks import SourceOf
 from deployer.profile.problems import Problem, Source
 from deployer.profile.strictyaml import KeyPath, dotted
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 MARK = "file:"
 KEYS = ("min_age_exempt", "allow", "deny")
@@ -105,15 +109,23 @@ def requirements(entry: str, *, key: str, source: Source | None = None) -> tuple
     return found, problems
 
 
-def _cause(word: str) -> str:
-    """Why a line is no requirement; empty for one that is."""
-    from pydantic import TypeAdapter, ValidationError
+@cache
+def _rule() -> TypeAdapter[str]:
+    from pydantic import TypeAdapter
 
     from deployer.profile.types import Rule
+
+    return TypeAdapter(Rule)
+
+
+def _cause(word: str) -> str:
+    """Why a line is no requirement; empty for one that is."""
+    from pydantic import ValidationError
+
     from deployer.profile.validation import told
 
     try:
-        TypeAdapter(Rule).validate_python(word)
+        _rule().validate_python(word)
     except ValidationError as error:
         return told(error.errors()[0], lambda path: None).message.removeprefix(": ")
     return ""

@@ -145,6 +145,8 @@ def project(web: Web, visit: Visit, route: Route) -> Shown:
     fetched = visit.fetch(page, accept=JSON_TYPE) if _is_name(name) else None
     if fetched is None or fetched.status == HTTPStatus.NOT_FOUND or (fetched.status >= 500 and web.offline()):
         return _no_project(known, one, name, web)
+    if fetched.status == HTTPStatus.FORBIDDEN:
+        return _refused(one, name, fetched.body)
     if fetched.status != HTTPStatus.OK:
         return _no_answer(one, name)
     found = releases.project(
@@ -202,6 +204,13 @@ def _no_project(known: Catalog, one: Index, name: str, web: Web) -> Shown:
     asked = [known.indexes[below].upstream for below in one.reads if known.indexes[below].is_mirror]
     model = {"index": one, "name": name, "asked": asked, "like": known.like(name, one.name), "offline": web.offline()}
     return Shown("no_project.html", model, HTTPStatus.NOT_FOUND)
+
+
+def _refused(one: Index, name: str, body: bytes) -> Shown:
+    """A project that another base of an ordered index would serve than at first."""
+    line = body.decode(errors="replace").strip()
+    model = {"index": one, "name": name, "line": line if line.startswith(f"{name} is held back ") else ""}
+    return Shown("refused.html", model, HTTPStatus.FORBIDDEN)
 
 
 def _no_answer(one: Index, name: str) -> Shown:
