@@ -99,7 +99,7 @@ def test_a_plan_is_that_of_the_up_that_it_names(cli: Cli) -> None:
     other = cli.run("plan", *again[2:], "--set", "server.request_timeout=99", "--json")
     hint = shlex.split(other.envelope["error"]["hint"])
     assert hint[:2] == ["deployer", "up"]
-    assert cli.run(*hint[1:], "--no-pip", "--json").data["changes"] == ["server recreated"]
+    assert cli.run(*hint[1:], "--no-pip", "--json").data["changes"] == ["server changed"]
     assert cli.run("render", "--json").data["engine"] == "process"  # whatever else this host has
 
 
