@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import uuid
@@ -20,7 +21,7 @@ from tests.indexed_server import JSON, get, upload
 from tests.integration.cli import Cli
 from tests.plain_devpi import PlainDevpi, free_port, init
 from tests.server_process import auth_header, login, request
-from tests.typed_pages import PATH, blocks, type_in
+from tests.typed_pages import HOW_TO, PATH, blocks, type_in
 from tests.upstream import make_wheel
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
@@ -233,3 +234,44 @@ def test_back_to_a_plain_devpi(machine: Callable[[str], Cli]) -> None:
         imported.stop()
     assert cli.run("start").code == 0
     assert serves(cli.port, "root/dev")
+
+
+@pytest.mark.skipif(shutil.which("restic") is None, reason="restic is not installed (Debian: apt install restic)")
+def test_back_up_and_restore(machine: Callable[[str], Cli], tmp_path: Path) -> None:
+    """The page on backups; another directory stands for the SFTP server, which test_backup_remote.py has."""
+    create, verify, restore, back, prune, fetch = blocks("backup.md")
+    old, new, third = machine("old"), machine("new"), machine("third")
+    key = pyrage.x25519.Identity.generate()
+    for cli in (old, new, third):
+        (cli.home / "key.txt").write_text(f"{key}\n")
+        (cli.home / "restic-password").write_text("of the repository\n")
+    page = (HOW_TO / "backup.md").read_text()
+    first, second, *_ = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    recipient = next(line for line in first.splitlines() if "recipient:" in line)
+    settings = f"extends: default\n{second}{recipient.replace('age1…', str(key.to_public()))}\n"
+    there = {"sftp:backup@example.com:index": f"{tmp_path}/index"}
+    places = {**inside(old), **there}
+    for written, here in places.items():
+        settings = settings.replace(written, here)
+    (old.home / "team.yaml").write_text(settings)
+    words = ("--engine", "process", "--port", str(old.port), "--upstream", NOWHERE, "--no-pip")
+    up = old.run("up", "--profile", "team.yaml", *words)
+    assert up.code == 0, up.err
+    upload_wheel(old)
+    follow(old, create)
+    follow(old, verify)
+    shutil.copytree(old.home / "srv", new.home / "srv")
+    follow(new, restore)
+    assert serves(new.port, "root/dev")
+    (name,) = (path.stem for path in (old.home / "srv/backups/backups").iterdir())
+    password = old.run("secret", "show", "root").out
+    later = make_wheel("later", "1.0")
+    (old.home / later.filename).write_bytes(later.content)
+    assert old.run("package", "upload", "--index", "root/dev", str(old.home / later.filename)).code == 0
+    follow(old, back, **{"0012-20260301T020000Z": name})
+    assert serves(old.port, "root/dev")
+    assert old.run("package", "list", "--index", "root/dev", "--json").data["projects"] == ["acme-core"]
+    follow(old, prune)
+    follow(third, fetch, **there)
+    assert serves(third.port, "root/dev")
+    assert third.run("secret", "show", "root").out == password
