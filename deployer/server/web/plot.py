@@ -93,7 +93,11 @@ def over_time(
             else:
                 parts[-1].append(f"{x(moment)},{y(value)}")
         last = next((value for value in reversed(one.values) if value is not None), None)
-        return Line(one.label, [" ".join(part) for part in parts if part], "" if last is None else words(last))
+        return Line(
+            one.label,
+            [" ".join(part if len(part) > 1 else part * 2) for part in parts if part],
+            "" if last is None else words(last),
+        )
 
     days = span > 2 * 86400
     across = [Tick(x(at), _time(at, days=days)) for at in (moments[0], moments[0] + span / 2, moments[-1])]

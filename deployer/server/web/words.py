@@ -21,6 +21,8 @@ def size(count: int | float | None) -> str:
 
 def number(count: int | float) -> str:
     """A count, with thin groups of three digits: ``12 345``."""
+    if count < 10 and count != int(count):
+        return f"{count:.2g}"
     return f"{count:,.0f}".replace(",", "\u202f")
 
 
