@@ -81,8 +81,8 @@ def _text(done: Pruned, freed: int, *, dry: bool) -> str:
     largest = sorted(done["projects"].items(), key=lambda item: -item[1])
     parts = [table(("project", "size"), [(name, size(number)) for name, number in largest])] if dry and largest else []
     numbers = {kind: done["removed"].get(kind, {"number": 0})["number"] for kind in ("file", "page", "companion")}
-    what = f"{numbers['file']} files, {numbers['page']} pages, {numbers['companion']} metadata files"
-    lines = [f"{'would remove' if dry else 'removed'} {what}: {size(freed)}; {size(done['cache_bytes'])} stay"]
+    what = f"files {numbers['file']}, pages {numbers['page']}, metadata {numbers['companion']}"
+    lines = [f"{'would remove' if dry else 'removed'} {size(freed)}: {what}", f"{size(done['cache_bytes'])} stay"]
     if done["linked_bytes"]:
         lines.append(f"{size(done['linked_bytes'])} more are in backups, and stay until those are pruned")
     lines += [f"spared: {number} {SPARED[why]}" for why, number in done["spared"].items() if why in SPARED]

@@ -11,7 +11,7 @@ from typing import Any
 
 from pyramid.response import Response
 
-from deployer.protocol import Activity, ActivityRequest, Counted, RecentRequest, ThreadsNow, UpstreamNow
+from deployer.protocol import IDENTITY_ROUTE, Activity, ActivityRequest, Counted, RecentRequest, ThreadsNow, UpstreamNow
 from deployer.server.challenge import INVALID, Challenge
 from deployer.server.nginx.statistics import is_hit
 
@@ -29,7 +29,9 @@ class Recent:
         self._kept: deque[RecentRequest] = deque(maxlen=MOST)
 
     def line(self, line: dict[str, Any]) -> None:
-        """Keep one request. Raises ValueError, KeyError and TypeError for an invalid line."""
+        """Keep one request, unless it is one of ours. Raises ValueError, KeyError and TypeError for an invalid line."""
+        if str(line["path"]).startswith(IDENTITY_ROUTE):
+            return
         kept = RecentRequest(
             time=str(line["time"]),
             client=str(line["client"]),
