@@ -53,7 +53,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "backup prune": ("backup.prune", "Remove backups that no rule keeps."),
     "check": ("check", "Check database, files and cached pages of the server."),
     "compact": ("compact", "Write the database anew, without its unused pages."),
-    "upgrade": ("upgrade", "Run a newer server; convert its data, and keep a way back."),
+    "upgrade": ("upgrade", "Run a newer server on the data, and keep a way back."),
     "rollback": ("rollback", "Go back to the server and data before the last upgrade."),
     "audit": ("audit", "List what several indexes have, and what rules hold back."),
     "why": ("why", "Show which index serves a project, and what is held back."),

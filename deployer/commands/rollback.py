@@ -20,7 +20,7 @@ class Options(Exclusive, Located):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Go back to the server and the data before the last upgrade.
+    """Go back to the server and data before the last upgrade.
 
     Uploads since the upgrade are not in that data. They are kept as files, and the command that uploads them again is
     printed. Other changes since the upgrade are lost.
