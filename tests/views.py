@@ -16,6 +16,8 @@ from pathlib import Path
 from deployer.server import secret_files
 from deployer.server.boot import run
 from deployer.server.devpi import replacements
+from deployer.server.inventory import database as inventory
+from deployer.server.nginx import activity, history
 from deployer.server.secret_files import Private
 from deployer.server.upstream.credentials import Credentials
 from devpi_server.config import parseoptions
@@ -27,8 +29,14 @@ private = Private.of(serverdir)
 private.directory.mkdir()
 secret_files.ensure_keys(private)
 replacements.install(lambda url: None, web=True)
-plugins = run._plugins(Credentials(private.credentials), web=True)
+plugins = run.plugins_of(Credentials(private.credentials), web=True)
 init(pluginmanager=plugins, argv=["devpi-init", "--serverdir", str(serverdir), "--no-root-pypi"])
+for module, made in (
+    (inventory, inventory.Inventory(private.inventory)),
+    (history, history.History(private.history)),
+    (activity, activity.Recent()),
+):
+    plugins.register(made, name=module.NAME)
 xom = xom_from_config(parseoptions(plugins, ["devpi-server", "--serverdir", str(serverdir)]))
 app = xom.create_app()
 registry = getattr(app, "app", app).registry

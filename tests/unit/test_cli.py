@@ -64,6 +64,8 @@ WORDS = {
     "mirror delete": "root/pypi",
     "package list": "--index root/dev",
     "package show": "demo --index root/dev",
+    "cache show": "demo",
+    "cache prune": "--project demo",
     "package upload": "demo-1.0.tar.gz --index root/dev",
     "why": "demo",
     "package download": "demo==1.0 --index root/dev",
