@@ -197,7 +197,7 @@ OF_6 = _table(
             "FileStore.get_key_from_relpath",
             ("FileStore.maplink", ("hash_spec",)),
         ),
-        "devpi_server.keyfs": (("KeyChangeEvent.__init__", ("at_serial", "typedkey")), "KeyFS.get_key"),
+        "devpi_server.keyfs": (("KeyChangeEvent.__init__", ("at_serial", "typedkey", "value")), "KeyFS.get_key"),
         "devpi_server.keyfs_sqlite": (
             "Connection.db_read_last_changelog_serial",
             "Connection.get_changes",

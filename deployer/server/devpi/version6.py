@@ -93,6 +93,11 @@ def key_of(event: Any) -> Any:
     return event.typedkey
 
 
+def is_removal(event: Any) -> bool:
+    """Whether a change event is of a key that was deleted."""
+    return event.value is None
+
+
 def raw(connection: Any, serial: int) -> bytes:
     """One entry of the changelog; empty when there is none."""
     return connection.get_raw_changelog_entry(serial) or b""

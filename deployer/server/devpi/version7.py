@@ -89,6 +89,10 @@ def key_of(event: Any) -> Any:
     return event.data.key
 
 
+def is_removal(event: Any) -> bool:
+    return isinstance(event.data.value, Deleted)
+
+
 def raw(connection: Any, serial: int) -> bytes:
     # The identifiers of keys are random, so no other history has the same.
     changes = (change.key for change in _at(connection, serial))

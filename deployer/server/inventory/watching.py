@@ -38,7 +38,10 @@ class Watching:
         """devpi has committed a change of a file: an upload, a removal, or a file of a mirror."""
         user, name, path = str(inside().key_of(event).relpath).split("/", 2)
         index = f"{user}/{name}"
-        self._stored(index, path, origin=self._url_of(index) or "")
+        if inside().is_removal(event):  # devpi removes the file after it has committed that
+            self._inventory.drop(index, path, (Kind.FILE, Kind.UPLOAD))
+        else:
+            self._stored(index, path, origin=self._url_of(index) or "")
 
     def _stored(self, index: str, path: str, *, project: str = "", origin: str) -> None:
         now = time.time()
