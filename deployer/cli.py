@@ -57,7 +57,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rollback": ("rollback", "Go back to the server and data before the last upgrade."),
     "audit": ("audit", "List what several indexes have, and what rules hold back."),
     "why": ("why", "Show which index serves a project, and what is held back."),
-    "render": ("render", "Print the deployment as a script or a file of another tool."),
+    "render": ("render", "Print it as a script or a file of another tool."),
     "configure-pip": ("configure_pip", "Point pip at the index; keep its other settings."),
     "clients list": ("clients.list", "List the clients here, and the index, file and key of each."),
     "clients apply": ("clients.apply", "Point clients at the index; keep their other settings."),

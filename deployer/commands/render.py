@@ -38,7 +38,7 @@ class Options(Overrides):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Print the deployment as a script or a file of another tool.
+    """Print it as a script or a file of another tool.
 
     Some formats run the server on another host; others build images and open dev containers that install from its
     index. A named engine need not be installed.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,16 +80,16 @@ def fetch(remote: Remote, directory: Path) -> None:
     """
     if directory.exists() and any(directory.iterdir()):
         raise ConflictError(f"{directory} is not empty", hint="choose another directory with --directory")
+    restic = _ready(remote)
     beside = directory.with_name(directory.name + FETCHING)
     try:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True, mode=0o700)
         words = ("restore", "latest", "--tag", _TAG, "--target", str(beside))
-        _require(
-            _restic(remote, words, cwd=beside),
-            "the backups were not fetched",
-            hint="fix the cause, then run it again",
-        )
+        done = restic(words, beside)
+        if done.returncode:
+            shutil.rmtree(beside, ignore_errors=True)
+        _require(done, "the backups were not fetched", hint="fix the cause, then run it again")
         if directory.exists():
             directory.rmdir()
         beside.rename(directory)
@@ -100,6 +100,12 @@ def fetch(remote: Remote, directory: Path) -> None:
 
 
 def _restic(remote: Remote, words: Sequence[str], *, cwd: Path) -> Completed:
+    return _ready(remote)(words, cwd)
+
+
+def _ready(remote: Remote) -> Callable[[Sequence[str], Path], Completed]:
+    """restic with the password of the repository: runs it with words, in a directory. Raises ConflictError, ProfileError
+    when one of the two can't be had."""
     program = shutil.which(PROGRAM)
     if program is None:
         raise ConflictError(
@@ -108,7 +114,7 @@ def _restic(remote: Remote, words: Sequence[str], *, cwd: Path) -> Completed:
     password = resolve(remote.password, where="backup.remote.password", env=os.environ, home=Path.home())
     env = {"RESTIC_REPOSITORY": remote.repository, "RESTIC_PASSWORD": password.reveal()}
     options = [word for option in remote.options for word in ("--option", option)]
-    return Runner(env).run([program, *options, *words], timeout=_LIMIT, cwd=cwd)
+    return lambda words, cwd: Runner(env).run([program, *options, *words], timeout=_LIMIT, cwd=cwd)
 
 
 def _require(done: Completed, what: str, *, hint: str) -> None:

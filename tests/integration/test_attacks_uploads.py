@@ -35,7 +35,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         running.python = request.getfixturevalue("python7")
     front_of = () if front == "nginx" else ("--front", "python")
     try:
-        running.start("--web", *front_of)
+        running.start("--web", "devpi-web", *front_of)
         prepare(running)
         yield running
     finally:

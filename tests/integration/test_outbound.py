@@ -163,7 +163,7 @@ def test_an_upstream_is_asked_again_only_for_users_and_only_the_one_that_may_ser
     private = Upstream([make_wheel("acme-core", "1.0"), make_wheel("shop", "1.0")])
     public = Upstream([make_wheel("acme-core", "9.0"), make_wheel("pubonly", "1.0")])
     with private, public:
-        world = make_world(server.start("--web"))
+        world = make_world(server.start("--web", "devpi-web"))
         for name, upstream in (("root/private", private), ("root/public", public)):
             world.index(name, type="mirror", mirror_url=upstream.simple_url, mirror_no_project_list=True)
         owned = {"owns": ("root/private:acme-*",), "only_owned": ("root/private",)}
@@ -194,7 +194,7 @@ def test_an_upstream_is_asked_again_only_for_users_and_only_the_one_that_may_ser
 
 def test_no_request_of_a_stranger_tells_the_public_upstream_a_private_name(server: Server) -> None:
     with Upstream([make_wheel("acme-core", "9.0")]) as public:
-        world = make_world(server.start("--web"))
+        world = make_world(server.start("--web", "devpi-web"))
         private = {"type": "mirror", "mirror_url": "http://127.0.0.1:9/simple/", "mirror_no_project_list": True}
         world.index("root/private", **private)
         world.index("root/public", **private | {"mirror_url": public.simple_url})

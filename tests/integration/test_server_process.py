@@ -204,7 +204,7 @@ def test_it_proves_that_it_runs_on_this_directory(server: Server) -> None:
 
 
 def test_it_says_how_it_was_started_and_proves_nothing_unasked(server: Server) -> None:
-    server.start("--offline", "--web")
+    server.start("--offline", "--web", "devpi-web")
     status, answer = request(server.port, "GET", "/+deployer")
     assert status == 200
     assert (answer["web"], answer["offline"]) == (True, True)

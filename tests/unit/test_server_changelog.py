@@ -128,4 +128,4 @@ def test_every_kind_of_the_installed_devpi_is_known() -> None:
     add_keys(SimpleNamespace(), keyfs)  # type: ignore[arg-type]
     from deployer.server.devpi import version6
 
-    assert set(kinds) == {"USER", "PROJNAMES", *version6._OF_ONE_PROJECT, *version6._FILES, *version6._OF_NO_PAGE}
+    assert set(kinds) == {"USER", "PROJNAMES", *version6._OF_ONE_PROJECT, *version6.FILES, *version6._OF_NO_PAGE}
