@@ -104,8 +104,10 @@ def _restic(remote: Remote, words: Sequence[str], *, cwd: Path) -> Completed:
 
 
 def _ready(remote: Remote) -> Callable[[Sequence[str], Path], Completed]:
-    """restic with the password of the repository: runs it with words, in a directory. Raises ConflictError, ProfileError
-    when one of the two can't be had."""
+    """restic with the password of the repository: runs it with words, in a directory.
+
+    Raises ConflictError without restic, ProfileError for a password that can't be had.
+    """
     program = shutil.which(PROGRAM)
     if program is None:
         raise ConflictError(
