@@ -49,6 +49,8 @@ class PrivateFile(StrEnum):
     MALICIOUS = "malicious.json"
     INVENTORY = "inventory.sqlite"
     PINNED = "pinned.json"
+    DECLARED = "declared.json"
+    BACKUP = "backup.json"
     OWNERS = "owners"
     HISTORY = "history.json"
     LOCK = "lock"
@@ -1072,6 +1074,24 @@ class Activity(TypedDict):
     upstreams: dict[str, UpstreamNow]
     threads: ThreadsNow
     recent: list[RecentRequest]
+
+
+class Declared(TypedDict):
+    """What the profile that was applied last declares. ``indexes``: declared fields by index, as devpi stores them.
+    ``sha256``: of what was declared."""
+
+    profile: str
+    sha256: str
+    indexes: dict[str, dict[str, Any]]
+
+
+class LastBackup(TypedDict):
+    """The last backup that was completed. ``created``: ISO 8601. ``lost``: files that the server had lost already."""
+
+    name: str
+    created: str
+    files: int
+    lost: int
 
 
 class MissedIn(TypedDict):

@@ -24,7 +24,7 @@ def hand_over(server_dir: ServerDir, headers: Mapping[str, Secret], *, keep: boo
         wanted = known | wanted
     if wanted == known:
         return False
-    server_dir.write(_FILE, json.dumps(wanted, indent=1, sort_keys=True) + "\n", verb=("credentials",))
+    server_dir.write(_FILE, json.dumps(wanted, indent=1, sort_keys=True) + "\n", verb=("store", "credentials"))
     if _known(server_dir) != wanted:
         raise VerificationError("the server did not store the credentials of its mirrors", hint="deployer logs")
     return True

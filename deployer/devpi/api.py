@@ -285,6 +285,17 @@ class DevpiApi:
         except ValueError as error:
             self._http.not_devpi(line(str(error)))
 
+    def index_settings(self) -> dict[str, JsonObject]:
+        """The settings of all indexes exactly as the server has them, by ``user/name``."""
+        reply = self._http.request("GET", "/", limit=MAX_TOPOLOGY)
+        users = self._http.result(reply, "list its users and indexes", kind="list:userconfig")
+        return {
+            f"{user}/{name}": config
+            for user, found in users.items()
+            for name, config in (found.get("indexes") or {} if isinstance(found, dict) else {}).items()
+            if isinstance(config, dict)
+        }
+
     def simple_status(self, index: str) -> IndexStatus:
         """Whether ``index`` is served.
 

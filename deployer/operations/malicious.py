@@ -79,6 +79,6 @@ def give(deployment: Deployment, wanted: Collected) -> bool:
     if known(deployment) == wanted:
         return False
     assert deployment.server_dir is not None  # noqa: S101 - known() has read in it
-    deployment.server_dir.write(_FILE, json.dumps(wanted.json) + "\n", verb=("malicious",))
+    deployment.server_dir.write(_FILE, json.dumps(wanted.json) + "\n", verb=("store", "malicious"))
     ask(deployment.url)  # the server reads the file before it answers
     return True

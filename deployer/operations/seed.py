@@ -8,6 +8,7 @@ from deployer.deployment.passwords import ROOT
 from deployer.devpi.converge import converge, steps
 from deployer.devpi.declared import wanted
 from deployer.errors import NotReadyError, ServerRefused
+from deployer.operations.declared import tell
 from deployer.operations.prepare import Prepared
 from deployer.readiness import Ready
 from deployer.readiness.watch import lost
@@ -31,7 +32,8 @@ def seed(prepared: Prepared, ready: Ready, *, removing: bool) -> tuple[Change, .
 def _converge(prepared: Prepared, ready: Ready, *, removing: bool) -> tuple[Change, ...]:
     plan, api = prepared.plan, ready.api
     default = plan.default_upstream or ready.identity.default_mirror_url or ""
-    found = steps(api, wanted(plan.users, plan.indexes, default_mirror_url=default), removing=removing)
+    goal = wanted(plan.users, plan.indexes, default_mirror_url=default)
+    found = steps(api, goal, removing=removing)
     if plan.image is not None and not plan.image.own:
         _login_foreign(prepared, api)
     converge(
@@ -41,6 +43,8 @@ def _converge(prepared: Prepared, ready: Ready, *, removing: bool) -> tuple[Chan
         new_password=prepared.passwords.generate,
         forget=prepared.passwords.forget,
     )
+    if plan.image is None or plan.image.own:
+        tell(prepared.server_dir, api, goal, profile=plan.profile_name, changed=any(change.due for change in found))
     return found
 
 

@@ -82,12 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     secret.add_argument("user", choices=("root",))
     secret.add_argument("--serverdir", required=True)
 
-    credentials = verbs.add_parser("credentials", help="store the credentials of mirrors from standard input")
-    credentials.add_argument("--serverdir", required=True)
-    malicious = verbs.add_parser("malicious", help="store the list of malicious releases from standard input")
-    malicious.add_argument("--serverdir", required=True)
-    pinned = verbs.add_parser("pinned", help="store the list of files that are never pruned from standard input")
-    pinned.add_argument("--serverdir", required=True)
+    store = verbs.add_parser("store", help="store a file of deployer's from standard input")
+    store.add_argument("file", choices=("credentials", "malicious", "pinned", "declared"))
+    store.add_argument("--serverdir", required=True)
 
     check = verbs.add_parser("check", help="check a server directory on which no server runs")
     check.add_argument("--serverdir", required=True)
@@ -160,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return supervise(options)
         case "secret":
             return _secret(options)
-        case "credentials" | "malicious" | "pinned":
+        case "store":
             return _stored(options)
         case "take":
             return _take(options)
@@ -231,8 +228,7 @@ def _stored(options: argparse.Namespace) -> int:
     from deployer.server.secret_files import Private, write_private
 
     private = Private.of(Path(options.serverdir))
-    paths = {"credentials": private.credentials, "malicious": private.malicious, "pinned": private.pinned}
-    path = paths[options.verb]
+    path: Path = getattr(private, options.file)
     try:
         write_private(path, sys.stdin.read())
     except OSError as error:

@@ -156,6 +156,16 @@ class Private:
         return self.directory / PrivateFile.INVENTORY
 
     @property
+    def declared(self) -> Path:
+        """What the profile declares (:class:`deployer.protocol.Declared`)."""
+        return self.directory / PrivateFile.DECLARED
+
+    @property
+    def backup(self) -> Path:
+        """The last backup (:class:`deployer.protocol.LastBackup`)."""
+        return self.directory / PrivateFile.BACKUP
+
+    @property
     def pinned(self) -> Path:
         """The files that ``warm`` of the profile lists: they are never pruned (JSON)."""
         return self.directory / PrivateFile.PINNED

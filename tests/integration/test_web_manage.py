@@ -280,6 +280,17 @@ def test_open_logs_in_once_as_root(tmp_path: Path) -> None:
         assert late.cookies == {}
         assert "code=" not in (cli.data / ".deployer/log/access.log").read_text()
         assert cli.run("open", "--print", "--anonymous").out.strip() == f"http://127.0.0.1:{cli.port}/"
+        overview = browser.get("/+web/manage").text
+        assert "Everything is as the profile" in overview
+        assert "There is none yet" in overview
+        kept = str(tmp_path / "backups")
+        assert cli.run("backup", "create", "--directory", kept).code == 0
+        assert cli.run("index", "modify", "root/dev", "volatile=true").code == 0
+        overview = browser.get("/+web/manage").text
+        assert re.search(r"root/dev</th><td>volatile</td><td>nothing</td><td>yes", overview), overview
+        assert "The last one" in overview
+        assert cli.run("index", "apply").code == 0
+        assert "Everything is as the profile" in browser.get("/+web/manage").text
         code = cli.run("open", "--json").data["address"].rpartition("=")[2]
         assert request(cli.port, "POST", "/+deployer/open", body={"proof": code})[0] == 403
     finally:

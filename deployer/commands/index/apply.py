@@ -29,6 +29,7 @@ def run(options: Options, ui: UI) -> Result:
     from deployer.devpi.converge import converge, steps
     from deployer.devpi.declared import wanted
     from deployer.errors import Refused
+    from deployer.operations.declared import tell
     from deployer.operations.prepare import prepare
     from deployer.operations.recorded import as_deployed
     from deployer.operations.up import show_changes
@@ -37,7 +38,8 @@ def run(options: Options, ui: UI) -> Result:
         raise Refused("--prune removes users and indexes that are not in the profile", hint="confirm with --yes")
     with hold(options.name, wait=options.wait), connect(options.name) as session:
         profile, all_overrides = as_deployed(options.profile, options.name, overrides(options))
-        plan = prepare(profile, options.name, overrides=all_overrides).plan
+        prepared = prepare(profile, options.name, overrides=all_overrides)
+        plan = prepared.plan
         default = plan.default_upstream or session.identity.default_mirror_url
         goal = wanted(plan.users, plan.indexes, default_mirror_url=default)
         found = steps(session.api, goal, removing=options.prune)
@@ -48,6 +50,8 @@ def run(options: Options, ui: UI) -> Result:
             new_password=session.new_password,
             forget=session.forget,
         )
+        if plan.image is None or plan.image.own:
+            tell(prepared.server_dir, session.api, goal, profile=plan.profile_name, changed=bool(done))
     show_changes(found, plan.indexes, ui)
     kept = [change.text for change in found if change.kind == "kept"]
     return Result(data={"changes": [change.text for change in done], "kept": kept})

@@ -86,7 +86,7 @@ def pin(deployment: Deployment, paths: Sequence[str], *, known_too: bool = False
         known = set()
     wanted = {*paths, *(known if known_too else ())}
     if wanted != known:
-        place.write(PrivateFile.PINNED.relative, json.dumps({"files": sorted(wanted)}) + "\n", verb=("pinned",))
+        place.write(PrivateFile.PINNED.relative, json.dumps({"files": sorted(wanted)}) + "\n", verb=("store", "pinned"))
 
 
 def targets_of(applied: Applied | None, pythons: Sequence[str], platforms: Sequence[str]) -> tuple[Target, ...]:

@@ -9,6 +9,7 @@ the new files are opened, which takes some milliseconds. The manifest gets its n
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -18,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from deployer import __version__
-from deployer.protocol import NODEINFO, Backup, ExitCode, Lost, Refusal, parsed
+from deployer.protocol import NODEINFO, Backup, ExitCode, LastBackup, Lost, Refusal, parsed
 from deployer.server.backup import database
 from deployer.server.backup.repository import Damaged, Repository, open_file
 from deployer.server.boot.prepare import LAYOUTFILE, uuid_of
 from deployer.server.devpi import stored
 from deployer.server.devpi.installed import server_version
 from deployer.server.devpi.stored import FILES, Stored
+from deployer.server.secret_files import Private, write_private
 
 FREE_ROUNDS, HELD_ROUNDS = 4, 3
 """Rounds in which commits go on, and rounds in which they wait for the look at what is new."""
@@ -67,6 +69,9 @@ def create(serverdir: Path, repository: Repository, *, cache: bool) -> dict[str,
         )
         repository.complete(backup)
         incoming(repository.directory).unlink(missing_ok=True)
+    last = LastBackup(name=backup.name, created=backup.created, files=backup.files, lost=len(backup.lost))
+    with contextlib.suppress(OSError):  # only the pages show it
+        write_private(Private.of(serverdir).backup, json.dumps(last), durable=False)
     return {
         **backup.summary,
         "new_bytes": repository.added,

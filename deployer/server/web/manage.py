@@ -15,7 +15,8 @@ from urllib.parse import quote
 from deployer.distribution import Misnamed, NotADistribution, upload_form
 from deployer.protocol import Pruned
 from deployer.server.json_text import loads
-from deployer.server.web import orders, session, words
+from deployer.server.secret_files import Private
+from deployer.server.web import drift, orders, session, words
 from deployer.server.web.form import FormVisit as Visit
 from deployer.server.web.orders import MANAGE, Invalid, Order
 from deployer.server.web.routes import PREFIX, Route
@@ -77,11 +78,14 @@ def overview(web: Web, visit: Visit, route: Route) -> Shown:
     users = _users(visit)
     if users is None:
         return _login_first(visit, MANAGE)
+    private = Private.of(web.serverdir)
     model = {
         "users": users,
         "indexes": list(visit.catalog.indexes.values()),
         "is_root": visit.who == "root",
         "cache_bytes": web.pruner.cache_bytes,
+        "drift": drift.drift(web.xom, private.declared),
+        "backup": drift.last_backup(private.backup),
     }
     return Shown("manage/overview.html", {**model, **_said(visit)})
 
