@@ -121,7 +121,7 @@ class World:
 @pytest.fixture(scope="module", params=DEPLOYMENTS)
 def cli(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     indexes = {"root/pypi": None, "root/dev": {"type": "stage", "bases": []}}
-    profile = {"server": {"web": True}, "indexes": indexes}
+    profile = {"server": {"web": "devpi-web"}, "indexes": indexes}
     with deployed(request, tmp_path_factory.mktemp("confusion"), profile) as running:
         yield running
 

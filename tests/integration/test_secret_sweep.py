@@ -38,7 +38,7 @@ def cli(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     private.faults.auth = ("deploy", CANARY)
     credentials = {"username": "deploy", "password": "env:PRIVATE_TOKEN"}
     profile: dict[str, Any] = {
-        "server": {"web": True},
+        "server": {"web": "devpi-web"},
         "users": {"dev": {}},
         "indexes": {
             "root/pypi": {"type": "mirror", "url": "http://127.0.0.1:9/simple/"},
