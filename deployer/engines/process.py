@@ -252,6 +252,11 @@ class ProcessEngine:
         with contextlib.suppress(OSError):
             self._directory(name).parent.rmdir()
 
+    def sweep(self, name: str) -> None:
+        """Remove what a start that was killed early has left: a log, and no record. Raises EngineError."""
+        if self._read(name) is None:
+            shutil.rmtree(self._directory(name), ignore_errors=True)
+
     def rename(self, name: str, new: str) -> None:
         self._require(name)
         if self._read(new) is not None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deployer.deployment.find import find
 from deployer.deployment.passwords import Passwords
 from deployer.deployment.record import forget, forget_data
+from deployer.engines.process import ProcessEngine
+from deployer.errors import EngineError
+from deployer.host.state_dir import state_root
 from deployer.operations import environment, lifetime, upstream_probe
 from deployer.operations.admit import admit
 from deployer.operations.purge import (
@@ -49,6 +53,9 @@ def down(name: str, *, engine: str = "", purging: bool = False, yes: bool = Fals
     if doomed is not None and not temporary:
         consent(f"{doomed.mount.source} and everything uploaded to it", yes=yes)
     removed = remove(deployment, ui, at_once=temporary) if deployment else []
+    if deployment is None:
+        with suppress(EngineError):
+            ProcessEngine(state_root()).sweep(name)
     if doomed is not None:
         forget_data(name)
     purged = purge(doomed, ui) if doomed is not None else False

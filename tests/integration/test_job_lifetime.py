@@ -188,3 +188,12 @@ def test_the_keeper_has_no_secret_of_the_job(runner: Runner) -> None:
     keeper = json.loads((runner.state / lifetime.RECORD).read_bytes())["pid"]
     environ = Path(f"/proc/{keeper}/environ").read_bytes()
     assert b"s3cret" not in environ and b"RUNNER_TRACKING_ID" not in environ and b"HOME=" in environ
+
+
+def test_a_log_without_a_record_goes_with_down(runner: Runner) -> None:
+    left = runner.state / "process"
+    left.mkdir(parents=True)
+    (left / "server.log").write_text("a start that was killed early\n")
+    (left / ".record.json.deployer").write_text("{")
+    runner.run(f"{DEPLOYER} down --quiet")
+    assert runner.nothing_is_left()

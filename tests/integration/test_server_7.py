@@ -249,7 +249,7 @@ print(json.dumps({
     "missing": list(relied_on.missing(relied_on.table(web=True))),
     "renamed": renamed,
     "kinds": sorted(kinds),
-    "known": sorted({"USER", "INDEX"} | version7._OF_ONE_PROJECT | version7._FILES | version7._OF_NO_PAGE),
+    "known": sorted({"USER", "INDEX"} | version7._OF_ONE_PROJECT | version7.FILES | version7._OF_NO_PAGE),
     "touched": {kind: touched(kind, project="Some.Name") for kind in ("USER", "SOMETHING", "SIMPLEDATA", "FILE")},
 }))
 """
