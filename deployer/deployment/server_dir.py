@@ -121,7 +121,7 @@ class ServerDir:
         if self.gone:
             raise ConflictError(
                 f"the data of {self.container} is gone from {self.mount.source} while its server runs",
-                hint="restore it there, then deployer restart; to begin with an empty index: deployer up --new-data",
+                hint="restore it there, then deployer restart --cold; for an empty index: deployer up --new-data",
             )
 
     def uuid(self) -> str | None:

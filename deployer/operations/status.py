@@ -220,7 +220,7 @@ def _unready(deployment: Deployment, data: dict[str, Any]) -> DeployerError | No
         case "unhealthy" if deployment.server_dir is not None and deployment.server_dir.gone:
             return NotReadyError(
                 f"the data of {name} is gone from {data['data_dir']} while its server runs",
-                hint="restore it and run deployer restart, or start with an empty index: deployer up --new-data",
+                hint="restore it and run deployer restart --cold, or start with an empty index: deployer up --new-data",
             )
         case _ if not data["server_uuid"]:
             return NotReadyError(f"{name} runs, but does not answer at {deployment.url}", hint="deployer logs")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -68,7 +69,7 @@ class GitHubJob:
             "RUNNER_TEMP": str(self.temp),
             "RUNNER_OS": "Linux",
             "GITHUB_RUN_ID": "17",
-            "RUNNER_TRACKING_ID": f"github_{self.temp.name}",
+            "RUNNER_TRACKING_ID": f"github_{secrets.token_hex(8)}",
         }
 
     def uses(self, action: Path, inputs: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -39,7 +39,7 @@ class Runner:
             "HOME": str(self.home),
             "DEPLOYER_NAME": self.name,
             "DEPLOYER_UPSTREAM": self.upstream,
-            "RUNNER_TRACKING_ID": f"github_{self.home.name}",
+            "RUNNER_TRACKING_ID": f"github_{self.home.name}-{os.getpid()}",
             "PYTHONPATH": str(ROOT),
             "PYTHONDONTWRITEBYTECODE": "1",
             "A_TOKEN": "s3cret-of-the-job",

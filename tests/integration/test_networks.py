@@ -359,8 +359,8 @@ def test_an_upstream_and_a_resolver_that_move_while_the_server_runs(
             code, found = findings(cli)
             assert (code, found["resolver"]["level"]) == (9, "failure")
             assert f"the server asks {RESOLVER}, and this host {RESOLVER_MOVED} since" in found["resolver"]["evidence"]
-            assert found["resolver"]["cure"] == f"deployer restart --name {cli.name}"
-            assert cli.run("restart").code == 0
+            assert found["resolver"]["cure"] == f"deployer restart --name {cli.name} --cold"
+            assert cli.run("restart", "--cold").code == 0
         fetch(cli, "later")
         code, found = findings(cli)
         assert (code, "resolver" in found) == (0, False), found

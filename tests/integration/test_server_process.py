@@ -58,7 +58,9 @@ def used(template: Path, server: Server) -> Server:
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    """All files but the lock, which holds the pid of the server that took it last."""
+    found = {str(path.relative_to(directory)): path for path in directory.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in found.items() if name != ".deployer/lock"}
 
 
 # First boot

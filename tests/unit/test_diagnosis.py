@@ -179,7 +179,7 @@ def test_a_server_that_lives_in_the_past() -> None:
     old = replace(lost("resolve"), resolvers=("10.0.0.9",))
     view = replace(VIEW, running=NetworkMode.BRIDGE, inside=old)
     check = found(view)["resolver"]
-    assert (check.level, check.cure) == (Level.FAILURE, "deployer restart")
+    assert (check.level, check.cure) == (Level.FAILURE, "deployer restart --cold")
     assert "the server asks 10.0.0.9, and this host 10.0.0.1 since" in check.evidence
     assert found(replace(view, inside=replace(old, resolvers=("10.0.0.1",))))["restart"].level is Level.FAILURE
     # Where nothing works for a new one either, a restart is no cure.

@@ -40,7 +40,7 @@ def compared(
         if index not in configured:
             found.append(Difference(index))
             continue
-        now = json.loads(json.dumps(dict(configured[index]), default=list))
+        now = parsed(json.dumps(dict(configured[index]), default=list))
         found += [
             Difference(index, name, _words(value), _words(now.get(name)))
             for name, value in sorted(fields.items())
