@@ -25,7 +25,7 @@ from deployer.operations import bundle, bundle_load
 from deployer.operations.contents import contents
 from deployer.operations.warm.index import Index, NotFetched
 from deployer.operations.warm.threads import threads
-from deployer.protocol import CACHED_ROUTE, COMPANIONS, parsed
+from deployer.protocol import COMPANIONS, parsed
 from deployer.selection.wanted import Wanted
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 PROFILE = "extends: default\n"
 """A bundle has the profile of its server; a cache belongs to any."""
-LOG_DELAY = 3.0
-"""Seconds to wait for the last lines of the access log, which nginx writes every second."""
+LOG_DELAY = 1.3
+"""Seconds until all lines of the access log are written."""
 _POLL = 0.05
 PAGES = 16
 """Pages that are asked for at once."""
@@ -78,13 +78,12 @@ def save(session: Session, directory: Path, *, wanted: Sequence[Wanted] | None, 
     for a directory with files that are not ours.
     """
     former = _former(directory)
-    earlier = _listings(_log(session)) if wanted is None else 0
     topology = session.api.topology()
     mirrors = [name for name, index in topology.indexes.items() if index.type == "mirror"]
     with ui.working("contents", "listing cached files"):
         stored = contents(session, topology, mirrors)
         if wanted is None:
-            needed = asked_for(stored.manifest.files, _requested(session, stored.manifest.files, earlier))
+            needed = asked_for(stored.manifest.files, _requested(session, stored.manifest.files))
             missing: tuple[str, ...] = ()
         else:
             needed, missing = locked(stored.manifest.files, wanted)
@@ -234,31 +233,25 @@ def names_in(lines: Iterable[str]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _requested(session: Session, files: Sequence[File], earlier: int) -> frozenset[str] | None:
+def _requested(session: Session, files: Sequence[File]) -> frozenset[str] | None:
     """The names that clients have asked for; None without an access log.
 
-    nginx writes the log every second. It is complete once it has one of our own requests, which came last: more than
-    the ``earlier`` ones.
+    Each of nginx's workers writes its lines within a second.
     """
     names = {file.filename for file in files}
-    deadline = time.monotonic() + LOG_DELAY
-    while lines := _log(session):
+    complete = time.monotonic() + LOG_DELAY
+    while True:
+        lines = _log(session)
         found = names_in(lines)
-        if names <= found or _listings(lines) > earlier or time.monotonic() > deadline:
-            return found
+        if names <= found or time.monotonic() > complete:
+            return found if lines else None
         time.sleep(_POLL)
-    return None
 
 
 def _log(session: Session) -> tuple[str, ...]:
     assert session.deployment is not None  # noqa: S101 - it was connected by its name
     place = session.deployment.server_dir
     return place.access_log() if place is not None else ()
-
-
-def _listings(lines: Sequence[str]) -> int:
-    """How often the log has the request by which we list cached files."""
-    return sum(CACHED_ROUTE in line for line in lines)
 
 
 def _identity(told: Manifest) -> list[tuple[str, str, str]]:
