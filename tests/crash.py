@@ -23,7 +23,7 @@ def effect(event: str, args: tuple[object, ...]) -> str:
             return f"open {path}"
         case "subprocess.Popen", (_, words, *_):
             line = " ".join(["start", *map(str, words)])  # type: ignore[call-overload]
-            return re.sub(r"\.made=\S+", ".made=…", line)  # made anew for each container
+            return re.sub(r"(\.made|DEPLOYER_MADE)=\S+", r"\1=…", line)  # made anew for each container
         case "socket.connect", _:
             return "connect"
         case _, (str() | os.PathLike() as path, *_) if event in ALWAYS:
