@@ -43,7 +43,7 @@ def chosen(settings: Remote, repository: str, password: str, options: Sequence[s
         return type(settings).model_validate(found)
     except ValueError:
         raise UsageError(
-            f"--remote-password {password} is no reference to a secret",
+            "--remote-password is no reference to a secret",
             hint="give env:NAME, file:PATH, command:WORDS or keyring:SERVICE/USER",
         ) from None
 

@@ -26,7 +26,16 @@ RECORD = "keeper.json"
 PATIENCE = 60.0
 """Seconds to wait for a run that holds the lock, like an ``up`` that is rolled back."""
 _NAMES = frozenset(["PATH", "HOME", "LANG", "TMPDIR", "TZ", "VIRTUAL_ENV", "PYTHONPATH", "CNI_PATH", "USER", "LOGNAME"])
-_PREFIXES = ("DEPLOYER_STATE_DIR", "LC_", "XDG_", "DOCKER_", "CONTAINER", "NERDCTL", "BUILDKIT")
+_ENGINES = frozenset(
+    [
+        *("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY", "DOCKER_TLS"),
+        *("DOCKER_API_VERSION", "CONTAINER_HOST", "CONTAINER_CONNECTION", "CONTAINER_SSHKEY", "CONTAINERS_CONF"),
+        *("CONTAINERS_CONF_OVERRIDE", "CONTAINERS_STORAGE_CONF", "CONTAINERS_REGISTRIES_CONF", "CONTAINERD_ADDRESS"),
+        *("CONTAINERD_NAMESPACE", "CONTAINERD_SNAPSHOTTER", "NERDCTL_TOML", "BUILDKIT_HOST"),
+    ]
+)
+"""Where an engine's client finds its engine. Named one by one: ``DOCKER_AUTH_CONFIG`` holds passwords."""
+_PREFIXES = ("DEPLOYER_STATE_DIR", "LC_", "XDG_")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +93,7 @@ def made(name: str) -> Mount | None:
 
 def environment(env: Mapping[str, str]) -> dict[str, str]:
     """What the keeper gets of the job's variables: where things are, no secrets, and no mark of the job. Pure."""
-    return {key: value for key, value in env.items() if key in _NAMES or key.startswith(_PREFIXES)}
+    return {key: value for key, value in env.items() if key in _NAMES | _ENGINES or key.startswith(_PREFIXES)}
 
 
 def end(name: str) -> None:
