@@ -24,8 +24,8 @@ def compose(spec: ContainerSpec) -> str:
     import yaml
 
     volumes = {mount.source: {"name": mount.source} for mount in spec.mounts if mount.kind == "volume"}
-    told = {"services": {SERVICE: _service(spec)}, **({"volumes": volumes} if volumes else {})}
-    return yaml.safe_dump(_undollared(told), sort_keys=False, width=1000)
+    document = {"services": {SERVICE: _service(spec)}, **({"volumes": volumes} if volumes else {})}
+    return yaml.safe_dump(escaped(document), sort_keys=False, width=1000)
 
 
 def _service(spec: ContainerSpec) -> dict[str, Any]:
@@ -65,13 +65,13 @@ def _port(port: Port) -> dict[str, Any]:
 
 
 def _volume(mount: Mount) -> dict[str, Any]:
-    told: dict[str, Any] = {"type": mount.kind, "source": mount.source, "target": mount.target}
+    entry: dict[str, Any] = {"type": mount.kind, "source": mount.source, "target": mount.target}
     if mount.read_only:
-        told["read_only"] = True
+        entry["read_only"] = True
     if mount.kind == "bind":
         # Compose would make a missing directory for root.
-        told["bind"] = {"create_host_path": False, **({"selinux": "Z"} if mount.relabel else {})}
-    return told
+        entry["bind"] = {"create_host_path": False, **({"selinux": "Z"} if mount.relabel else {})}
+    return entry
 
 
 def _log_options(spec: ContainerSpec) -> dict[str, str]:
@@ -79,17 +79,17 @@ def _log_options(spec: ContainerSpec) -> dict[str, str]:
     return {**size, "max-file": str(spec.log_max_files)}
 
 
-def _undollared(told: Any) -> Any:
-    """Double every ``$``, which Compose would take for a variable; of keys that are names of ours there is none."""
-    match told:
+def escaped(value: Any) -> Any:
+    """``value`` with every ``$`` of its strings doubled: in a Compose file one begins a variable. Keys are kept."""
+    match value:
         case str():
-            return told.replace("$", "$$")
-        case dict():
-            return {key: _undollared(value) for key, value in told.items()}
-        case list():
-            return [_undollared(value) for value in told]
+            return value.replace("$", "$$")
+        case Mapping():
+            return {key: escaped(one) for key, one in value.items()}
+        case list() | tuple():
+            return [escaped(one) for one in value]
         case _:
-            return told
+            return value
 
 
 def dockerfile(base: str, variables: Mapping[str, str]) -> str:
@@ -115,21 +115,21 @@ def devcontainer(name: str, base: str, variables: Mapping[str, str], *, host: bo
     if any("${" in value for value in (name, base, *variables.values())):
         raise ValueError("devcontainer.json can't hold ${ as text")
     network = {"runArgs": ["--network=host"]} if host else {}
-    told = {"name": name, "image": base, **network, "containerEnv": dict(variables)}
-    return json.dumps(told, indent=2, ensure_ascii=False) + "\n"
+    document = {"name": name, "image": base, **network, "containerEnv": dict(variables)}
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def buildkitd(*, host: bool) -> str:
     """A ``buildkitd.toml``. ``host``: steps of builds need the network of the host to reach the index."""
     import tomlkit
 
-    told = tomlkit.document()
+    document = tomlkit.document()
     if host:
-        told["insecure-entitlements"] = ["network.host"]
+        document["insecure-entitlements"] = ["network.host"]
         worker = tomlkit.table(is_super_table=True)
         for kind in ("oci", "containerd"):
             one = tomlkit.table()
             one["networkMode"] = "host"
             worker[kind] = one
-        told["worker"] = worker
-    return tomlkit.dumps(told)
+        document["worker"] = worker
+    return tomlkit.dumps(document)

@@ -5,12 +5,13 @@ Rules of https://docs.docker.com/reference/compose-file/build/.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deployer.builds.given import Passed
+from deployer.container_files import escaped
 
 _ROOT = frozenset(
     ["-f", "--file", "-p", "--project-name", "--profile", "--env-file", "--project-directory", "--parallel"]
@@ -152,21 +153,12 @@ def _with(build: Mapping[str, Any], change: Change, service: str) -> dict[str, A
     return {**kept, **more}
 
 
-def escaped(value: Any) -> Any:
-    """Strings as a compose file has them, in which a dollar sign begins a variable."""
-    return _each(value, lambda text: text.replace("$", "$$"))
-
-
 def plain(value: Any) -> Any:
-    """The opposite."""
-    return _each(value, lambda text: text.replace("$$", "$"))
-
-
-def _each(value: Any, change: Callable[[str], str]) -> Any:
+    """``value`` without what :func:`~deployer.container_files.escaped` adds."""
     if isinstance(value, str):
-        return change(value)
+        return value.replace("$$", "$")
     if isinstance(value, Mapping):
-        return {key: _each(one, change) for key, one in value.items()}
+        return {key: plain(one) for key, one in value.items()}
     if isinstance(value, Sequence):
-        return [_each(one, change) for one in value]
+        return [plain(one) for one in value]
     return value

@@ -15,6 +15,7 @@ from deployer.builds import arguments, compose
 from deployer.builds.builders import BUILDKIT, CLASSIC, NERDCTL, PODMAN, Builder
 from deployer.builds.dockerfile import Secret, directives, with_arguments, with_secrets
 from deployer.builds.given import Given, passed
+from deployer.container_files import escaped
 from deployer.errors import ConflictError
 from deployer.host.relay import device_of, relaying
 
@@ -164,7 +165,7 @@ def test_a_compose_file_of_builds_with_the_index() -> None:
 @given(st.text(alphabet="a$b"))
 def test_dollar_signs_of_a_compose_file(text: str) -> None:
     value = {"a": [text, {"b": text}], "c": 1, "d": None}
-    assert compose.plain(compose.escaped(value)) == value
+    assert compose.plain(escaped(value)) == value
 
 
 def test_each_stage_declares_the_arguments() -> None:
