@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         "--web",
         choices=WEB_LEVELS,
         default=WEB_LEVELS[2],
-        help="pages for browsers: none, deployer's own for reading, or devpi-web's",
+        help="pages for browsers: none, deployer's own for reading, those and managing, or devpi-web's",
     )
     serve.add_argument("--offline", action="store_true")
     serve.add_argument(

@@ -19,7 +19,7 @@ PATIENCE = 2.0
 
 
 def early(host: str, port: int) -> list[socket.socket]:
-    """Listen at once where nothing is in the way; what is will be told later, and in which order."""
+    """Listen at once if the port is free. Otherwise nothing: :func:`bind` reports it, after the checks before it."""
     if KEPT in os.environ:
         return []
     try:

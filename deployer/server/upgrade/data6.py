@@ -37,7 +37,7 @@ class Mirrored:
 
 @dataclass
 class Data:
-    """The data as of ``serial``. Every value may be changed by who reads it.
+    """The data as of ``serial``. Callers may modify every value.
 
     ``touched``: projects whose content was changed after an earlier serial, with some that are gone. ``versions``:
     metadata by version. ``files``: descriptions of uploads, documentation and test results, as an export has them.
