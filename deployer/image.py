@@ -69,7 +69,7 @@ def _sources() -> tuple[tuple[str, Path], ...]:
     files = (
         _PACKAGE / "__init__.py",
         _PACKAGE / "distribution.py",
-        _PACKAGE / "protocol.py",
+        *sorted((_PACKAGE / "protocol").glob("*.py")),
         *sorted([*server.rglob("*.py"), *server.rglob("*.template"), *shown]),
     )
     return tuple((str(Path("deployer") / path.relative_to(_PACKAGE)), path) for path in files)

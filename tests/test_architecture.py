@@ -258,7 +258,7 @@ def test_json_of_others_is_parsed_in_one_place() -> None:
         "deployer/clients/transparent/tunnel.py",
         "deployer/server/pages/checkpoint.py",
     ]  # they read their own output
-    assert found == sorted(["deployer/protocol.py", *own])
+    assert found == sorted(["deployer/protocol/values.py", *own])
 
 
 def test_actions_of_workflows_are_pinned_by_their_full_digest() -> None:

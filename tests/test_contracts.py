@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ONE_WAY = "Imports go one way"
+PROTOCOL = "The parts of the protocol know values and files alone"
 SERVER = "Only the server imports the server"
 VERBS = "Verbs do not import each other"
 LEAVES = "Verbs of a group do not import each other"
@@ -25,7 +26,9 @@ RICH = "Only the user interface knows rich"
 BREAKS = {
     "the server imports a client": ("server/secret_files.py", "from deployer.clients import files", {ONE_WAY}),
     "the server imports errors": ("server/pages/store.py", "from deployer import errors", {ONE_WAY}),
-    "the protocol imports errors": ("protocol.py", "from deployer import errors", {ONE_WAY}),
+    "the protocol imports errors": ("protocol/values.py", "from deployer import errors", {ONE_WAY, PROTOCOL}),
+    "orders import backups": ("protocol/orders.py", "from deployer.protocol import backup", {PROTOCOL}),
+    "a part of the protocol in no layer": ("protocol/helper.py", "", {PROTOCOL}),
     "the server's pages import its boot": ("server/pages/store.py", "from deployer.server import boot", {ROOMS}),
     "a room of the server in no layer": ("server/helper.py", "", {ROOMS}),
     "session imports the server": ("deployment/session.py", "from deployer.server import secret_files", {SERVER}),
