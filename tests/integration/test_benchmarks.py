@@ -75,6 +75,7 @@ def test_one_installer_takes_every_wheel_once(made: Bench) -> None:
     assert asked.megabytes >= made.index.megabytes(*GROUPS)
 
 
+@pytest.mark.endurance
 def test_pip_takes_every_wheel_by_its_own_addresses(made: Bench) -> None:
     (grid,) = pip_downloading(only(made, NginxStatic, Ours))
     assert set(grid.samples) == {BASE, Ours.name}, grid.notes
@@ -82,6 +83,7 @@ def test_pip_takes_every_wheel_by_its_own_addresses(made: Bench) -> None:
     assert all(goal.values for goal in grid.goals)
 
 
+@pytest.mark.endurance
 def test_a_change_on_a_process_fails_no_request(made: Bench) -> None:
     (grid,) = changes(made)
     assert [grid.of(f"process: {change}", FAILED) for change in CHANGES] == [[0]] * len(CHANGES), grid.notes
@@ -157,6 +159,7 @@ def test_the_relay_breaks_and_mends(made: Bench) -> None:
     assert httpx.get(url, trust_env=False).status_code == 200
 
 
+@pytest.mark.endurance
 def test_a_stampede_without_a_server_fetches_everything_as_often_as_there_are_clients(made: Bench) -> None:
     (grid,) = stampede(only(made, Ours))
     wheels = made.index.count("small", "medium")
@@ -166,6 +169,7 @@ def test_a_stampede_without_a_server_fetches_everything_as_often_as_there_are_cl
     assert grid.of(Ours.name, "page: most, times") == [1]
 
 
+@pytest.mark.endurance
 def test_a_stampede_of_resolutions_fetches_each_metadata_file_for_every_client(made: Bench) -> None:
     promising, bare = resolving_stampede(only(made, Ours))
     packages = made.promising.index.count("small", "medium")
@@ -177,6 +181,7 @@ def test_a_stampede_of_resolutions_fetches_each_metadata_file_for_every_client(m
         assert grid.of(DIRECT, PAGE) == [3] and grid.of(Ours.name, PAGE) == [1]
 
 
+@pytest.mark.endurance
 def test_resolution_is_measured_from_empty_servers_and_from_warm_ones(made: Bench) -> None:
     for grid in resolution.cold(only(made, Ours)):
         assert set(grid.samples) == {DIRECT, Ours.name}
@@ -187,6 +192,7 @@ def test_resolution_is_measured_from_empty_servers_and_from_warm_ones(made: Benc
         assert not grid.lost
 
 
+@pytest.mark.endurance
 def test_what_a_page_and_a_file_cost_is_counted(made: Bench) -> None:
     (pages,) = costs.pages(only(made, NginxCache, Ours))
     assert pages.of(Ours.name, costs.PAGE_COMMITS)[0] <= 1
@@ -199,6 +205,7 @@ def test_what_a_page_and_a_file_cost_is_counted(made: Bench) -> None:
     assert all(goal.values for grid in (pages, files, first) for goal in grid.goals)
 
 
+@pytest.mark.endurance
 def test_pages_and_files_come_by_the_addresses_of_uv_and_of_pip(made: Bench) -> None:
     (grid,) = addresses(only(made, Ours))
     assert grid.of(Ours.name, "not 2xx") == [0]
@@ -208,6 +215,7 @@ def test_pages_and_files_come_by_the_addresses_of_uv_and_of_pip(made: Bench) -> 
     assert (uv.address(url), pip.address(url)) == (url, "http://host:1/root/pypi/%2Bf/a%2Bb.whl?c+d")
 
 
+@pytest.mark.endurance
 def test_the_tables_have_a_row_of_every_peer_and_say_what_is_reached(made: Bench) -> None:
     (grid,) = serving(only(made, NginxStatic, Ours))
     assert set(grid.samples) == {NginxStatic.name, Ours.name}
@@ -234,6 +242,7 @@ def test_what_is_uploaded_is_on_the_next_page(made: Bench) -> None:
     assert grid.of(Ours.name, "next page without it") == [0]
 
 
+@pytest.mark.endurance
 def test_a_prewarm_fetches_each_wheel_once_and_nothing_again(made: Bench) -> None:
     (grid,) = prewarm.prewarm(made)
     for row in (prewarm.WARM, prewarm.LOCKED):
@@ -242,6 +251,7 @@ def test_a_prewarm_fetches_each_wheel_once_and_nothing_again(made: Bench) -> Non
     assert all(goal.values for goal in grid.goals)
 
 
+@pytest.mark.endurance
 def test_a_broken_upstream_fails_no_warm_install(made: Bench) -> None:
     installs, stuck = faults(only(made, Ours))
     assert installs.of(Ours.name, "failed") == [0]
@@ -258,6 +268,7 @@ def test_a_transparent_installer_gets_everything_from_the_deployment(made: Bench
     assert len(grid.goals) == 3 and all(goal.values for goal in grid.goals)
 
 
+@pytest.mark.endurance
 def test_jobs(made: Bench) -> None:
     (grid,) = ci.jobs(made)
     assert set(grid.samples) == {ci.NOTHING, ci.PIP, ci.OURS} and not grid.lost

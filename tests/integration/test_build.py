@@ -52,7 +52,11 @@ def index(upstream: Upstream) -> Iterator[RunningIndex]:
         yield running
 
 
-@pytest.fixture(params=BUILDERS)
+USUAL = ("classic", "buildkit", "podman")
+"""Builders that are tried each time here; test_build_transparent.py tries every one."""
+
+
+@pytest.fixture(params=[pytest.param(name, marks=() if name in USUAL else pytest.mark.endurance) for name in BUILDERS])
 def builder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ImageBuilder:
     return image_builder(request.param, monkeypatch, tmp_path)
 
