@@ -28,9 +28,10 @@ from deployer.protocol import (
 )
 from deployer.server import hosts, secret_files
 from deployer.server.challenge import Challenge
-from deployer.server.devpi import guarded, ordered, push
+from deployer.server.devpi import guarded, mirror_names, ordered, push
 from deployer.server.devpi.file_events import skip_mirrors
 from deployer.server.devpi.installed import inside, server_version
+from deployer.server.devpi.mirror_names import MirrorNames
 from deployer.server.guard.owners import Owners
 from deployer.server.guard.rules import Rules
 from deployer.server.guard.sendable import Sendable
@@ -158,6 +159,8 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     setattr(xom, ordered.ASKED, source.has)
     setattr(xom, ordered.KNOWN, source.names)
     setattr(xom, ordered.EXPIRE, source.expire_page)
+    names = MirrorNames(xom)
+    setattr(xom, mirror_names.NAMES, names)
     owners = Owners(private.owners)
     setattr(xom, ordered.OWNERS, owners)
     credentials.on_change = source.expire
@@ -232,6 +235,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
         timeout=config.request_timeout,
         offline=lambda: switch.on,
         missed=switch.missed,
+        names=names,
         hosts=hosts.known(config),
         absolute=config.args.absolute_urls,
         readers=bool(config.hook.devpiserver_stage_get_principals_for_pkg_read.get_hookimpls()),
@@ -355,6 +359,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     threading.Thread(target=malicious.watch, name="rules", daemon=True).start()
 
     def settle() -> None:
+        names.find()
         source.find_deleted(indexes.all(configured=store.configured))
 
     if limit.most is not None:

@@ -97,7 +97,6 @@ _OF_A_MIRROR = (
     "UpstreamNotModified",
     "_async_fetch_releaselinks",
     "_update_simplelinks_in_future",
-    "add_project_name",
     "get_simplelinks_perstage",
 )
 
@@ -200,6 +199,7 @@ OF_6 = _table(
         "devpi_server.keyfs": (("KeyChangeEvent.__init__", ("at_serial", "typedkey", "value")), "KeyFS.get_key"),
         "devpi_server.keyfs_sqlite": (
             "Connection.db_read_last_changelog_serial",
+            "Connection.fetchall",
             "Connection.get_changes",
             "Connection.get_raw_changelog_entry",
             "Connection.get_relpath_at",

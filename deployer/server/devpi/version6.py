@@ -12,16 +12,19 @@ from devpi_server.model import BaseStage, InvalidIndexconfig, ensure_list
 from devpi_server.normalized import normalize_name
 
 from deployer.server.devpi.links import digest
+from deployer.server.devpi.mirror_names import NAMES
 
 __all__ = ["InvalidIndexconfig", "MirrorStage", "ProjectUpdateCache", "ensure_list"]
 
 AUTHORIZATION = "mirror_url_authorization_header"
 """The property of a mirror with the Authorization header that it sends."""
-OF_PAGES = ("USER", "PROJSIMPLELINKS", "PROJVERSION", "PROJNAMES")
+_LINKS = "PROJSIMPLELINKS"
+"""Kind of key of the links of a mirror's project."""
+OF_PAGES = ("USER", _LINKS, "PROJVERSION", "PROJNAMES")
 """Kinds of keys whose changes are reported while no request runs, because pages depend on them."""
 FILE = "STAGEFILE"
 """Kind of key of a file with a hash."""
-_OF_ONE_PROJECT = frozenset({"PROJSIMPLELINKS", "PROJVERSIONS", "PROJVERSION"})
+_OF_ONE_PROJECT = frozenset({_LINKS, "PROJVERSIONS", "PROJVERSION"})
 FILES = frozenset({FILE, "PYPIFILE_NOMD5"})
 """Kinds of keys of files."""
 _OF_NO_PAGE = frozenset({"MIRRORNAMESINIT", "USERLIST"})
@@ -44,7 +47,38 @@ def served(mirror: Any) -> Iterable[str]:
 
 
 def has_served(mirror: Any, project: str) -> bool:
-    return project in mirror.key_projects.get()
+    return bool(mirror.is_project_cached(project))
+
+
+def unlisted(xom: Any) -> dict[str, set[str]]:
+    """Projects of mirrors, by index, of which links are stored and that devpi's list of names lacks."""
+    stored: dict[str, set[str]] = {}
+    with xom.keyfs.read_transaction() as transaction:
+        for (relpath,) in transaction.conn.fetchall("select key from kv where keyname = ?", (_LINKS,)):
+            of = _parameters(xom.keyfs, _LINKS, relpath)
+            stored.setdefault(f"{of['user']}/{of['index']}", set()).add(of["project"])
+        stages = {index: xom.model.getstage(index) for index in stored}
+        found = {
+            index: {name for name in stored[index] - set(served(stage)) if stage.is_project_cached(name)}
+            for index, stage in stages.items()
+            if stage is not None and is_mirror(stage)
+        }
+    return {index: names for index, names in found.items() if names}
+
+
+def add_names(xom: Any, names: Mapping[str, Iterable[str]]) -> int:
+    """Add projects to the lists of names of mirrors, by index, in one commit; the length of the longest list."""
+    most = 0
+    with xom.keyfs.write_transaction():
+        for index, added in names.items():
+            stage = xom.model.getstage(index)
+            if stage is not None and is_mirror(stage):
+                projects = stage.key_projects.get_mutable()
+                new = {name for name in set(added) - projects if stage.is_project_cached(name)}
+                if new:
+                    stage.key_projects.set(projects | new)
+                most = max(most, len(projects) + len(new))
+    return most
 
 
 def origin(link: Any) -> str:
@@ -236,9 +270,13 @@ def _add_link(stage: Any, project: str, link: tuple[str, str], file: Mapping[str
         known.append(value)
     links.append(link)
     key.set(data | {"etag": None, "serial": -1})
-    stage.add_project_name(project)
-    # devpi keeps this in memory: what is stored is not the page.
-    stage.keyfs.tx.on_commit_success(lambda: stage.cache_retrieve_times.expire(project))
+
+    def committed() -> None:
+        getattr(stage.xom, NAMES).note(stage.name, normalize_name(project))
+        # devpi keeps this in memory: what is stored is not the page.
+        stage.cache_retrieve_times.expire(project)
+
+    stage.keyfs.tx.on_commit_success(committed)
 
 
 def drop_files(xom: Any, index: str, files: Iterable[tuple[str, str]]) -> None:

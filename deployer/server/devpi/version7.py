@@ -51,6 +51,15 @@ def has_served(mirror: Any, project: str) -> bool:
     return bool(mirror.key_project(project).exists(resolve_parents=True))
 
 
+def unlisted(_xom: Any) -> dict[str, set[str]]:
+    """None: each name is stored with its project's first file."""
+    return {}
+
+
+def add_names(_xom: Any, names: Mapping[str, Iterable[str]]) -> int:
+    raise AssertionError(f"names are stored with files: {sorted(names)}")
+
+
 def origin(link: Any) -> str:
     return f"{link.user}/{link.index}"
 

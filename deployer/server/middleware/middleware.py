@@ -21,6 +21,7 @@ from devpi_server.views import SIMPLE_API_V1_JSON as JSON_TYPE
 from deployer.protocol import BODY_ROUTE, NAMES_ROUTE, OFFLINE_HEADER
 from deployer.server.devpi import offline_requests
 from deployer.server.devpi.guarded import refused
+from deployer.server.devpi.mirror_names import MirrorNames
 from deployer.server.hosts import ASKED_HOST, MISDIRECTED, REFUSED, KnownHosts
 from deployer.server.middleware.bulkhead import Bulkhead
 from deployer.server.middleware.canonical import CanonicalRequests
@@ -70,12 +71,13 @@ class Middleware:
         timeout: float,
         offline: Callable[[], bool],
         missed: MissedRequests,
+        names: MirrorNames,
         hosts: KnownHosts,
         absolute: bool,
         readers: bool,
     ) -> None:
         """``absolute``: devpi is to write absolute addresses. ``readers``: a plugin decides who may read a file."""
-        self._hosts = hosts
+        self._hosts, self._names = hosts, names
         self._store = store
         self._indexes, self._source, self._serving = mirrors.indexes, mirrors.source, mirrors.serving
         self._takeovers = mirrors.takeovers
@@ -139,6 +141,8 @@ class Middleware:
         self._indexes.refresh(self._store.configured)
         if request.method not in ("GET", "HEAD") and (crowd := self._verified(request)) is not None:
             return crowd
+        if request.method == "DELETE":
+            self._names.write()  # devpi deletes an index with the projects that it has names of
         upstreams = self._may_ask(request)
         with self._bulkhead.holding(upstreams) if upstreams else contextlib.nullcontext(True) as admitted:
             return self._listed(request, handler) if admitted else busy()
