@@ -66,8 +66,9 @@ def ask(
     where: int | Path, path: str, headers: Mapping[str, str] | None = None, *, method: str = "GET", body: bytes = b""
 ) -> Answer:
     """One request, exactly as given, to a port of this host or to the socket that devpi listens on behind nginx."""
-    plain = isinstance(where, int)
-    connection = http.client.HTTPConnection("127.0.0.1", where, timeout=PATIENCE) if plain else _Unix(Path(where))
+    connection = (
+        http.client.HTTPConnection("127.0.0.1", where, timeout=PATIENCE) if isinstance(where, int) else _Unix(where)
+    )
     try:
         connection.putrequest(method, path, skip_accept_encoding=True, skip_host=bool(headers and "Host" in headers))
         for name, value in (headers or {}).items():
