@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from benchmarks.deployment import Deployment, deployment
 from benchmarks.index import GROUPS
 from benchmarks.measure import Goal, Grid, in_turns
 from benchmarks.processes import mentioning, peak
-from deployer.clients.transparent.authority import Authority
+from deployer.certificates.authority import Authority
 
 NUMBER = 16
 ADDRESS, TRANSPARENT = "index address", "transparent"
@@ -137,8 +137,9 @@ def _started(work: Path, made: Deployment) -> float:
 @contextmanager
 def _with_tls(bench: Bench) -> Iterator[str]:
     """The simple URL of the upstream with TLS at a name, trusted by what is started meanwhile."""
-    ca = Authority.made([_HOST], datetime.now(UTC))
-    chain, key = ca.signed([_HOST])
+    now, valid = datetime.now(UTC), timedelta(days=1)
+    ca = Authority.made([_HOST], now, title="benchmark", valid=valid)
+    chain, key = ca.signed([_HOST], now, valid=valid)
     files = {name: bench.work / f"tls-{name}.pem" for name in ("ca", "chain", "key")}
     for name, text in (("ca", ca.certificate), ("chain", chain), ("key", key)):
         files[name].write_text(text)

@@ -113,6 +113,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "token create": ("token.create", "Create an upload token and print it once."),
     "token list": ("token.list", "List the upload tokens of a user: ID, scope, expiry."),
     "token revoke": ("token.revoke", "Revoke an upload token by its ID, with immediate effect."),
+    "tls ca": ("tls.ca", "Print the CA's certificate, which clients have to trust."),
+    "tls renew": ("tls.renew", "Give the server the certificate that its files hold now."),
     "secret set": ("secret.set", "Store the existing password of a user."),
 }
 """Each verb with its module in ``deployer/commands/`` and its summary of at most 62 characters.
@@ -139,6 +141,7 @@ GROUPS = {
     "bundle": "Carry a deployment to a machine without a network.",
     "cache": "See, prune, save and restore what the server has cached.",
     "token": "Manage upload tokens.",
+    "tls": "Manage the certificate of HTTPS.",
     "backup": "Take, verify and restore backups.",
 }
 EPILOG = "Reading from an index needs no password; SECURITY.md lists what is protected and what is not."

@@ -22,10 +22,14 @@ Values = Mapping[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class ClientSettings:
-    """What every client is told: the index address (with ``/+simple/``), and the timeout of a request, in seconds."""
+    """What every client is told: the index address (with ``/+simple/``), and the timeout of a request, in seconds.
+
+    ``ca``: the path of the CA that it has to trust for the index; empty where the system's CAs do.
+    """
 
     index_url: str = field(repr=False)
     timeout: int
+    ca: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,13 @@ class Pdm(TomlClient):
     variable = "PDM_PYPI_URL"
 
     def variables(self, settings: ClientSettings) -> Values:
-        return {**super().variables(settings), "PDM_REQUEST_TIMEOUT": str(settings.timeout)}
+        trust = {"PDM_PYPI_CA_CERTS": settings.ca} if settings.ca else {}
+        return {**super().variables(settings), "PDM_REQUEST_TIMEOUT": str(settings.timeout), **trust}
+
+    def values(self, settings: ClientSettings, path: Path) -> Values:
+        """The sources of pyproject.toml have no CA: that is for pdm's configuration."""
+        trust = {"pypi.ca_certs": settings.ca} if settings.ca and path.name != PROJECT else {}
+        return {**super().values(settings, path), **trust}
 
     def cautions(self, settings: ClientSettings) -> tuple[str, ...]:
         if settings.index_url.startswith("https:") or is_loopback(settings.index_url):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from deployer.clients.client import Account
+from deployer.clients.client import Account, ClientSettings, Values
 from deployer.clients.toml import keys
 from deployer.clients.toml.client import PROJECT, TomlClient, no_project, project_directory, user_directory
 from deployer.clients.toml.config import Place
@@ -33,6 +33,15 @@ class Poetry(TomlClient):
     }
     more: ClassVar = {PROJECT: {f"{_OURS}.priority": "primary"}}
     variable = "POETRY_PYPI_MIRROR_URL"
+
+    def variables(self, settings: ClientSettings) -> Values:
+        trust = {f"POETRY_CERTIFICATES_{SOURCE.upper()}_CERT": settings.ca} if settings.ca else {}
+        return {**super().variables(settings), **trust}
+
+    def cautions(self, settings: ClientSettings) -> tuple[str, ...]:
+        """Poetry has certificates in a file of their own, by the name of a source."""
+        wanted = f"poetry config certificates.{SOURCE}.cert {settings.ca}"
+        return (f"poetry has to be told the CA: {wanted}",) if settings.ca else ()
 
     def detect(self, scope: str, account: Account) -> Path:
         if scope == "user":

@@ -38,7 +38,12 @@ class Uv(TomlClient):
 
     def variables(self, settings: ClientSettings) -> Values:
         """The index address needs ``/+simple/`` for uv as well."""
-        return {**super().variables(settings), "UV_HTTP_TIMEOUT": str(settings.timeout)}
+        trust = {"SSL_CERT_FILE": settings.ca} if settings.ca else {}
+        return {**super().variables(settings), "UV_HTTP_TIMEOUT": str(settings.timeout), **trust}
+
+    def cautions(self, settings: ClientSettings) -> tuple[str, ...]:
+        """uv.toml has no key for a CA."""
+        return (f"uv reads the CA from a variable only: export SSL_CERT_FILE={settings.ca}",) if settings.ca else ()
 
     def detect(self, scope: str, account: Account) -> Path:
         match scope:

@@ -75,6 +75,20 @@ def _engine(value: str) -> str:
     return "" if value == "auto" else value
 
 
+def ca_file(value: str) -> str:
+    """Check the file of a CA; return its absolute path, which clients are given. Raises BadParameter."""
+    if not value:
+        return ""
+    path = Path(value).expanduser().absolute()
+    try:
+        found = b"-----BEGIN CERTIFICATE-----" in path.read_bytes()
+    except OSError as error:
+        raise BadParameter(f"{value} can't be read: {error.strerror}") from None
+    if not found:
+        raise BadParameter(f"{value} holds no certificate: use the output of `deployer tls ca`")
+    return str(path)
+
+
 # Options that several commands share, each with its own default.
 OtherIndex = Annotated[
     str, Option("--index", metavar="USER/NAME", callback=index_name, help="Another index of the same server.")
@@ -88,6 +102,10 @@ Transparent = Annotated[
         "--transparent/--no-transparent",
         help="Keep the upstream's addresses, as in lock files; default: clients.transparent.",
     ),
+]
+TrustedCa = Annotated[
+    str,
+    Option("--ca", metavar="FILE", callback=ca_file, help="CA of the server at --url, from its `deployer tls ca`."),
 ]
 Requirements = Annotated[
     list[Path] | None,
@@ -216,6 +234,7 @@ class Comparing(Common):
 class Pointing(Comparing, ChosenClients):
     """Options of a command that points clients at an index."""
 
+    ca: TrustedCa = ""
     scope: Annotated[
         str, Option("--scope", metavar="SCOPE", help="user, project, environment (the active venv) or machine.")
     ] = "user"
@@ -255,8 +274,8 @@ def overrides(options: Overrides) -> tuple[Override, ...]:
     return tuple(given)
 
 
-def client_settings(options: Comparing, timeout: int | None = None) -> ClientSettings:
+def client_settings(options: Comparing, timeout: int | None = None, *, ca: str = "") -> ClientSettings:
     """Return the index of ``options`` as clients are given it. Raises ConflictError when there is no deployment."""
     from deployer.operations.client_files import settings_for
 
-    return settings_for(options.name, index=options.index, url=options.url, timeout=timeout)
+    return settings_for(options.name, index=options.index, url=options.url, timeout=timeout, ca=ca)

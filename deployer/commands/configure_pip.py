@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from deployer.commands import Comparing
+from deployer.commands import Comparing, TrustedCa
 from deployer.ui.output import UI, Result
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 class Options(Comparing):
     scope: Annotated[str, Option("--scope", metavar="SCOPE", help="user, global, site or venv.")] = ""
     timeout: Annotated[int | None, Option("--timeout", metavar="SECONDS", min=1, help="Timeout of pip.")] = None
+    ca: TrustedCa = ""
     undo: Annotated[bool, Option("--undo", help="Restore the previous settings exactly.")] = False
     print: Annotated[bool, Option("--print", help="Print the new file without writing it.")] = False
 
@@ -43,7 +44,7 @@ def run(options: Options, ui: UI) -> Result:
         change = undo(pip, scope=scope, account=account)
         ui.step("pip", f"{change.path}: {'restored' if change.changed else 'nothing to undo'}")
         return Result(data=_data(change), warnings=change.warnings)
-    settings = settings_for(options.name, index=options.index, url=options.url, timeout=options.timeout)
+    settings = settings_for(options.name, index=options.index, url=options.url, timeout=options.timeout, ca=options.ca)
     if options.print:
         change = preview(pip, settings, scope=scope, account=account)
         return Result(data=_data(change), text=change.text, warnings=change.warnings)

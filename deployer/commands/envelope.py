@@ -96,6 +96,7 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "server_uuid": "identity of the data",
         "offline": "whether upstreams are not asked; `null` of another image than ours",
         "front": "`nginx VERSION (ORIGIN)`, or `python: ` and why devpi itself answers clients",
+        "tls": "`null`, or an object: `url`, whether it `answers`, `names` of the certificate, `days` until it expires",
         "image": "reference of the image",
         "image_digest": "id of the image",
         "data_dir": "data directory or volume",
@@ -438,6 +439,17 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "bytes": "their size",
         "same": "number of files that were here already",
         "skipped": "list of lines: files or indexes that do not fit this server, with the reason",
+    },
+    "tls ca": {
+        "path": "file of the CA's certificate",
+        "text": "the certificate, PEM",
+        "url": "address of HTTPS",
+        "simple_url": "address that installers on other hosts are given",
+    },
+    "tls renew": {
+        "changed": "whether the server had another certificate",
+        "ends": "when the certificate expires, ISO 8601",
+        "fingerprint": "SHA-256 of the certificate",
     },
     "token create": {
         **_USER,

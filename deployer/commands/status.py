@@ -34,6 +34,13 @@ def _front(front: str | None) -> str:
     return f"{front} (see deployer doctor)" if front and not front.startswith("nginx") else front or ""
 
 
+def _tls(tls: dict[str, Any] | None) -> str:
+    if tls is None:
+        return ""
+    days = "" if tls["days"] is None else f" (certificate: {tls['days']} days left)"
+    return f"{tls['url']}{days if tls['answers'] else ' does not answer (see deployer doctor)'}"
+
+
 def _text(data: dict[str, Any]) -> str:
     from deployer.diagnosis import size
     from deployer.operations.status import comparison
@@ -45,6 +52,7 @@ def _text(data: dict[str, Any]) -> str:
         "engine": f"{data['engine']}, network {data['network']}" if data["network"] else data["engine"],
         "url": data["url"],
         "index": data["simple_url"],
+        "tls": _tls(data["tls"]),
         "server": f"devpi-server {data['server_version']}" if data["server_version"] else "",
         "offline": "yes: upstreams are not asked (go online: deployer offline off)" if data["offline"] else "",
         "front": _front(data["front"]),

@@ -40,7 +40,7 @@ class Applied:
     """The last successful ``up``: what was wanted, without secrets.
 
     ``data_source``: the directory or volume of the data, ``data_uuid``: its uuid; both empty in the record of an older
-    deployer.
+    deployer. ``public_url``: the address of HTTPS, as clients on other hosts get it; empty without.
     """
 
     profile_name: str
@@ -51,6 +51,7 @@ class Applied:
     data_source: str = ""
     data_uuid: str = ""
     overrides: Sequence[Overridden] = ()
+    public_url: str = ""
 
 
 def read_applied(name: str) -> Applied | None:

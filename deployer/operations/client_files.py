@@ -11,7 +11,7 @@ from deployer.clients.configure import configure as configure_client
 from deployer.clients.configure import preview as preview_client
 from deployer.clients.registry import CLIENT_FILES
 from deployer.deployment.record import read_applied
-from deployer.errors import ConflictError
+from deployer.errors import ConflictError, UsageError
 
 if TYPE_CHECKING:
     from deployer.plan import Plan
@@ -49,20 +49,26 @@ def configure(plan: Plan, ui: UI) -> list[ClientChange]:
     return made
 
 
-def settings_for(name: str, *, index: str = "", url: str = "", timeout: int | None = None) -> ClientSettings:
+def settings_for(
+    name: str, *, index: str = "", url: str = "", timeout: int | None = None, ca: str = ""
+) -> ClientSettings:
     """Return the settings of clients of the deployment ``name``, or of ``url``; ``timeout`` in seconds.
 
-    Raises ConflictError when there is no such deployment and no ``url`` either.
+    ``ca``: the file of the CA of ``url``.
+
+    Raises ConflictError when there is no such deployment and no ``url`` either, UsageError for a CA without https.
     """
     applied = read_applied(name)
     chosen = url or (applied.simple_url if applied else "")
     if not chosen:
         raise ConflictError(f"there is no deployment named {name!r}", hint="run deployer up, or add --url URL")
+    if ca and not chosen.startswith("https:"):
+        raise UsageError("--ca is for an https address", hint="add --url https://HOST:PORT/USER/NAME/+simple/")
     if index and not url:
         base = chosen.rsplit("/", 4)[0]
         chosen = f"{base}/{index}/+simple/"
     clients = applied.profile.get("clients", {}) if applied else {}
-    return ClientSettings(index_url=chosen, timeout=timeout or int(clients.get("timeout", 60)))
+    return ClientSettings(index_url=chosen, timeout=timeout or int(clients.get("timeout", 60)), ca=ca)
 
 
 def scope_of(name: str) -> str:

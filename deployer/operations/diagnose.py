@@ -12,11 +12,13 @@ from typing import Any
 from deployer.clients.client import Account
 from deployer.clients.known import KNOWN
 from deployer.clients.registry import CLIENT_FILES
+from deployer.deployment.certificate import seen
 from deployer.deployment.find import require
 from deployer.deployment.record import read_applied
 from deployer.diagnosis import Check, Fix, Level, failure, host, network, ok, service, warning
 from deployer.diagnosis.host import StateFacts
 from deployer.diagnosis.service import cache, cooldown, database, deleted, front, server
+from deployer.diagnosis.tls import tls
 from deployer.engines import detect
 from deployer.errors import DeployerError
 from deployer.operations import diagnosis_facts
@@ -28,7 +30,7 @@ from deployer.profile.load import load
 from deployer.profile.load.overrides import Override
 from deployer.profile.models import Profile
 from deployer.protocol import Deleted
-from deployer.spec import EngineName, features
+from deployer.spec import LABEL_TLS, EngineName, features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +86,9 @@ def _server(target: Target) -> Generator[Check, None, Mapping[str, Any]]:
     yield server(found.data, found.error, answer.get("identity", {}))
     if found.error is None and found.data.get("front"):
         yield front(found.data["front"], in_container=features(EngineName(found.data["engine"])).containers)
+    url = found.deployment.container.labels.get(LABEL_TLS) if found.deployment is not None else None
+    if url is not None and found.error is None:
+        yield tls(seen(url))
     yield from database(answer.get("identity", {}))
     yield from cache(answer.get("identity", {}))
     yield from deleted(Deleted.parse(answer.get("identity", {}).get("deleted")))

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from deployer.deployment import certificate
 from deployer.deployment.find import find
 from deployer.deployment.passwords import Passwords
 from deployer.deployment.record import forget, forget_data
@@ -68,6 +69,7 @@ def down(name: str, *, engine: str = "", purging: bool = False, yes: bool = Fals
         upstream_probe.forget(name)
         environment.forget(name)
         Passwords(name=name).forget_all()
+        certificate.forget(name)
     if not removed and not purged:
         ui.step("server", f"{name}: nothing to do")
     warnings = (*dangling_client(deployment), *left_service(name)) if removed else ()

@@ -17,6 +17,7 @@ from deployer.operations.apply import changes_in_place, is_current
 from deployer.operations.differences import differences
 from deployer.operations.images import fits
 from deployer.operations.prepare import Prepared, measured
+from deployer.operations.tls import differs
 from deployer.render import run_argv
 from deployer.spec import LABEL_URL, State
 
@@ -64,6 +65,8 @@ def steps(prepared: Prepared) -> dict[str, Step]:
         in_place = current is not None and changes_in_place(plan, current, prepared.image)
         how = "changed while it serves" if in_place else shlex.join(argv(prepared))
         found["server"] = ([*why, how], True)
+    if (certificate := differs(prepared)) is not None:
+        found["tls"] = ([certificate[0]], certificate[1])
     found["indexes"] = _indexes(prepared)
     return {**found, **_clients(prepared)}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from deployer import __version__
 from deployer.addresses import is_loopback, split
-from deployer.deployment import settings
+from deployer.deployment import certificate, settings
 from deployer.deployment.passwords import Passwords
 from deployer.deployment.record import read_applied
 from deployer.deployment.server_dir import ServerDir
@@ -21,18 +21,40 @@ from deployer.engines.base import Engine
 from deployer.errors import ConflictError
 from deployer.host import routes
 from deployer.host.background import meanwhile
-from deployer.host.gather import ca_file, ceiling, data_facts, lingering, port_facts, proxies, selinux_enforcing
+from deployer.host.gather import (
+    ca_file,
+    ceiling,
+    data_facts,
+    has_nginx,
+    lingering,
+    port_facts,
+    proxies,
+    selinux_enforcing,
+)
 from deployer.operations import upstream_probe
 from deployer.operations.recorded import recorded
 from deployer.plan import Plan, plan
 from deployer.plan.container import CA_TARGET
 from deployer.plan.data import data_path
-from deployer.plan.facts import Facts, Measured
+from deployer.plan.facts import Facts, Measured, PortFacts
 from deployer.plan.network import conclusive, upstreams
+from deployer.plan.tls import plain_bind
 from deployer.profile.load import Loaded, load
 from deployer.profile.load.overrides import Override
 from deployer.profile.models import Profile
-from deployer.spec import LABEL_PROFILE, LABEL_URL, PREVIOUS, Container, EngineInfo, EngineName, Image, State
+from deployer.spec import (
+    LABEL_PROFILE,
+    LABEL_TLS,
+    LABEL_URL,
+    PREVIOUS,
+    Container,
+    EngineInfo,
+    EngineName,
+    Image,
+    State,
+)
+
+_RUNS = (State.RUNNING, State.RESTARTING, State.PAUSED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,10 +213,20 @@ def _check_profile(current: Container | None, wanted: str, *, replace: bool) -> 
         )
 
 
-def _port_of(container: Container | None) -> int | None:
-    url = container.labels.get(LABEL_URL, "") if container is not None and container.ours else ""
+def _port_of(container: Container | None, label: str = LABEL_URL) -> int | None:
+    url = container.labels.get(label, "") if container is not None and container.ours else ""
     digits = url.rpartition(":")[2]
     return int(digits) if digits.isdigit() else None
+
+
+def _tls_port(profile: Profile, current: Container | None, *, any_port: bool) -> PortFacts | None:
+    """The port of HTTPS; None without. ``any_port``: a taken one is ignored."""
+    network, known = profile.network, _port_of(current, LABEL_TLS)
+    if not network.tls.cert:
+        return None
+    wanted = network.tls.port or known or 0
+    held = any_port or (known == wanted and current is not None and current.state in _RUNS)
+    return port_facts(network.bind, wanted, held_by_us=held)
 
 
 def is_ours(url: str) -> bool:
@@ -218,7 +250,7 @@ def gather(
     path = data_path(profile.data, name=name, home=home, uid=os.getuid())
     known = _port_of(current)
     wanted = profile.network.port or known or 0
-    running = current is not None and current.state in (State.RUNNING, State.RESTARTING, State.PAUSED)
+    running = current is not None and current.state in _RUNS
     config = pip.read_config(Account.of(os.environ))
     upstream = pip.upstream(config, ours=is_ours)
     facts = Facts(
@@ -226,7 +258,10 @@ def gather(
         uid=os.getuid(),
         gid=os.getgid(),
         home=home,
-        port=port_facts(profile.network.bind, wanted, held_by_us=any_port or (running and wanted == known)),
+        port=port_facts(plain_bind(profile.network), wanted, held_by_us=any_port or (running and wanted == known)),
+        tls_port=_tls_port(profile, current, any_port=any_port),
+        certificate=certificate.facts(profile.network, name, home=home),
+        nginx=None if info.features.containers else has_nginx(),
         data=data_facts(path) if path is not None else None,
         recorded=recorded(read_applied(name)),
         current=current,

@@ -133,6 +133,7 @@ def _data(deployment: Deployment, answer: dict[str, Any]) -> dict[str, Any]:
         "server_uuid": identity.get("uuid"),
         "offline": identity.get("offline"),
         "front": str(identity["front"]) if identity.get("front") else None,
+        "tls": _tls(deployment),
         "image": container.image,
         "image_digest": container.image_id or None,
         "data_dir": server_dir.mount.source if server_dir else None,
@@ -143,6 +144,21 @@ def _data(deployment: Deployment, answer: dict[str, Any]) -> dict[str, Any]:
         ),
         "drift": None,
     }
+
+
+def _tls(deployment: Deployment) -> dict[str, Any] | None:
+    """Return the address of HTTPS and when its certificate expires; None without HTTPS."""
+    from deployer.spec import LABEL_TLS
+
+    url = deployment.container.labels.get(LABEL_TLS)
+    if url is None:
+        return None
+    from deployer.deployment.certificate import seen
+
+    found = seen(url)
+    public = deployment.applied.public_url if deployment.applied else ""
+    days = None if found.left is None else found.left.days
+    return {"url": public or url, "answers": found.answers, "names": list(found.names), "days": days}
 
 
 def _confusion(answer: dict[str, Any]) -> Iterator[str]:
@@ -251,6 +267,7 @@ def _drift(profile: str, deployment: Deployment, data: dict[str, Any]) -> Deploy
     from deployer.operations.plan import due
     from deployer.operations.prepare import prepare
     from deployer.operations.recorded import deployed, spelt
+    from deployer.operations.tls import differs
 
     ref, held = deployed(profile, deployment.applied)
     data["compared_with"] = {"profile": ref, "overrides": {override.key: override.value for override in held}}
@@ -258,11 +275,14 @@ def _drift(profile: str, deployment: Deployment, data: dict[str, Any]) -> Deploy
     data["drift"] = due(prepared)
     if not data["drift"]:
         return None
+    details = differences(prepared) if "server" in data["drift"] else ()
+    if "tls" in data["drift"] and (certificate := differs(prepared)) is not None:
+        details += (f"tls: {certificate[0]}",)
     words = shlex.join(("deployer", "up", *spelt(ref, held, name=deployment.name)))
     return DriftError(
         f"the server differs from {comparison(data)}: {', '.join(data['drift'])}",
         hint=words,
-        details=differences(prepared) if "server" in data["drift"] else (),
+        details=details,
     )
 
 

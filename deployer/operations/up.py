@@ -25,7 +25,7 @@ from deployer.errors import ConflictError, NotReadyError, Refused, VerificationE
 from deployer.host.gather import mark_used
 from deployer.host.state_dir import state_root
 from deployer.host.untrusted import Untrusted
-from deployer.operations import client_files, lifetime
+from deployer.operations import client_files, lifetime, tls
 from deployer.operations.apply import Done, ensure_container, is_current, make_data, settle, undo
 from deployer.operations.differences import differences
 from deployer.operations.images import have_image, remove_former
@@ -123,7 +123,8 @@ def bring_up(
     prepared = _decided(prepared, ui)
     plan = prepared.plan
     _limit_lifetime(prepared, rollback)
-    done = _container(prepared, current, ui, rollback)
+    given = tls.obtain(prepared, rollback)
+    done = _container(prepared, current, given, ui, rollback)
     started = time.monotonic()
     with closing_api(_ready(prepared, done, ui)) as ready:
         check_version(plan, ready)
@@ -132,6 +133,8 @@ def bring_up(
             hand_over(prepared.server_dir, headers)
         changes = seed(prepared, ready, removing=prune)
         _warn_front(plan, ready, ui)
+    if given is not None:
+        given.wait(ui)
     timings = {**ready.timings, "index": time.monotonic() - started}
     ui.step("ready", f"{plan.url} in {timings['index']:.1f} s   ({_stages(timings)})")
     show_changes(changes, prepared.plan.indexes, ui)
@@ -196,9 +199,13 @@ def _decided(prepared: Prepared, ui: UI) -> Prepared:
     return decided
 
 
-def _container(prepared: Prepared, current: Container | None, ui: UI, rollback: ExitStack) -> Done:
+def _container(
+    prepared: Prepared, current: Container | None, given: tls.Given | None, ui: UI, rollback: ExitStack
+) -> Done:
     plan, engine = prepared.plan, prepared.engine
     if current is not None and is_current(plan, current, prepared.image) and _serves(plan, current):
+        if given is not None:
+            given.hand_over(rollback)
         _show_container(prepared, Done.UNCHANGED, ui)
         return Done.UNCHANGED
     if plan.image is not None and not prepared.image_ready:
@@ -209,11 +216,15 @@ def _container(prepared: Prepared, current: Container | None, ui: UI, rollback: 
     # Registered first: runs last, when everything below is rolled back.
     rollback.callback(_show_rollback, prepared, current, ui)
     make_data(plan.name, plan.data, engine, rollback)
+    if given is not None:
+        given.hand_over_early(rollback)
     with ui.working("server", "starting"):
         if current is not None and current.state is State.RUNNING and plan.data.begin:
             engine.stop(plan.name, timeout=plan.spec.stop_timeout)  # its data is gone
             current = engine.inspect(plan.name)
         done = ensure_container(plan, engine, current, prepared.image, rollback)
+        if given is not None:
+            given.hand_over_late(rollback)
     _show_container(prepared, done, ui)
     return done
 
@@ -340,5 +351,6 @@ def _remember(prepared: Prepared, uuid: str) -> None:
             ],
             data_source=plan.data.source,
             data_uuid=uuid,
+            public_url=plan.tls.public if plan.tls is not None else "",
         ),
     )

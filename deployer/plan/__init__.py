@@ -16,6 +16,7 @@ from deployer.plan.data import DataPlan, check_kept, check_place, check_volume_k
 from deployer.plan.facts import Facts
 from deployer.plan.network import Network, choose
 from deployer.plan.safety import check_safe, warnings
+from deployer.plan.tls import TlsPlan, plain_bind, tls_plan
 from deployer.plan.versions import check_layout, check_server
 from deployer.spec import ContainerSpec, EngineInfo
 
@@ -74,6 +75,7 @@ class Plan:
     loopback: bool
     warnings: tuple[str, ...] = ()
     warm: tuple[str, ...] = ()
+    tls: TlsPlan | None = None
 
 
 def plan(profile: Profile, facts: Facts, *, name: str, profile_name: str, moving: bool = False) -> Plan:
@@ -94,9 +96,19 @@ def plan(profile: Profile, facts: Facts, *, name: str, profile_name: str, moving
     if not moving:
         check_place(facts.current, data, choice=profile.data)
     check_port(facts, network.mode)
-    url = base_url(profile.network.bind, facts.port.number)
+    tls = tls_plan(profile, facts)
+    url = base_url(plain_bind(profile.network), facts.port.number)
     index = profile.clients.index
-    spec = container_spec(profile, facts, data, network.mode, name=name, profile_name=profile_name, url=url)
+    spec = container_spec(
+        profile,
+        facts,
+        data,
+        network.mode,
+        name=name,
+        profile_name=profile_name,
+        url=url,
+        tls_url=tls.url if tls is not None else "",
+    )
     return Plan(
         name=name,
         profile_name=profile_name,
@@ -107,6 +119,7 @@ def plan(profile: Profile, facts: Facts, *, name: str, profile_name: str, moving
         network=network,
         url=url,
         simple_url=f"{url}/{index}/+simple/",
+        tls=tls,
         users=profile.users,
         indexes=members_named(profile.indexes, profile.groups),
         default_upstream=facts.upstream,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address
 
 from deployer.errors import ConflictError, EngineError
-from deployer.plan.facts import Facts
+from deployer.plan.facts import Facts, PortFacts
 from deployer.spec import LABEL_USER, EngineInfo, NetworkMode
 
 
@@ -25,35 +25,41 @@ def check_owner(facts: Facts, *, name: str) -> None:
 
 def check_port(facts: Facts, mode: NetworkMode) -> None:
     """Raise ConflictError when the server can't listen at its address and port."""
-    if facts.port.absent:
-        other = "127.0.0.1" if ":" in facts.port.absent else "::1"
+    _check_port(facts, facts.port, mode, option="--port N")
+    if facts.tls_port is not None:
+        _check_port(facts, facts.tls_port, mode, option="--set network.tls.port=N")
+
+
+def _check_port(facts: Facts, wanted: PortFacts, mode: NetworkMode, *, option: str) -> None:
+    if wanted.absent:
+        other = "127.0.0.1" if ":" in wanted.absent else "::1"
         raise ConflictError(
-            f"this host has no address {facts.port.absent}",
+            f"this host has no address {wanted.absent}",
             hint=f"--bind {other}, or another address from 'ip addr'",
         )
-    engine, port = facts.engine, facts.port.number
+    engine, port = facts.engine, wanted.number
     inside = engine.features.containers
     root_listens = mode is NetworkMode.BRIDGE and not engine.rootless if inside else facts.uid == 0
-    if facts.port.privileged and not root_listens:
+    if wanted.privileged and not root_listens:
         who = f"a rootless {engine.name}" if engine.rootless else "a server without root"
         raise ConflictError(
             f"port {port} is privileged, and {who} can't listen on it",
-            hint=f"choose a higher port with --port N, or: sudo sysctl net.ipv4.ip_unprivileged_port_start={port}",
+            hint=f"choose a higher port with {option}, or: sudo sysctl net.ipv4.ip_unprivileged_port_start={port}",
         )
-    if not facts.port.free:
-        holder = f" by {facts.port.holder}" if facts.port.holder else ""
+    if not wanted.free:
+        holder = f" by {wanted.holder}" if wanted.holder else ""
         raise ConflictError(
-            f"port {facts.port.number} is taken{holder}",
-            hint="free the port, or choose another with --port N (0: any free port)",
+            f"port {port} is taken{holder}",
+            hint=f"free the port, or choose another with {option} (0: any free port)",
         )
 
 
-def base_url(bind: IPv4Address | IPv6Address, port: int) -> str:
+def base_url(bind: IPv4Address | IPv6Address, port: int, *, scheme: str = "http") -> str:
     """The server's URL on this host. An unspecified address is reached through loopback."""
     address = str(bind)
     if bind.is_unspecified:
         address = "::1" if bind.version == 6 else "127.0.0.1"
-    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+    return f"{scheme}://[{address}]:{port}" if ":" in address else f"{scheme}://{address}:{port}"
 
 
 def check_here(engine: EngineInfo) -> None:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from deployer.plan.data import DataPlan
 from deployer.plan.facts import Facts
 from deployer.plan.limits import held_limits, restart_policy
+from deployer.plan.tls import INNER_PORT, plain_bind
 from deployer.spec import (
     LABEL_NAME,
     LABEL_PROFILE,
+    LABEL_TLS,
     LABEL_URL,
     LABEL_USER,
     LABEL_VERSION,
@@ -44,8 +46,9 @@ def container_spec(
     name: str,
     profile_name: str,
     url: str,
+    tls_url: str = "",
 ) -> ContainerSpec:
-    """The container that serves ``data`` at ``url``."""
+    """The container that serves ``data`` at ``url``, and by HTTPS at ``tls_url``."""
     if facts.engine.features.containers:
         made = _contained(profile, facts, data, mode, name=name)
     else:
@@ -55,6 +58,8 @@ def container_spec(
         mounts += _resolver(facts)
     labels = {LABEL_NAME: name, LABEL_PROFILE: profile_name, LABEL_URL: url, LABEL_VERSION: facts.version}
     labels[LABEL_USER] = str(facts.uid)
+    if tls_url:
+        labels[LABEL_TLS] = tls_url
     server = profile.server
     return replace(
         made,
@@ -71,14 +76,24 @@ def container_spec(
 
 
 def _process(profile: Profile, facts: Facts, data: DataPlan, *, name: str) -> ContainerSpec:
-    bind, port, metrics = str(profile.network.bind), facts.port.number, profile.server.metrics
+    bind, port, metrics = str(plain_bind(profile.network)), facts.port.number, profile.server.metrics
+    tls = _tls_port(profile, facts)
     return ContainerSpec(
         name=name,
         image=f"devpi-server-{facts.engine.version}",
         build=facts.image_build,
-        command=serve_command(profile, directory=data.source, host=bind, port=port, metrics=metrics, marked=True),
+        command=serve_command(
+            profile,
+            directory=data.source,
+            host=bind,
+            port=port,
+            tls=_listens_at(tls),
+            metrics=metrics,
+            marked=True,
+            hosts=_hosts(profile, facts),
+        ),
         mounts=(Mount(kind="bind", source=data.source, target=data.source),),
-        ports=(Port(host_ip=bind, host_port=port, container_port=port),),
+        ports=(Port(host_ip=bind, host_port=port, container_port=port), *tls),
     )
 
 
@@ -87,7 +102,8 @@ def _contained(profile: Profile, facts: Facts, data: DataPlan, mode: NetworkMode
     relabel = facts.selinux and data.kind == "bind"
     target = OWN_DATA if own else image.data_path
     inner = OWN_PORT if own else image.port
-    port = Port(host_ip=str(profile.network.bind), host_port=facts.port.number, container_port=inner)
+    port = Port(host_ip=str(plain_bind(profile.network)), host_port=facts.port.number, container_port=inner)
+    tls = tuple(replace(one, container_port=INNER_PORT) for one in _tls_port(profile, facts))
     return ContainerSpec(
         name=name,
         image=image.ref or facts.image_ref,
@@ -96,7 +112,7 @@ def _contained(profile: Profile, facts: Facts, data: DataPlan, mode: NetworkMode
         env=tuple(image.env.items()),
         mounts=(Mount(kind=data.kind, source=data.source, target=target, relabel=relabel),),
         tmpfs=(TMPFS,),
-        ports=(port, *_metrics_port(profile.server.metrics, own=own)) if published else (),
+        ports=(port, *tls, *_metrics_port(profile.server.metrics, own=own)) if published else (),
         user=_user(profile, facts, data),
         userns=_userns(profile, facts, data),
         stop_signal=image.stop_signal,
@@ -106,22 +122,45 @@ def _contained(profile: Profile, facts: Facts, data: DataPlan, mode: NetworkMode
 
 
 def _own_command(profile: Profile, facts: Facts, data: DataPlan, *, published: bool) -> tuple[str, ...]:
-    host, port, metrics = str(profile.network.bind), facts.port.number, profile.server.metrics
+    host, port, metrics = str(plain_bind(profile.network)), facts.port.number, profile.server.metrics
+    tls = _listens_at(_tls_port(profile, facts))
     if published:  # the address of the published port limits who can connect
         host, port, metrics = EVERY, OWN_PORT, metrics and f"{EVERY}:{METRICS_PORT}"
+        tls = tls and f"{EVERY}:{INNER_PORT}"
     marked = data.kind == "bind"  # a volume is never a disk that is not mounted
-    return serve_command(profile, directory=OWN_DATA, host=host, port=port, metrics=metrics, marked=marked)
+    return serve_command(
+        profile,
+        directory=OWN_DATA,
+        host=host,
+        port=port,
+        tls=tls,
+        metrics=metrics,
+        marked=marked,
+        hosts=_hosts(profile, facts),
+    )
 
 
 def serve_command(
-    profile: Profile, *, directory: str, host: str, port: int, metrics: str, marked: bool
+    profile: Profile,
+    *,
+    directory: str,
+    host: str,
+    port: int,
+    metrics: str,
+    marked: bool,
+    tls: str = "",
+    hosts: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
     """The arguments of our own server, in the image and as a process.
 
-    ``metrics``: the address for Prometheus. ``marked``: begin a new index only where :attr:`DataPlan.mark` was left.
+    ``tls``, ``metrics``: the addresses of HTTPS and for Prometheus. ``hosts``: known names in the Host header.
+    ``marked``: begin a new index only where
+    :attr:`DataPlan.mark` was left.
     """
     server = profile.server
     command = ["serve", "--serverdir", directory, "--host", host, "--port", str(port)]
+    if tls:
+        command += ["--tls", tls]
     if marked:
         command.append(ONLY_MARKED)
     command += ["--request-timeout", str(server.request_timeout)]
@@ -146,11 +185,29 @@ def serve_command(
         command += ["--front", server.front]
     for origin in server.push_to:
         command += ["--push-to", origin]
-    for host in _hosts(profile):
+    for host in hosts:
         command += ["--allow-host", host]
     if profile.network.outside_url:
         command += ["--outside-url", profile.network.outside_url]
     return tuple(command)
+
+
+def _tls_port(profile: Profile, facts: Facts) -> tuple[Port, ...]:
+    """The port of HTTPS on this host; none without."""
+    port = facts.tls_port
+    bind = str(profile.network.bind)
+    return (Port(host_ip=bind, host_port=port.number, container_port=port.number),) if port is not None else ()
+
+
+def _listens_at(ports: tuple[Port, ...]) -> str:
+    """``HOST:PORT`` of the first one; empty without."""
+    return next(
+        (
+            f"[{one.host_ip}]:{one.host_port}" if ":" in one.host_ip else f"{one.host_ip}:{one.host_port}"
+            for one in ports
+        ),
+        "",
+    )
 
 
 def by_hand(spec: ContainerSpec) -> ContainerSpec:
@@ -158,14 +215,18 @@ def by_hand(spec: ContainerSpec) -> ContainerSpec:
     return replace(spec, command=tuple(word for word in spec.command if word != ONLY_MARKED))
 
 
-def _hosts(profile: Profile) -> tuple[str, ...]:
+def _hosts(profile: Profile, facts: Facts) -> tuple[str, ...]:
     """The names in the Host header that are answered besides the server's own.
 
     Others reach an exposed server by names that are not known here: it answers every name until some are listed.
     """
-    network = profile.network
-    unknown = not network.bind.is_loopback and not network.hosts and not network.outside_url
-    return ("*",) if unknown else network.hosts
+    network, certificate = profile.network, facts.certificate
+    named = (*network.hosts, *network.tls.names) if certificate is not None else network.hosts
+    if certificate is not None and not any("*" in name for name in certificate.names):
+        # Clients reach it by no other name, and what has no dot is always known.
+        named += tuple(name for name in certificate.names if "." in name and not name[-1].isdigit())
+    unknown = not network.bind.is_loopback and not named and not network.outside_url
+    return ("*",) if unknown else tuple(dict.fromkeys(named))
 
 
 def _environment(profile: Profile, facts: Facts) -> tuple[dict[str, str], tuple[Mount, ...]]:

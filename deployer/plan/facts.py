@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 
@@ -75,6 +76,26 @@ class PortFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CertificateFacts:
+    """The certificate for HTTPS that ``up`` gives to the server.
+
+    ``source``: its file. ``begins``, ``left``: the time until it is valid, and until it expires. ``due``: one of our
+    own CA that is to be made; ``new_authority``: what a new CA is made for, though there was one.
+    """
+
+    own_ca: bool
+    names: tuple[str, ...] = ()
+    source: str = ""
+    begins: timedelta | None = None
+    left: timedelta | None = None
+    fingerprint: str = ""
+    due: bool = False
+    new_authority: str = ""
+    open_key: str = ""  # a file with a key that every user of this host may read
+    problem: str = ""  # why it can't be used
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ceiling:
     """The hard resource limits of an unprivileged user (getrlimit(2)). 0: unlimited."""
 
@@ -139,6 +160,9 @@ class Facts:
     gid: int
     home: Path
     port: PortFacts
+    tls_port: PortFacts | None = None  # None: no HTTPS
+    certificate: CertificateFacts | None = None  # None: no HTTPS
+    nginx: bool | None = None  # on this host, where the server is to run without a container; None: not known
     data: DataFacts | None = None  # None: a volume
     volume_absent: bool = False  # the data is to be in a volume that does not exist yet
     recorded: Recorded | None = None  # None: no `up` succeeded yet

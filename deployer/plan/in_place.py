@@ -16,7 +16,7 @@ from deployer.protocol import Taken
 from deployer.spec import LABEL_MADE, LABEL_SPEC, LABEL_VERSION, Container, ContainerSpec, State
 
 VERB = "serve"
-_PLACE = ("--serverdir", "--host", "--port")
+_PLACE = ("--serverdir", "--host", "--port", "--tls")
 """Options with a value that say where the server serves what; they go with the container."""
 
 

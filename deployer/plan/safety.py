@@ -11,6 +11,7 @@ from deployer.plan.facts import Facts
 from deployer.plan.limits import restart_policy, wanted_limits
 from deployer.plan.network import Network, proxied
 from deployer.plan.order import merged, warning
+from deployer.plan.tls import tls_warnings
 from deployer.secrets import mask_url
 from deployer.spec import NetworkMode
 
@@ -57,6 +58,11 @@ def _refusals(profile: Profile, facts: Facts) -> Iterator[tuple[str, str]]:
                 f"remove them from the url, and set indexes.{name}.credentials: "
                 '{username: USER, password: "env:VARIABLE"}',
             )
+    if profile.network.tls.cert and profile.image.ref:
+        yield (
+            f"network.tls: the server of {profile.image.ref} has no HTTPS of deployer's",
+            "remove image.ref: deployer's own image has it; or put a TLS proxy in front",
+        )
     follows_pip = any(index.type == "mirror" and not index.url for index in profile.indexes.values())
     if follows_pip and "@" in urlsplit(facts.upstream).netloc:
         yield (
@@ -81,8 +87,9 @@ def warnings(profile: Profile, facts: Facts, network: Network, *, url: str) -> I
     if not profile.network.bind.is_loopback:
         yield (
             f"{profile.network.bind} is reachable from other hosts: reads need no password and logins are not "
-            "throttled; put a TLS proxy in front"
+            f"throttled{'' if profile.network.tls.cert else '; turn on network.tls, or put a TLS proxy in front'}"
         )
+    yield from tls_warnings(facts)
     if facts.data is not None and (place := facts.data.writable_by_all):
         yield (
             f"any user of this host may replace the data: {place} is writable by all; chmod o-w {place}, or choose "

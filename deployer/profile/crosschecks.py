@@ -26,6 +26,7 @@ def crosschecks(tree: Mapping[str, object], source_of: SourceOf) -> Iterator[Pro
     yield from _unknown_members(tree.get("groups"), users, source_of)
     yield from _unknown_groups(tree.get("groups"), indexes, source_of)
     yield from _unknown_client_index(tree.get("clients"), indexes, source_of)
+    yield from _tls_without_nginx(tree, source_of)
     yield from _unsafe_fallback(tree.get("clients"), indexes, source_of)
 
 
@@ -123,6 +124,18 @@ def _unknown_client_index(clients: object, indexes: Mapping[str, object], source
             hint=did_you_mean(str(wanted), indexes) or (f"for example {either(listed)}" if listed else ""),
             # Without a given index, the source is the one that removed the default.
             source=source_of(("clients", "index")) or source_of(("indexes", str(wanted))),
+        )
+
+
+def _tls_without_nginx(tree: Mapping[str, object], source_of: SourceOf) -> Iterator[Problem]:
+    network, server = tree.get("network"), tree.get("server")
+    tls = network.get("tls") if isinstance(network, Mapping) else None
+    on = isinstance(tls, Mapping) and bool(tls.get("cert"))
+    if on and isinstance(server, Mapping) and server.get("front") == "python":
+        yield Problem(
+            message="network.tls: nginx answers HTTPS, and server.front is python",
+            hint="server.front: auto, or remove network.tls",
+            source=source_of(("network", "tls", "cert")),
         )
 
 

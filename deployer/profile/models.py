@@ -48,6 +48,34 @@ class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+AUTO = "auto"
+"""Instead of a path: deployer finds it, or makes it."""
+
+
+class Tls(Model):
+    cert: Text = ""
+    key: Text = ""
+    port: Whole = Field(3443, ge=0, le=65535)
+    names: tuple[HostName, ...] = ()
+
+    @field_validator("cert", "key")
+    @classmethod
+    def _paths_are_from_everywhere(cls, value: str) -> str:
+        if value not in ("", AUTO) and not value.startswith(("/", "~/")):
+            raise ValueError("expected auto, nothing, or a path that starts with / or ~/")
+        return value
+
+    @model_validator(mode="after")
+    def _cert_and_key_go_together(self) -> Self:
+        if self.cert not in ("", AUTO) and self.key in ("", AUTO):
+            raise ValueError("cert needs the path of its key: key")
+        if self.cert in ("", AUTO) and self.key:
+            raise ValueError("key needs the path of its certificate: cert")
+        if "*" in self.names:
+            raise ValueError("names are those of the certificate: none of them is *")
+        return self
+
+
 class Network(Model):
     mode: Literal["auto", "bridge", "host"] = "auto"
     bind: IPv4Address | IPv6Address = IPv4Address("127.0.0.1")
@@ -55,15 +83,22 @@ class Network(Model):
     expose: bool = False
     outside_url: Url = ""
     hosts: tuple[HostName, ...] = ()
-    ca_file: Text = "auto"
+    tls: Tls = Tls()
+    ca_file: Text = AUTO
     proxy: bool = False
 
     @field_validator("ca_file")
     @classmethod
     def _ca_file_is_one_from_everywhere(cls, value: str) -> str:
-        if value not in ("", "auto") and not value.startswith(("/", "~/")):
+        if value not in ("", AUTO) and not value.startswith(("/", "~/")):
             raise ValueError("expected auto, nothing, or a path that starts with / or ~/")
         return value
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        if self.tls.cert and self.port and self.port == self.tls.port:
+            raise ValueError(f"port and tls.port are both {self.port}; on tls.port, http is redirected to https")
+        return self
 
 
 class Image(Model):

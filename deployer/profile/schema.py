@@ -13,6 +13,7 @@ from typing import Any
 
 from deployer.profile.load.lists import KEYS, MARK
 from deployer.profile.models import Profile
+from deployer.profile.validation import ENTRIES
 from deployer.resources import profiles_dir
 
 # "key: value  # comment"; a key that has no default stands in the reference as a comment itself.
@@ -26,7 +27,15 @@ _HEAD = {
 }
 
 
-_SECTIONS = {"": "", "Index": "indexes", "User": "users", "Backups": "backup", "Keep": "backup", "Remote": "backup"}
+_SECTIONS = {
+    "": "",
+    "Index": "indexes",
+    "User": "users",
+    "Backups": "backup",
+    "Keep": "backup.keep",
+    "Remote": "backup.remote",
+    "Tls": "network.tls",
+}
 """The section of the reference that has the keys of a model, where it is not the model's name."""
 
 
@@ -67,15 +76,18 @@ def schema() -> dict[str, Any]:
 def _comments() -> dict[str, str]:
     """The comment of each key of the reference; entries of users and indexes share those of their fields."""
     comments: dict[str, str] = {}
-    section = last = ""
+    section = entry = last = ""
     for line in (profiles_dir() / "reference.yaml").read_text(encoding="utf-8").splitlines():
         if last and (more := _MORE.fullmatch(line)):
             comments[last] += " " + more["comment"]
             continue
         last, found = "", _LINE.fullmatch(line)
         if found:
-            section = section if found["indent"] else found["key"]
-            last = f"{section}.{found['key']}" if found["indent"] else section
+            key, depth = found["key"], len(found["indent"]) // 2
+            section = section if depth else key
+            entry = key if depth == 1 else entry
+            below = section if depth == 1 or section in ENTRIES else f"{section}.{entry}"
+            last = f"{below}.{key}" if depth else section
             if found["comment"]:
                 comments[last] = found["comment"]
             else:

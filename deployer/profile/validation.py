@@ -127,6 +127,8 @@ def _cure(given: object, context: Mapping[str, Any], kind: str, key: str) -> str
         return did_you_mean(given.strip(), _allowed(context))
     if kind in ("tuple_type", "list_type") and isinstance(given, str) and len(given) <= 80 and "@" not in given:
         return f"{key}: [{given}]"
+    if kind == "model_type" and (key, given) == ("tls", "auto"):
+        return "tls: {cert: auto}"
     if kind.startswith("ip_"):
         return "for example 127.0.0.1 or ::1"
     return ""

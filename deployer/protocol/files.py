@@ -43,6 +43,7 @@ class PrivateFile(StrEnum):
     OWNERS = "owners"
     HISTORY = "history.json"
     LOCK = "lock"
+    TLS = "tls.pem"
     SETTINGS = "settings"
     NEXT_SETTINGS = "settings.next"
     USED_BY = "used-by"

@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--log-max-files", type=int, default=3, help="access logs that are kept")
     serve.add_argument("--cache-budget", default="", help="what the cache may take: bytes, or with a unit; empty: all")
     serve.add_argument("--metrics", default="", help="HOST:PORT of /metrics for Prometheus")
+    serve.add_argument("--tls", default="", help="HOST:PORT of HTTPS; the certificate is stored by `store tls`")
     serve.add_argument("--push-to", action="append", default=[], help="origin that releases may be pushed to")
     serve.add_argument(
         "--allow-host", action="append", default=[], help="a name in the Host header that is answered; * = any"
@@ -83,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     secret.add_argument("--serverdir", required=True)
 
     store = verbs.add_parser("store", help="store a file of deployer's from standard input")
-    store.add_argument("file", choices=("credentials", "malicious", "pinned", "declared"))
+    store.add_argument("file", choices=("credentials", "malicious", "pinned", "declared", "tls"))
     store.add_argument("--serverdir", required=True)
 
     check = verbs.add_parser("check", help="check a server directory on which no server runs")
@@ -145,9 +146,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.argv[1:] = ("serve", "--serverdir", options.serverdir, *words)  # what a restart without nginx repeats
             return main(sys.argv[1:])
         case "serve":
-            from deployer.server.listening import early
+            from deployer.server.listening import early, places
 
-            listening = early(options.host, options.port)
+            listening = early(places(options))
             from deployer.server.boot.run import serve
 
             return serve(_in_force(options), listening)
@@ -189,7 +190,7 @@ def _in_force(options: argparse.Namespace) -> argparse.Namespace:
 
     if not (taken := words(Path(options.serverdir))):
         return options
-    fixed = ("serverdir", "host", "port", "only_marked")
+    fixed = ("serverdir", "host", "port", "tls", "only_marked")
     return argparse.Namespace(**vars(_parser().parse_args(taken)) | {name: getattr(options, name) for name in fixed})
 
 
@@ -230,6 +231,7 @@ def _stored(options: argparse.Namespace) -> int:
     private = Private.of(Path(options.serverdir))
     path: Path = getattr(private, options.file)
     try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)  # the first boot may only begin
         write_private(path, sys.stdin.read())
     except OSError as error:
         return _refuse(f"can't write {path}: {error.strerror}", "run this as the owner of the server directory")

@@ -5,10 +5,13 @@ Little is imported here.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
 import time
+from argparse import Namespace
+from collections.abc import Sequence
 from typing import Any
 
 from deployer.protocol import KEPT, ExitCode, Refusal
@@ -18,14 +21,47 @@ PATIENCE = 2.0
 """Seconds that a stopping server has to release the port."""
 
 
-def early(host: str, port: int) -> list[socket.socket]:
-    """Listen at once if the port is free. Otherwise nothing: :func:`bind` reports it, after the checks before it."""
-    if KEPT in os.environ:
-        return []
-    try:
-        return bind(host, port, patience=0.0)
-    except Refusal:
-        return []
+Place = tuple[str, int]
+"""A host and a port."""
+
+
+def places(options: Namespace) -> tuple[Place, ...]:
+    """Where a server with these options listens: for HTTP and, if it has an address, for HTTPS."""
+    return ((options.host, options.port), *((parse_address(options.tls),) if options.tls else ()))
+
+
+def parse_address(text: str) -> Place:
+    """Host and port of ``HOST:PORT``; an IPv6 address may be in brackets. Raises ValueError."""
+    host, _, port = text.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def early(wanted: Sequence[Place]) -> list[socket.socket]:
+    """Listen at once where a port is free. The others are missing: :func:`complete` reports them, after the checks
+    before it."""
+    found: list[socket.socket] = []
+    for host, port in () if KEPT in os.environ else wanted:
+        with contextlib.suppress(Refusal):
+            found += bind(host, port, patience=0.0)
+    return found
+
+
+def complete(found: Sequence[socket.socket], wanted: Sequence[Place]) -> list[socket.socket]:
+    """``found`` without the sockets of other ports, and new sockets for the ports that have none. Raises Refusal."""
+    ports = {port for _, port in wanted}
+    for listener in found:
+        if port_of(listener) not in ports:
+            listener.close()
+    kept = [listener for listener in found if listener.fileno() >= 0]
+    have = {port_of(listener) for listener in kept}
+    for host, port in wanted:
+        if port not in have:
+            kept += bind(host, port)
+    return kept
+
+
+def port_of(listener: socket.socket) -> int:
+    return int(listener.getsockname()[1])
 
 
 def bind(host: str, port: int, *, patience: float = PATIENCE) -> list[socket.socket]:

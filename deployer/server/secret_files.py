@@ -181,6 +181,11 @@ class Private:
         return self.directory / PrivateFile.LOCK
 
     @property
+    def tls(self) -> Path:
+        """The certificate for HTTPS, those that lead to its CA, and its key (PEM)."""
+        return self.directory / PrivateFile.TLS
+
+    @property
     def settings(self) -> Path:
         """The settings that the server has taken while it ran (:class:`deployer.protocol.Taken`)."""
         return self.directory / PrivateFile.SETTINGS

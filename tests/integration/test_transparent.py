@@ -14,12 +14,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from deployer.clients.transparent import authority
+from deployer.certificates.authority import Authority
 from tests.indexed_server import upload
 from tests.integration.client_tools import installed
 from tests.integration.test_tutorials import blocks
@@ -464,12 +464,13 @@ def test_an_index_without_a_transparent_mirror_is_refused(place: Lab) -> None:
 
 def test_a_certificate_for_another_name_is_refused_by_every_client(place: Lab, tools: Path, tmp_path: Path) -> None:
     """What the CA may sign for is in the CA: its key would be of no use elsewhere."""
-    ca = authority.Authority.made([INDEX, FILES], datetime.now(UTC))
+    now, valid = datetime.now(UTC), timedelta(days=1)
+    ca = Authority.made([INDEX, FILES], now, title="tests", valid=valid)
     bundle = tmp_path / "ca.pem"
     bundle.write_text(ca.certificate)
     env = {name: str(bundle) for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")}
     for host, port, accepted in ((INDEX, 8441, True), (OTHER, 8442, False)):
-        for path, text in zip((tmp_path / "chain", tmp_path / "key"), ca.signed([host]), strict=True):
+        for path, text in zip((tmp_path / "chain", tmp_path / "key"), ca.signed([host], now, valid=valid), strict=True):
             path.write_text(text)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(tmp_path / "chain", tmp_path / "key")

@@ -13,9 +13,9 @@ import pytest
 from deployer.errors import ConflictError, NotReadyError
 from deployer.operations import apply
 from deployer.operations.apply import Done, changes_in_place, ensure_container
-from deployer.plan.facts import Content, DataFacts, Facts
+from deployer.plan.facts import CertificateFacts, Content, DataFacts, Facts, PortFacts
 from deployer.plan.in_place import arguments, in_force, taken_by, takes
-from deployer.profile.models import Network, Profile, Server
+from deployer.profile.models import Network, Profile, Server, Tls
 from deployer.protocol import Taken
 from deployer.spec import LABEL_MADE, LABEL_SPEC, Container, Image, NetworkMode, State
 from tests.fake_engine import FakeEngine
@@ -55,12 +55,14 @@ NETWORK: dict[str, Any] = {
     "expose": True,
     "outside_url": "https://packages.example.com",
     "hosts": ("packages.example.com",),
+    "tls": Tls(cert="auto"),
     "ca_file": "",
     "proxy": True,
 }
 FACTS_OF: dict[str, dict[str, Any]] = {
     "server.version": {"image_ref": "localhost/deployer-devpi:7", "image_build": "7" * 64},
     "network.port": {"port": replace(FACTS.port, number=3142)},
+    "network.tls": {"tls_port": PortFacts(number=3443), "certificate": CertificateFacts(own_ca=True)},
     "network.ca_file": {"ca_file": None},
     "network.proxy": {},
 }

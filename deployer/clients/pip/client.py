@@ -33,6 +33,7 @@ class Pip:
             "PIP_TIMEOUT": seconds,
             "PIP_DEFAULT_TIMEOUT": seconds,
             **({"PIP_TRUSTED_HOST": host} if host else {}),
+            **({"PIP_CERT": settings.ca} if settings.ca else {}),
         }
 
     def risks(self, account: Account) -> tuple[str, ...]:
@@ -53,6 +54,7 @@ class Pip:
             "index-url": settings.index_url,
             "timeout": str(settings.timeout),
             **({"trusted-host": host} if host else {}),
+            **({"cert": settings.ca} if settings.ca else {}),
         }
 
     def cautions(self, settings: ClientSettings) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ OPTIONS: Mapping[str, frozenset[str]] = {
     "index-url": frozenset({"index-url", "pypi-url"}),
     "timeout": frozenset({"timeout", "default-timeout"}),
     "trusted-host": frozenset({"trusted-host"}),
+    "cert": frozenset({"cert"}),
 }
 """The options that are ours to set, each with all names that pip takes for it (pip's ``cli/cmdoptions.py``)."""
 

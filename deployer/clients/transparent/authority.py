@@ -11,12 +11,12 @@ import hashlib
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
 
+from deployer.certificates.authority import Authority
 from deployer.errors import ClientFileError, UsageError
 from deployer.files import PRIVATE, replacing
 
@@ -24,10 +24,6 @@ RENEWED = timedelta(days=1)
 """Age after which a new command gets a new CA."""
 VALID = timedelta(days=30)
 """How long a certificate holds: the longest life of one command or shell."""
-_COMMON_NAME = 64
-"""Letters that a certificate's subject may have (RFC 5280)."""
-_EARLIER = timedelta(minutes=10)
-"""The beginning of its validity lies in the past: clocks differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +56,8 @@ def certificate(names: Sequence[str], *, directory: Path, now: datetime | None =
         made = directory / f"{digest}-{int(now.timestamp())}-{os.getpid()}"
         made.mkdir(mode=0o700)
         found = Certificate.below(made)
-        ca = Authority.made(names, now)
-        chain, key = ca.signed(names)
+        ca = _made(names, now)
+        chain, key = ca.signed(names, now, valid=VALID)
         for path, text in ((found.ca, ca.certificate), (found.chain, chain), (found.key, key)):
             # The key is the last one: with it the directory is complete.
             with replacing(path, mode=PRIVATE, durable=False) as stream:
@@ -71,6 +67,17 @@ def certificate(names: Sequence[str], *, directory: Path, now: datetime | None =
             f"{directory} can't be written: {error.strerror}", hint=f"correct its mode and owner: ls -ld {directory}"
         ) from None
     return found
+
+
+def _made(names: Sequence[str], now: datetime) -> Authority:
+    """A CA that clients trust for these names and for nothing else. Raises UsageError without ``cryptography``."""
+    try:
+        return Authority.made(names, now, title=f"deployer, for {names[0][:40]} on this host", valid=VALID)
+    except ImportError:
+        raise UsageError(
+            "--transparent needs the package cryptography, which is not installed",
+            hint="pip install 'devpi-deployer[transparent]'",
+        ) from None
 
 
 def _remove_expired(directory: Path, digest: str, now: datetime) -> Path | None:
@@ -86,97 +93,3 @@ def _remove_expired(directory: Path, digest: str, now: datetime) -> Path | None:
             elif name == digest and timedelta() <= age < RENEWED and Certificate.below(path).key.exists():
                 newest = max(newest or (0.0, path), (made, path))
     return newest[1] if newest else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Authority:
-    """A CA whose key exists in memory alone. ``certificate``: as PEM."""
-
-    certificate: str
-    key: Any = field(repr=False)
-    title: str
-    now: datetime
-
-    @classmethod
-    def made(cls, names: Sequence[str], now: datetime) -> Authority:
-        """A CA that clients trust for these names and for nothing else. Raises UsageError without ``cryptography``."""
-        try:
-            from cryptography import x509
-            from cryptography.hazmat.primitives.asymmetric import ec
-        except ImportError:
-            raise UsageError(
-                "--transparent needs the package cryptography, which is not installed",
-                hint="pip install 'devpi-deployer[transparent]'",
-            ) from None
-        from ipaddress import ip_network
-
-        key = ec.generate_private_key(ec.SECP256R1())
-        title = f"deployer, for {names[0][:40]} on this host"
-        constraints = x509.NameConstraints(
-            permitted_subtrees=[x509.DNSName(name) for name in names],
-            excluded_subtrees=[x509.IPAddress(ip_network("0.0.0.0/0")), x509.IPAddress(ip_network("::/0"))],
-        )
-        builder = _begun(title, title, key.public_key(), now)
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        builder = builder.add_extension(_usage(signs=True), critical=True)
-        builder = builder.add_extension(constraints, critical=True)
-        identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-        return cls(
-            certificate=_signed(builder.add_extension(identifier, critical=False), key), key=key, title=title, now=now
-        )
-
-    def signed(self, names: Sequence[str]) -> tuple[str, str]:
-        """A certificate for these names, with the CA's own after it, and its key, as PEM."""
-        from cryptography import x509
-        from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric import ec
-
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = names[0] if len(names[0]) <= _COMMON_NAME else ""
-        alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
-        identifier = x509.SubjectKeyIdentifier.from_public_key(self.key.public_key())
-        issuer = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
-        builder = _begun(subject, self.title, key.public_key(), self.now)
-        builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        builder = builder.add_extension(_usage(signs=False), critical=True)
-        builder = builder.add_extension(alternatives, critical=not subject)
-        builder = builder.add_extension(issuer, critical=False)
-        encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-        text = key.private_bytes(encoding, form, serialization.NoEncryption()).decode()
-        return _signed(builder, self.key) + self.certificate, text
-
-
-def _begun(subject: str, issuer: str, public: Any, now: datetime) -> Any:
-    from cryptography import x509
-    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
-    def name(common: str) -> x509.Name:
-        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)] if common else [])
-
-    builder = x509.CertificateBuilder(subject_name=name(subject), issuer_name=name(issuer))
-    builder = builder.public_key(public).serial_number(x509.random_serial_number())
-    builder = builder.not_valid_before(now - _EARLIER).not_valid_after(now + VALID)
-    return builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-
-
-def _usage(*, signs: bool) -> Any:
-    """Of a CA, or of a server."""
-    from cryptography import x509
-
-    return x509.KeyUsage(
-        digital_signature=not signs,
-        key_cert_sign=signs,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        crl_sign=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _signed(builder: Any, key: Any) -> str:
-    from cryptography.hazmat.primitives import hashes, serialization
-
-    return str(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode())

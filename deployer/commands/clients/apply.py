@@ -25,7 +25,7 @@ def run(options: Options, ui: UI) -> Result:
     from deployer.clients.client import Account
     from deployer.operations.clients import apply, row, targets
 
-    account, wanted = Account.of(os.environ), client_settings(options, options.timeout)
+    account, wanted = Account.of(os.environ), client_settings(options, options.timeout, ca=options.ca)
     chosen, left = targets(options.clients or (), options.scope, account)
     made = apply(chosen, wanted, account)
     for name, change in made.items():

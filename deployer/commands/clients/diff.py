@@ -19,7 +19,7 @@ def run(options: Options, ui: UI) -> Result:
     from deployer.clients.client import Account
     from deployer.operations.clients import difference, proposed, row, targets
 
-    account, wanted = Account.of(os.environ), client_settings(options, options.timeout)
+    account, wanted = Account.of(os.environ), client_settings(options, options.timeout, ca=options.ca)
     chosen, left = targets(options.clients or (), options.scope, account)
     found = proposed(chosen, wanted, account)
     texts = {name: difference(change) for name, change in found.items()}

@@ -30,14 +30,14 @@ from deployer.server.boot.handover import SIGNALS, Kept, run_again
 from deployer.server.devpi import relied_on
 from deployer.server.devpi.installed import installed
 from deployer.server.hosts import KnownHosts
-from deployer.server.listening import bind
+from deployer.server.listening import complete, parse_address, places, port_of
 from deployer.server.middleware.drain import Drain
 from deployer.server.mirrors import rules
 from deployer.server.mirrors.rules import MirrorRules
-from deployer.server.nginx import statistics
+from deployer.server.nginx import certificate, statistics
 from deployer.server.nginx.known import Known
-from deployer.server.nginx.program import Nginx, NginxUnusable
-from deployer.server.nginx.reverse_proxy import LARGEST_BODY, ReverseProxy, end, end_orphans, log_line
+from deployer.server.nginx.program import Nginx, NginxUnusable, log_line
+from deployer.server.nginx.reverse_proxy import LARGEST_BODY, ReverseProxy, end, end_orphans
 from deployer.server.nginx.statistics import Statistics
 from deployer.server.secret_files import Private
 from deployer.server.web import level
@@ -80,7 +80,7 @@ def serve(options: argparse.Namespace, listening: Sequence[socket.socket] = ()) 
             if not anew:
                 end_orphans(private)
                 settings.forget(private)
-            found = kept.sockets if kept else listening or bind(options.host, options.port)
+            found = complete(kept.sockets if kept else listening, places(options))
             listeners = [ports.enter_context(listener) for listener in found]
             stop.order = order
             stop.give = lambda: settings.give(private, listeners)
@@ -223,6 +223,8 @@ def _proxy(
     files = not plugins.hook.devpiserver_stage_get_principals_for_pkg_read.get_hookimpls()
     try:
         if options.front != "python" and not failed:
+            if options.tls:
+                certificate.wait(private.tls)
             proxy = ReverseProxy(
                 Nginx.find(Known.read(private.nginx_known)),
                 serverdir,
@@ -230,10 +232,15 @@ def _proxy(
                 request_timeout=options.request_timeout,
                 files=files,
                 hosts=KnownHosts.of(options.allow_host, outside_url=options.outside_url),
+                tls_port=_tls_port(options),
                 inner=kept.inner if kept else -1,
                 running=kept.nginx if kept else 0,
             )
     except NginxUnusable as problem:
+        if options.tls:
+            raise Refusal(
+                f"no HTTPS: {problem}", hint="install nginx, or remove network.tls", code=ExitCode.CONFLICT
+            ) from None
         if options.front == "nginx":
             raise Refusal(
                 str(problem), hint="install nginx, or set server.front: auto", code=ExitCode.CONFLICT
@@ -244,6 +251,11 @@ def _proxy(
         end(kept.nginx)
     secret_files.write_private(private.front, (str(proxy.nginx) if proxy else f"python: {why_not}") + "\n")
     return proxy
+
+
+def _tls_port(options: argparse.Namespace) -> int:
+    """The port of HTTPS; 0 without."""
+    return parse_address(options.tls)[1] if options.tls else 0
 
 
 def plugins_of(credentials: Credentials, *, web: bool) -> PluginManager:
@@ -342,12 +354,16 @@ def _devpi(
     else:
         for name in ("host", "port"):
             config.waitress_info["kwargs"].pop(name, None)
-    config.waitress_info["kwargs"]["sockets"] = [proxy.inner] if proxy else list(listeners)
+    # Without nginx nobody answers on the port of HTTPS.
+    plain = [listener for listener in listeners if port_of(listener) != _tls_port(options)]
+    config.waitress_info["kwargs"]["sockets"] = [proxy.inner] if proxy else plain
 
     def serving() -> None:
         settings.keep(private, stop.order)
         if proxy is not None:
             proxy.reload()
+            if options.tls:
+                certificate.watch(private.tls, proxy.certificate, proxy.renew)
 
     stop.drain.install(serving)
     recent = Recent()

@@ -20,6 +20,12 @@ class NginxUnusable(Exception):
     """nginx can't be used here; the message says why."""
 
 
+def log_line(line: str) -> None:
+    """Write one line to the log."""
+    sys.stderr.write(f"deployer: {line}\n")
+    sys.stderr.flush()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Nginx:
     """The program: its path, its version, where it is from, and what is known of it."""
@@ -68,10 +74,13 @@ class Nginx:
         return cls(path=path, version=version[1], origin=origin, known=known)
 
     @property
+    def version_info(self) -> tuple[int, ...]:
+        return tuple(int(number) for number in self.version.split("."))
+
+    @property
     def options(self) -> tuple[str, ...]:
         # Older versions open their built-in error log before they read the configuration, and print a warning.
-        numbers = tuple(int(number) for number in self.version.split("."))
-        return ("-e", "stderr") if numbers >= (1, 19, 5) else ()
+        return ("-e", "stderr") if self.version_info >= (1, 19, 5) else ()
 
     def has(self, word: str) -> bool:
         """Whether it was built with this option of its ``configure``, such as ``http_gzip_static_module``."""

@@ -26,9 +26,10 @@ from pathlib import Path
 
 from deployer.protocol import BODY_ROUTE, PrivateFile
 from deployer.server.hosts import MISDIRECTED, REFUSED, KnownHosts
-from deployer.server.listening import BACKLOG
+from deployer.server.listening import BACKLOG, port_of
+from deployer.server.nginx import certificate
 from deployer.server.nginx.known import digest
-from deployer.server.nginx.program import Nginx, NginxUnusable
+from deployer.server.nginx.program import Nginx, NginxUnusable, log_line
 from deployer.server.secret_files import Private, write_private
 
 FIRST_PAUSE, LONGEST_PAUSE, STEADY = 0.1, 5.0, 10.0
@@ -48,6 +49,8 @@ FINISH = 1.0
 """Seconds between SIGQUIT, with which nginx finishes the requests under way, and SIGTERM."""
 DRAINED = 3.0
 """Seconds between SIGTERM and SIGKILL."""
+_HTTP2_APART = (1, 25, 1)
+"""The first nginx that has HTTP/2 as a directive of its own."""
 _SOCKET_PATH = 100
 """Most bytes of a socket's path, with a margin (unix(7): 108)."""
 _SUFFIXES = {"whl": "x.whl", "zip": "x.zip", "gz": "x.tar.gz", "tgz": "x.tgz", "bz2": "x.tar.bz2", "egg": "x.egg"}
@@ -126,11 +129,13 @@ class ReverseProxy:
         request_timeout: int,
         files: bool,
         hosts: KnownHosts,
+        tls_port: int = 0,
         inner: int = -1,
         running: int = 0,
     ) -> None:
         """``request_timeout``: seconds that an upstream has. ``files``: whether anybody may read every file. ``hosts``:
-        whose name requests may be for. ``inner``, ``running``: the descriptor and the process of a front that was kept.
+        whose name requests may be for. ``tls_port``: the port of the listeners for HTTPS; 0 without. ``inner``,
+        ``running``: the descriptor and the process of a front that was kept.
 
         Raises NginxUnusable when nginx rejects the configuration.
         """
@@ -146,6 +151,9 @@ class ReverseProxy:
         self._lock = threading.RLock()  # a second signal may arrive while the first one holds it
         self._child: _Child | None = _Adopted(running) if running else None
         self._stopping = False
+        self._tls_port = tls_port
+        self.certificate = certificate.mark(Private.of(serverdir).tls)
+        """Mark of the certificate that nginx reads, or of one before it."""
         self._run = Private.of(serverdir).nginx
         self.inner, self.socket = self._kept(inner) if inner >= 0 else self._made(serverdir)
         """The socket on which devpi listens; requests of nginx wait in its backlog until then."""
@@ -194,8 +202,10 @@ class ReverseProxy:
             misdirected=MISDIRECTED,
             refused=REFUSED,
             small=SMALL_BODY_DIGITS,
+            bodiless=10**SMALL_BODY_DIGITS,
             admission=BODY_ROUTE,
-            listen="".join(f"    listen {_address(listener)};\n" for listener in self._listeners),
+            listen="".join(f"    listen {self._listen(listener)};\n" for listener in self._listeners),
+            tls=self._tls(),
             proxy=_Template(_PROXY).substitute(wait=300 + 4 * request_timeout),
             pages=PrivateFile.PAGES.relative,
             files=f"{PrivateFile.NGINX.relative}/{'files' if files else 'nothing'}",
@@ -205,6 +215,25 @@ class ReverseProxy:
             gzip_static="gzip_static on;" if self.nginx.has("http_gzip_static_module") else "",
             pcre_jit="pcre_jit on;" if self.nginx.has("pcre-jit") else "",
             types=" ".join(f"{_content_type(example)} {suffix};" for suffix, example in _SUFFIXES.items()),
+        )
+
+    def _listen(self, listener: socket.socket) -> str:
+        """The address and the options of a listener."""
+        if port_of(listener) != self._tls_port:
+            return _address(listener)
+        return f"{_address(listener)} ssl{'' if self.nginx.version_info >= _HTTP2_APART else ' http2'}"
+
+    def _tls(self) -> str:
+        """The directives of HTTPS. Raises NginxUnusable when this nginx has no HTTPS."""
+        if not self._tls_port:
+            return ""
+        for module in ("http_ssl_module", "http_v2_module"):
+            if not self.nginx.has(module):
+                raise NginxUnusable(f"{self.nginx.path} has no {module}")
+        text = Path(__file__).with_name("tls.conf.template").read_text(encoding="utf-8")
+        http2 = "    http2 on;\n" if self.nginx.version_info >= _HTTP2_APART else ""
+        return http2 + _Template(text).substitute(
+            pem=f"../{PrivateFile.TLS}", mark=self.certificate, misdirected=MISDIRECTED, refused=REFUSED
         )
 
     def _command(self) -> tuple[str, ...]:
@@ -238,6 +267,12 @@ class ReverseProxy:
             if self._outdated and self._child is not None:
                 self._child.send_signal(signal.SIGHUP)
             self._outdated = False
+
+    def renew(self) -> None:
+        """Have nginx read its certificate again. Connections keep the former one until they end."""
+        with self._lock:
+            if self._child is not None and not self._stopping:
+                self._child.send_signal(signal.SIGHUP)
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[int]:
@@ -360,12 +395,6 @@ def end_orphans(private: Private) -> None:
                 str(descriptor.readlink()) == log for descriptor in (process / "fd").iterdir()
             ):
                 os.kill(int(process.name), signal.SIGKILL)
-
-
-def log_line(line: str) -> None:
-    """Write one line to the log."""
-    sys.stderr.write(f"deployer: {line}\n")
-    sys.stderr.flush()
 
 
 def _environment() -> dict[str, str]:
