@@ -161,6 +161,15 @@ def warm_units(name: str, *, warm: Sequence[str]) -> tuple[str, str]:
     )
 
 
+def tls_units(name: str, *, renew: Sequence[str]) -> tuple[str, str]:
+    """The unit that gives the deployment ``name`` its renewed certificate, and its timer. ``renew``: as ``warm``."""
+    made = environment("systemd")
+    return (
+        made.get_template("service/tls.service.j2").render(name=name, renew=renew),
+        made.get_template("service/tls.timer.j2").render(name=name),
+    )
+
+
 _OF_THE_UNIT = ("--detach", "--name=", "--restart=")
 """Options of ``run`` that a unit expresses by its own keys."""
 _UNIT_RESTART = {"no": "no", "on-failure": "on-failure"}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from deployer.deployment.find import Deployment
     from deployer.deployment.service import Service
 
-_TIMERS = ("warm", "backup")
+_TIMERS = ("warm", "backup", "tls")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ def run(options: Options, ui: UI) -> Result:
 
     The unit starts the existing deployment on its engine. Root's docker and nerdctl do that without a unit. If the
     profile names files under `warm`, a timer fetches every day what they need; with backup.schedule, a timer takes
-    backups, and removes old ones.
+    backups, and removes old ones; with HTTPS, a timer gives the server its renewed certificate.
     """
     from contextlib import ExitStack
 
@@ -87,7 +87,7 @@ def _texts(options: Options, deployment: Deployment) -> dict[str, tuple[str, str
     """The units of each timer that the profile wants: what it runs, and when. Raises UsageError."""
     from deployer.operations.backup import place
     from deployer.operations.recorded import as_deployed
-    from deployer.operations.unit import backup_texts, warm_texts
+    from deployer.operations.unit import backup_texts, tls_texts, warm_texts
     from deployer.profile.load import load
 
     ref, held = as_deployed(options.profile, options.name, ())
@@ -95,6 +95,8 @@ def _texts(options: Options, deployment: Deployment) -> dict[str, tuple[str, str
     found = {}
     if profile.warm:
         found["warm"] = warm_texts(options.name, engine)
+    if profile.network.tls.cert:
+        found["tls"] = tls_texts(options.name, engine)
     if profile.backup.schedule:
         schedule = place(options.profile, options.name, "").settings.schedule  # the profile must name a directory
         found["backup"] = backup_texts(options.name, engine, schedule=schedule)

@@ -48,6 +48,7 @@ def run(options: Options, ui: UI) -> Result:
     from deployer.plan import plan
     from deployer.plan.container import by_hand
     from deployer.profile.load import load
+    from deployer.protocol import PrivateFile
     from deployer.render import Directory, run_argv
 
     if options.format not in FORMATS:
@@ -70,6 +71,10 @@ def run(options: Options, ui: UI) -> Result:
     header = [f"The deployment {options.name!r} of the profile {loaded.name!r}, for {info.name}."]
     if made.image is not None and made.image.own:
         header.append(f"It needs the image {made.image.ref}: deployer image build --engine {info.name}")
+    if made.tls is not None:
+        header.append(
+            f"Its certificate and key are to be in {PrivateFile.TLS.relative} of its data, 0600; it waits a minute."
+        )
     text = _text(options.format, spec, info.name, directories=directories, header=tuple(header))
     return Result(data={"engine": info.name, "argv": list(argv), "text": text}, text=text, warnings=made.warnings)
 

@@ -6,7 +6,7 @@ import os
 from datetime import timedelta
 
 from deployer.protocol import OWN_PYTHON
-from deployer.render import backup_units, unit, warm_units
+from deployer.render import backup_units, tls_units, unit, warm_units
 from deployer.spec import EngineName
 
 PATIENCE = timedelta(minutes=3)
@@ -29,6 +29,13 @@ def unit_text(name: str, engine: EngineName, *, scope: str) -> str:
 def warm_texts(name: str, engine: EngineName) -> tuple[str, str]:
     """Return the unit that fetches what the watched files of the deployment ``name`` need, and its timer."""
     return warm_units(name, warm=_words("warm", "--watched", "--name", name, "--engine", str(engine), "--quiet"))
+
+
+def tls_texts(name: str, engine: EngineName) -> tuple[str, str]:
+    """Return the unit that gives the deployment ``name`` its renewed certificate, and its timer."""
+    return tls_units(
+        name, renew=_words("tls", "renew", "--name", name, "--engine", str(engine), "--wait", "60", "--quiet")
+    )
 
 
 def backup_texts(name: str, engine: EngineName, *, schedule: str) -> tuple[str, str]:

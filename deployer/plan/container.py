@@ -218,15 +218,16 @@ def by_hand(spec: ContainerSpec) -> ContainerSpec:
 def _hosts(profile: Profile, facts: Facts) -> tuple[str, ...]:
     """The names in the Host header that are answered besides the server's own.
 
-    Others reach an exposed server by names that are not known here: it answers every name until some are listed.
+    Others reach an exposed server by names that are not known here: it answers every name until some are listed. With
+    HTTPS clients can use no names but those of the certificate.
     """
     network, certificate = profile.network, facts.certificate
-    named = (*network.hosts, *network.tls.names) if certificate is not None else network.hosts
+    named = network.hosts if certificate is None else (*network.hosts, *network.tls.names)
     if certificate is not None and not any("*" in name for name in certificate.names):
-        # Clients reach it by no other name, and what has no dot is always known.
-        named += tuple(name for name in certificate.names if "." in name and not name[-1].isdigit())
+        dotted = (name for name in certificate.names if "." in name and not name[-1].isdigit())
+        return tuple(dict.fromkeys((*named, *dotted)))
     unknown = not network.bind.is_loopback and not named and not network.outside_url
-    return ("*",) if unknown else tuple(dict.fromkeys(named))
+    return ("*",) if unknown else named
 
 
 def _environment(profile: Profile, facts: Facts) -> tuple[dict[str, str], tuple[Mount, ...]]:

@@ -204,6 +204,8 @@ def test_status_doctor_and_plan_know_the_certificate(own: Https) -> None:
     assert own.cli.run("status", "--check").code == 0
     ca = own.cli.run("tls", "ca", "--json").data
     assert (ca["simple_url"], ca["text"]) == (own.index, own.ca.read_text())
+    units = own.cli.run("install-service", "--print").out
+    assert "tls renew --name" in units and "OnCalendar=daily" in units
     kept = own.cli.home / "state" / own.cli.name / "tls"
     assert {path.stat().st_mode & 0o777 for path in kept.iterdir()} == {0o600}
     own.cli.run("down")

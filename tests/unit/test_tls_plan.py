@@ -114,6 +114,7 @@ def test_names_of_the_certificate_are_known_hosts() -> None:
         return [b for a, b in pairwise(make(profile, at(certificate=certificate)).spec.command) if a == "--allow-host"]
 
     assert hosts(on("0.0.0.0"), GIVEN) == ["index.example.com"]
+    assert hosts(on("0.0.0.0"), OWN) == []  # names without a dot are always known
     assert hosts(on("0.0.0.0"), replace(GIVEN, names=("*.example.com",))) == ["*"]
     assert hosts(on(), replace(GIVEN, names=("*.example.com", "127.0.0.1"))) == []
     assert hosts(
