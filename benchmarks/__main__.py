@@ -38,6 +38,7 @@ from benchmarks import (
     prewarm,
     resolution,
     start,
+    tls,
     transparent,
     upload,
     vpn,
@@ -77,6 +78,7 @@ TABLES: Mapping[str, Callable[[Bench], list[Grid]]] = {
     "changes": changes.changes,
     "builds": builds.builds,
     "web": web.web,
+    "tls": tls.tls,
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
