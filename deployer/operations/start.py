@@ -17,7 +17,7 @@ from deployer.plan.data import check_kept
 from deployer.protocol import Taken
 from deployer.readiness import Ready, wait
 from deployer.readiness.probe import ask
-from deployer.spec import LABEL_MADE, State
+from deployer.spec import LABEL_MADE, LABEL_TLS, State
 
 if TYPE_CHECKING:
     from deployer.ui.output import UI
@@ -96,9 +96,23 @@ def _run(
         with ui.working("server", f"{doing} {name}"):
             act(deployment)
             ready = answering(deployment, deadline)
+        if LABEL_TLS in deployment.container.labels:
+            _renew(name, ui)
         seconds = max(ready.timings.values(), default=0.0)
         ui.step("ready", f"{deployment.url} in {seconds:.1f} s")
     return deployment, ready
+
+
+def _renew(name: str, ui: UI) -> None:
+    """Give the server its renewed certificate, if there is one; a failure is a warning, because the server runs."""
+    from deployer.operations.recorded import DEFAULT_PROFILE
+    from deployer.operations.tls import renew_held
+
+    try:
+        if renew_held(DEFAULT_PROFILE, name).changed:
+            ui.step("tls", "gave the server its renewed certificate")
+    except DeployerError as error:
+        ui.warn(f"the certificate was not renewed: {error.message}; {error.hint}")
 
 
 def check_data(deployment: Deployment) -> None:

@@ -76,22 +76,27 @@ def renew(profile: str, name: str, *, lock_wait: float) -> Renewed:
     A server that runs shows it when this returns. Raises ConflictError without HTTPS, NotReadyError, EngineError.
     """
     with hold(name, wait=lock_wait):
-        ref, held = as_deployed(profile, name, ())
-        prepared = prepare(ref, name, overrides=held)
-        current = prepared.current
-        if current is None:
-            raise ConflictError(f"there is no deployment named {name!r}", hint="deployer up")
-        url = current.labels.get(LABEL_TLS, "")
-        with ExitStack() as rollback:
-            given = obtain(prepared, rollback)
-            if given is None or not url:
-                raise ConflictError(
-                    f"{name} has no HTTPS", hint="deployer up --set network.tls.cert=auto, with its other options"
-                )
-            changed = given.hand_over(rollback)
-            if current.state is State.RUNNING:
-                certificate.wait_served(url, given.pair.shown.fingerprint)
-            rollback.pop_all()
+        return renew_held(profile, name)
+
+
+def renew_held(profile: str, name: str) -> Renewed:
+    """As :func:`renew`, by who holds the lock."""
+    ref, held = as_deployed(profile, name, ())
+    prepared = prepare(ref, name, overrides=held)
+    current = prepared.current
+    if current is None:
+        raise ConflictError(f"there is no deployment named {name!r}", hint="deployer up")
+    url = current.labels.get(LABEL_TLS, "")
+    with ExitStack() as rollback:
+        given = obtain(prepared, rollback)
+        if given is None or not url:
+            raise ConflictError(
+                f"{name} has no HTTPS", hint="deployer up --set network.tls.cert=auto, with its other options"
+            )
+        changed = given.hand_over(rollback)
+        if current.state is State.RUNNING:
+            certificate.wait_served(url, given.pair.shown.fingerprint)
+        rollback.pop_all()
     shown = given.pair.shown
     return Renewed(changed=changed, ends=shown.ends, fingerprint=shown.fingerprint)
 

@@ -85,6 +85,8 @@ def _scratch(profile: str, name: str, backup: Backup, where: Place, scratch: str
         "network.port": 0,
         "network.bind": "127.0.0.1",
         "network.outside_url": "",
+        "network.tls.cert": "",
+        "network.tls.key": "",
         "server.offline": True,
         "server.metrics": "",
         "server.min_free": "",

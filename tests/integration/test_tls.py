@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -23,6 +25,7 @@ from tests.front import need_nginx
 from tests.integration.cli import Cli
 from tests.integration.installers import BESIDE, PATIENCE
 from tests.plain_devpi import free_port
+from tests.server_process import Server
 from tests.upstream import Upstream, make_wheel
 
 pytestmark = pytest.mark.server
@@ -50,8 +53,6 @@ class Https:
         return ("--no-pip", "--set", f"network.tls.port={self.port}", *words)
 
     def client(self, **how: object) -> httpx.Client:
-        import ssl
-
         trust = ssl.create_default_context(cafile=str(self.ca))
         return httpx.Client(base_url=self.url, verify=trust, trust_env=False, timeout=PATIENCE, **how)  # type: ignore[arg-type]
 
@@ -316,7 +317,11 @@ def test_a_renewed_certificate_is_taken_without_a_failed_request(given: tuple[Ht
     assert https.cli.run("status", "--check").code == 0
     again = https.cli.run("tls", "renew", "--json")
     assert again.data["changed"] is False
-    # `up` takes renewed files, too, and leaves the server alone.
+    # A restart and `up` take renewed files, too; `up` leaves the server alone.
+    files.renew()
+    restarted = https.cli.run("restart")
+    assert restarted.code == 0, restarted.err
+    assert "gave the server its renewed certificate" in restarted.err and https.fingerprint not in (first, second)
     files.renew()
     up = https.cli.up(*https.words(*files_of(files)), "--json")
     assert json.loads(up.out)["data"]["server"] == "unchanged"
@@ -340,14 +345,32 @@ def test_a_broken_file_of_the_server_is_not_taken(given: tuple[Https, Files]) ->
     assert pem.read_bytes() == whole
 
 
-def test_tls_is_turned_off_again(given: tuple[Https, Files]) -> None:
-    https, _ = given
+def test_tls_is_turned_off_and_on_again(given: tuple[Https, Files]) -> None:
+    https, files = given
     up = https.cli.up("--no-pip")
     assert up.code == 0, up.err
     assert served(f"https://127.0.0.1:{https.port}") is None
     assert https.cli.run("status", "--json").data["tls"] is None
     refused = https.cli.run("tls", "renew")
     assert refused.code == 5 and "has no HTTPS" in refused.err
+    up = https.cli.up(*https.words(*files_of(files)))
+    assert up.code == 0, up.err
+    with https.client(http2=True) as client:
+        assert client.get("/+api").status_code == 200
+
+
+def test_when_nginx_fails_devpi_serves_on_loopback_and_nobody_by_https(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("process")
+    monkeypatch.setenv("DEPLOYER_WITHOUT_NGINX", "nginx ended with exit code 1, 5 times in a row")
+    server, port = Server(tmp_path / "data"), free_port()
+    try:
+        server.start("--tls", f"127.0.0.1:{port}")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+    finally:
+        server.end()
 
 
 # In a container

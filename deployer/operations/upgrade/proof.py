@@ -81,6 +81,8 @@ def _scratch(prepared: Prepared, ref: str, overrides: Sequence[Override]) -> Pre
         "network.port": 0,
         "network.bind": "127.0.0.1",
         "network.outside_url": "",
+        "network.tls.cert": "",
+        "network.tls.key": "",
         "server.offline": True,
         "server.metrics": "",
         "server.min_free": "",

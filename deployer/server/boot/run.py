@@ -153,11 +153,18 @@ def _fail(refusal: Refusal) -> int:
     return refusal.code
 
 
+def _close_tls(options: argparse.Namespace, listeners: list[socket.socket]) -> None:
+    """Close the sockets of HTTPS: without nginx nobody answers there, and clients are to be told at once."""
+    for listener in [one for one in listeners if port_of(one) == _tls_port(options)]:
+        listener.close()
+        listeners.remove(listener)
+
+
 def _serve_on(
     options: argparse.Namespace,
     serverdir: Path,
     private: Private,
-    listeners: Sequence[socket.socket],
+    listeners: list[socket.socket],
     stop: _Stop,
     kept: Kept | None,
 ) -> int:
@@ -182,6 +189,8 @@ def _serve_on(
         if first:
             _first_boot(serverdir, private, plugins, pwhash)
         stop.proxy = _proxy(options, serverdir, private, plugins, listeners, kept)
+        if stop.proxy is None:
+            _close_tls(options, listeners)
         secret_files.write_private(private.running, f"{options.host} {options.port}\n")
         try:
             _devpi(options, serverdir, private, plugins, listeners, stop)
@@ -354,9 +363,7 @@ def _devpi(
     else:
         for name in ("host", "port"):
             config.waitress_info["kwargs"].pop(name, None)
-    # Without nginx nobody answers on the port of HTTPS.
-    plain = [listener for listener in listeners if port_of(listener) != _tls_port(options)]
-    config.waitress_info["kwargs"]["sockets"] = [proxy.inner] if proxy else plain
+    config.waitress_info["kwargs"]["sockets"] = [proxy.inner] if proxy else list(listeners)
 
     def serving() -> None:
         settings.keep(private, stop.order)
