@@ -1,4 +1,4 @@
-"""devpi's API for files and upload tokens."""
+"""devpi's API for files and tokens."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class ListedFile:
 
 
 class PackageApi(DevpiApi):
-    """:class:`DevpiApi` with files and upload tokens."""
+    """:class:`DevpiApi` with files and tokens."""
 
     # Files
 
@@ -208,11 +208,16 @@ class PackageApi(DevpiApi):
         path = f"/{index_name(index)}/{project_name(project)}" + (f"/{step(version)}" if version else "")
         self._write("DELETE", path, None, f"remove {project} {version}".rstrip() + f" from {index}")
 
-    # Upload tokens (the plugin devpi-tokens)
+    # Tokens (the plugin devpi-tokens)
 
-    def new_token(self, user: str, *, expires: int, indexes: Sequence[str], projects: Sequence[str]) -> Secret:
-        """A token of ``user`` that can upload and nothing else until ``expires`` (seconds since 1970)."""
-        body: JsonObject = {"allowed": ["upload"], "expires": expires}
+    def new_token(
+        self, user: str, *, allowed: Sequence[str], expires: int, indexes: Sequence[str], projects: Sequence[str] = ()
+    ) -> Secret:
+        """A token of ``user`` that is valid until ``expires`` (seconds since 1970).
+
+        ``allowed``: devpi's permissions, ``upload`` and ``pkg_read``; it can do nothing else.
+        """
+        body: JsonObject = {"allowed": list(allowed), "expires": expires}
         body |= {"indexes": [index_name(index) for index in indexes]} if indexes else {}
         body |= {"projects": [project_name(project) for project in projects]} if projects else {}
         reply = self._http.request("POST", f"/{user_name(user)}/+token-create", body=body, headers=self._auth())
@@ -240,7 +245,7 @@ class PackageApi(DevpiApi):
     def _tokens(self, reply: Reply, doing: str, *, kind: str) -> JsonObject:
         if reply.status in (404, 405):
             raise ServerRefused(
-                f"{self.url} refused to {doing}: it has no upload tokens",
+                f"{self.url} refused to {doing}: it has no tokens",
                 hint=f"run our own image, or install '{DISTRIBUTION}[server]' where it runs, then: deployer restart",
             )
         return self._http.result(reply, doing, kind=kind)

@@ -236,6 +236,29 @@ def test_a_token_uploads_to_its_index_until_it_is_revoked(cli: Cli, dist: Path, 
     assert token not in cli.run("logs", "-n", "100000").out
 
 
+def test_a_user_makes_tokens_for_himself_that_read(cli: Cli) -> None:
+    made = cli.run("token", "create", "dev", "--as", "dev", "--read", "--index", "dev/work", "--json")
+    assert made.code == 0, made.err
+    assert (made.data["allowed"], made.data["indexes"]) == (["pkg_read"], ["dev/work", "root/pypi"])
+    assert made.data["simple_url"].endswith("/dev/work/+simple/")
+    token = made.data["token"]
+    wheel = make_wheel("acme-core", "7.0")
+    assert upload(cli, "dev/work", token, wheel.filename, wheel.content) == 403
+    assert http_status(cli, "GET", "/dev/work/+simple/", user="dev", password=token) == 200
+    for method, path, body in (("POST", "/dev/+token-create", {}), ("GET", "/dev/+tokens", None)):
+        assert http_status(cli, method, path, user="dev", password=token, body=body) == 403
+    both = cli.run("token", "create", "dev", "--as", "dev", "--read", "--upload", "--index", "dev/work", "--json")
+    assert both.data["allowed"] == ["upload", "pkg_read"], both.err
+    assert upload(cli, "dev/work", both.data["token"], wheel.filename, wheel.content) in (200, 409)
+    assert cli.run("token", "create", "root", "--as", "dev", "--read").code == 7  # of nobody else
+    assert cli.run("token", "list", "dev", "--as", "ci").code == 7
+    assert cli.run("token", "create", "dev", "--as", "dev", "--expires", "2y").code == 7
+    limited = cli.run("token", "create", "dev", "--read", "--project", "acme-core", "--index", "dev/work")
+    assert (limited.code, "reads no protected index" in limited.err) == (2, True)
+    assert len(cli.run("token", "list", "dev", "--as", "dev", "--json").data["tokens"]) == 2
+    assert cli.run("token", "revoke", "dev", "all", "--as", "dev").code == 0
+
+
 def test_a_token_that_may_read_can_not_push_out_of_its_index(cli: Cli) -> None:
     """devpi-tokens alone checks the index that a push comes from, not the one that it goes to."""
     root = cli.run("secret", "show", "root").out.strip()

@@ -155,6 +155,16 @@ def test_a_user_an_index_and_a_token_come_and_go(root: Browser, server: Server) 
     page = eve.upload("/+web/do/upload", {"word": word, "index": "eve/work"}, (OWN.filename, OWN.content))
     assert page.said == f"Uploaded {OWN.filename}."
     assert eve.upload("/+web/do/upload", {"word": word, "index": "root/dev"}, (OWN.filename, OWN.content)).status == 403
+    page = eve.do("create-token", user="eve", allowed="pkg_read", index="eve/work", project="", days="30")
+    assert re.search(r'id="new-token"[^>]*>devpi-', page.text), page.text
+    listed = eve.get("/+web/manage/eve").text
+    assert "eve/work,root/pypi" in listed  # what it inherits from: its page links there
+    limited = {"user": "eve", "allowed": "upload+pkg_read", "index": "eve/work", "project": "demo", "days": "1"}
+    assert "can't read" in eve.do("create-token", **limited).said
+    assert eve.do("create-token", **{**limited, "user": "root", "project": ""}).status == 403
+    name = re.search(r'name="token" value="([^"]+)"', listed)
+    assert name
+    assert eve.do("revoke-token", user="eve", token=name[1]).said == "The token was revoked."
     for action, fields in (
         ("create-user", {"user": "bob", "password": "a long enough word", "email": ""}),
         ("modify-index", {"index": "eve/work", "title": "mine", "acl_upload": "eve bob"}),

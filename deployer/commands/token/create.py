@@ -1,4 +1,4 @@
-"""``deployer token create``: create a token that can only upload."""
+"""``deployer token create``: create a token that can upload, read, or both, and nothing else."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
 from deployer.commands import Talking, client_index, connect
 from deployer.ui.output import UI, Result
+
+if TYPE_CHECKING:
+    from deployer.devpi.topology import Node
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,41 +25,74 @@ class Options(Talking):
         Option("--index", metavar="USER/NAME", help="Only this index, else the clients' one; may be repeated."),
     ] = None
     project: Annotated[
-        list[str] | None, Option("--project", metavar="NAME", help="Only this project; may be repeated.")
+        list[str] | None, Option("--project", metavar="NAME", help="Upload this project only; may be repeated.")
     ] = None
+    read: Annotated[bool, Option("--read", help="It may read the indexes and their bases; alone, it can't upload.")] = (
+        False
+    )
+    upload: Annotated[bool, Option("--upload", help="It may upload; the default without --read.")] = False
     expires: Annotated[str, Option("--expires", metavar="TIME", help="Lifetime: 30m, 12h, 90d, 4w, 1y.")] = "90d"
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Create an upload token and print it once.
+    """Create a token and print it once. It uploads to these indexes; with --read, it reads them and their bases.
 
-    The token can upload to these indexes until it expires. Only root can create tokens.
+    It does nothing else, and ends when it expires or is revoked. A user creates tokens for himself with --as.
     """
     from deployer.devpi.admission import require_index
     from deployer.errors import ServerRefused
+    from deployer.plan.order import below
 
     seconds = lifetime(options.expires)
-    indexes = options.index or [client_index(options, "")]
+    uploads = options.upload or not options.read
+    _check_projects(options)
+    named = options.index or [client_index(options, "")]
     with connect(options) as session:
-        topology = session.api.topology()
+        api = session.login()
+        topology = api.topology()
         if options.user not in topology.users:
             raise ServerRefused(f"there is no user {options.user}", hint="deployer user list")
-        warnings = []
-        for index in indexes:
-            acl = require_index(index, topology).fields.get("acl_upload", ())
-            if isinstance(acl, tuple) and not {options.user, ":ANONYMOUS:", ":AUTHENTICATED:"} & set(acl):
-                warnings.append(f"{options.user} may not upload to {index}: add {options.user} to its acl_upload")
+        nodes = {index: require_index(index, topology) for index in named}
+        # A page links to files of its bases, so a token that may not read them is of no use.
+        bases = {base: topology.indexes[base] for index in named for base in below(topology.indexes, index)}
+        indexes = list(bases) if options.read else named
+        warnings = [
+            f"{options.user} may not upload to {index}: add {options.user} to its acl_upload"
+            for index, node in nodes.items()
+            if uploads and not _may_upload(options.user, node)
+        ]
+        warnings += [
+            f"the token can upload to {index}, too, a base that it reads: create two tokens to prevent that"
+            for index, node in bases.items()
+            if uploads and options.read and index not in nodes and _may_upload(options.user, node)
+        ]
         until = int(time.time()) + seconds
-        token = (
-            session.login()
-            .new_token(options.user, expires=until, indexes=indexes, projects=options.project or ())
-            .reveal()
-        )
-        path = f"{session.api.url}/{indexes[0]}/"
+        allowed = [*(("upload",) if uploads else ()), *(("pkg_read",) if options.read else ())]
+        token = api.new_token(
+            options.user, allowed=allowed, expires=until, indexes=indexes, projects=options.project or ()
+        ).reveal()
+        path = f"{api.url}/{named[0]}/"
     when = datetime.fromtimestamp(until, UTC).isoformat()
-    ui.step("token", f"uploads to {', '.join(indexes)} until {when}; user {options.user}, address {path}")
+    does = " and ".join([*(("uploads to",) if uploads else ()), *(("reads",) if options.read else ())])
+    ui.step("token", f"{does} {', '.join(indexes)} until {when}; user {options.user}, address {path}")
     data = {"user": options.user, "token": token, "expires": when, "indexes": indexes, "upload_url": path}
-    return Result(data={**data, "projects": options.project or []}, text=token, warnings=tuple(warnings))
+    data |= {"allowed": allowed, "simple_url": f"{path}+simple/", "projects": options.project or []}
+    return Result(data=data, text=token, warnings=tuple(warnings))
+
+
+def _check_projects(options: Options) -> None:
+    from deployer.errors import UsageError
+
+    if options.read and options.project:
+        raise UsageError(
+            "--read with --project: a token limited to projects reads no protected index",
+            hint="leave out --project, or create two tokens",
+        )
+
+
+def _may_upload(user: str, node: Node) -> bool:
+    acl = node.fields.get("acl_upload", ())
+    return not isinstance(acl, tuple) or bool({user, ":ANONYMOUS:", ":AUTHENTICATED:"} & set(acl))
 
 
 def lifetime(text: str) -> int:

@@ -1,4 +1,4 @@
-"""``deployer token list``: the upload tokens of a user."""
+"""``deployer token list``: the tokens of a user."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Options(Talking):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """List the upload tokens of a user: ID, scope, expiry.
+    """List the tokens of a user: ID, scope, expiry.
 
     The tokens themselves are not stored and can't be shown.
     """

@@ -1,4 +1,4 @@
-"""``deployer token revoke``: revoke upload tokens."""
+"""``deployer token revoke``: revoke tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Options(Talking):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Revoke an upload token by its ID, with immediate effect."""
+    """Revoke a token by its ID, with immediate effect."""
     from deployer.errors import ServerRefused
 
     with connect(options) as session:

@@ -36,7 +36,7 @@ class Scope:
 
     @classmethod
     def of(cls, caveats: Iterable[str]) -> Scope:
-        """The scope of a macaroon with these caveats, each of which narrows it; with an unknown one it reads nothing."""
+        """The scope of a macaroon with these caveats, which narrow it; with an unknown one it reads nothing."""
         found = cls()
         for caveat in caveats:
             key, _, value = caveat.partition("=")

@@ -342,7 +342,8 @@ OF_TOKENS = _table(
             "TokenIdentity.restrictions",
             "TokenUtility._derive_key",
             "devpiserver_get_identity",
-        )
+        ),
+        "devpi_tokens.views": ("user_token_create", "user_token_delete", "user_tokens_info"),
     }
 )
 OF_WEB = _table(

@@ -22,7 +22,8 @@ MANAGE = f"{PREFIX}manage"
 DAYS = 86_400.0
 """Seconds of a day."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_RIGHTS = (("upload",), ("pkg_read",), ("upload", "pkg_read"))
+_READ = "pkg_read"
+_RIGHTS = (("upload",), (_READ,), ("upload", _READ))
 
 
 class Invalid(Exception):
@@ -164,8 +165,12 @@ def create_token(fields: Fields, known: Catalog, *, now: float) -> Order:
         raise Invalid("A token lasts 1 to 3650 days, and may upload, read, or both.")
     body: dict[str, object] = {"allowed": allowed, "expires": int(now + int(days) * DAYS)}
     if one(fields, "index"):
-        body["indexes"] = [_known(fields, known).name]
+        index = _known(fields, known)
+        # A page links to files of its bases, so a token that may not read them is of no use.
+        body["indexes"] = sorted({index.name, *index.reads}) if _READ in allowed else [index.name]
     if one(fields, "project"):
+        if _READ in allowed:
+            raise Invalid("A token limited to a project can't read: create two tokens, or leave out the project.")
         body["projects"] = [one(fields, "project")]
     return Order("POST", f"/{quote(user)}/+token-create", body, "", _page(user))
 
