@@ -110,7 +110,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cache prune": ("cache.prune", "Remove what nobody uses from the cache."),
     "cache save": ("cache.save", "Write the cached files that a job needs into a directory."),
     "cache restore": ("cache.restore", "Give the server the files that `cache save` wrote."),
-    "token create": ("token.create", "Create a token that uploads, reads, or both, and print it once."),
+    "token create": ("token.create", "Create a token to upload, read, or both, and print it once."),
     "token list": ("token.list", "List the tokens of a user: ID, scope, expiry."),
     "token revoke": ("token.revoke", "Revoke a token by its ID, with immediate effect."),
     "tls ca": ("tls.ca", "Print the CA's certificate, which clients have to trust."),

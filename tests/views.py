@@ -10,6 +10,15 @@ from pathlib import Path
 
 SECURITY = Path(__file__).parents[1] / "SECURITY.md"
 HEADING = "### Every view of the server"
+_RULE = {
+    "issuer": "https://ci.example.com",
+    "audience": "https://packages.example.com",
+    "claims": {"repository": "acme/*"},
+    "user": "ci",
+    "permissions": ["read"],
+    "indexes": ["root/dev"],
+    "seconds": 900,
+}
 _LOOK = """
 import json, os, sys
 from pathlib import Path
@@ -18,6 +27,7 @@ from deployer.server.boot import run
 from deployer.server.devpi import replacements
 from deployer.server.inventory import database as inventory
 from deployer.server.nginx import activity, history
+from deployer.server.oidc import rules as oidc
 from deployer.server.secret_files import Private
 from deployer.server.upstream.credentials import Credentials
 from devpi_server.config import parseoptions
@@ -35,6 +45,7 @@ for module, made in (
     (inventory, inventory.Inventory(private.inventory)),
     (history, history.History(private.history)),
     (activity, activity.Recent()),
+    (oidc, oidc.Rules.of([sys.argv[2]])),
 ):
     plugins.register(made, name=module.NAME)
 xom = xom_from_config(parseoptions(plugins, ["devpi-server", "--serverdir", str(serverdir)]))
@@ -59,7 +70,11 @@ def views(python: str) -> set[str]:
     """Method and address of each view, the names of their parts without patterns: ``GET /{user}``."""
     with tempfile.TemporaryDirectory() as directory:
         done = subprocess.run(
-            [python, "-c", _LOOK, directory], capture_output=True, text=True, timeout=180, check=False
+            [python, "-c", _LOOK, directory, json.dumps(_RULE)],
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
         )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from deployer.plan.data import DataPlan
 from deployer.plan.facts import Facts
 from deployer.plan.limits import held_limits, restart_policy
 from deployer.plan.tls import INNER_PORT, plain_bind
+from deployer.protocol import parse_span
 from deployer.spec import (
     LABEL_NAME,
     LABEL_PROFILE,
@@ -24,7 +26,7 @@ from deployer.spec import (
 )
 
 if TYPE_CHECKING:
-    from deployer.profile.models import Profile
+    from deployer.profile.models import Oidc, Profile
 
 OWN_DATA, OWN_PORT = "/data", 3141
 """The data directory and the published port of the server in our image."""
@@ -183,6 +185,8 @@ def serve_command(
         command += ["--metrics", metrics]
     if server.front != "auto":
         command += ["--front", server.front]
+    for rule in server.oidc:
+        command += ["--oidc", oidc_rule(rule)]
     for origin in server.push_to:
         command += ["--push-to", origin]
     for host in hosts:
@@ -208,6 +212,12 @@ def _listens_at(ports: tuple[Port, ...]) -> str:
         ),
         "",
     )
+
+
+def oidc_rule(rule: Oidc) -> str:
+    """A rule as the server reads it."""
+    found = rule.model_dump(mode="json", exclude={"lifetime"})
+    return json.dumps({**found, "seconds": parse_span(rule.lifetime)}, separators=(",", ":"))
 
 
 def by_hand(spec: ContainerSpec) -> ContainerSpec:

@@ -25,6 +25,7 @@ def crosschecks(tree: Mapping[str, object], source_of: SourceOf) -> Iterator[Pro
     yield from _unknown_owners(indexes, users, source_of)
     yield from _unknown_members(tree.get("groups"), users, source_of)
     yield from _unknown_groups(tree.get("groups"), indexes, source_of)
+    yield from _unknown_of_jobs(tree.get("server"), indexes, users, source_of)
     yield from _unknown_client_index(tree.get("clients"), indexes, source_of)
     yield from _tls_without_nginx(tree, source_of)
     yield from _unsafe_fallback(tree.get("clients"), indexes, source_of)
@@ -86,6 +87,31 @@ def _unknown_owners(
                 hint=did_you_mean(owner, known) or f"users: {{{owner}: {{}}}}",
                 source=source_of(path),
             )
+
+
+def _unknown_of_jobs(
+    server: object, indexes: Mapping[str, object], users: Mapping[str, object], source_of: SourceOf
+) -> Iterator[Problem]:
+    """Users and indexes of ``server.oidc``."""
+    rules = server.get("oidc") if isinstance(server, Mapping) else None
+    for number, rule in enumerate(rules) if isinstance(rules, list | tuple) else ():
+        if not isinstance(rule, Mapping):
+            continue
+        path: KeyPath = ("server", "oidc", number)
+        user, named = rule.get("user"), rule.get("indexes")
+        if isinstance(user, str) and user not in users and user != "root":
+            yield Problem(
+                message=f"{dotted((*path, 'user'))}: unknown user {shown(user)}",
+                hint=did_you_mean(user, users) or f"users: {{{user}: {{}}}}",
+                source=source_of((*path, "user")),
+            )
+        for index in filter(_is_index, named if isinstance(named, list | tuple) else ()):
+            if index not in indexes:
+                yield Problem(
+                    message=f"{dotted((*path, 'indexes'))}: unknown index {shown(index)}",
+                    hint=did_you_mean(index, indexes) or "declare it under indexes:",
+                    source=source_of((*path, "indexes")),
+                )
 
 
 def _unknown_members(groups: object, users: Mapping[str, object], source_of: SourceOf) -> Iterator[Problem]:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from deployer.addresses import is_loopback
 from deployer.profile.places import DATA_CHOICES
 from deployer.profile.types import (
     MAX_SECONDS,
     Address,
+    ClaimName,
     ClientName,
     Date,
     Digest,
@@ -40,7 +42,7 @@ from deployer.profile.types import (
     UserName,
     Whole,
 )
-from deployer.protocol import GUARD_KEYS
+from deployer.protocol import GUARD_KEYS, parse_span
 from deployer.spec import EngineName
 
 
@@ -114,6 +116,48 @@ class Image(Model):
     read_only: bool = True
 
 
+class Oidc(Model):
+    """A rule for jobs of CI: who shows an ID token with these claims gets a token of ``user`` for ``lifetime``."""
+
+    issuer: Url = Field(description="the address of the CI, as in its tokens' iss")
+    audience: Text = Field(min_length=1, description="for whom its tokens must be, as in their aud")
+    claims: dict[ClaimName, Text] = Field(description="claims that its tokens must have; * stands for any characters")
+    user: UserName = Field(description="the user whose token a job gets")
+    permissions: tuple[Literal["read", "upload"], ...] = Field(
+        ("read",), min_length=1, description="what the token may do: read, upload"
+    )
+    indexes: tuple[IndexName, ...] = Field(min_length=1, description="the indexes of the token; read: with their bases")
+    lifetime: Span = Field("15m", description="how long the token is valid: from 1m to 24h")
+
+    @field_validator("issuer")
+    @classmethod
+    def _issuer_is_encrypted(cls, value: str) -> str:
+        if not (value.startswith("https://") or is_loopback(value)) or "?" in value or "#" in value or not value:
+            raise ValueError("expected an address that starts with https://")
+        return value
+
+    @field_validator("claims")
+    @classmethod
+    def _claims_tell_a_job(cls, value: dict[str, str]) -> dict[str, str]:
+        if not any(pattern.strip("*") for pattern in value.values()):
+            raise ValueError("expected a claim that only your jobs have, such as repository: acme/*")
+        return value
+
+    @field_validator("user")
+    @classmethod
+    def _user_is_not_root(cls, value: str) -> str:
+        if value == "root":
+            raise ValueError("expected another user than root, who reads and changes everything")
+        return value
+
+    @field_validator("lifetime")
+    @classmethod
+    def _lifetime_is_short(cls, value: str) -> str:
+        if not 60 <= (parse_span(value) or 0) <= 86_400:
+            raise ValueError("expected a time from 1m to 24h")
+        return value
+
+
 class Server(Model):
     version: Literal["6", "7"] = "6"
     web: Literal["off", "read", "manage", "devpi-web"] = "manage"
@@ -126,6 +170,7 @@ class Server(Model):
     front: Literal["auto", "nginx", "python"] = "auto"
     metrics: Address = ""
     push_to: tuple[Origin, ...] = ()
+    oidc: tuple[Oidc, ...] = ()
     memory: Memory = "auto"
     cpus: float = Field(0.0, ge=0, le=4096, allow_inf_nan=False)
     pids: Whole = Field(512, ge=0, le=4_194_304)  # the kernel's own limit of a pid

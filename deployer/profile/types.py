@@ -40,6 +40,7 @@ _PYTHON = r"^3\.[0-9]{1,2}(\.[0-9]{1,3})?$"
 _VERSIONS = r"[<>=!~]=?=?\s*[A-Za-z0-9.*+!_-]+\s*"
 _RULE = rf"^[A-Za-z0-9*]([A-Za-z0-9._*-]*[A-Za-z0-9*])?\s*({_VERSIONS}(,\s*{_VERSIONS})*)?$"
 _SPAN = r"^(0|[1-9][0-9]{0,4}[smhdw])$"
+_CLAIM = r"^[A-Za-z_][A-Za-z0-9_.:/-]{0,199}$"
 _RESTART = r"^(no|always|unless-stopped|on-failure(:[0-9]+)?)$"
 
 FORMS: dict[str, str] = {
@@ -63,6 +64,7 @@ FORMS: dict[str, str] = {
     _PYTHON: "a version of Python, like 3.11",
     _RULE: "a requirement: a project's name with * for any text, and versions if not all, like urllib3>=2.6.1",
     _SPAN: "a time with a unit s, m, h, d or w, like 7d; 0 = none",
+    _CLAIM: "the name of a claim, like repository",
     _RESTART: "no, always, unless-stopped, on-failure or on-failure:5",
 }
 """The description of each pattern, for messages."""
@@ -77,6 +79,7 @@ Memory = Annotated[str, StringConstraints(pattern=_MEMORY, max_length=20)]
 SecretRef = Annotated[str, StringConstraints(pattern=_REFERENCE, max_length=4096)]
 ProjectPattern = Annotated[str, StringConstraints(pattern=_PROJECT_PATTERN, max_length=200)]
 Span = Annotated[str, StringConstraints(pattern=_SPAN)]
+ClaimName = Annotated[str, StringConstraints(pattern=_CLAIM)]
 HostName = Annotated[str, StringConstraints(pattern=_HOST_NAME, max_length=253)]
 PythonVersion = Annotated[str, StringConstraints(pattern=_PYTHON)]
 Digest = Annotated[str, StringConstraints(pattern=_DIGEST)]

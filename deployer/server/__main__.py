@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--cache-budget", default="", help="what the cache may take: bytes, or with a unit; empty: all")
     serve.add_argument("--metrics", default="", help="HOST:PORT of /metrics for Prometheus")
     serve.add_argument("--tls", default="", help="HOST:PORT of HTTPS; the certificate is stored by `store tls`")
+    serve.add_argument("--oidc", action="append", default=[], help="a rule for ID tokens of CI jobs, as JSON")
     serve.add_argument("--push-to", action="append", default=[], help="origin that releases may be pushed to")
     serve.add_argument(
         "--allow-host", action="append", default=[], help="a name in the Host header that is answered; * = any"

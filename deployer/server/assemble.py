@@ -14,12 +14,15 @@ from deployer import __version__
 from deployer.protocol import (
     ACCEPT_ROUTE,
     ACTIVITY_ROUTE,
+    AUDIENCE_ROUTE,
     BODY_ROUTE,
     CACHED_ROUTE,
     INVENTORY_ROUTE,
     KEEP_ROUTE,
+    MINT_ROUTE,
     MIRRORED_ROUTE,
     OFFLINE_ROUTE,
+    OIDC_ROUTE,
     OPEN_ROUTE,
     PRUNE_ROUTE,
     REFRESH_ROUTE,
@@ -66,6 +69,7 @@ from deployer.server.mirrors.takeovers import Takeovers
 from deployer.server.mirrors.uploads import Uploads
 from deployer.server.nginx import activity, history, statistics
 from deployer.server.nginx.activity import ActivityView
+from deployer.server.oidc import rules as oidc
 from deployer.server.pages.changelog import Changelog
 from deployer.server.pages.offline import OfflineSwitch
 from deployer.server.pages.store import LIMIT_BYTES, PageStore
@@ -286,6 +290,11 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
             PRUNE_ROUTE: PruneView(pruner, challenge, offline=lambda: switch.on),
         }
     )
+    exchange = _exchange(config)
+    if exchange is not None:
+        orders.views.update({OIDC_ROUTE: exchange.view, MINT_ROUTE: exchange.view})
+        pyramid_config.add_route(AUDIENCE_ROUTE, AUDIENCE_ROUTE)
+        pyramid_config.add_view(exchange.audience, route_name=AUDIENCE_ROUTE, request_method="GET")
     pyramid_config.registry[orders_factory] = orders
     for route, view in orders.views.items():
         pyramid_config.add_route(route, route)
@@ -396,6 +405,18 @@ def uses_factory(handler: Any, registry: Any) -> Any:
 def changes_factory(handler: Any, registry: Any) -> Any:
     """The tween above devpi's transaction that records what was changed."""
     return registry[changes_factory].tween(handler)
+
+
+def _exchange(config: Any) -> Any:
+    """The exchange of ID tokens; None without rules, and then what it needs is not imported."""
+    found = oidc.given(config)
+    if not found.rules:
+        return None
+    from deployer.server.devpi import job_tokens
+    from deployer.server.oidc.exchange import Exchange
+    from deployer.server.oidc.verify import Verifier
+
+    return Exchange(found, Verifier(found), job_tokens.cut)
 
 
 def _settings(pyramid_config: Any) -> dict[str, Any]:

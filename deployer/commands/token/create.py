@@ -35,9 +35,10 @@ class Options(Talking):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Create a token and print it once. It uploads to these indexes; with --read, it reads them and their bases.
+    """Create a token to upload, read, or both, and print it once.
 
-    It does nothing else, and ends when it expires or is revoked. A user creates tokens for himself with --as.
+    It uploads to these indexes; with --read, it reads them and their bases. It does nothing else, and ends when it
+    expires or is revoked. A user creates tokens for himself with --as.
     """
     from deployer.devpi.admission import require_index
     from deployer.errors import ServerRefused

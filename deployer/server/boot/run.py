@@ -19,10 +19,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from deployer import DISTRIBUTION
 from deployer.protocol import ExitCode, Refusal, Taken, parse_size
 from deployer.server import hosts, secret_files
 from deployer.server.boot import copying, prepare, settings
@@ -46,6 +48,7 @@ from deployer.server.web.level import Level
 if TYPE_CHECKING:
     from pluggy import PluginManager
 
+    from deployer.server.oidc.rules import Rules
     from deployer.server.upstream.credentials import Credentials
 
 # The cost of deriving devpi's signing key from the secret. A high cost protects a weak secret. Ours has 384 random
@@ -333,12 +336,14 @@ def _devpi(
     from deployer.server.nginx import activity, history
     from deployer.server.nginx.activity import Recent
     from deployer.server.nginx.history import History
+    from deployer.server.oidc import rules as oidc
 
     stock = Inventory(private.inventory)
     plugins.register(stock, name=inventory.NAME)
     most = parse_size(options.cache_budget) if options.cache_budget else None
     plugins.register(budget.Budget(most), name=budget.NAME)
     proxy = stop.proxy
+    plugins.register(_oidc_rules(options.oidc), name=oidc.NAME)
     plugins.register(push.PushTargets.of(options.push_to), name=push.NAME)
     plugins.register(KnownHosts.of(options.allow_host, outside_url=options.outside_url), name=hosts.NAME)
     plugins.register(
@@ -396,6 +401,20 @@ def _devpi(
     with contextlib.suppress(OSError):
         past.write()
     stock.close()
+
+
+def _oidc_rules(texts: Sequence[str]) -> Rules:
+    """Raises Refusal for rules that this server can't follow."""
+    from deployer.server.oidc.rules import Rules
+
+    missing = next((name for name in ("jwt", "cryptography", "devpi_tokens") if find_spec(name) is None), "")
+    if texts and missing:
+        hint = f"pip install '{DISTRIBUTION}[server]' where it runs"
+        raise Refusal(f"server.oidc needs the module {missing}", hint=hint, code=ExitCode.REFUSED)
+    try:
+        return Rules.of(texts)
+    except ValueError as error:
+        raise Refusal(f"--oidc: {error}", hint="deployer up", code=ExitCode.USAGE) from None
 
 
 class _Masking(logging.Formatter):

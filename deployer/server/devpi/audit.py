@@ -33,9 +33,9 @@ def names(request: Any) -> NamesAnswer:
     stage = request.registry["xom"].model.getstage(user, index)
     if stage is None:
         raise HTTPNotFound(f"there is no index {user}/{index}")
-    below = list(_below(stage))
+    stages = list(below(stage))
     holders: dict[str, list[str]] = {}
-    for one in below:
+    for one in stages:
         for project in _known(one):
             holders.setdefault(str(normalize_name(project)), []).append(one.name)
     asked = [str(normalize_name(name)) for name in request.params.getall("name")]
@@ -44,13 +44,13 @@ def names(request: Any) -> NamesAnswer:
     deadline = time.monotonic() + request.registry["xom"].config.request_timeout
     found: list[ProjectNames] = []
     for name in chosen[:LIMIT]:
-        found.append(_holders(stage, below, name, holders.get(name, [])))
+        found.append(_holders(stage, stages, name, holders.get(name, [])))
         if time.monotonic() > deadline:
             break
     return {"index": stage.name, "projects": found, "left_out": len(chosen) - len(found)}
 
 
-def _below(stage: Any) -> Iterator[Any]:
+def below(stage: Any) -> Iterator[Any]:
     """The index and all that it inherits from, in the order of the profile.
 
     devpi's own walk puts mirrors last, in an order that depends on its version.

@@ -11,11 +11,12 @@ whole scope is compared, also what its holder has added: a macaroon can be narro
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+
+from deployer.protocol import parsed
 
 READ = "pkg_read"
 """devpi's permission to read, as tokens name it."""
@@ -63,8 +64,8 @@ class Scope:
 def _is_time(caveat: str) -> bool:
     """Whether this limits a token in time, in one of the two forms of other tools, which devpi-tokens verifies, too."""
     try:
-        found = json.loads(caveat)
-    except (ValueError, RecursionError):
+        found = parsed(caveat)
+    except ValueError:
         return False
     if isinstance(found, list):
         return len(found) == 3 and found[0] == 0

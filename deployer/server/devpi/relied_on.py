@@ -341,6 +341,7 @@ OF_TOKENS = _table(
         "devpi_tokens.server": (
             "TokenIdentity.restrictions",
             "TokenUtility._derive_key",
+            "devpi_token_utility",
             "devpiserver_get_identity",
         ),
         "devpi_tokens.views": ("user_token_create", "user_token_delete", "user_tokens_info"),

@@ -15,7 +15,7 @@ class Orders:
     """``views``: by path."""
 
     def __init__(self, views: Mapping[str, Handler]) -> None:
-        self.views = views
+        self.views = dict(views)
 
     def tween(self, handler: Handler) -> Handler:
         def handle(request: Any) -> Any:
