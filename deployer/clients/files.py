@@ -22,7 +22,7 @@ MAX_BYTES = 1 << 22
 LOCK_WAIT = 10.0
 """Seconds to wait for another run that writes the same file; it holds the lock for milliseconds."""
 
-_CREDENTIALS = re.compile(rb"://[^/\s@]*@")
+_CREDENTIALS = re.compile(rb"://[^/\s@]*@|(?m:^machine [^\n]* account deployer password )")
 
 
 def check(path: Path, *, home: Path | None = None) -> Path:

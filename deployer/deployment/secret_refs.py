@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
@@ -11,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 from deployer import DISTRIBUTION
-from deployer.errors import EngineUnreachable, ProfileError
+from deployer.errors import EngineUnreachable, ProfileError, UsageError
 from deployer.host.runner import Runner
 from deployer.profile.models import Credentials, Index
 from deployer.secrets import Secret
@@ -48,6 +49,15 @@ def authorization(credentials: Credentials, *, where: str, env: Mapping[str, str
         return Secret(header)
     pair = f"{credentials.username}:{secret.reveal()}" if credentials.password else f"{secret.reveal()}:"
     return Secret(f"Basic {Secret(b64encode(pair.encode()).decode()).reveal()}")
+
+
+def referenced(reference: str, *, where: str) -> Secret:
+    """The secret of a reference that is an argument of a command. Raises UsageError, ProfileError."""
+    if not re.fullmatch(r"(env|file|command|keyring):.+", reference):
+        # It may be the secret itself, so it is not shown.
+        known = "env:NAME, file:PATH, command:WORDS or keyring:SERVICE/USER"
+        raise UsageError(f"{where} is not a reference to a secret", hint=f"give {known}")
+    return resolve(reference, where=where, env=os.environ, home=Path.home())
 
 
 def resolve(reference: str, *, where: str, env: Mapping[str, str], home: Path) -> Secret:

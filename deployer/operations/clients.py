@@ -12,6 +12,7 @@ from deployer.clients import backups
 from deployer.clients.client import Account, ClientConfig, ClientFile, ClientSettings
 from deployer.clients.configure import ClientChange, configure, preview, revert, undo
 from deployer.clients.known import KNOWN
+from deployer.clients.netrc import Netrc
 from deployer.clients.registry import CLIENT_FILES
 from deployer.diagnosis import Check, failure, ok, warning
 from deployer.errors import ClientFileError, DeployerError, UsageError
@@ -189,6 +190,10 @@ def restore(names: Sequence[str], scope: str, account: Account) -> tuple[list[tu
             change = undo(client, scope=own, account=account)
             if change.changed or change.warnings:
                 done.append((name, change))
+    if not names and scope in ("", "user"):
+        change = undo(Netrc(), account=account)
+        if change.changed or change.warnings:
+            done.append((Netrc.name, change))
     return done, list(backups.paths(account.state)) if not names and not scope else []
 
 

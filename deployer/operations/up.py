@@ -25,7 +25,7 @@ from deployer.errors import ConflictError, NotReadyError, Refused, VerificationE
 from deployer.host.gather import mark_used
 from deployer.host.state_dir import state_root
 from deployer.host.untrusted import Untrusted
-from deployer.operations import client_files, lifetime, tls
+from deployer.operations import client_files, lifetime, logins, tls
 from deployer.operations.apply import Done, ensure_container, is_current, make_data, settle, undo
 from deployer.operations.differences import differences
 from deployer.operations.images import have_image, remove_former
@@ -147,6 +147,8 @@ def bring_up(
     _mark_used(prepared)
     _remember(prepared, ready.identity.uuid)
     client_changes = client_files.configure(plan, ui) if clients else []
+    if client_changes and plan.simple_url.startswith(plan.url):
+        logins.ensure(plan.name, plan.simple_url, ui)
     ui.step(
         "try",
         "pip download --no-deps flask"
