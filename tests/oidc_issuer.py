@@ -9,6 +9,7 @@ import uuid
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -61,9 +62,13 @@ class Issuer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 issuer.asked[self.path] += 1
-                name, _, path = self.path[1:].partition("/")
+                name, _, path = self.path[1:].partition("?")[0].partition("/")
                 about = {"issuer": issuer.of(name), "jwks_uri": f"{issuer.of(name)}/keys"}
                 match name, path:
+                    case _, "id-token":  # as the runner of a job gives it
+                        audience = parse_qs(urlsplit(self.path).query)["audience"][0]
+                        body = {"value": signed(claims(issuer.of(name), aud=audience))}
+                        self._send(200 if self.headers["Authorization"] else 401, json.dumps(body).encode())
                     case "moved", "keys":
                         self._send(302, b"", Location=f"{issuer.of('good')}/keys")
                     case "broken", _:
@@ -99,6 +104,15 @@ class Issuer:
     @property
     def url(self) -> str:
         return self.of("good")
+
+    @property
+    def job(self) -> dict[str, str]:
+        """The variables of a job of GitHub Actions."""
+        return {
+            "GITHUB_ACTIONS": "true",
+            "ACTIONS_ID_TOKEN_REQUEST_URL": f"{self.url}/id-token?api-version=2",
+            "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "a runner",
+        }
 
     def close(self) -> None:
         self._server.shutdown()

@@ -7,7 +7,9 @@ ports: a password for a host is sent to every server there that asks for one.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +35,11 @@ class Login:
 
     user: str
     secret: Secret
+
+    @property
+    def headers(self) -> dict[str, str]:
+        pair = f"{self.user}:{self.secret.reveal()}"
+        return {"Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +154,15 @@ def known(account: Account, url: str) -> Login | None:
     content = files.read_bytes(Netrc().detect("user", account))
     found = (_LINE.fullmatch(line.strip()) for line in decode(content or b"").splitlines())
     return next((Login(one[2], Secret(one[3])) for one in found if one and one[1] == host_of(url)), None)
+
+
+def headers(url: str) -> dict[str, str]:
+    """The header with that login, for commands that read the index as a client does; empty without one."""
+    try:
+        found = known(Account.of(os.environ), url)
+    except ClientFileError:
+        return {}
+    return {} if found is None else found.headers
 
 
 def _host(line: str) -> str:

@@ -60,7 +60,7 @@ def run(options: Options, ui: UI) -> Result:
                 "--flags can't be transparent: the proxy lives as long as deployer build",
                 hint="deployer build --transparent -t NAME .",
             )
-        words = build.flags(settings, options.words or (), chosen)
+        words = build.flags(settings, options.words or (), chosen, name=options.name)
         return Result(data={"builder": chosen.builder.name, "flags": list(words)}, text=shlex.join(words))
     source = build.source(settings, chosen, name=options.name, index=options.index, transparent=options.transparent)
     run = build.run

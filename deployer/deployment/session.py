@@ -81,6 +81,10 @@ def connect(name: str, *, engine: str = "", url: str = "", user: str = "root") -
     with PackageApi(url or (deployment.url if deployment else "")) as api:
         nonce = secrets.token_hex(16)
         identity = api.identity(nonce)
-        if deployment is not None and (place := deployment.server_dir) is not None:
-            check_ours(api.url, identity, nonce=nonce, uuid=place.uuid(), key=place.proof_key())
+        if (
+            deployment is not None
+            and (place := deployment.server_dir) is not None
+            and check_ours(api.url, identity, nonce=nonce, uuid=place.uuid(), key=place.proof_key())
+        ):
+            api.read_as(user, deployment.passwords.known(user))
         yield Session(api=api, identity=identity, user=user, deployment=deployment)

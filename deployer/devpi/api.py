@@ -265,8 +265,17 @@ class DevpiApi:
         """
         self._remember(_Login(user=user_name(user), password=password, token=password))
 
+    def read_as(self, user: str, password: Secret | None) -> None:
+        """Read as this user, if its password is known, what not everybody may read. Writes need :meth:`login`.
+
+        Call :meth:`identity` first, as before :meth:`login`.
+        """
+        if password is not None:
+            self._http.reader = _Login(user=user_name(user), password=password, token=password).headers
+
     def _remember(self, login: _Login) -> None:
         self._login = login
+        self._http.reader = login.headers
         self._http.who = login.user
 
     @property
@@ -278,16 +287,20 @@ class DevpiApi:
 
     def topology(self) -> Topology:
         """All users and the configuration of all indexes, in one request that never lists projects."""
-        reply = self._http.request("GET", "/", limit=MAX_TOPOLOGY)
+        reply = self._list()
         raw = self._http.result(reply, "list its users and indexes", kind="list:userconfig")
         try:
             return Topology.parse(raw)
         except ValueError as error:
             self._http.not_devpi(line(str(error)))
 
+    def _list(self) -> Reply:
+        # A server shows nobody what not everybody may read, and says nothing of it.
+        return self._http.request("GET", "/", headers=self._http.reader, limit=MAX_TOPOLOGY)
+
     def index_settings(self) -> dict[str, JsonObject]:
         """The settings of all indexes exactly as the server has them, by ``user/name``."""
-        reply = self._http.request("GET", "/", limit=MAX_TOPOLOGY)
+        reply = self._list()
         users = self._http.result(reply, "list its users and indexes", kind="list:userconfig")
         return {
             f"{user}/{name}": config

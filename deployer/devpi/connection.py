@@ -43,6 +43,8 @@ class Connection:
         self.timeout = timeout
         self.who = "nobody"
         """The logged-in user, for hints."""
+        self.reader: Mapping[str, str] = {}
+        """Headers of a user for what not everybody may read; sent where the server asks for one."""
         self._deadline = Deadline()
         self._blocks = Blocks(url)
         self._client = httpx.Client(
@@ -76,6 +78,29 @@ class Connection:
     ) -> Reply:
         """The whole answer. ``body`` is sent as JSON, ``form`` and ``files`` as a form, ``pieces`` as they are;
         ``limit``: bytes."""
+        if method == "GET" and self.reader and (headers is None or self.reader.keys().isdisjoint(headers)):
+            reply = self._once(method, path, params=params, headers=headers, limit=limit, timeout=timeout)
+            if reply.status != 401:
+                return reply
+            headers = {**(headers or {}), **self.reader}
+        return self._once(
+            method, path, body, form, files, pieces, params=params, headers=headers, limit=limit, timeout=timeout
+        )
+
+    def _once(
+        self,
+        method: str,
+        path: str,
+        body: JsonObject | None = None,
+        form: Mapping[str, str | list[str]] | None = None,
+        files: Mapping[str, tuple[str, IO[bytes], str]] | None = None,
+        pieces: Iterable[bytes] | None = None,
+        *,
+        params: Mapping[str, str] | None,
+        headers: Mapping[str, str] | None,
+        limit: int,
+        timeout: float | None,
+    ) -> Reply:
         within = self.timeout if timeout is None else timeout
         self._deadline.start(within)
         content: dict[str, Any] = {"json": body} if form is None else {"data": dict(form), "files": files}
@@ -104,22 +129,38 @@ class Connection:
         """Stream a file of any size; ``what``: its name in messages. ``url`` must be on this server."""
         self._deadline.start(LONG)
         try:
-            with self._client.stream("GET", url, headers={"Accept": "*/*"}, timeout=SLOW) as response:
-                if response.status_code != 200:
-                    self.accepted(self._read(response, MAX_BODY), f"give {what}")
-                    self.not_devpi(f"HTTP {response.status_code} for a file")
-                yield from response.iter_raw()
+            for headers in self._readers():
+                asked = {"Accept": "*/*", **headers}
+                with self._client.stream("GET", url, headers=asked, timeout=SLOW) as response:
+                    if response.status_code == 401 and not headers and self.reader:
+                        continue
+                    if response.status_code != 200:
+                        self.accepted(self._read(response, MAX_BODY), f"give {what}")
+                        self.not_devpi(f"HTTP {response.status_code} for a file")
+                    yield from response.iter_raw()
+                    return
         except (httpx.TransportError, httpx.StreamError) as error:
             raise NotReadyError(
                 f"{what} broke off: {line(str(error)) or type(error).__name__}", hint="try again; deployer logs"
             ) from None
 
+    def _readers(self) -> Iterator[Mapping[str, str]]:
+        """The headers of a file's request: first nobody's."""
+        yield {}
+        if self.reader:
+            yield self.reader
+
     def blocks(self, url: str, *, what: str) -> Iterator[bytes]:
         """As :meth:`pieces`, in large blocks."""
         parts = urlsplit(url)
-        answer = self._blocks.get(parts.path + (f"?{parts.query}" if parts.query else ""), timeout=SLOW)
+        target = parts.path + (f"?{parts.query}" if parts.query else "")
+        answer = self._blocks.get(target, timeout=SLOW)
         try:
             status = next(answer)
+            if status == 401 and self.reader:
+                self._blocks.close()
+                answer = self._blocks.get(target, timeout=SLOW, headers=self.reader)
+                status = next(answer)
             if status != 200:
                 self._blocks.close()
                 raise ServerRefused(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import http.client
 import ssl
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from math import inf
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ import httpx
 
 BLOCK = 1 << 20
 """Bytes of a block of a large body."""
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Deadline:
@@ -93,13 +95,13 @@ class Blocks:
             self._connection.close()
             self._connection = None
 
-    def get(self, target: str, *, timeout: float) -> Iterator[int | bytes]:
+    def get(self, target: str, *, timeout: float, headers: Mapping[str, str] = NO_HEADERS) -> Iterator[int | bytes]:
         """The status, then the body. ``target``: path and query. ``timeout``: seconds for each read.
 
         Raises OSError and http.client.HTTPException, also for a body that breaks off.
         """
         try:
-            answer = self._answer(target, timeout)
+            answer = self._answer(target, timeout, headers)
             yield answer.status
             while block := answer.read(BLOCK):
                 yield block
@@ -109,8 +111,8 @@ class Blocks:
             self.close()
             raise
 
-    def _answer(self, target: str, timeout: float) -> http.client.HTTPResponse:
-        headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
+    def _answer(self, target: str, timeout: float, more: Mapping[str, str]) -> http.client.HTTPResponse:
+        headers = {"Accept": "*/*", "Accept-Encoding": "identity", **more}
         for fresh in (self._connection is None, True):
             connection = self._connection or self._connect(timeout)
             try:

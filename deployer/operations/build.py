@@ -18,11 +18,12 @@ from deployer.clients.variables import variables
 from deployer.deployment.record import read_applied
 from deployer.engines import detect, open_engine
 from deployer.engines.base import Engine
-from deployer.errors import EngineUnreachable, UsageError
+from deployer.errors import EngineUnreachable, Refused, UsageError
 from deployer.host.runner import Runner
 from deployer.operations.build_given import ByAddress, ByTunnel, Source
 from deployer.operations.build_network import SHARED, Chosen, host_options
 from deployer.operations.environment import is_transparent
+from deployer.operations.logins import of_build
 from deployer.spec import EngineInfo, EngineName
 from deployer.ui.output import UI
 
@@ -61,7 +62,7 @@ def source(settings: ClientSettings, chosen: Chosen, *, name: str, index: str, t
     """The way to an index of the deployment ``name``. ``transparent``: None for what its profile says."""
     if is_transparent(name) if transparent is None else transparent:
         return ByTunnel(name=name, index=index, chosen=chosen)
-    return ByAddress(settings=settings, chosen=chosen)
+    return ByAddress(settings=settings, chosen=chosen, login=of_build(name, settings.index_url))
 
 
 def run(words: Sequence[str], source: Source, chosen: Chosen, ui: UI) -> int:
@@ -83,8 +84,13 @@ def run(words: Sequence[str], source: Source, chosen: Chosen, ui: UI) -> int:
         return Runner(env={**step.builder.env, **changed.proxies}).attached(argv)
 
 
-def flags(settings: ClientSettings, typed: Sequence[str], chosen: Chosen) -> tuple[str, ...]:
-    """The options for a build file that declares the variables of clients with ``ARG``."""
+def flags(settings: ClientSettings, typed: Sequence[str], chosen: Chosen, *, name: str) -> tuple[str, ...]:
+    """The options for a build file that declares the variables of clients with ``ARG``. Raises Refused, UsageError."""
+    if of_build(name, settings.index_url) is not None:
+        raise Refused(
+            f"{settings.index_url} can be read with a login only, which build arguments would show",
+            hint="deployer build -t NAME .",
+        )
     words = tuple(f"--build-arg={key}={value}" for key, value in variables(settings).items())
     if not is_loopback(settings.index_url):
         return words

@@ -19,6 +19,7 @@ from deployer.builds.builders import Builder
 from deployer.builds.dockerfile import Secret
 from deployer.builds.given import Given
 from deployer.clients.client import ClientSettings
+from deployer.clients.netrc import Login, Netrc
 from deployer.clients.registry import CLIENT_FILES
 from deployer.clients.variables import variables
 from deployer.errors import Refused
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 PIP = Secret(id="deployer-pip", target="/etc/pip.conf")
 UV = Secret(id="deployer-uv", target="/etc/uv/uv.toml")
+NETRC = Secret(id="deployer-netrc", target="/etc/deployer-netrc")
 ROOTS = Secret(id="deployer-roots", target="/etc/deployer-roots.pem")
 """In a directory of every image: a builder may leave the directories that it makes for a file."""
 _OWN_INDEX = re.compile(r"\b(PIP_INDEX_URL|PIP_EXTRA_INDEX_URL|UV_DEFAULT_INDEX|UV_INDEX_URL|--(?:extra-)?index-url)\b")
@@ -66,6 +68,7 @@ class ByAddress:
 
     settings: ClientSettings
     chosen: Chosen
+    login: Login | None = None
 
     @contextlib.contextmanager
     def step(self, texts: Sequence[str], typed: Arguments, ui: UI) -> Iterator[Step]:
@@ -74,7 +77,7 @@ class ByAddress:
             ui.warn(f"the build file names an index of its own ({found[1]}), which wins over this one")
         parts = urlsplit(self.settings.index_url)
         if not builder.secrets:
-            if parts.username:
+            if parts.username or self.login is not None:
                 raise Refused(
                     "docker's classic builder would keep the index's credentials in the image's history",
                     hint="install docker's buildx",
@@ -89,10 +92,10 @@ class ByAddress:
             if reached != (parts.hostname, port):
                 address = urlunsplit(parts._replace(netloc=f"{reached[0]}:{reached[1]}"))
                 own = ClientSettings(index_url=address, timeout=own.timeout)
-            yield Step(given=_addressed(own, builder, texts), builder=builder, options=way.options)
+            yield Step(given=_addressed(own, builder, texts, self.login), builder=builder, options=way.options)
 
 
-def _addressed(settings: ClientSettings, builder: Builder, texts: Sequence[str]) -> Given:
+def _addressed(settings: ClientSettings, builder: Builder, texts: Sequence[str], login: Login | None) -> Given:
     if not builder.secrets:
         return Given(settings=variables(settings))
     wanted: dict[Secret, ClientName] = {PIP: "pip", **({UV: "uv"} if any(map(_USES_UV.search, texts)) else {})}
@@ -100,7 +103,11 @@ def _addressed(settings: ClientSettings, builder: Builder, texts: Sequence[str])
     for secret, name in wanted.items():
         client = CLIENT_FILES[name]
         files[secret] = client.merge(b"", client.values(settings, Path(secret.target)))
-    return Given(files=files)
+    if login is None:
+        return Given(files=files)
+    client = Netrc(login)
+    files[NETRC] = client.merge(b"", client.values(settings, Path(NETRC.target)))
+    return Given(files=files, settings={"NETRC": NETRC.target})
 
 
 @dataclass(frozen=True, kw_only=True)

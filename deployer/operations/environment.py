@@ -12,6 +12,7 @@ from deployer.clients.variables import Changes, past_the_proxy, risks, variables
 from deployer.deployment.record import read_applied
 from deployer.host.state_dir import state_dir
 from deployer.operations.client_files import settings_for
+from deployer.operations.logins import missing
 from deployer.operations.outage import answering
 from deployer.spec import PROXY_VARIABLES
 
@@ -38,6 +39,8 @@ def of_command(
 
         return start(name, env, owner=owner, index=index, directory=Path.cwd())
     settings, warnings = answering(name, settings_for(name, index=index))
+    if not warnings and (line := missing(name, settings.index_url)):
+        warnings = (line,)
     changes = pointed(settings, env)
     return replace(changes, warnings=(*warnings, *changes.warnings))
 

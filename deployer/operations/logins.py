@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from base64 import b64encode
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from deployer.clients import netrc
 from deployer.clients.client import Account, ClientSettings
 from deployer.clients.configure import ClientChange, configure, preview, undo
 from deployer.clients.netrc import Login, Netrc
-from deployer.errors import ClientFileError, DeployerError, ServerRefused, UsageError
+from deployer.deployment.record import read_applied
+from deployer.errors import DeployerError, NotReadyError, Refused, ServerRefused, UsageError
 from deployer.secrets import Secret
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 LIFETIME = 365 * 86_400
 """Seconds of a token that is made for this host; `up` makes another one when it is refused."""
 READ = "pkg_read"
+SECONDS = 10.0
+"""Timeout of one step of a request."""
 _REFUSED = (401, 403)
 
 
@@ -29,16 +33,18 @@ def status(url: str, login: Login | None = None) -> int:
 
     Raises UsageError for another address, NotReadyError when nothing answers.
     """
-    from deployer.devpi.connection import Connection
-
     base, index = split(url)
-    pair = "" if login is None else f"{login.user}:{login.secret.reveal()}"
-    headers = {"Authorization": f"Basic {b64encode(pair.encode()).decode()}"} if pair else {}
-    server = Connection(base, timeout=10.0)
+    parts = urlsplit(base)
+    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=SECONDS)
+    headers = {"Accept": "application/json", **({} if login is None else login.headers)}
     try:
-        return server.request("GET", f"/{index}", params={"no_projects": ""}, headers=headers).status
+        connection.request("GET", f"{parts.path}/{index}?no_projects=", headers=headers)
+        return connection.getresponse().status
+    except (OSError, HTTPException) as error:
+        raise NotReadyError(f"{base} does not answer: {error}", hint="deployer status") from None
     finally:
-        server.close()
+        connection.close()
 
 
 def split(url: str) -> tuple[str, str]:
@@ -102,15 +108,39 @@ def ensure(name: str, url: str, ui: UI) -> None:
         ui.warn(f"clients have no login for {url}: {error.message}; fix: {error.hint}")
 
 
-def require(url: str, account: Account) -> None:
-    """Raise ClientFileError if clients have no login for a protected index.
+def missing(name: str, url: str) -> str:
+    """Why clients can't read the index at ``url`` of the deployment ``name``, with the cure; empty if they can.
 
-    Asks nobody but the server, so a login that clients find elsewhere, such as in a keyring, is not known here.
+    Asks the server only where its profile names readers.
     """
+    if not _has_readers(name):
+        return ""
+    account = Account.of(os.environ)
+    try:
+        if status(url) != 401 or status(url, netrc.known(account, url)) != 401:
+            return ""
+    except DeployerError:
+        return ""
+    path = Netrc().detect("user", account)
+    return f"{url} can be read with a login only, and {path} has none of deployer's; fix: {Netrc.command}"
+
+
+def of_build(name: str, url: str) -> Login | None:
+    """The login with which the steps of a build read the index at ``url``; None where everybody reads it.
+
+    Raises Refused where clients of this user have no login.
+    """
+    if not _has_readers(name) or status(url) not in _REFUSED:
+        return None
+    account = Account.of(os.environ)
     known = netrc.known(account, url)
-    if status(url, known) == 401:
-        raise ClientFileError(f"{url} can be read with a login only, and {_file(account)} has none", hint=Netrc.command)
+    if known is None or status(url, known) in _REFUSED:
+        raise Refused(f"{url} can be read with a login only, and there is none for the build", hint=Netrc.command)
+    return known
 
 
-def _file(account: Account) -> str:
-    return str(Netrc().detect("user", account))
+def _has_readers(name: str) -> bool:
+    """Whether the profile of the last ``up`` names readers of any index: servers are not asked without that."""
+    applied = read_applied(name)
+    indexes = applied.profile.get("indexes", {}) if applied is not None else {}
+    return any(isinstance(index, dict) and index.get("read") is not None for index in indexes.values())

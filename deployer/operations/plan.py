@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import secrets
 import shlex
+from contextlib import suppress
 from typing import TypeAlias
 
 from deployer.clients.registry import CLIENT_FILES
+from deployer.deployment.passwords import ROOT
 from deployer.devpi.api import DevpiApi
 from deployer.devpi.change import Kind
 from deployer.devpi.converge import steps as converging
 from deployer.devpi.declared import wanted
 from deployer.devpi.difference import compare
 from deployer.devpi.topology import EMPTY
+from deployer.errors import DeployerError
 from deployer.operations import client_files
 from deployer.operations.apply import changes_in_place, is_current
 from deployer.operations.differences import differences
 from deployer.operations.images import fits
 from deployer.operations.prepare import Prepared, measured
 from deployer.operations.tls import differs
+from deployer.readiness import check_ours
 from deployer.render import run_argv
 from deployer.spec import LABEL_URL, State
 
@@ -88,6 +93,7 @@ def _indexes(prepared: Prepared) -> Step:
     if container is not None and container.state is State.RUNNING:
         # The current URL, which may differ from the planned one.
         with DevpiApi(container.labels[LABEL_URL]) as api:
+            _introduce(prepared, api)
             found = converging(api, target)
     elif plan.data.create:
         found = compare(EMPTY, target)
@@ -95,6 +101,14 @@ def _indexes(prepared: Prepared) -> Step:
         return ["compared when the server runs"], False
     lines = [change.text for change in found if change.kind is not Kind.UNCHANGED]
     return lines or ["unchanged"], any(change.due for change in found)
+
+
+def _introduce(prepared: Prepared, api: DevpiApi) -> None:
+    """Have ``api`` read what not everybody may read, if the server proves that it is ours."""
+    nonce, place = secrets.token_hex(16), prepared.server_dir
+    with suppress(DeployerError):
+        if check_ours(api.url, api.identity(nonce), nonce=nonce, uuid=place.uuid(), key=place.proof_key()):
+            api.read_as(ROOT, prepared.passwords.known(ROOT))
 
 
 def _clients(prepared: Prepared) -> dict[str, Step]:

@@ -78,16 +78,21 @@ def _get(deployment: Deployment, route: str, query: Sequence[tuple[str, str]], k
     from http.client import HTTPConnection, HTTPException
     from urllib.parse import urlencode, urlsplit
 
+    from deployer.clients.netrc import headers
     from deployer.errors import NotReadyError, ServerRefused
     from deployer.protocol import parsed
     from deployer.typed import built
 
-    parts = urlsplit(deployment.url)
+    parts, login = urlsplit(deployment.url), headers(deployment.url)
     connection = HTTPConnection(parts.hostname or "", parts.port, timeout=300)
     try:
-        connection.request("GET", f"{route}?{urlencode(query)}", headers={"Accept": "application/json"})
+        connection.request("GET", f"{route}?{urlencode(query)}", headers={"Accept": "application/json", **login})
         response = connection.getresponse()
         body = response.read(_LARGEST)
+        if response.status in (401, 403):
+            raise ServerRefused(
+                f"{index} can be read with a login only (HTTP {response.status})", hint="deployer clients login"
+            )
         if response.status != 200:
             raise ServerRefused(
                 f"the server has no audit of {index} (HTTP {response.status})",

@@ -33,6 +33,8 @@ def _converge(prepared: Prepared, ready: Ready, *, removing: bool) -> tuple[Chan
     plan, api = prepared.plan, ready.api
     default = plan.default_upstream or ready.identity.default_mirror_url or ""
     goal = wanted(plan.users, plan.indexes, default_mirror_url=default)
+    if ready.ours:
+        api.read_as(ROOT, prepared.passwords.known(ROOT))
     found = steps(api, goal, removing=removing)
     if plan.image is not None and not plan.image.own:
         _login_foreign(prepared, api)

@@ -238,6 +238,11 @@ def why_not(mirror: Mirrored, *, silent: bool = False) -> str:
 
 def _mirrored(server: str, index: str) -> tuple[tuple[Mirrored, ...], str]:
     status, body = _get(server, f"{MIRRORED_ROUTE}?index={quote(index)}")
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        raise ServerRefused(
+            f"{index} can be read with a login only, and transparent commands have none",
+            hint="deployer exec --no-transparent -- COMMAND",
+        )
     mirrors = Mirrored.parse(body)
     if status == HTTPStatus.NOT_FOUND or mirrors is None:
         raise ServerRefused(

@@ -147,7 +147,7 @@ def bring_up(
     _mark_used(prepared)
     _remember(prepared, ready.identity.uuid)
     client_changes = client_files.configure(plan, ui) if clients else []
-    if client_changes and plan.simple_url.startswith(plan.url):
+    if client_changes:
         logins.ensure(plan.name, plan.simple_url, ui)
     ui.step(
         "try",

@@ -30,11 +30,13 @@ ROOT = "root"
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
-    """``timings``: seconds from the start of the wait to each stage that was passed. The caller closes ``api``."""
+    """``timings``: seconds from the start of the wait to each stage that was passed. ``ours``: whether the server has
+    proved that it is, and may get a password. The caller closes ``api``."""
 
     timings: dict[str, float]
     api: DevpiApi
     identity: Identity
+    ours: bool = False
 
 
 def wait(
@@ -102,7 +104,7 @@ def _introduce(
     except BaseException:
         api.close()
         raise
-    return Ready(timings=run.timings, api=api, identity=identity)
+    return Ready(timings=run.timings, api=api, identity=identity, ours=known)
 
 
 def check_ours(url: str, identity: Identity, *, nonce: str, uuid: str | None, key: str | None) -> bool:

@@ -198,15 +198,28 @@ def test_new_login_is_not_given_to_a_server_that_took_over() -> None:
         assert PASSWORD.encode() not in server.everything
 
 
-def test_token_goes_with_writes_only() -> None:
+def test_a_token_goes_with_a_read_only_where_the_server_wants_one() -> None:
     answers = {
         "POST /+login": devpi_reply("proxyauth", {"password": "a token", "expiration": 36000}),
         "GET /": devpi_reply("list:userconfig", {}),
+        "GET /root/open?no_projects=": devpi_reply("indexconfig", {"type": "stage"}),
+        "GET /root/closed?no_projects=": reply(b"{}", status="401 Unauthorized"),
     }
     with HostileServer(by_path(answers)) as server, DevpiApi(server.url) as api:
         api.login("root", Secret(PASSWORD))
         server.received.clear()
+        api.simple_status("root/open")
+        assert b"x-devpi-auth" not in server.everything.lower()
+        with pytest.raises(ServerRefused):
+            api.simple_status("root/closed")
+        assert server.everything.lower().count(b"x-devpi-auth") == 1
+        # Without it the list would lack what not everybody may read, and nobody would know.
         api.topology()
+        assert server.everything.lower().count(b"x-devpi-auth") == 2
+    with HostileServer(by_path(answers)) as server, DevpiApi(server.url) as api:
+        api.topology()
+        with pytest.raises(ServerRefused):
+            api.simple_status("root/closed")
         assert b"x-devpi-auth" not in server.everything.lower()
 
 

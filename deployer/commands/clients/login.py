@@ -29,9 +29,9 @@ class Options(Comparing):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Give clients a login for a protected index.
+    """Give clients a login for a protected index, in ~/.netrc.
 
-    Writes ~/.netrc, which pip, uv, poetry and others read. On the host of the server it makes a read token; with --url
+    pip, uv, poetry and others read that file. On the host of the server it makes a read token; with --url
     or --user, it reads the password or token from standard input, or from where --password-from says. The login is
     tried first. `deployer clients logout` restores the file exactly.
     """

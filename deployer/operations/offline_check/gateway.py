@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
+from deployer.clients import netrc
 from deployer.protocol import OFFLINE_HEADER
 
 BLOCK = 1 << 18
@@ -25,7 +26,7 @@ class Gateway:
     """Passes requests on to the server at ``url``, and knows which were answered with nothing."""
 
     def __init__(self, url: str) -> None:
-        self.url = url
+        self.url, self.login = url, netrc.headers(url)
         self._lock = threading.Lock()
         self._servers: list[ThreadingHTTPServer] = []
         self.forget()
@@ -84,7 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
         connection = HTTPConnection(parts.hostname or "", parts.port, timeout=300)
         headers = {name: self.headers[name] for name in _PASSED if name in self.headers}
         try:
-            headers |= {OFFLINE_HEADER: "1", "Accept-Encoding": "identity"}
+            headers |= {OFFLINE_HEADER: "1", "Accept-Encoding": "identity", **self.through.login}
             connection.request(self.command, self.path, headers=headers)
             self._answer(connection.getresponse())
         except (OSError, HTTPException):

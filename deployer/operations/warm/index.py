@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from urllib.parse import quote, urlsplit
 
+from deployer.clients import netrc
 from deployer.errors import NotReadyError
 from deployer.protocol import OFFLINE_HEADER, parsed
 from deployer.selection.pages import Listed, ProjectPage
@@ -39,6 +40,7 @@ class Index:
         self.stopped = threading.Event()
         """Set: whatever threads are doing here ends."""
         self._own = threading.local()
+        self._login = netrc.headers(url)
 
     @property
     def simple_url(self) -> str:
@@ -135,7 +137,7 @@ class Index:
                 connection = self._own.connection = kind(parts.hostname or "", parts.port, timeout=SECONDS)
                 kept = False
             try:
-                connection.request(method, path, headers={"User-Agent": "pip/deployer", **headers})
+                connection.request(method, path, headers={"User-Agent": "pip/deployer", **self._login, **headers})
                 return connection.getresponse()
             except (OSError, HTTPException):
                 self.close()
@@ -155,4 +157,6 @@ class Index:
 def _why(answer: HTTPResponse, body: bytes) -> str:
     is_text = answer.headers.get_content_type() == "text/plain"
     said = body.decode("utf-8", "replace").strip().splitlines() if is_text else []
+    if answer.status == 401:
+        return "HTTP 401: it can be read with a login only: deployer clients login"
     return f"HTTP {answer.status}" + (f": {said[0][:200]}" if said else "")
