@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import base64
-import json
+import netrc
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 pytest.importorskip("jwt")
 
@@ -16,12 +21,13 @@ from deployer.profile.models import Oidc
 from tests import indexed_server
 from tests.front import ask
 from tests.oidc_issuer import AUDIENCE, OTHER_KEY, Issuer, claims, signed
-from tests.server_process import Server, request
+from tests.server_process import PATIENCE, Server, request
 from tests.upstream import make_wheel
 
 pytestmark = pytest.mark.server
 
 ROUTE = "/+deployer/oidc"
+TEMPLATE = Path(__file__).parents[2] / "ci" / "gitlab" / "deployer.yml"
 FAILING = ("huge", "moved", "elsewhere", "other", "broken")
 WHEEL = make_wheel("acme-app", "1.0")
 
@@ -141,7 +147,42 @@ def test_an_issuer_that_fails_admits_nobody(server: Server, issuer: Issuer, name
         assert (status, "does not answer" in answer["message"]) == (503, True)
 
 
-def test_a_rule_that_is_none_is_refused_at_the_start(server: Server) -> None:
-    it = Server(server.serverdir.with_name("refused"))
-    code, told = it.refuses("--oidc", json.dumps({"issuer": "x"}))
-    assert (code, "--oidc: an invalid rule" in told) == (2, True), told
+# Clients of the exchange
+
+
+def test_the_command_exchanges_what_the_runner_of_a_job_gives(server: Server, issuer: Issuer, tmp_path: Path) -> None:
+    def run(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "HOME": str(tmp_path), "DEPLOYER_STATE_DIR": str(tmp_path / "state"), **more}
+        url = f"http://127.0.0.1:{server.port}"
+        argv = [sys.executable, "-m", "deployer", "token", "exchange", "--url", url, *words]
+        return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+    done = run("--audience", AUDIENCE, **issuer.job)
+    assert (done.returncode, done.stdout.startswith("devpi-")) == (0, True), done.stderr
+    assert upload(server, "ci/work", done.stdout.strip()) in (200, 409)
+    elsewhere = run("--audience", "https://other.example.com", **issuer.job)
+    assert (elsewhere.returncode, "refused the ID token: invalid ID token" in elsewhere.stderr) == (7, True)
+    assert run("--id-token", signed(claims(issuer.url))).returncode == 2  # the token itself belongs in no argument
+
+
+def test_the_template_for_gitlab_logs_a_job_in(server: Server, issuer: Issuer, tmp_path: Path) -> None:
+    (script,) = yaml.safe_load(TEMPLATE.read_text())[".deployer-login"]["before_script"]
+    (tmp_path / ".netrc").write_text("machine git.example.com login ann password two")
+    (tmp_path / ".netrc").chmod(0o600)
+
+    def run(token: str) -> subprocess.CompletedProcess[str]:
+        env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "DEPLOYER_CI_PYTHON": sys.executable}
+        env |= {"DEPLOYER_CI_SERVER": f"http://127.0.0.1:{server.port}/", "INDEX_ID_TOKEN": token}
+        return subprocess.run(
+            ["sh", "-e", "-c", script], env=env, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+
+    refused = run(signed(claims(issuer.url, repository="evil/app")))
+    assert (refused.returncode, "HTTP 403" in refused.stderr, "Traceback" in refused.stderr) == (1, True, False)
+    done = run(signed(claims(issuer.url)))
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    found = netrc.netrc(str(tmp_path / ".netrc"))
+    login = found.authenticators("127.0.0.1")
+    assert login is not None
+    assert (found.authenticators("git.example.com") or ())[2] == "two"
+    assert upload(server, "ci/work", login[2], login[0]) in (200, 409)

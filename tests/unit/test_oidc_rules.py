@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives import serialization
 
 from deployer.plan.container import oidc_rule
 from deployer.profile.models import Oidc
+from deployer.protocol import ExitCode, Refusal
+from deployer.server.boot.run import oidc_rules
 from deployer.server.oidc import keys
 from deployer.server.oidc.keys import Keys, Unavailable, UnknownKey
 from deployer.server.oidc.rules import Rule, Rules, matches
@@ -228,6 +230,13 @@ def test_the_first_rule_counts_and_yes_is_a_word() -> None:
 def test_an_invalid_rule_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         Rule.parse(text)
+
+
+def test_a_server_does_not_start_with_an_invalid_rule() -> None:
+    with pytest.raises(Refusal) as caught:
+        oidc_rules([json.dumps({"issuer": ISSUER})])
+    assert (caught.value.code, "--oidc: an invalid rule" in caught.value.message) == (ExitCode.USAGE, True)
+    assert oidc_rules([]) == Rules()
 
 
 @pytest.mark.parametrize(

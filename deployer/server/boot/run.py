@@ -343,7 +343,7 @@ def _devpi(
     most = parse_size(options.cache_budget) if options.cache_budget else None
     plugins.register(budget.Budget(most), name=budget.NAME)
     proxy = stop.proxy
-    plugins.register(_oidc_rules(options.oidc), name=oidc.NAME)
+    plugins.register(oidc_rules(options.oidc), name=oidc.NAME)
     plugins.register(push.PushTargets.of(options.push_to), name=push.NAME)
     plugins.register(KnownHosts.of(options.allow_host, outside_url=options.outside_url), name=hosts.NAME)
     plugins.register(
@@ -403,7 +403,7 @@ def _devpi(
     stock.close()
 
 
-def _oidc_rules(texts: Sequence[str]) -> Rules:
+def oidc_rules(texts: Sequence[str]) -> Rules:
     """Raises Refusal for rules that this server can't follow."""
     from deployer.server.oidc.rules import Rules
 
