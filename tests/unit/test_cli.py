@@ -96,6 +96,8 @@ CODES = {
     "profiles": (0,),
     "clients list": (0,),
     "clients undo": (0,),
+    "clients logout": (0,),
+    "token exchange": (2,),  # no server is named
     "locks check": (2,),  # there is no such file
     "locks repair": (2,),
     "install-service": (4,),

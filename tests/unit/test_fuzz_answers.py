@@ -146,7 +146,7 @@ CALLS: list[Callable[[PackageApi], object]] = [
     lambda api: api.files("root/dev", "demo"),
     lambda api: api.uploaded("root/dev", "demo"),
     lambda api: api.tokens("root"),
-    lambda api: api.new_token("root", expires=1, indexes=(), projects=()),
+    lambda api: api.new_token("root", allowed=("pkg_read",), expires=1, indexes=(), projects=()),
     lambda api: api.push("root/dev", "demo", "1.0", target="root/prod"),
     lambda api: api.remove("root/dev", "demo"),
     lambda api: api.topology(),

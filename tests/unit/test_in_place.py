@@ -35,6 +35,15 @@ SERVER: dict[str, Any] = {
     "front": "python",
     "metrics": "127.0.0.1:9141",
     "push_to": ("https://packages.example.com",),
+    "oidc": (
+        {
+            "issuer": "https://ci.example.com",
+            "audience": "https://packages.example.com",
+            "claims": {"repository": "acme/*"},
+            "user": "ci",
+            "indexes": ("root/dev",),
+        },
+    ),
     "memory": "300m",
     "cpus": 1.5,
     "pids": 300,
