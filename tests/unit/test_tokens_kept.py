@@ -1,4 +1,4 @@
-"""Expired tokens go when their user makes another one, and a user has few."""
+"""Expired tokens go when their user makes another one, a user has few, and each can be judged."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import pytest
 
 pytest.importorskip("devpi_tokens")
 
-from devpi_tokens import views
+from devpi_tokens import server, views
+from pymacaroons import MACAROON_V2, Macaroon
 from pyramid.httpexceptions import HTTPException
 
-from deployer.server.devpi.tokens import MOST, create
+from deployer.server.devpi.tokens import MOST, create, devpiserver_get_identity
 
 
 @pytest.fixture(autouse=True)
@@ -50,3 +51,35 @@ def test_a_user_has_few() -> None:
     context, stored = user("expires=1", *(["expires=never"] * (MOST - 1)))
     assert create(context, None) == "made"
     assert len(stored["tokens"]) == MOST - 1
+
+
+@pytest.mark.parametrize(
+    ("caveat", "known"),
+    [
+        ("allowed=pkg_read", True),
+        ("indexes=ann/own", True),
+        ('{"nbf": 0, "exp": 9999999999}', False),
+        ('[1, ["a=b"]]', False),
+        ("unknown=1", False),
+    ],
+)
+def test_a_token_with_a_limit_that_is_unknown_is_refused(
+    caveat: str, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """devpi-tokens verifies these forms, and fails when it lists them: HTTP 500."""
+    made = Macaroon(identifier="ann-x", key="k", version=MACAROON_V2)
+    made.add_first_party_caveat(caveat)
+    asked = []
+
+    def identity(request: Any, credentials: Any) -> Any:
+        asked.append(credentials)
+        return server.TokenIdentity("ann", f"devpi-{made.serialize()}")
+
+    monkeypatch.setattr(server, "devpiserver_get_identity", identity)
+    if known:
+        assert devpiserver_get_identity(None, ("__token__", "x")).username == "ann"
+    else:
+        with pytest.raises(HTTPException) as caught:
+            devpiserver_get_identity(None, ("__token__", "x"))
+        assert caught.value.status_code == 403
+    assert asked == [("", "x")]

@@ -17,6 +17,7 @@ from devpi_tokens import server as tokens
 from devpi_tokens import views
 from pluggy import HookimplMarker
 from pyramid.authorization import Everyone
+from pyramid.httpexceptions import HTTPForbidden
 
 if TYPE_CHECKING:
     from pyramid.request import Request
@@ -78,9 +79,21 @@ def _expired(info: Any, now: float) -> bool:
 
 @server_hookimpl(tryfirst=True)
 def devpiserver_get_identity(request: Request, credentials: tuple[str, str] | None) -> Any:
+    """Who holds a token. One that its holder has narrowed in a form that devpi-tokens can't list is refused: every
+    question for its permissions would fail."""
     if credentials is not None and credentials[0] == ANY_USER:
-        return tokens.devpiserver_get_identity(request, (None, credentials[1]))
-    return None
+        credentials = ("", credentials[1])
+    found = tokens.devpiserver_get_identity(request, credentials)
+    if found is not None and not _is_listed(found):
+        raise HTTPForbidden("a limit of this token is unknown here")
+    return found
+
+
+def _is_listed(identity: Any) -> bool:
+    try:
+        return identity.restrictions is not None
+    except (ValueError, KeyError):
+        return False
 
 
 @server_hookimpl
