@@ -61,9 +61,9 @@ def check(url: str, login: Login) -> None:
     """Raise ServerRefused unless the login may read the index at ``url``."""
     found = status(url, login)
     if found in _REFUSED:
-        why = "does not know this user and password" if found == 401 else f"does not let {login.user} read it"
         raise ServerRefused(
-            f"the server of {url} {why} (HTTP {found})", hint="give another one, or ask who owns the index"
+            f"the server does not let {login.user} read {url} with this password or token (HTTP {found})",
+            hint="give another one, or ask who owns the index",
         )
 
 
