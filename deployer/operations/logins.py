@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import time
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import TYPE_CHECKING
@@ -28,15 +29,21 @@ SECONDS = 10.0
 _REFUSED = (401, 403)
 
 
-def status(url: str, login: Login | None = None) -> int:
+def status(url: str, login: Login | None = None, *, ca: str = "") -> int:
     """The HTTP status with which the server of a simple URL answers for its index, to ``login`` or to anybody.
+
+    ``ca``: the file of its CA; empty where the system's CAs do.
 
     Raises UsageError for another address, NotReadyError when nothing answers.
     """
     base, index = split(url)
     parts = urlsplit(base)
-    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=SECONDS)
+    host, port = parts.hostname or "", parts.port
+    if parts.scheme == "https":
+        context = ssl.create_default_context(cafile=ca or None)
+        connection: HTTPConnection = HTTPSConnection(host, port, timeout=SECONDS, context=context)
+    else:
+        connection = HTTPConnection(host, port, timeout=SECONDS)
     headers = {"Accept": "application/json", **({} if login is None else login.headers)}
     try:
         connection.request("GET", f"{parts.path}/{index}?no_projects=", headers=headers)
@@ -57,9 +64,9 @@ def split(url: str) -> tuple[str, str]:
     return server, f"{user}/{index}"
 
 
-def check(url: str, login: Login) -> None:
+def check(url: str, login: Login, *, ca: str = "") -> None:
     """Raise ServerRefused unless the login may read the index at ``url``."""
-    found = status(url, login)
+    found = status(url, login, ca=ca)
     if found in _REFUSED:
         raise ServerRefused(
             f"the server does not let {login.user} read {url} with this password or token (HTTP {found})",

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from typer import Option
 
-from deployer.commands import Comparing
+from deployer.commands import Comparing, TrustedCa
 from deployer.ui.output import UI, Result
 
 TOKEN_USER = "__token__"  # noqa: S105 - a user's name
@@ -18,6 +18,7 @@ TOKEN_USER = "__token__"  # noqa: S105 - a user's name
 @dataclass(frozen=True, kw_only=True)
 class Options(Comparing):
     user: Annotated[str, Option("--user", metavar="USER", help="User; without it, `__token__`: send a token.")] = ""
+    ca: TrustedCa = ""
     password_from: Annotated[
         str,
         Option(
@@ -49,7 +50,7 @@ def run(options: Options, ui: UI) -> Result:
     if options.url or options.user or options.password_from:
         user, given = options.user or TOKEN_USER, options.password_from
         login = Login(user, referenced(given, where="--password-from") if given else read_password(user))
-        logins.check(url, login)
+        logins.check(url, login, ca=options.ca)
     else:
         with connect(options.name) as session:
             login = logins.made(session, url)
