@@ -174,21 +174,25 @@ def test_a_file_that_is_deleted_meanwhile_costs_another_round(
 def test_commits_are_held_back_for_the_last_round(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held, look = [], taking._Files.look
+    held, look, take = [], taking._Files.look, taking._Files.take
 
-    def looked(self: taking._Files, copied: Path) -> None:
-        look(self, copied)
+    def looked(self: taking._Files, copied: Path, **words: bool) -> None:
+        look(self, copied, **words)
         with stored.connect(server.serverdir / ".sqlite") as connection:
             connection.execute("pragma busy_timeout = 0")
             try:
-                connection.execute("begin immediate")
+                connection.execute("begin exclusive")
                 connection.execute("rollback")
                 held.append(False)
             except sqlite3.OperationalError:
                 held.append(True)
 
+    def took(self: taking._Files) -> None:
+        take(self)
+        self.complete = len(held) > taking.FREE_ROUNDS
+
     monkeypatch.setattr(taking._Files, "look", looked)
-    monkeypatch.setattr(taking, "_lost", lambda *_: None if len(held) <= taking.FREE_ROUNDS else [])
+    monkeypatch.setattr(taking._Files, "take", took)
     taking.create(server.serverdir, Repository(tmp_path / "backups"), cache=True)
     assert held == [False] * taking.FREE_ROUNDS + [True]
     assert upload(server, server.auth, "root/dev", make_wheel("after", "1.0")) == 200

@@ -2,8 +2,9 @@
 
 The database is copied first, as of one moment; then every file that this copy knows becomes a blob. A file that was
 deleted in between is found missing, and the round is repeated. It is short: only what was committed since is looked at,
-and an open file stays readable when it is deleted. After a few rounds commits wait while the database is compared and
-the new files are opened, which takes some milliseconds. The manifest gets its name when nothing is missing.
+and an open file stays readable when it is deleted. After a few rounds commits wait while the new files are opened,
+which takes some milliseconds. A file that is missing twice, while no commit between two copies touched it, was lost by
+the server. The server's own database is read for nothing but the copy: while it is read, commits wait.
 """
 
 from __future__ import annotations
@@ -88,13 +89,15 @@ def _taken(serverdir: Path, repository: Repository, same: Sequence[Backup], *, c
         if same and _is_unchanged(repository, copied, same[0], files.known):
             return same[0]
         for number in range(FREE_ROUNDS + HELD_ROUNDS):
-            with database.writers_held(live) if number >= FREE_ROUNDS else contextlib.nullcontext():
+            if number < FREE_ROUNDS:
                 copied.renew()
                 files.look(copied.target)
+            else:
+                with copied.renewed():
+                    files.look(copied.target, held=True)
             copied.check()
             files.take()
-            lost = _lost(files.missing, live, serverdir)
-            if lost is not None:
+            if files.complete:
                 break
         else:
             raise Refusal(
@@ -112,7 +115,7 @@ def _taken(serverdir: Path, repository: Repository, same: Sequence[Backup], *, c
         files=len(files.taken),
         left_out=files.left_out,
         size=repository.size((*files.taken.values(), *pieces)),
-        lost=(*lost, *files.damaged),
+        lost=tuple(files.lost),
     )
 
 
@@ -132,7 +135,7 @@ def _is_unchanged(repository: Repository, copied: database.Copy, last: Backup, k
 class _Files:
     """The files that the copied database knows, and what became of them. ``known``: digests of all blobs.
 
-    ``taken``: digests by path. ``missing``, ``damaged``, ``left_out``: those that have no blob.
+    ``taken``: digests by path. ``lost``, ``left_out``: those that have no blob. ``complete``: all others are taken.
     """
 
     repository: Repository
@@ -141,21 +144,26 @@ class _Files:
     known: set[str]
     serial: int = -1
     taken: dict[str, str] = field(default_factory=dict)
-    missing: list[Stored] = field(default_factory=list)
-    damaged: list[Lost] = field(default_factory=list)
+    lost: list[Lost] = field(default_factory=list)
     left_out: int = 0
+    complete: bool = False
     _listed: dict[str, Stored] = field(default_factory=dict)
     _new: dict[str, Stored] = field(default_factory=dict)
     """Of ``_listed``, those that may have no blob yet."""
+    _missing: dict[str, Stored] = field(default_factory=dict)
+    """Of ``_new``, those that were not there, and that no commit has touched since."""
     _opened: dict[str, int] = field(default_factory=dict)
 
-    def look(self, copied: Path) -> None:
-        """Read what has changed since the last look, and open the new files if they are few: commits may wait."""
+    def look(self, copied: Path, *, held: bool = False) -> None:
+        """Read what has changed since the last look, and open the new files if they are few. ``held``: commits wait."""
         with stored.connect(copied) as connection:
             for path, file in stored.changed(connection, since=self.serial):
                 self._listed.pop(path, None)
                 self._new.pop(path, None)
+                self._missing.pop(path, None)
                 self.taken.pop(path, None)
+                if not held:
+                    self.repository.rest()
                 if file is not None:
                     self._listed[path] = self._new[path] = file
             self.serial = stored.serial(connection)
@@ -183,7 +191,7 @@ class _Files:
 
     def take(self) -> None:
         """Make a blob of each file that is none yet."""
-        self.missing, self.damaged = [], []
+        known_missing, self._missing, self.lost = self._missing, {}, []
         self.left_out = sum(file.mirror and not self.cache for file in self._listed.values())
         for file in self._new.values():
             if file.mirror and not self.cache:
@@ -194,36 +202,27 @@ class _Files:
                 self._take(file)
         self.close()
         deadline = time.monotonic() + RENAMES
-        while self.missing and time.monotonic() < deadline:
+        while self._missing.keys() - known_missing.keys() and time.monotonic() < deadline:
             time.sleep(0.1)
-            again, self.missing = self.missing, []
-            for file in again:
+            again, self._missing = self._missing, {}
+            for file in again.values():
                 self._take(file)
-        wrong = {*(file.path for file in self.missing), *(lost.path for lost in self.damaged)}
+        self.complete = self._missing.keys() <= known_missing.keys()
+        wrong = {*self._missing, *(lost.path for lost in self.lost)}
         self._new = {path: file for path, file in self._new.items() if path in wrong}
+        self.lost += [Lost(path=path, why="missing", mirror=file.mirror) for path, file in self._missing.items()]
 
     def _take(self, file: Stored) -> None:
         path = self.serverdir / FILES / file.path
         try:
             digest = self.repository.keep_file(path, file.hashes, opened=self._opened.pop(file.path, None))
         except (FileNotFoundError, NotADirectoryError):
-            self.missing.append(file)
+            self._missing[file.path] = file
         except (Damaged, PermissionError) as error:
-            self.damaged.append(Lost(path=file.path, why=str(error), mirror=file.mirror))
+            self.lost.append(Lost(path=file.path, why=str(error), mirror=file.mirror))
         else:
             self.taken[file.path] = digest
             self.known.add(digest)
-
-
-def _lost(missing: Sequence[Stored], live: Path, serverdir: Path) -> list[Lost] | None:
-    """The missing files that the server still knows: it has lost them. None when any was deleted meanwhile."""
-    if not missing:
-        return []
-    with stored.connect(live) as connection:
-        still = {file.path for file in stored.stored(connection)}
-    if any(file.path not in still or (serverdir / FILES / file.path).exists() for file in missing):
-        return None
-    return [Lost(path=file.path, why="missing", mirror=file.mirror) for file in missing]
 
 
 def incoming(directory: Path) -> Path:

@@ -56,13 +56,28 @@ class Copy:
     def renew(self) -> None:
         """Bring the copy to the state of this moment. Raises Refusal when it can't be written."""
         with _explained(self.source, self.target), connect(self.source) as live:
-            if self._is_wal():
-                self._by_sqlite(live)
-                return
-            self._compare(0, float("inf"))
-            hold = HOLD
-            while not self._exactly(live, hold):
-                hold *= 2
+            self._renew(live)
+
+    @contextlib.contextmanager
+    def renewed(self) -> Iterator[None]:
+        """The same, and no commit happens inside."""
+        with contextlib.ExitStack() as stack:
+            with _explained(self.source, self.target):
+                live = stack.enter_context(connect(self.source))
+                if self._is_wal():
+                    stack.enter_context(writers_held(self.source))
+                self._renew(live)
+            yield
+
+    def _renew(self, live: sqlite3.Connection) -> None:
+        """Commits wait afterwards until ``live`` is closed, but not those to a write-ahead log."""
+        if self._is_wal():
+            self._by_sqlite(live)
+            return
+        self._compare(0, float("inf"))
+        hold = HOLD
+        while not self._exactly(live, hold):
+            hold *= 2
 
     def check(self) -> None:
         """Raise Refusal when the copied database is damaged."""
@@ -84,21 +99,24 @@ class Copy:
             made.execute("pragma journal_mode = delete")
 
     def _exactly(self, live: sqlite3.Connection, hold: float) -> bool:
-        """Compare all of it in holds of so many seconds; False when a commit came between two of them."""
+        """Compare all of it in holds of so many seconds; False when a commit came between two of them.
+
+        After True the last hold goes on until ``live`` is closed.
+        """
         offset, counter = 0, b""
         while True:
             live.execute("begin")
-            try:
-                live.execute("select 1 from sqlite_master limit 1").fetchone()  # takes the lock, and ends a hot journal
-                found = os.pread(self._source, _HEADER, 0)[_COUNTER]
-                if offset and found != counter:
-                    return False
+            live.execute("select 1 from sqlite_master limit 1").fetchone()  # takes the lock, and ends a hot journal
+            found = os.pread(self._source, _HEADER, 0)[_COUNTER]
+            changed = bool(offset) and found != counter
+            if not changed:
                 counter = found
                 offset = self._compare(offset, time.monotonic() + hold)
                 if not offset:
                     return True
-            finally:
-                live.execute("rollback")
+            live.execute("rollback")
+            if changed:
+                return False
             time.sleep(GAP)
 
     def _compare(self, offset: int, until: float) -> int:

@@ -20,6 +20,7 @@ import json
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,9 +31,11 @@ from deployer.server.secret_files import write_private
 CHUNK = 1 << 20
 _PARTS = ("blobs", "backups", "new")
 
-
 UNWRITTEN = 8 << 20
 """Bytes after which new blobs are written to the disk: a commit of the server waits for what is queued there."""
+WORK, REST = 0.01, 0.05
+"""Seconds of work after which a run rests as long as it has worked, and the longest rest: the server needs processor
+and disk, too."""
 
 
 class Damaged(Exception):
@@ -53,6 +56,7 @@ class Repository:
     staged: set[str] = field(default_factory=set)
     """Digests of the blobs that are in ``new``."""
     _unwritten: int = 0
+    _rested: float = field(default_factory=time.monotonic)
 
     @property
     def blobs(self) -> Path:
@@ -184,6 +188,14 @@ class Repository:
         self.staged.add(digest)
         if self._unwritten > UNWRITTEN:
             self._write()
+        self.rest()
+
+    def rest(self) -> None:
+        """Rest, if this run has worked without a rest for some time."""
+        worked = time.monotonic() - self._rested
+        if worked > WORK:
+            time.sleep(min(worked, REST))
+            self._rested = time.monotonic()
 
     def _write(self) -> None:
         """Have the disk get what was written: often, so that no commit of the server waits for much of it."""
@@ -232,6 +244,7 @@ class Repository:
             blob = self.blobs / digest[:2] / digest
             blob.parent.mkdir(exist_ok=True, mode=0o700)
             (self.new / digest).replace(blob)
+            self.rest()
         self._write()
         write_private(self.backups / f"{backup.name}.json", json.dumps(backup.json, indent=1) + "\n")
         self.clear()
