@@ -173,8 +173,10 @@ def _carrier(serverdir: Path, target: Path, plugins: Any) -> Any:
     from devpi_server.main import xom_from_config
 
     from deployer.server.upgrade.carry import Carrier, arguments
+    from deployer.server.upgrade.new_keys import answer_at_once
 
     xom = xom_from_config(parseoptions(plugins, arguments(target)))
+    answer_at_once(xom, target / installed().database)
     with stored.connect(serverdir / DEVPI_6.database) as connection:
         total = sum(1 for _ in stored.stored(connection, layout=DEVPI_6.layout))
     return Carrier(xom, serverdir / stored.FILES, progress=_progress(serverdir, total))
