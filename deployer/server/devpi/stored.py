@@ -30,6 +30,10 @@ _OF_7 = """
     where f.keytype in ({}) and touched > ? order by touched
 """
 _PARENTS = "join ulid_info i on i.ulid = f.parent_ulid join ulid_info u on u.ulid = i.parent_ulid"
+_COUNT_OF_7 = f"""
+    select u.name || '/' || i.name, count(*) from ulid_info f {_PARENTS}
+    where f.keytype in ('FILE', 'FILE_NOHASH') and f.deleted_at_serial is null group by 1
+"""  # noqa: S608 - a constant
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,15 @@ def types(connection: sqlite3.Connection, *, layout: str = "") -> dict[str, str]
     said = {index: str(config.get("type")) for index, config in found.items() if config is not None}
     names = {maker.mirror: "mirror", maker.stage: "stage"}
     return {index: names.get(kind, kind) for index, kind in said.items()}
+
+
+def counted(connection: sqlite3.Connection) -> tuple[int, int]:
+    """The numbers of uploads and of mirrors' files in a database of devpi-server 7, from its keys alone."""
+    kinds = types(connection)
+    numbers = {True: 0, False: 0}
+    for index, number in connection.execute(_COUNT_OF_7):
+        numbers[kinds.get(index) == "mirror"] += number
+    return numbers[False], numbers[True]
 
 
 def finish_renames(connection: sqlite3.Connection) -> None:

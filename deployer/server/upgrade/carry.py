@@ -4,7 +4,7 @@ for what was changed since. On no directory that a server runs on."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,11 @@ class Carrier(Importer):
     def warn(self, _message: str) -> None:
         """devpi's import warns of metadata that it completes; nothing follows from it."""
 
-    def carry(self, data: Data) -> None:
-        """Make the target what ``data`` says: all users and indexes, and the projects that were touched or lack.
+    def settle(self, data: Data) -> list[Project]:
+        """Make users and indexes what ``data`` says; the projects to carry: those that were touched, are gone, or lack.
 
-        Raises FileGone for an upload that is not here; a file of a mirror is left out then.
+        Only uploads are looked for: what a mirror lacks is fetched again.
         """
-        files = {place: found for place, found in data.files.items() if place in data.touched}
         migrated = Migrator(dumpversion=DUMP).migrate(
             {
                 "users": {name: dict(config) for name, config in data.users.items()},
@@ -57,11 +56,23 @@ class Carrier(Importer):
         with self.xom.keyfs.write_transaction():
             self._users(migrated["users"])
             self._indexes(configs)
-        work = [(place, files.get(place, [])) for place in self._due(data)]
-        for batch in _batches(work, data):
+        due = set(data.touched)
+        with self.xom.keyfs.read_transaction():
+            for name, config in data.indexes.items():
+                if config.get("type") != "mirror":
+                    held = {(name, str(project)) for project in self._model.getstage(name).list_projects_perstage()}
+                    due |= held ^ {place for place in data.versions if place[0] == name}
+        return sorted(place for place in due if place[0] in data.indexes)
+
+    def carry(self, data: Data, due: Sequence[Project]) -> None:
+        """Make the projects that are ``due`` what ``data`` says, or remove them.
+
+        Raises FileGone for an upload that is not here; a file of a mirror is left out then.
+        """
+        for batch in _batches(due, data):
             with self.xom.keyfs.write_transaction():
-                for place, described in batch:
-                    self._project(data, place, described)
+                for place in batch:
+                    self._project(data, place)
             self._progress(self._done)
         self._allowed(data)
 
@@ -96,18 +107,7 @@ class Carrier(Importer):
                 with stage.key_index.with_resolved_parent().update() as stored:
                     stored["bases"] = tuple(config["bases"])
 
-    def _due(self, data: Data) -> list[Project]:
-        """The projects to carry, and those to remove. Only uploads are looked for in the target: what a mirror lacks is
-        fetched again."""
-        due = set(data.touched)
-        with self.xom.keyfs.read_transaction():
-            for name, config in data.indexes.items():
-                if config.get("type") != "mirror":
-                    held = {(name, str(project)) for project in self._model.getstage(name).list_projects_perstage()}
-                    due |= held ^ {place for place in data.versions if place[0] == name}
-        return sorted(place for place in due if place[0] in data.indexes)
-
-    def _project(self, data: Data, place: Project, described: list[dict[str, Any]]) -> None:
+    def _project(self, data: Data, place: Project) -> None:
         index, name = place
         stage = self._model.getstage(index)
         if version7.is_mirror(stage):
@@ -125,7 +125,7 @@ class Carrier(Importer):
             metadata.pop(":action", None)
             stage.set_versiondata({**metadata, "version": metadata.get("version") or version})
         migrator = Migrator(dumpversion=DUMP)
-        for one in described:
+        for one in data.files.get(place, ()):
             self._present(str(one["relpath"]))
             self.import_filedesc(stage, migrator.migrate_file(one), versions)
             self._done += 1
@@ -187,14 +187,12 @@ class _Linked:
         return getattr(self._stream, name)
 
 
-def _batches(
-    work: Iterable[tuple[Project, list[dict[str, Any]]]], data: Data
-) -> Iterator[list[tuple[Project, list[dict[str, Any]]]]]:
-    batch: list[tuple[Project, list[dict[str, Any]]]] = []
+def _batches(due: Iterable[Project], data: Data) -> Iterator[list[Project]]:
+    batch: list[Project] = []
     size = 0
-    for place, described in work:
-        batch.append((place, described))
-        size += 1 + len(described) + len(data.mirrored.get(place, ()))
+    for place in due:
+        batch.append(place)
+        size += 1 + len(data.files.get(place, ())) + len(data.mirrored.get(place, ()))
         if size >= COMMIT:
             yield batch
             batch, size = [], 0

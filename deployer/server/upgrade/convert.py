@@ -12,7 +12,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from deployer.server.boot import prepare
 from deployer.server.devpi import stored
 from deployer.server.devpi.installed import DEVPI_6, installed, server_version
 from deployer.server.secret_files import Private, remove, write_private
-from deployer.server.upgrade import sets
-from deployer.server.upgrade.data6 import Data, read
+from deployer.server.upgrade import data6, sets
+from deployer.server.upgrade.data6 import Project
 
 FEW = 20
 """Projects that may be left for the last pass."""
@@ -75,8 +76,8 @@ def convert(serverdir: Path) -> dict[str, object]:
             with contextlib.suppress(FileNotFoundError):
                 write_private(target / secret.relative, (serverdir / secret.relative).read_bytes())
         carrier = _begun(serverdir, target, private)
-        data, passes = _passes(serverdir, target, carrier)
-        found = _verify(serverdir, target, data)
+        carried, passes = _passes(serverdir, target, carrier)
+        found = _verify(target, carried)
         remove(private.moving)
     (serverdir / UpgradePath.PROGRESS).unlink(missing_ok=True)
     return {"passes": passes, **found, "seconds": round(time.monotonic() - started, 2)}
@@ -111,11 +112,14 @@ def finish(serverdir: Path) -> dict[str, object]:
     held = serverdir / UpgradePath.HELD
     held.unlink(missing_ok=True)
     with prepare.locked(target) as private:
-        carrier = _opened(serverdir, target, private)
+        carrier = _carrier(serverdir, target, _plugins(private), _silent)
+        with stored.connect(target / installed().database) as connection:
+            before = stored.serial(connection)
+        carried, _ = _passes(serverdir, target, carrier)  # the last one is short then
         with database.writers_held(serverdir / DEVPI_6.database):
             started = time.monotonic()
-            data = _next_pass(serverdir, target, carrier, live=True)
-            found = _verify(serverdir, target, data)
+            carried |= _next_pass(serverdir, target, carrier, live=True) or {}
+            found = _verify(target, carried, since=before)
             seconds = time.monotonic() - started
             try:
                 write_private(held, "")
@@ -151,11 +155,9 @@ def _begun(serverdir: Path, target: Path, private: Private) -> Any:
     with contextlib.redirect_stdout(sys.stderr):
         if init(pluginmanager=plugins, argv=[*words, passwords.hash_random(os.urandom(16).hex())]):
             raise Refusal(f"can't initialise {target}", hint="read the log lines above", code=ExitCode.INTERNAL)
-    return _carrier(serverdir, target, plugins)
-
-
-def _opened(serverdir: Path, target: Path, private: Private) -> Any:
-    return _carrier(serverdir, target, _plugins(private))
+    with stored.connect(serverdir / DEVPI_6.database) as connection:
+        total = sum(1 for _ in stored.stored(connection, layout=DEVPI_6.layout))
+    return _carrier(serverdir, target, plugins, _progress(serverdir, total))
 
 
 def _plugins(private: Private) -> Any:
@@ -168,7 +170,7 @@ def _plugins(private: Private) -> Any:
     return plugins_of(credentials, web=False)
 
 
-def _carrier(serverdir: Path, target: Path, plugins: Any) -> Any:
+def _carrier(serverdir: Path, target: Path, plugins: Any, progress: Callable[[int], None]) -> Any:
     from devpi_server.config import parseoptions
     from devpi_server.main import xom_from_config
 
@@ -177,28 +179,45 @@ def _carrier(serverdir: Path, target: Path, plugins: Any) -> Any:
 
     xom = xom_from_config(parseoptions(plugins, arguments(target)))
     answer_at_once(xom, target / installed().database)
-    with stored.connect(serverdir / DEVPI_6.database) as connection:
-        total = sum(1 for _ in stored.stored(connection, layout=DEVPI_6.layout))
-    return Carrier(xom, serverdir / stored.FILES, progress=_progress(serverdir, total))
+    return Carrier(xom, serverdir / stored.FILES, progress=progress)
 
 
-def _passes(serverdir: Path, target: Path, carrier: Any) -> tuple[Data, int]:
-    """Passes until few projects are left; the data of the last one."""
-    number, data = 1, _next_pass(serverdir, target, carrier)
-    while len(data.touched) > FEW and number < PASSES:
-        number, data = number + 1, _next_pass(serverdir, target, carrier)
-    return data, number
+@dataclass(frozen=True)
+class _Carried:
+    """What the target must have of one project. ``uploads``: their descriptions; ``cached``: files of a mirror."""
+
+    uploads: Sequence[Mapping[str, Any]]
+    cached: int
 
 
-def _next_pass(serverdir: Path, target: Path, carrier: Any, *, live: bool = False) -> Data:
-    """Carry what was committed since the last pass. ``live``: no commits happen, so no copy is needed."""
+def _passes(serverdir: Path, target: Path, carrier: Any) -> tuple[dict[Project, _Carried], int]:
+    """Passes until few projects are left; what they carried, and their number."""
+    carried: dict[Project, _Carried] = {}
+    number, last = 0, None
+    while number < PASSES and (last is None or len(last) > FEW):
+        number, last = number + 1, _next_pass(serverdir, target, carrier)
+        carried |= last or {}
+    return carried, number
+
+
+def _next_pass(serverdir: Path, target: Path, carrier: Any, *, live: bool = False) -> dict[Project, _Carried] | None:
+    """Carry what was committed since the last pass; None when it has to be repeated.
+
+    ``live``: no commits happen, so no copy is needed. Raises Refusal then.
+    """
     from deployer.server.upgrade.carry import FileGone
 
-    since = _carried(target)
-    with _database(serverdir, target, live=live) as path, stored.connect(path) as connection:
-        data = read(connection, since=since)
+    with (
+        _database(serverdir, target, live=live) as path,
+        stored.connect(path) as connection,
+        data6.as_of_one_moment(connection),
+    ):
+        data = data6.overview(connection, since=_last_serial(target))
+        due = carrier.settle(data)
+        data6.fill(connection, data, due)
+    carried = {place: _Carried(tuple(data.files.get(place, ())), len(data.mirrored.get(place, ()))) for place in due}
     try:
-        carrier.carry(data)
+        carrier.carry(data, due)
     except FileGone as gone:
         if live:
             raise Refusal(
@@ -206,9 +225,9 @@ def _next_pass(serverdir: Path, target: Path, carrier: Any, *, live: bool = Fals
                 hint="deployer check --repair",
                 code=ExitCode.VERIFICATION,
             ) from None
-        return data  # it was deleted since: the next pass begins where this one did
+        return None  # it was deleted since: the next pass begins where this one did
     write_private(target / _CARRIED, json.dumps({"serial": data.serial}) + "\n")
-    return data
+    return carried
 
 
 @contextlib.contextmanager
@@ -224,41 +243,42 @@ def _database(serverdir: Path, target: Path, *, live: bool) -> Iterator[Path]:
         copied.unlink()
 
 
-def _carried(target: Path) -> int:
+def _last_serial(target: Path) -> int:
     try:
         return int(parsed((target / _CARRIED).read_bytes())["serial"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return -1
 
 
-def _verify(serverdir: Path, target: Path, data: Data) -> dict[str, object]:
-    """Compare what was carried with what ``data`` has: every upload by its hash. Raises Refusal."""
+def _verify(target: Path, carried: Mapping[Project, _Carried], *, since: int = -1) -> dict[str, object]:
+    """Compare the target with what was ``carried`` after its serial ``since``: every upload by its hash.
+
+    Raises Refusal.
+    """
+    wanted = [one for project in carried.values() for one in project.uploads]
     with stored.connect(target / installed().database) as connection:
-        there = list(stored.stored(connection))
-    known = {("/".join(file.path.split("/")[:2]), file.path.rpartition("/")[2], file.sha256) for file in there}
-    present = {file.path for file in there}
-    uploads = [one for found in data.files.values() for one in found]
-    for one in uploads:
+        there = dict(stored.changed(connection, since=since)) if wanted else {}
+        uploads, cached = stored.counted(connection)
+    known = {
+        ("/".join(path.split("/")[:2]), path.rpartition("/")[2], file.sha256)
+        for path, file in there.items()
+        if file is not None
+    }
+    for one in wanted:
         path = str(one["relpath"])
-        wanted = (one.get("entrymapping") or {}).get("hashes") or {}
-        digest = wanted.get("sha256")
-        name = path.rpartition("/")[2]
-        index = "/".join(path.split("/")[:2])
-        if path not in present and (index, name, digest) not in known:
+        digest = ((one.get("entrymapping") or {}).get("hashes") or {}).get("sha256")
+        if there.get(path) is None and ("/".join(path.split("/")[:2]), path.rpartition("/")[2], digest) not in known:
             raise Refusal(
                 f"the upload {path} was not carried over",
                 hint="the server serves as before; deployer check",
                 code=ExitCode.VERIFICATION,
             )
-    wheels = sorted(str(one["relpath"]) for one in uploads if str(one["relpath"]).endswith(".whl"))
-    cached = sum(file.mirror for file in there)
-    wanted_cached = sum(len(found) for found in data.mirrored.values())
+    wheels = sorted(str(one["relpath"]) for one in wanted if str(one["relpath"]).endswith(".whl"))
     return {
-        "uploads": len(uploads),
+        "uploads": uploads,
         "cached": cached,
-        "left_out": max(0, wanted_cached - cached),
+        "left_out": max(0, sum(project.cached for project in carried.values()) - cached),
         "wheel": wheels[0] if wheels else "",
-        "serial": data.serial,
     }
 
 
@@ -269,3 +289,7 @@ def _progress(serverdir: Path, total: int) -> Callable[[int], None]:
         write_private(serverdir / UpgradePath.PROGRESS, f"{files} of {total} files\n", durable=False)
 
     return say
+
+
+def _silent(_files: int) -> None:
+    """Nobody waits for the figures of a short pass."""

@@ -19,6 +19,7 @@ _SINCE = "select rowid, ulid, keytype, name, parent_ulid from ulid_info where ro
 def answer_at_once(xom: Any, database: Path) -> None:
     """Have the connections of ``xom`` answer so. Only ``xom`` writes to the ``database``, from one thread."""
     keys, keyfs = _Keys(database), xom.keyfs
+    keys.renew()
     connect = keyfs.get_connection
 
     def get_connection(*, closing: bool = True, **words: Any) -> Any:
