@@ -251,16 +251,24 @@ OF_7 = _table(
             "BaseFileEntry.user",
             "FileStore.get_mutable_file_entry",
         ),
+        "devpi_server.filestore_fs_base": (("FSIOFileBase.__init__", ("_dirty_files",)),),
         "devpi_server.importexport": (
             ("Importer.import_filedesc", ("devpi_srcpath", "import_rootdir")),
             "Migrator.migrate",
             "Migrator.migrate_file",
         ),
-        "devpi_server.keyfs": ("KeyChangeEvent.at_serial", "KeyChangeEvent.data"),
+        "devpi_server.keyfs": (
+            "KeyChangeEvent.at_serial",
+            "KeyChangeEvent.data",
+            "Transaction.get_original",
+            "Transaction.resolve_keys",
+        ),
         "devpi_server.keyfs_sqla_lite": (
             "Connection.db_read_last_changelog_serial",
             "Connection.get_key_at_serial",
             "Connection.iter_changes_at",
+            "Connection.iter_keys_at_serial",
+            "Connection.iter_ulidkeys_at_serial",
         ),
         "devpi_server.markers": ("Deleted", "notset"),
         "devpi_server.model.base": (

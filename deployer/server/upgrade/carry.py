@@ -13,6 +13,7 @@ from devpi_server.importexport import Importer, Migrator
 from devpi_server.normalized import normalize_name
 
 from deployer.server.devpi import version7
+from deployer.server.devpi.stored import FILES
 from deployer.server.upgrade.data6 import Data, Mirrored, Project
 
 COMMIT = 100
@@ -73,6 +74,7 @@ class Carrier(Importer):
             with self.xom.keyfs.write_transaction():
                 for place in batch:
                     self._project(data, place)
+                self._make_room()
             self._progress(self._done)
         self._allowed(data)
 
@@ -129,6 +131,15 @@ class Carrier(Importer):
             self._present(str(one["relpath"]))
             self.import_filedesc(stage, migrator.migrate_file(one), versions)
             self._done += 1
+
+    def _make_room(self) -> None:
+        """Remove the files that those of this transaction replace.
+
+        A hard link that is renamed to another one of the same file stays (rename(2)), as devpi's temporary file.
+        """
+        directory = Path(self.xom.config.server_path) / FILES
+        for path in self.xom.keyfs.tx.io_file._dirty_files:
+            (directory / path).unlink(missing_ok=True)
 
     def _mirrored(self, stage: Any, project: str, one: Mirrored) -> None:
         source = self.import_rootdir / one.path
