@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deployer import DISTRIBUTION
 from deployer.engines import proc, process_log, standby
@@ -58,6 +59,11 @@ _HANDED = 2.0
 _MOST_SOCKETS = 8
 _KILLED = 5.0
 """Seconds to wait for a killed process group to end."""
+
+if TYPE_CHECKING:
+    import subprocess
+
+    _Launch = Callable[..., subprocess.Popen[bytes]]
 
 
 class ProcessEngine:
@@ -166,20 +172,27 @@ class ProcessEngine:
 
     def _start(self, name: str, record: Record) -> str:
         """Start the supervisor, which waits until it is on record. If we are killed before, it ends by itself."""
-        argv, log = self._argv(name, record.spec.command), self._log(name)
-        make_private(log.parent)
-        sockets = tuple(one.fileno() for one in self._held if _is_at(one, record.spec.ports))
-        env = _environment() | ({KEPT: json.dumps({"listeners": sockets})} if sockets else {})
-        process = standby.take(argv, env=env, errors_to=log, descriptors=sockets)
+        process = self._launched(standby.take, name, record.spec.command, record.spec.ports)
         with telling(process, json.dumps(_told(record))) as pid:
             now = _utc(datetime.now(UTC))
             write_record(self._file(name), replace(record, pid=pid, mark=proc.mark(pid, self._runner), started_at=now))
         return f"{name}-{pid}"
 
+    def _launched(
+        self, how: _Launch, name: str, command: Sequence[str], ports: Sequence[Port]
+    ) -> subprocess.Popen[bytes]:
+        """Start a supervisor, with those of the sockets held that are at its ``ports``."""
+        log = self._log(name)
+        make_private(log.parent)
+        sockets = tuple(one.fileno() for one in self._held if _is_at(one, ports))
+        env = _environment() | ({KEPT: json.dumps({"listeners": sockets})} if sockets else {})
+        return how(self._argv(name, command), env=env, errors_to=log, descriptors=sockets)
+
     def hold(self, name: str) -> None:
         """Get the public sockets of the server for the one that replaces it; the kernel keeps who connects meanwhile.
 
-        They stay open until this process ends. Without them clients are refused for a moment.
+        They stay open until this process ends. Without them clients are refused for a moment. The next server on the
+        same data loads meanwhile.
         """
         record = self._require(name)
         if not self._alive(record) or not record.spec.mounts:
@@ -199,6 +212,7 @@ class ProcessEngine:
                     self._held[:] = [socket.socket(fileno=number) for number in found]
                     for one in self._held:
                         one.set_inheritable(False)
+            self._launched(standby.begin, name, record.spec.command, record.spec.ports)
 
     def stand_by(self, name: str, data: str) -> None:
         """Let the server of ``name`` on the directory ``data`` load, unless it runs: the next start takes it.
@@ -207,9 +221,7 @@ class ProcessEngine:
         """
         record = self._read(name)
         if record is None or not self._alive(record):
-            log = self._log(name)
-            make_private(log.parent)
-            standby.begin(self._argv(name, ("serve", "--serverdir", data)), env=_environment(), errors_to=log)
+            self._launched(standby.begin, name, ("serve", "--serverdir", data), ())
 
     def _argv(self, name: str, command: Sequence[str]) -> tuple[str, ...]:
         """The command of the supervisor, without the options of the plan: those come on standard input."""

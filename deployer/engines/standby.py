@@ -1,4 +1,4 @@
-"""A supervisor that is started before the plan is made: its server loads meanwhile, and does nothing else.
+"""A supervisor that is started before it is needed: its server loads meanwhile, and does nothing else.
 
 It is a child of this process with a pipe as its standard input. It ends by itself when this process ends, or is killed,
 before the word came.
@@ -21,17 +21,21 @@ if TYPE_CHECKING:
 class _Standby:
     argv: tuple[str, ...]
     env: Mapping[str, str]
+    descriptors: tuple[int, ...]
     process: subprocess.Popen[bytes]
 
 
 _standby: _Standby | None = None
 
 
-def begin(argv: Sequence[str], *, env: Mapping[str, str], errors_to: Path) -> subprocess.Popen[bytes]:
+def begin(
+    argv: Sequence[str], *, env: Mapping[str, str], errors_to: Path, descriptors: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
     """Start the command, which waits for a line on its standard input. Raises EngineUnreachable, OSError."""
     global _standby
-    process = spawned(argv, env=env, errors_to=errors_to)
-    _standby = _Standby(argv=tuple(argv), env=env, process=process)
+    _end()
+    process = spawned(argv, env=env, errors_to=errors_to, descriptors=descriptors)
+    _standby = _Standby(argv=tuple(argv), env=env, descriptors=tuple(descriptors), process=process)
     return process
 
 
@@ -43,11 +47,18 @@ def take(
     Raises EngineUnreachable.
     """
     global _standby
+    wanted = (tuple(argv), env, tuple(descriptors))
+    if _standby is not None and (_standby.argv, _standby.env, _standby.descriptors) == wanted:
+        standby, _standby = _standby, None
+        if standby.process.poll() is None:
+            return standby.process
+    _end()
+    return spawned(argv, env=env, errors_to=errors_to, descriptors=descriptors)
+
+
+def _end() -> None:
+    global _standby
     standby, _standby = _standby, None
     if standby is not None:
-        fits = (standby.argv, standby.env) == (tuple(argv), env) and not descriptors
-        if fits and standby.process.poll() is None:
-            return standby.process
         standby.process.kill()
         standby.process.communicate()
-    return spawned(argv, env=env, errors_to=errors_to, descriptors=descriptors)

@@ -162,7 +162,7 @@ def test_6_to_7_and_back(deployment: Deployment) -> None:
     assert done.code == 0, done.out + done.err
     assert done.data["uploads"] > 2 and done.data["cached"] == 1 and done.data["kept"] == "001"
     assert deployment.lacking == [], deployment.failed
-    assert [path for path in (old.data / "+files").rglob("*-tmp")] == []
+    assert not list((old.data / "+files").rglob("*-tmp"))
     status = new.run("status", "--json").data
     assert (status["ready"], status["server_version"][0]) == (True, "7")
     asked = len(deployment.upstream.requests)

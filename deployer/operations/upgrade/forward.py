@@ -273,12 +273,13 @@ def _converted(
     with ExitStack() as rollback:
         former = replace(deployment, engine=common.engine_with(prepared.engine, before.python))
         undo(rollback, _return, former, prepared, before.major, ui)
+        if deployment.container.state is not State.STOPPED:
+            prepared.engine.hold(name)
         finishing = meanwhile(lambda: common.run(prepared, "finish", again=AGAIN))
         with ui.working("switch", "carrying what was committed meanwhile"):
             _wait_held(finishing, place, running=deployment.container.state is State.RUNNING)
         started = time.monotonic()
         if deployment.container.state is not State.STOPPED:
-            prepared.engine.hold(name)
             deployment.engine.stop(name, timeout=prepared.plan.spec.stop_timeout)
         finished = finishing.result()
         outcome = bring_up(common.stopped(prepared), ui, rollback, clients=False)
