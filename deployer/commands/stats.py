@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Options(Located):
     since: Annotated[
-        str, Option("--since", metavar="TIME", help="The hours since then, like 24h or 90d; default: all counts.")
+        str,
+        Option("--since", metavar="TIME", help="RFC 3339 time, or a duration such as 90d; default: all counts."),
     ] = ""
 
 
@@ -56,7 +57,7 @@ def run(options: Options, ui: UI) -> Result:
 
 def _since(deployment: Deployment, span: str) -> Result:
     from deployer.diagnosis import size
-    from deployer.operations.cache import moment
+    from deployer.engines.timestamps import moment
     from deployer.operations.history import read, summed
     from deployer.ui.table import table
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 
 from deployer.deployment.session import Session
 from deployer.devpi.names import project_name
@@ -18,7 +17,6 @@ from deployer.protocol import (
     Pruned,
     PruneRequest,
     parse_size,
-    parse_span,
 )
 
 OTHERWISE = "make its server anew: deployer up"
@@ -71,14 +69,6 @@ def prune(session: Session, wanted: PruneRequest, tell: Callable[[str], None]) -
         if wanted.dry:
             return done
         tell(f"{sum(of['number'] for of in done['removed'].values())} files")
-
-
-def moment(span: str, option: str) -> datetime:
-    """The time so long ago. ``span``: like 90d. Raises UsageError, which names ``option``."""
-    try:
-        return datetime.now(UTC) - timedelta(seconds=parse_span(span))
-    except ValueError:
-        raise UsageError(f"{option} {span!r} is not a time", hint="write it like 36h, 90d or 12w") from None
 
 
 def size_of(text: str, option: str) -> int:

@@ -41,6 +41,9 @@ def test_no_time_at_all(since: str) -> None:
 def test_a_duration_is_so_long_ago() -> None:
     passed = datetime.now(UTC) - moment("1h30m")
     assert timedelta(minutes=89) < passed < timedelta(minutes=100)
+    assert moment("2028-01-02T03:04:05+01:00") == datetime(2028, 1, 2, 2, 4, 5, tzinfo=UTC)
+    with pytest.raises(UsageError, match="--older-than 90 days"):
+        moment("90 days", "--older-than")
 
 
 class Says(Runner):

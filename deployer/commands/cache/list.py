@@ -45,8 +45,9 @@ def run(options: Options, ui: UI) -> Result:
     request for the page of the project. Uses are some seconds late.
     """
     from deployer.deployment.session import connect
+    from deployer.engines.timestamps import moment
     from deployer.errors import UsageError
-    from deployer.operations.cache import contents, moment
+    from deployer.operations.cache import contents
     from deployer.protocol import InventoryRequest
 
     if options.sort not in ORDERS:

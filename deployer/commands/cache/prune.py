@@ -41,8 +41,9 @@ def run(options: Options, ui: UI) -> Result:
     verified, when a client asks for it. With --to-size, the size is that of all cached files, pages and metadata.
     """
     from deployer.deployment.session import connect
+    from deployer.engines.timestamps import moment
     from deployer.errors import UsageError
-    from deployer.operations.cache import moment, prune, size_of
+    from deployer.operations.cache import prune, size_of
     from deployer.protocol import PruneRequest
 
     if not (options.older_than or options.to_size or options.project):
