@@ -53,7 +53,7 @@ class Backup:
     of the list of files, as ``sha256sum`` writes it; ``files``: their number; ``left_out``: files of mirrors that are
     not in it; ``size``: bytes of files and database. ``lost``: files that the server had lost already. ``small``:
     devpi's small files, by name. ``profile``: what the last ``up`` applied. ``secrets``: encrypted with age; empty when
-    they were left out.
+    they were left out. ``owners_sha256``: digest of the list of who served names first; empty without one.
     """
 
     name: str = ""
@@ -66,6 +66,7 @@ class Backup:
     database: str = ""
     pieces: tuple[str, ...] = ()
     files_sha256: str = ""
+    owners_sha256: str = ""
     files: int = 0
     left_out: int = 0
     size: int = 0
@@ -82,6 +83,11 @@ class Backup:
     @property
     def json(self) -> dict[str, Any]:
         return {"schema": self.SCHEMA, **asdict(self)}
+
+    @property
+    def blobs(self) -> set[str]:
+        """The digests of all that it needs besides the files of packages."""
+        return {digest for digest in (*self.pieces, self.files_sha256, self.owners_sha256) if digest}
 
     @property
     def summary(self) -> dict[str, object]:
@@ -109,7 +115,7 @@ class Backup:
             return None
         if not cls._typed(found):
             return None
-        digests = (*found.pieces, found.files_sha256)
+        digests = (*found.pieces, found.files_sha256, *((found.owners_sha256,) if found.owners_sha256 else ()))
         plain = set(found.small) <= {NODEINFO, ".serverversion", ".event_serial"}
         named = found.database in (".sqlite", ".sqlite_alchemy")
         whole = all(isinstance(one, str) and cls._DIGEST.fullmatch(one) for one in digests)

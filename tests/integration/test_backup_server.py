@@ -90,11 +90,17 @@ def test_a_second_backup_adds_nothing_and_restores_whole(server: Server, tmp_pat
     assert (first["files"], first["left_out"], first["lost"]) == (len(digests(server.serverdir)), 0, [])
     again = create(server, directory)
     assert (again["files"], again["new_bytes"]) == (first["files"], 0)
+    record = Path(".deployer/owners/root/dev/demo")
+    (server.serverdir / record).parent.mkdir(parents=True, exist_ok=True)
+    (server.serverdir / record).write_text("root/dev\n")
+    create(server, directory)
+    assert call("prune", directory, "--keep-last", 1)[0] == 0
     assert call("verify", directory)[0] == 0
     code, said, err = call("restore", directory, "--serverdir", target)
     assert code == 0, err
     assert said["uuid"] == json.loads((server.serverdir / ".nodeinfo").read_text())["uuid"]
     assert digests(target) == digests(server.serverdir)
+    assert (target / record).read_text() == "root/dev\n"
     assert fsck(target)[0] == 0
     assert not (target / ".deployer/root-password").exists()
     restored = Server(target).start("--front", "python")

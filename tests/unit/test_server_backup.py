@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from deployer.protocol import Backup, ExitCode, Refusal
-from deployer.server.backup import database
+from deployer.server.backup import database, owners
 from deployer.server.backup.check import check
 from deployer.server.backup.compact import compact
 from deployer.server.backup.create import create
@@ -247,6 +247,7 @@ def test_no_path_of_a_backup_leads_out_of_the_data(path: str, tmp_path: Path) ->
         ("name", "../evil"),
         ("database", "../evil"),
         ("files_sha256", "../../evil"),
+        ("owners_sha256", "../../evil"),
         ("pieces", ["x"]),
         ("small", {"../evil": "x"}),
         ("unknown", 1),
@@ -449,3 +450,10 @@ def test_a_repair_that_dies_at_any_step_is_completed_by_the_next(tmp_path: Path)
         assert not (data / ".deployer/check.file").exists() and not (data / ".deployer/check.sqlite").exists()
 
     assert sweep(repair, converges, reset) > 10
+
+
+@pytest.mark.parametrize("path", ["root/dev/../../../evil", "root/dev", "root//demo", "/etc/evil", "root/dev/a\0b"])
+def test_a_list_of_owners_reaches_no_other_place(tmp_path: Path, path: str) -> None:
+    with pytest.raises(Damaged):
+        owners.put_back(tmp_path / "owners", f"root/dev  {path}\n".encode())
+    assert not list(tmp_path.rglob("evil"))

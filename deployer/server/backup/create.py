@@ -21,7 +21,7 @@ from typing import Any
 
 from deployer import __version__
 from deployer.protocol import NODEINFO, Backup, ExitCode, LastBackup, Lost, Refusal, parsed
-from deployer.server.backup import database
+from deployer.server.backup import database, owners
 from deployer.server.backup.repository import Damaged, Repository, open_file
 from deployer.server.boot.prepare import LAYOUTFILE, uuid_of
 from deployer.server.devpi import stored
@@ -56,6 +56,7 @@ def create(serverdir: Path, repository: Repository, *, cache: bool) -> dict[str,
         small = {name: text for name in _SMALL if (text := _small(serverdir, name)) is not None}
         same = [backup for backup in earlier[-1:] if backup.cache == cache and not backup.lost]
         backup = _taken(serverdir, repository, same, cache=cache)
+        first = owners.listed(Private.of(serverdir).owners)
         backup = replace(
             backup,
             **said,
@@ -67,6 +68,7 @@ def create(serverdir: Path, repository: Repository, *, cache: bool) -> dict[str,
             database=stored.database(serverdir).name,
             cache=cache,
             small=small,
+            owners_sha256=repository.keep_bytes(first) if first else "",
         )
         repository.complete(backup)
         incoming(repository.directory).unlink(missing_ok=True)

@@ -71,7 +71,7 @@ def _needed(repository: Repository, backups: Iterable[Backup]) -> set[str]:
     needed: set[str] = set()
     for backup in backups:
         try:
-            needed |= {*backup.pieces, backup.files_sha256, *(digest for digest, _ in repository.files(backup))}
+            needed |= {*backup.blobs, *(digest for digest, _ in repository.files(backup))}
         except Damaged as error:
             raise Refusal(
                 f"{backup.name}: {error}; nothing was removed",

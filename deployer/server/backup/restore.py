@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from deployer.protocol import Backup, ExitCode, PrivateFile, Refusal
-from deployer.server.backup import database
+from deployer.server.backup import database, owners
 from deployer.server.backup.repository import CHUNK, Damaged, Repository
 from deployer.server.boot.copying import check_space, filling
 from deployer.server.devpi.installed import KNOWN, installed
@@ -38,6 +38,8 @@ def restore(repository: Repository, name: str, target: Path, *, secrets: Mapping
                     finish_renames(connection)
             for small, text in backup.small.items():
                 write_private(target / small, text)
+            if backup.owners_sha256:
+                owners.put_back(private.owners, repository.read(backup.owners_sha256))
             for secret in SECRETS & secrets.keys():
                 write_private(private.directory / secret, secrets[secret])
             if PrivateFile.ROOT_PASSWORD not in secrets:
@@ -88,7 +90,7 @@ def verify(repository: Repository, name: str) -> dict[str, object]:
     with repository.locked(shared=True), _verifying(repository):
         backup = repository.get(name)
         files = list(repository.files(backup))
-        for digest in {*backup.pieces, *(digest for digest, _ in files)}:
+        for digest in {*backup.blobs, *(digest for digest, _ in files)}:
             _read(repository.blob(digest), digest, len)
     wheels = (path for _, path in files if path.endswith(".whl") and path.isprintable())
     return {**backup.summary, "wheel": next(wheels, "")}
