@@ -33,6 +33,7 @@ from deployer.host.gather import (
 )
 from deployer.operations import upstream_probe
 from deployer.operations.recorded import recorded
+from deployer.operations.upgrade.record import read_upgraded
 from deployer.plan import Plan, plan
 from deployer.plan.container import CA_TARGET
 from deployer.plan.data import data_path
@@ -263,7 +264,7 @@ def gather(
         certificate=certificate.facts(profile.network, name, home=home),
         nginx=None if info.features.containers else has_nginx(),
         data=data_facts(path) if path is not None else None,
-        recorded=recorded(read_applied(name)),
+        recorded=recorded(read_applied(name), read_upgraded(name)),
         current=current,
         selinux=selinux_enforcing(),
         ceiling=ceiling(),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deployer.deployment.record import Applied
+    from deployer.operations.upgrade.record import Upgraded
     from deployer.plan.facts import Recorded
     from deployer.profile.load import Loaded
     from deployer.profile.load.overrides import Override
@@ -102,13 +103,21 @@ def spelt(profile: str, overrides: Sequence[Override], *, name: str = DEFAULT_NA
     return tuple(words)
 
 
-def recorded(applied: Applied | None) -> Recorded | None:
-    """Return the data of the last ``up``; None when it is not recorded, or is a throw-away directory."""
+def recorded(applied: Applied | None, upgraded: Upgraded | None = None) -> Recorded | None:
+    """Return the data of the last ``up``; None when it is not recorded, or is a throw-away directory.
+
+    ``upgraded``: the record of the last upgrade.
+    """
     from deployer.plan.facts import Recorded
 
     if applied is None or not applied.data_uuid or applied.profile.get("data") == "temp":
         return None
-    return Recorded(source=applied.data_source, uuid=applied.data_uuid)
+    return Recorded(
+        source=applied.data_source,
+        uuid=applied.data_uuid,
+        upgrading=upgraded.to if upgraded is not None and not upgraded.kept else "",
+        former=upgraded.applied.data_uuid if upgraded is not None else "",
+    )
 
 
 def client_index(name: str) -> str:

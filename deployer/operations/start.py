@@ -13,6 +13,7 @@ from deployer.deployment.lock import hold
 from deployer.errors import DeployerError
 from deployer.host.gather import data_facts
 from deployer.operations.recorded import recorded
+from deployer.operations.upgrade.record import read_upgraded
 from deployer.plan.data import check_kept
 from deployer.protocol import Taken
 from deployer.readiness import Ready, wait
@@ -119,7 +120,7 @@ def check_data(deployment: Deployment) -> None:
     """Refuse to start a server without its data: it would create a new, empty index. Raises ConflictError."""
     place, applied = deployment.server_dir, deployment.applied
     if applied is not None and place is not None and place.path is not None:
-        check_kept(recorded(applied), data_facts(place.path))
+        check_kept(recorded(applied, read_upgraded(deployment.name)), data_facts(place.path))
 
 
 def report_rollback(deployment: Deployment, ui: UI, *, where: str) -> None:

@@ -191,12 +191,23 @@ def check_kept(recorded: Recorded | None, data: DataFacts | None) -> None:
     if recorded is None or data is None or not recorded.uuid or recorded.source != str(data.path):
         return
     path = data.path
-    if data.content in (Content.ABSENT, Content.EMPTY) or (data.content is Content.DEVPI and data.bare):
+    gone = data.content in (Content.ABSENT, Content.EMPTY) or (data.content is Content.DEVPI and data.bare)
+    other = bool(data.uuid) and data.uuid != recorded.uuid
+    if recorded.upgrading and (gone or other):
+        raise ConflictError(
+            f"the upgrade to devpi-server {recorded.upgrading} was interrupted; its data is in {path}",
+            hint=f"run deployer upgrade --to {recorded.upgrading}; or go back: deployer rollback",
+        )
+    if other and data.uuid == recorded.former:
+        raise ConflictError(
+            f"a rollback was interrupted; the data of before the upgrade is in {path}", hint="run deployer rollback"
+        )
+    if gone:
         raise ConflictError(
             f"the data of this deployment is gone from {path} (index {recorded.uuid})",
             hint="mount its disk, or restore it there; to begin with an empty index: deployer up --new-data",
         )
-    if data.uuid and data.uuid != recorded.uuid:
+    if other:
         raise ConflictError(
             f"{path} holds the index {data.uuid}, and this deployment had {recorded.uuid}",
             hint="put its own data back; to go on with what is there: deployer up --new-data",

@@ -58,10 +58,16 @@ class DataFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """The data of the last ``up`` that succeeded: a directory or the name of a volume, and the uuid in it."""
+    """The data of the last ``up`` that succeeded: a directory or the name of a volume, and the uuid in it.
+
+    ``upgrading``: the major version of devpi-server that an upgrade, which is not complete, goes to. ``former``: the
+    uuid of the data before the last upgrade.
+    """
 
     source: str
     uuid: str
+    upgrading: str = ""
+    former: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

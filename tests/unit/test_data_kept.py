@@ -85,6 +85,23 @@ def test_other_data_in_its_place_is_told(data: Path) -> None:
         check_kept(kept(data, uuid=OTHER), data_facts(data))
 
 
+@pytest.mark.parametrize("how", ["other", *GONE])
+def test_an_upgrade_that_was_killed_is_gone_on_with(data: Path, how: str) -> None:
+    if how != "other":
+        gone(data, how)
+    with pytest.raises(ConflictError, match="upgrade to devpi-server 7 was interrupted") as caught:
+        check_kept(replace(kept(data, uuid=OTHER), upgrading="7", former=OTHER), data_facts(data))
+    assert "deployer upgrade --to 7" in caught.value.hint and "--new-data" not in caught.value.hint
+
+
+def test_a_rollback_that_was_killed_is_gone_on_with(data: Path) -> None:
+    with pytest.raises(ConflictError, match="rollback was interrupted") as caught:
+        check_kept(replace(kept(data, uuid=OTHER), former=UUID), data_facts(data))
+    assert caught.value.hint == "run deployer rollback"
+    with pytest.raises(ConflictError, match=f"this deployment had {OTHER}"):
+        check_kept(replace(kept(data, uuid=OTHER), former="another"), data_facts(data))
+
+
 def test_data_that_is_there_is_fine(data: Path, tmp_path: Path) -> None:
     check_kept(kept(data), data_facts(data))
     check_kept(None, data_facts(data))
