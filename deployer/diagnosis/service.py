@@ -83,6 +83,13 @@ def database(identity: Mapping[str, Any]) -> Iterator[Check]:
         yield ok("database", told)
 
 
+def former(identity: Mapping[str, Any]) -> Iterator[Check]:
+    """What the data of before upgrades takes, if there is any."""
+    if isinstance(taken := identity.get("former_bytes"), int) and taken:
+        told = f"{size(taken)} of databases from before upgrades, in .deployer/former of the data directory"
+        yield ok("former data", f"{told}; their files are links; deployer rollback needs the last one")
+
+
 SCARCE = 1 << 30
 """Free bytes of the disk below which a cache without a budget is a risk."""
 

@@ -17,7 +17,7 @@ from deployer.deployment.find import require
 from deployer.deployment.record import read_applied
 from deployer.diagnosis import Check, Fix, Level, failure, host, network, ok, service, warning
 from deployer.diagnosis.host import StateFacts
-from deployer.diagnosis.service import cache, cooldown, database, deleted, front, server
+from deployer.diagnosis.service import cache, cooldown, database, deleted, former, front, server
 from deployer.diagnosis.tls import tls
 from deployer.engines import detect
 from deployer.errors import DeployerError
@@ -90,6 +90,7 @@ def _server(target: Target) -> Generator[Check, None, Mapping[str, Any]]:
     if url is not None and found.error is None:
         yield tls(seen(url))
     yield from database(answer.get("identity", {}))
+    yield from former(answer.get("identity", {}))
     yield from cache(answer.get("identity", {}))
     yield from deleted(Deleted.parse(answer.get("identity", {}).get("deleted")))
     return answer

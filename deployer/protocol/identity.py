@@ -99,6 +99,7 @@ class About:
     free_bytes: int | None = None
     database_bytes: int | None = None
     database_unused: int | None = None
+    former_bytes: int | None = None
     cache_bytes: int | None = None
     cache_budget: int | None = None
     front: str | None = None
@@ -127,6 +128,7 @@ class About:
             free_bytes=number_of(answer.get("free_bytes")),
             database_bytes=number_of(answer.get("database_bytes")),
             database_unused=number_of(answer.get("database_unused")),
+            former_bytes=number_of(answer.get("former_bytes")),
             cache_bytes=number_of(answer.get("cache_bytes")),
             cache_budget=number_of(answer.get("cache_budget")),
             front=text_of(answer.get("front")),

@@ -120,6 +120,7 @@ class IdentityView:
             free_bytes=secret_files.free_bytes(self._private.directory),
             database_bytes=sizes["bytes"],
             database_unused=sizes["free_bytes"],
+            former_bytes=stored.former_bytes(Path(self._config.server_path)),
             cache_bytes=cache_bytes,
             cache_budget=cache_budget,
             front=secret_files.read_text(self._private.front),

@@ -10,6 +10,7 @@ import pytest
 
 from deployer.protocol import PRIVATE, Refusal, UpgradePath
 from deployer.server.boot import prepare
+from deployer.server.devpi import stored
 from deployer.server.upgrade import sets
 
 OLD = {".nodeinfo": '{"uuid": "old"}', ".serverversion": "4", ".sqlite": "6", "+files/root/dev/a": "a"}
@@ -109,3 +110,19 @@ def test_a_damaged_journal_is_refused(serverdir: Path) -> None:
     (serverdir / UpgradePath.SWITCH).write_text("{")
     with pytest.raises(Refusal, match="is damaged"):
         sets.resume(serverdir)
+
+
+def test_the_last_set_of_each_kind_is_kept(serverdir: Path) -> None:
+    for left in (False, True, False, True, False):
+        made = sets.reserve(serverdir)
+        write(made, OLD)
+        sets.describe(made, server_version="6", left=left)
+    assert sets.prune(serverdir) == ["001", "002", "003"]
+    assert [(about.name, about.left) for about in sets.kept(serverdir)] == [("004", True), ("005", False)]
+    assert stored.former_bytes(serverdir) == 2
+    assert sets.prune(serverdir) == []
+    assert sets.reserve(serverdir).name == "006"
+
+
+def test_there_may_be_no_sets(serverdir: Path) -> None:
+    assert (sets.prune(serverdir), stored.former_bytes(serverdir)) == ([], 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -11,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from deployer.protocol import ExitCode, Refusal
+from deployer.protocol import ExitCode, Refusal, UpgradePath
 from deployer.server.devpi.installed import KNOWN, Devpi, installed
 
 FILES = "+files"
@@ -64,6 +65,15 @@ def sizes(path: Path) -> dict[str, int]:
     page = int.from_bytes(header[16:18], "big")
     free = int.from_bytes(header[36:40], "big") * (65536 if page == 1 else page)
     return {"bytes": path.stat().st_size, "free_bytes": free}
+
+
+def former_bytes(serverdir: Path) -> int:
+    """What the databases from before upgrades take, which are no links as their files are."""
+    found = 0
+    for path in (serverdir / UpgradePath.FORMER).glob("*/.sqlite*"):
+        with contextlib.suppress(OSError):  # removed meanwhile
+            found += path.stat().st_size
+    return found
 
 
 def connect(path: Path) -> closing[sqlite3.Connection]:

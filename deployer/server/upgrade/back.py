@@ -22,6 +22,7 @@ _SMALL = (prepare.NODEINFO, prepare.LAYOUTFILE, ".event_serial")
 def snapshot(serverdir: Path) -> dict[str, object]:
     """Keep the set as it is, while a server may run on it: a copy of the database, and hard links. Raises Refusal."""
     layout = _layout(serverdir)
+    sets.prune(serverdir)
     for _ in range(TRIES):
         made = sets.reserve(serverdir)
         database.copy(stored.database_of(layout, serverdir), stored.database_of(layout, made))

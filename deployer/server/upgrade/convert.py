@@ -68,6 +68,7 @@ def convert(serverdir: Path) -> dict[str, object]:
     target = sets.next_of(serverdir)
     if target.exists():
         _clear(target)
+    sets.prune(serverdir)
     target.mkdir(mode=0o700)
     started = time.monotonic()
     with prepare.locked(target) as private:

@@ -53,6 +53,21 @@ def kept(serverdir: Path) -> list[About]:
     return found
 
 
+def prune(serverdir: Path) -> list[str]:
+    """Remove all sets but the last one of before an upgrade and the last one that a rollback left; their names.
+
+    It is called before an upgrade adds one: the way back stays, whatever becomes of that upgrade.
+    """
+    known = kept(serverdir)
+    last = {about.left: about.name for about in known}
+    removed = [about.name for about in known if about.name != last[about.left]]
+    for name in removed:
+        directory = serverdir / UpgradePath.FORMER / name
+        (directory / ABOUT).unlink()  # what is left of it, if this is killed, is cleared as unfinished
+        shutil.rmtree(directory, ignore_errors=True)
+    return removed
+
+
 def reserve(serverdir: Path) -> Path:
     """A new directory for a set, of mode 0700; it counts as none until it is described."""
     former = serverdir / UpgradePath.FORMER
