@@ -36,7 +36,7 @@ from deployer.operations.start import report_rollback
 from deployer.plan import Plan, own_image
 from deployer.plan.facts import Usage
 from deployer.readiness import Ready, wait
-from deployer.spec import PREVIOUS, Container, State
+from deployer.spec import PREVIOUS, Container, Image, State
 
 if TYPE_CHECKING:
     from deployer.clients.configure import ClientChange
@@ -266,11 +266,10 @@ def _image(prepared: Prepared, ui: UI) -> Prepared:
     return replace(prepared, image=image, image_ready=True)
 
 
-def have_own_image(prepared: Prepared, ui: UI) -> None:
+def have_own_image(prepared: Prepared, ui: UI) -> Image | None:
     """Get our own image, for a run on the data even if the deployment runs another one; a process needs none."""
     wanted, images = own_image(prepared.loaded.profile, prepared.facts), prepared.engine.images
-    if images is not None:
-        have_image(wanted, images.find(wanted.ref), images, ui)
+    return have_image(wanted, images.find(wanted.ref), images, ui) if images is not None else None
 
 
 def _show_container(prepared: Prepared, done: Done, ui: UI) -> None:

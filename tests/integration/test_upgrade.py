@@ -27,7 +27,8 @@ import yaml
 from tests.engines import BASE, need
 from tests.indexed_server import upload
 from tests.integration.cli import Cli
-from tests.server_process import auth_header, login, request
+from tests.own_image import alone
+from tests.server_process import PATIENCE, auth_header, login, request
 from tests.upstream import Distribution, Upstream, make_wheel
 
 pytestmark = [pytest.mark.timeout(900)]
@@ -109,7 +110,8 @@ def running(
     need(engine)
     home.chmod(0o755)
     profile = home / "team.yaml"
-    cli = Cli(home=home, engine=engine, extra={"DEPLOYER_PROFILE": str(profile)})
+    extra = {"DEPLOYER_PROFILE": str(profile), "DEPLOYER_BASE_IMAGE": ""}  # the base is in the profile
+    cli = Cli(home=home, engine=engine, extra=extra)
     new = Cli(home=home, engine=engine, extra=cli.extra, port=cli.port, name=cli.name)
     if engine == "process":
         new.python = request.getfixturevalue("python7")
@@ -187,6 +189,37 @@ def test_6_to_7_and_back(deployment: Deployment) -> None:
     assert old.run(*command.split()[1:]).code == 0
     assert deployment.lacking == []
     assert old.run("rollback").code == 5
+
+
+@pytest.mark.docker
+@pytest.mark.endurance  # it builds the image twice
+def test_a_new_image_on_the_same_data_and_back(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    need("docker")
+    base = f"{BASE.rpartition(':')[0]}:{tmp_path.name.replace('_', '-')}-{os.getpid()}"
+    subprocess.run(["docker", "tag", BASE, base], check=True, timeout=PATIENCE)
+    try:
+        with alone("docker"), running(request, "docker", tmp_path) as deployment:
+            cli = deployment.old
+            assert deployment.upload("mine", "1.0")
+            before = cli.run("status", "--json").data
+            profile = Path(cli.extra["DEPLOYER_PROFILE"])
+            profile.write_text(yaml.safe_dump(yaml.safe_load(profile.read_text()) | {"image": {"base": base}}))
+            planned = cli.run("upgrade", "--plan", "--json").data
+            assert (planned["due"], planned["converts"]) == (True, False)
+            done = cli.run("upgrade", "--json", timeout=900)
+            assert (done.code, done.data["kept"]) == (0, "001"), done.out
+            status = cli.run("status", "--json").data
+            assert (status["ready"], status["server_uuid"]) == (True, before["server_uuid"])
+            assert deployment.upload("since", "1.0") and deployment.lacking == []
+            assert cli.run("upgrade", "--json").data["due"] is False
+            back = cli.run("rollback", "--json", timeout=900)
+            assert (back.code, back.data["lost"]) == (0, ["root/dev/since-1.0-py3-none-any.whl"]), back.out
+            assert cli.run("status", "--json").data["ready"] is True
+            assert deployment.lacking == ["since-1.0-py3-none-any.whl"]
+            kept = Path(back.data["aside"]) / back.data["lost"][0]
+            assert kept.read_bytes() == deployment.uploaded[-1].content
+    finally:
+        subprocess.run(["docker", "rmi", base], check=False, capture_output=True, timeout=PATIENCE)
 
 
 def uploads(deployment: Deployment, stop: threading.Event) -> None:

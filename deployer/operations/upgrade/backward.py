@@ -77,7 +77,7 @@ def rollback(name: str, *, engine: str = "", keep_in: Path | None, ui: UI) -> Ba
     if before.deployer != __version__:
         ui.warn(f"{name} was deployed by deployer {before.deployer}, and this is {__version__}")
     remove_scratch(prepared.engine, name)
-    have_own_image(prepared, ui)
+    prepared = replace(prepared, image=have_own_image(prepared, ui), image_ready=True)
     aside = keep_in or state_dir(name) / f"uploads-{before.kept or 'unfinished'}"
     kept = _kept(prepared, before)
     upgraded = replace(deployment, engine=common.engine_with(prepared.engine, common.interpreter(deployment)))

@@ -19,6 +19,7 @@ from deployer.errors import ConflictError, DeployerError, EngineError, ProfileEr
 from deployer.host.background import meanwhile
 from deployer.image import server_version
 from deployer.operations.apply import is_current, undo
+from deployer.operations.images import fits
 from deployer.operations.prepare import Prepared, prepare
 from deployer.operations.recorded import as_deployed
 from deployer.operations.start import check_data
@@ -92,7 +93,7 @@ def upgrade(profile: str, name: str, *, engine: str = "", to: str = "", only_pla
     if present == major and pending is not None and pending.to == major and pending.major != major and not pending.kept:
         return _resumed(prepared, pending, change, ui)  # it was killed after the switch
     remove_scratch(prepared.engine, name)
-    have_own_image(prepared, ui)
+    prepared = replace(prepared, image=have_own_image(prepared, ui), image_ready=True)
     before = Upgraded(
         major=present,
         to=major,
@@ -160,7 +161,8 @@ def _check_exact(to: str, prepared: Prepared) -> None:
 def _change(deployment: Deployment, prepared: Prepared, present: str, major: str) -> Change:
     running = deployment.container.state is State.RUNNING
     before = _running_version(deployment) if running else ""
-    due = present != major or not running or not is_current(prepared.plan, deployment.container, prepared.image)
+    due = present != major or not running or not _is_built(prepared)
+    due = due or not is_current(prepared.plan, deployment.container, prepared.image)
     change = Change(
         before=before or f"{present} (stopped)", after=_available(prepared), converts=present != major, due=due
     )
@@ -174,6 +176,12 @@ def _change(deployment: Deployment, prepared: Prepared, present: str, major: str
     # A copy, the new database and its journal; the files are links.
     needed = (4 if change.converts else 2) * database + (64 << 20)
     return replace(change, database=database, needed=needed, free=data.free_bytes)
+
+
+def _is_built(prepared: Prepared) -> bool:
+    """Whether the image that the upgrade goes to is there; a process needs none."""
+    wanted = prepared.plan.image
+    return wanted is None or (prepared.image is not None and fits(wanted, prepared.image))
 
 
 def _running_version(deployment: Deployment) -> str:
