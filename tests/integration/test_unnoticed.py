@@ -148,3 +148,33 @@ def test_eight_clients_that_never_stop_notice_no_change(deployed: Deployed) -> N
             deployed.up(threads=20 + number)
             assert deployed.cli.run("restart").code == 0
     assert failed == []
+
+
+@pytest.mark.endurance
+@pytest.mark.parametrize(
+    "engine", [pytest.param("process", marks=pytest.mark.server), pytest.param("docker", marks=pytest.mark.docker)]
+)
+def test_eight_clients_that_never_stop_notice_no_upgrade(
+    request: pytest.FixtureRequest, engine: str, tmp_path: Path
+) -> None:
+    need(engine)
+    tmp_path.chmod(0o755)
+    made = Deployed(tmp_path, engine)
+    new = Cli(home=tmp_path, engine=engine, extra=made.cli.extra, port=made.cli.port, name=made.cli.name)
+    if engine == "process":
+        new.python = request.getfixturevalue("python7")
+    try:
+        made.begin()
+        if engine != "process":  # before the clients begin: it takes minutes
+            assert new.run("image", "build", "--engine", engine, "--set", "server.version=7").code == 0
+        calls = {"page": lambda: ask(made.cli.port, "/root/dev/+simple/demo/", PIP_HEADERS)}
+        with made.installing(*[PIP, UV] * 4) as failed, never_stopping(calls) as bad:
+            done = new.run("upgrade", "--to", "7", "--json", timeout=900)
+            assert done.code == 0, done.out
+            back = new.run("rollback", "--json", timeout=900)
+            assert back.code == 0, back.out
+        assert failed == []
+        if engine == "process":  # whose public sockets are handed over
+            assert bad == {"page": []}
+    finally:
+        made.cli.clean()

@@ -78,6 +78,13 @@ def test_it_is_what_devpis_own_export_says(devpi: PlainDevpi, tmp_path: Path) ->
         data = data6.read(connection)
     with stored.connect(database) as connection:
         assert data6.read(connection, since=before).touched == {("root/stage", "later")}
+    later = ("root/stage", "later")
+    with stored.connect(database) as connection:  # a later pass reads this project alone
+        part = data6.overview(connection, since=before)
+        data6.fill(connection, part, part.touched)
+    assert (dict(part.files), dict(part.mirrored)) == ({later: data.files[later]}, {})
+    assert (part.versions[later], set(part.versions)) == (data.versions[later], set(data.versions))
+    assert (part.users, part.indexes) == (data.users, data.indexes)
     words = ["--serverdir", str(devpi.serverdir), "--include-mirrored-files", str(tmp_path / "exported")]
     subprocess.run([sys.executable, "-c", EXPORT, *words], check=True, capture_output=True)
     exported = json.loads((tmp_path / "exported/dataindex.json").read_text())
