@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -107,6 +108,7 @@ def serve(options: argparse.Namespace, listening: Sequence[socket.socket] = ()) 
 def _begin_anew(private: Private, listeners: Sequence[socket.socket], stop: _Stop) -> None:
     """Begin anew in this process, which keeps the lock, the sockets and nginx."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    stop.leaving = True
     proxy = stop.proxy
     if proxy is None:
         Kept(lock=private.lock_held, listeners=_numbers(listeners)).begin_anew(sys.argv[1:])
@@ -137,10 +139,16 @@ class _Stop:
         self.drain = Drain()
         self.order: Taken | None = None
         self.give: Callable[[], bool] = lambda: False
+        self.leaving = False
+        """The main thread blocks the signals, and is about to replace the program."""
         self._done = False
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
-        if number == settings.SIGNAL:
+        if self.leaving:
+            # Another thread, which does not block it, got it. It waits in the main thread for the next program, which
+            # needs the sockets that a stop would close (execve(2): pending signals are kept).
+            signal.pthread_kill(threading.main_thread().ident or 0, number)
+        elif number == settings.SIGNAL:
             if not self.give():
                 self.drain.begin()
         elif self.proxy is not None and not self.proxy.gone.is_set():
