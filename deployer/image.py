@@ -23,6 +23,7 @@ from deployer.spec import LABEL_BASE, LABEL_BUILD, BuildRequest
 DEFAULT_BASE = "python:3.13.9-slim-bookworm"
 """Any image with Python 3.11 or newer and its venv module will do."""
 BUILD_LOCK = "build-requirements.txt"
+PLUGINS_LOCK = "plugins.txt"
 LOCKS = {"6": "requirements-6.txt", "7": "requirements-7.txt"}
 """Of each major version of devpi-server that our image can have: what is installed, in ``templates/image``."""
 DEFAULT_MAJOR = "6"
@@ -57,9 +58,10 @@ def server_version(major: str = DEFAULT_MAJOR) -> str:
     return found.group(1)
 
 
-def reference(major: str = DEFAULT_MAJOR) -> str:
-    """The name of our image, with the version of the server that is in it."""
-    return f"{REPOSITORY}:{server_version(major)}"
+def reference(major: str = DEFAULT_MAJOR, plugins: str = "") -> str:
+    """The name of our image, with the version of the server that is in it. ``plugins``: the lock of its plugins."""
+    which = f"-{hashlib.sha256(plugins.encode()).hexdigest()[:12]}" if plugins else ""
+    return f"{REPOSITORY}:{server_version(major)}{which}"
 
 
 def _sources() -> tuple[tuple[str, Path], ...]:
@@ -81,17 +83,32 @@ def _locks(major: str) -> tuple[tuple[str, Path], ...]:
     return ((BUILD_LOCK, templates / BUILD_LOCK), ("requirements.txt", templates / LOCKS[major]))
 
 
-def build_digest(base: str, major: str = DEFAULT_MAJOR) -> str:
-    """Digest of everything that an image on ``base`` (empty: the default one) is built from."""
+def locked_versions(major: str = DEFAULT_MAJOR) -> tuple[str, ...]:
+    """What is in our image without plugins, as NAME==VERSION."""
+    text = (templates_dir() / "image" / LOCKS[major]).read_text(encoding="utf-8")
+    return tuple(re.findall(r"^([a-z0-9-]+==[^\s;]+)", text, re.MULTILINE))
+
+
+def build_digest(base: str, major: str = DEFAULT_MAJOR, plugins: str = "") -> str:
+    """Digest of everything that an image on ``base`` (empty: the default one) is built from.
+
+    ``plugins``: the lock of its plugins.
+    """
     digest = hashlib.sha256((base or DEFAULT_BASE).encode())
     named = (("Dockerfile", templates_dir() / "image" / "Dockerfile.j2"), *_locks(major))
     for name, path in (*named, *_sources()):
         digest.update(f"\0{name}\0".encode() + path.read_bytes())
+    if plugins:
+        digest.update(f"\0{PLUGINS_LOCK}\0{plugins}".encode())
     return digest.hexdigest()
 
 
-def dockerfile(*, base: str, cert: bool, secret: bool, major: str = DEFAULT_MAJOR) -> str:
-    """The build file; ``cert``: there is a CA bundle in the context, ``secret``: pip.conf is a build secret."""
+def dockerfile(*, base: str, cert: bool, secret: bool, major: str = DEFAULT_MAJOR, plugins: bool = False) -> str:
+    """The build file.
+
+    ``cert``: there is a CA bundle in the context, ``secret``: pip.conf is a build secret, ``plugins``: there is a lock
+    of plugins in the context.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -102,7 +119,7 @@ def dockerfile(*, base: str, cert: bool, secret: bool, major: str = DEFAULT_MAJO
     )
     environment.filters["json"] = json.dumps
     template = environment.get_template("image/Dockerfile.j2")
-    return template.render(base=base, cert=cert, secret=secret, version=server_version(major))
+    return template.render(base=base, cert=cert, secret=secret, plugins=plugins, version=server_version(major))
 
 
 def prepare(
@@ -112,15 +129,16 @@ def prepare(
     pip: PipSettings,
     secrets_ok: bool,
     major: str = DEFAULT_MAJOR,
+    plugins: str = "",
     from_environment: Sequence[str] = (),
     found_base: str = "",
 ) -> BuildRequest:
     """Write the build context to ``directory`` (empty, and ours alone).
 
-    ``secrets_ok``: the engine can give a build step a file that stays in no layer. ``from_environment``: names of
-    variables that the build gets from this program's environment; a proxy of pip wins. ``found_base``: digest or ID of
-    the base that the engine has. Raises Refused where an index with credentials would need that, ImageUnavailable when
-    the CA bundle can't be read.
+    ``secrets_ok``: the engine can give a build step a file that stays in no layer. ``plugins``: the lock of its
+    plugins. ``from_environment``: names of variables that the build gets from this program's environment; a proxy of
+    pip wins. ``found_base``: digest or ID of the base that the engine has. Raises Refused where an index with
+    credentials would need that, ImageUnavailable when the CA bundle can't be read.
     """
     if pip.secret and not secrets_ok:
         raise Refused(
@@ -136,7 +154,9 @@ def prepare(
         shutil.copyfile(path, target)
     for name, path in _locks(major):
         shutil.copyfile(path, context / name)
-    text = dockerfile(base=base, cert=bool(pip.cert), secret=pip.secret, major=major)
+    if plugins:
+        (context / PLUGINS_LOCK).write_text(plugins, encoding="utf-8")
+    text = dockerfile(base=base, cert=bool(pip.cert), secret=pip.secret, major=major, plugins=bool(plugins))
     (context / "Dockerfile").write_text(text, encoding="utf-8")
     if pip.cert:
         try:
@@ -147,11 +167,11 @@ def prepare(
             ) from None
     return BuildRequest(
         context=context,
-        tag=reference(major),
+        tag=reference(major, plugins),
         build_args=_build_args(pip),
         from_environment=() if pip.proxy else tuple(from_environment),
         labels=(
-            (LABEL_BUILD, build_digest(base if base != DEFAULT_BASE else "", major)),
+            (LABEL_BUILD, build_digest(base if base != DEFAULT_BASE else "", major, plugins)),
             *(((LABEL_BASE, found_base),) if found_base else ()),
         ),
         secrets=_secrets(directory, pip),

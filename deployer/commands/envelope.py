@@ -459,6 +459,11 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "ends": "when the certificate expires, ISO 8601",
         "fingerprint": "SHA-256 of the certificate",
     },
+    "plugins lock": {
+        "path": "the lock file",
+        "changed": "whether it was written",
+        "pinned": "list of NAME==VERSION: the plugins, and what they need beside the server",
+    },
     "token create": {
         **_USER,
         "token": "the token",

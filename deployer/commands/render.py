@@ -44,6 +44,7 @@ def run(options: Options, ui: UI) -> Result:
     index. A named engine need not be installed.
     """
     from deployer.errors import UsageError
+    from deployer.host.plugins import plugin_facts
     from deployer.operations.prepare import gather
     from deployer.plan import plan
     from deployer.plan.container import by_hand
@@ -55,7 +56,8 @@ def run(options: Options, ui: UI) -> Result:
         raise UsageError(f"--format is one of {', '.join(FORMATS)}")
     loaded = load(options.profile, overrides=overrides(options))
     info = _engine(loaded.profile.engine, options.name, server=loaded.profile.server.version)
-    facts = gather(loaded.profile, info, None, name=options.name, any_port=True)
+    plugins = plugin_facts(loaded.profile, loaded.files, name=options.name)
+    facts = gather(loaded.profile, info, None, name=options.name, plugins=plugins, any_port=True)
     # Nothing is started here, so the recorded data need not be at hand.
     facts = replace(facts, recorded=None)
     made = plan(loaded.profile, facts, name=options.name, profile_name=loaded.name)

@@ -22,6 +22,8 @@ def differences(prepared: Prepared) -> tuple[str, ...]:
     lines = tuple(f"{key}: {_shown(before.get(key))} -> {_shown(after.get(key))}" for key in keys)
     if not lines and same_spec(plan, current):
         return ("its image was rebuilt after the start",)
+    if not lines and plan.plugins is not None:
+        return ("same profile, other files of server.option_files, or another version of deployer or of the plugins",)
     return lines or ("same profile, another version of deployer, of the server or of its image",)
 
 

@@ -104,6 +104,7 @@ def build_own(
             pip=settings,
             secrets_ok=images.builds_with_secrets(),
             major=plan.major,
+            plugins=plan.plugins,
             from_environment=tuple(proxies(env)) if plan.proxy else (),
         )
         image = images.build(request, on_line)

@@ -31,13 +31,14 @@ from deployer.host.gather import (
     proxies,
     selinux_enforcing,
 )
+from deployer.host.plugins import plugin_facts
 from deployer.operations import upstream_probe
 from deployer.operations.recorded import recorded
 from deployer.operations.upgrade.record import read_upgraded
 from deployer.plan import Plan, plan
 from deployer.plan.container import CA_TARGET
 from deployer.plan.data import data_path
-from deployer.plan.facts import Facts, Measured, PortFacts
+from deployer.plan.facts import Facts, Measured, PluginFacts, PortFacts
 from deployer.plan.network import conclusive, upstreams
 from deployer.plan.tls import plain_bind
 from deployer.profile.load import Loaded, load
@@ -107,11 +108,12 @@ def prepare(
     Raises ProfileError, EngineUnreachable, ConflictError, Refused.
     """
     loaded = load(ref, overrides=overrides)
-    detection, found, image = _locate(loaded.profile, name)
+    plugins = plugin_facts(loaded.profile, loaded.files, name=name)
+    detection, found, image = _locate(loaded.profile, name, plugins)
     current = settings.current(detection.engine, found)
     previous = detection.engine.inspect(name + PREVIOUS) if current is None else None
     _check_profile(current, loaded.name, replace=replace)
-    facts = gather(loaded.profile, detection.info, current or previous, name=name)
+    facts = gather(loaded.profile, detection.info, current or previous, name=name, plugins=plugins)
     if facts.data is None and detection.info.features.volumes:
         facts = dataclasses.replace(facts, volume_absent=_absent(loaded.profile, facts.current, detection.engine))
     if new_data:
@@ -135,7 +137,9 @@ def _absent(profile: Profile, current: Container | None, engine: Engine) -> bool
     return not used and engine.volume(volume) is None
 
 
-def _locate(profile: Profile, name: str) -> tuple[Detection, Container | None, Image | None]:
+def _locate(
+    profile: Profile, name: str, plugins: PluginFacts | None
+) -> tuple[Detection, Container | None, Image | None]:
     """Return the engine, the container and the image of a deployment.
 
     ``auto`` prefers the deployment's own engine, even if another engine has become available.
@@ -145,32 +149,36 @@ def _locate(profile: Profile, name: str) -> tuple[Detection, Container | None, I
     wanted = profile.engine
     if wanted != "auto":
         engine = open_engine(EngineName(wanted))
-        asked, image = meanwhile(lambda: engine.inspect(name)), _image(engine, profile)
+        asked, image = meanwhile(lambda: engine.inspect(name)), _image(engine, profile, plugins)
         return Detection(engine=engine, info=engine.probe()), asked.result(), image.result()
     last = read_applied(name)
     if last is not None and last.engine in set(EngineName):
         engine = open_engine(EngineName(last.engine))
-        info, image = meanwhile(engine.probe), _image(engine, profile)
+        info, image = meanwhile(engine.probe), _image(engine, profile, plugins)
         current = engine.inspect(name)
         if current is not None and current.ours:
             return Detection(engine=engine, info=info.result()), current, image.result()
     detection = detect(wanted)
-    image = _image(detection.engine, profile)
+    image = _image(detection.engine, profile, plugins)
     return detection, detection.engine.inspect(name), image.result()
 
 
-def _image(engine: Engine, profile: Profile) -> Future[Image | None]:
+def _image(engine: Engine, profile: Profile, plugins: PluginFacts | None) -> Future[Image | None]:
     """Inspect the image of the profile in the background; a process has none.
 
     What writes the command of a container is loaded meanwhile, too.
     """
     from deployer.image import reference
 
-    ref = profile.image.ref or reference(profile.server.version)
+    ref = profile.image.ref or reference(profile.server.version, _lock(profile, plugins))
     images = engine.images
     if images is not None:
         meanwhile(lambda: import_module("deployer.render").run_template(engine.name))
     return meanwhile(lambda: images.find(ref) if images is not None else None)
+
+
+def _lock(profile: Profile, plugins: PluginFacts | None) -> str:
+    return plugins.lock if plugins is not None and profile.server.plugins else ""
 
 
 def measured(prepared: Prepared) -> Prepared:
@@ -237,7 +245,13 @@ def is_ours(url: str) -> bool:
 
 
 def gather(
-    profile: Profile, info: EngineInfo, current: Container | None, *, name: str, any_port: bool = False
+    profile: Profile,
+    info: EngineInfo,
+    current: Container | None,
+    *,
+    name: str,
+    plugins: PluginFacts | None = None,
+    any_port: bool = False,
 ) -> Facts:
     """Gather all facts of this host that the plan needs.
 
@@ -273,8 +287,9 @@ def gather(
         proxies=proxies(os.environ),
         upstream=upstream.value if upstream else "",
         upstream_source=upstream.source if upstream else "",
-        image_ref=reference(profile.server.version),
-        image_build=build_digest(profile.image.base, profile.server.version),
+        image_ref=reference(profile.server.version, _lock(profile, plugins)),
+        image_build=build_digest(profile.image.base, profile.server.version, _lock(profile, plugins)),
+        plugins=plugins,
         version=__version__,
         resolv_conf=routes.resolv_conf(),
     )

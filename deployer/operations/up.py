@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from packaging.version import Version
 
+from deployer.deployment import settings
 from deployer.deployment.credentials import hand_over
 from deployer.deployment.find import Deployment
 from deployer.deployment.lock import hold
@@ -23,18 +24,20 @@ from deployer.diagnosis import Level
 from deployer.diagnosis.service import front
 from deployer.errors import ConflictError, NotReadyError, Refused, VerificationError
 from deployer.host.gather import mark_used
-from deployer.host.state_dir import state_root
+from deployer.host.state_dir import state_dir, state_root
 from deployer.host.untrusted import Untrusted
-from deployer.operations import client_files, lifetime, logins, tls
+from deployer.operations import client_files, lifetime, logins, option_files, tls
 from deployer.operations.apply import Done, ensure_container, is_current, make_data, settle, undo
 from deployer.operations.differences import differences
 from deployer.operations.images import have_image, remove_former
+from deployer.operations.plugins import have_environment, tidy
 from deployer.operations.prepare import Prepared, measured, prepare
 from deployer.operations.recorded import dropped_warning
 from deployer.operations.seed import required_password, seed
 from deployer.operations.start import report_rollback
 from deployer.plan import Plan, own_image
 from deployer.plan.facts import Usage
+from deployer.protocol import Taken
 from deployer.readiness import Ready, wait
 from deployer.spec import PREVIOUS, Container, Image, State
 
@@ -119,12 +122,17 @@ def bring_up(
     if clients:
         client_files.preview(plan)  # refuse an unwritable file before the first effect
     headers = authorizations(plan.indexes, env=os.environ, home=Path.home())
+    files = option_files.contents(plan.plugins, env=os.environ, home=Path.home())
     current = settle(plan.name, engine, prepared.current, prepared.previous)
     prepared = _decided(prepared, ui)
     plan = prepared.plan
     _limit_lifetime(prepared, rollback)
+    _have_plugins(plan, ui)
+    stale = option_files.write(plan.plugins, files, rollback)
     given = tls.obtain(prepared, rollback)
     done = _container(prepared, current, given, ui, rollback)
+    if stale and done is Done.UNCHANGED:
+        _read_again(prepared, rollback)
     started = time.monotonic()
     with closing_api(_ready(prepared, done, ui)) as ready:
         check_version(plan, ready)
@@ -144,6 +152,7 @@ def bring_up(
         engine.remove(plan.name + PREVIOUS)
         if current is not None and current.image_id:
             remove_former(engine.images, current.image_id)
+    tidy(plan.plugins, state_dir(plan.name))
     _mark_used(prepared)
     _remember(prepared, ready.identity.uuid)
     client_changes = client_files.configure(plan, ui) if clients else []
@@ -239,6 +248,22 @@ def _limit_lifetime(prepared: Prepared, rollback: ExitStack) -> None:
     elif not lifetime.is_watched(name):
         undo(rollback, lifetime.dismiss, name)
         lifetime.watch(name, made=prepared.plan.data.source if profile.data == "temp" else "")
+
+
+def _have_plugins(plan: Plan, ui: UI) -> None:
+    """Install the plugins of a process where they are missing; an image has its own."""
+    with ui.working("plugins", "installing from the lock"):
+        made = have_environment(plan.plugins)
+    if made and plan.plugins is not None:
+        ui.step("plugins", f"{plan.plugins.environment} (created)")
+
+
+def _read_again(prepared: Prepared, rollback: ExitStack) -> None:
+    """Have the running server begin anew: only a secret in a file of an option has changed."""
+    plan, engine = prepared.plan, prepared.engine
+    current = settings.current(engine, engine.inspect(plan.name))
+    if current is not None:
+        settings.take(engine, current, Taken(id=settings.new_order()), deadline=plan.ready_timeout)
 
 
 def _serves(plan: Plan, current: Container) -> bool:

@@ -15,6 +15,7 @@ from deployer.plan.container import container_spec
 from deployer.plan.data import DataPlan, check_kept, check_place, check_volume_kept, plan_data
 from deployer.plan.facts import Facts
 from deployer.plan.network import Network, choose
+from deployer.plan.plugins import PluginPlan, check_plugins, plan_plugins
 from deployer.plan.safety import check_safe, warnings
 from deployer.plan.tls import TlsPlan, plain_bind, tls_plan
 from deployer.plan.versions import check_layout, check_server
@@ -34,6 +35,8 @@ class ImagePlan:
     base: str = ""  # empty: the default base image
     major: str = ""  # major version of devpi-server in our own image
     build: str = ""
+    plugins: str = ""
+    """The lock of the plugins in our own image."""
     digest: str = ""
     proxy: bool = False
     """The build gets the proxy variables of this host."""
@@ -73,6 +76,7 @@ class Plan:
     clients: ClientPlan
     ready_timeout: timedelta
     loopback: bool
+    plugins: PluginPlan | None = None
     warnings: tuple[str, ...] = ()
     warm: tuple[str, ...] = ()
     tls: TlsPlan | None = None
@@ -85,6 +89,7 @@ def plan(profile: Profile, facts: Facts, *, name: str, profile_name: str, moving
     version of devpi-server is installed, or the engine is on another host).
     """
     check_here(facts.engine)
+    check_plugins(profile, facts)
     check_safe(profile, facts)
     network = choose(profile, facts, profile_name=profile_name)
     check_server(profile, facts)
@@ -132,6 +137,7 @@ def plan(profile: Profile, facts: Facts, *, name: str, profile_name: str, moving
         ),
         ready_timeout=timedelta(seconds=profile.server.ready_timeout),
         loopback=profile.network.bind.is_loopback,
+        plugins=plan_plugins(profile, facts),
         warnings=tuple(warnings(profile, facts, network, url=url)),
         warm=profile.warm,
     )
@@ -153,6 +159,7 @@ def own_image(profile: Profile, facts: Facts) -> ImagePlan:
         base=profile.image.base,
         major=profile.server.version,
         build=facts.image_build,
+        plugins=facts.plugins.lock if facts.plugins is not None and profile.server.plugins else "",
         proxy=profile.network.proxy,
     )
 

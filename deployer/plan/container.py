@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from deployer.plan.data import DataPlan
 from deployer.plan.facts import Facts
 from deployer.plan.limits import held_limits, restart_policy
+from deployer.plan.plugins import arguments
+from deployer.plan.plugins import mounts as option_mounts
 from deployer.plan.tls import INNER_PORT, plain_bind
 from deployer.protocol import parse_span
 from deployer.spec import (
@@ -65,9 +67,10 @@ def container_spec(
     server = profile.server
     return replace(
         made,
+        command=(*made.command, *arguments(profile, facts)),
         labels=tuple(sorted(labels.items())),
         env=tuple(sorted((env | dict(made.env)).items())),
-        mounts=made.mounts + mounts,
+        mounts=made.mounts + mounts + option_mounts(profile, facts),
         network=mode,
         restart=restart_policy(server.restart, facts.engine),
         stop_timeout=timedelta(seconds=server.stop_timeout),

@@ -158,6 +158,22 @@ class Measured:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PluginFacts:
+    """What belongs to the plugins of a profile.
+
+    ``lock``: the text of the lock file at ``lock_file``, empty where there is none. ``environment``: where the process
+    engine has what the lock names. ``files``: directory for the files of options. ``digests``: of each file that an
+    option names; empty for one that can't be read.
+    """
+
+    lock: str
+    lock_file: Path
+    environment: Path
+    files: Path
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """Everything that a plan needs to know about this host."""
 
@@ -182,6 +198,7 @@ class Facts:
     upstream_source: str = ""
     image_ref: str = ""  # reference of our own image
     image_build: str = ""  # digest of its build inputs
+    plugins: PluginFacts | None = None  # None: the profile names none
     version: str = ""  # of deployer
     resolv_conf: Path | None = None  # of this host
     measured: Measured | None = None  # None: not probed, or the network has changed since

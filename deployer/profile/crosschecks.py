@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from deployer.profile.fallback import NoFallback, fallback
 from deployer.profile.models import Profile
+from deployer.profile.plugins import unfit
 from deployer.profile.problems import Problem, Source, did_you_mean, either, shown
 from deployer.profile.strictyaml import KeyPath, dotted
 from deployer.profile.types import INDEX_NAME
@@ -17,6 +18,8 @@ SourceOf = Callable[[KeyPath], Source | None]
 
 def crosschecks(tree: Mapping[str, object], source_of: SourceOf) -> Iterator[Problem]:
     """All unknown names, and circular bases."""
+    server = _names(tree.get("server")) or {}
+    yield from unfit(server.get("plugins"), web=server.get("web"), source=source_of(("server", "plugins")))
     indexes, users = _names(tree.get("indexes")), _names(tree.get("users"))
     if indexes is None or users is None:
         return

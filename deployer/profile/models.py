@@ -28,7 +28,9 @@ from deployer.profile.types import (
     IndexName,
     InsidePath,
     Memory,
+    OptionName,
     Origin,
+    Pin,
     ProjectPattern,
     PythonVersion,
     RestartPolicy,
@@ -158,6 +160,22 @@ class Oidc(Model):
         return value
 
 
+class OptionFile(Model):
+    """A file that a plugin reads, and the secrets that are put into it (YAML or JSON) by the path of their key."""
+
+    file: Text = Field(description="path of the file on this host; the server gets a copy")
+    secrets: dict[Text, SecretRef] = Field(
+        {}, description="KEY.OF.THE.FILE: env:NAME, file:PATH, command:… or keyring:…"
+    )
+
+    @field_validator("file")
+    @classmethod
+    def _file_is_one_from_everywhere(cls, value: str) -> str:
+        if not value.startswith(("/", "~/")):
+            raise ValueError("expected a path that starts with / or ~/")
+        return value
+
+
 class Server(Model):
     version: Literal["6", "7"] = "6"
     web: Literal["off", "read", "manage", "devpi-web"] = "manage"
@@ -183,6 +201,9 @@ class Server(Model):
     log_max_files: Whole = Field(3, ge=1, le=100)
     min_free: Size = "64m"
     budget: Size = ""
+    plugins: tuple[Pin, ...] = ()
+    options: dict[OptionName, Text] = {}
+    option_files: dict[OptionName, OptionFile] = {}
 
 
 class User(Model):

@@ -39,6 +39,9 @@ _PYTHON = r"^3\.[0-9]{1,2}(\.[0-9]{1,3})?$"
 # A pattern of names, and a set of versions (PEP 440); packaging checks the versions.
 _VERSIONS = r"[<>=!~]=?=?\s*[A-Za-z0-9.*+!_-]+\s*"
 _RULE = rf"^[A-Za-z0-9*]([A-Za-z0-9._*-]*[A-Za-z0-9*])?\s*({_VERSIONS}(,\s*{_VERSIONS})*)?$"
+# An exact version of a normal name: what is installed must not depend on the day.
+_PIN = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?==[A-Za-z0-9][A-Za-z0-9.!+_-]*$"
+_OPTION = r"^[a-z][a-z0-9-]*$"
 _SPAN = r"^(0|[1-9][0-9]{0,4}[smhdw])$"
 _CLAIM = r"^[A-Za-z_][A-Za-z0-9_.:/-]{0,199}$"
 _RESTART = r"^(no|always|unless-stopped|on-failure(:[0-9]+)?)$"
@@ -63,6 +66,8 @@ FORMS: dict[str, str] = {
     _PROJECT_PATTERN: "a project's name, in which * stands for any text, like acme-*",
     _PYTHON: "a version of Python, like 3.11",
     _RULE: "a requirement: a project's name with * for any text, and versions if not all, like urllib3>=2.6.1",
+    _PIN: "a plugin with its exact version: NAME==VERSION, like devpi-ldap==2.2.0",
+    _OPTION: "an option of devpi-server without its dashes, like ldap-config",
     _SPAN: "a time with a unit s, m, h, d or w, like 7d; 0 = none",
     _CLAIM: "the name of a claim, like repository",
     _RESTART: "no, always, unless-stopped, on-failure or on-failure:5",
@@ -78,6 +83,8 @@ Size = Annotated[str, StringConstraints(pattern=_SIZE, max_length=20)]
 Memory = Annotated[str, StringConstraints(pattern=_MEMORY, max_length=20)]
 SecretRef = Annotated[str, StringConstraints(pattern=_REFERENCE, max_length=4096)]
 ProjectPattern = Annotated[str, StringConstraints(pattern=_PROJECT_PATTERN, max_length=200)]
+Pin = Annotated[str, StringConstraints(pattern=_PIN, max_length=200)]
+OptionName = Annotated[str, StringConstraints(pattern=_OPTION, max_length=80)]
 Span = Annotated[str, StringConstraints(pattern=_SPAN)]
 ClaimName = Annotated[str, StringConstraints(pattern=_CLAIM)]
 HostName = Annotated[str, StringConstraints(pattern=_HOST_NAME, max_length=253)]

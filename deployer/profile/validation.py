@@ -78,9 +78,8 @@ def _cause(details: ErrorDetails, path: KeyPath) -> tuple[str, str]:
         return "is missing", "type: mirror, stage or ordered" if key == "type" else ""
     if given is None:
         return "has no value", 'give it one ("" is an empty one), or remove the key'
-    return _wanted(details, context, secret=path[:2] == ("image", "env") or "credentials" in path), _cure(
-        given, context, kind, key
-    )
+    secret = path[:2] == ("image", "env") or not {"credentials", "secrets"}.isdisjoint(path)
+    return _wanted(details, context, secret=secret), _cure(given, context, kind, key)
 
 
 _EXPECTED = {

@@ -29,7 +29,7 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
-FINAL = frozenset({ExitCode.CONFLICT, ExitCode.VERIFICATION, ExitCode.REFUSED})
+FINAL = frozenset({ExitCode.PROFILE, ExitCode.CONFLICT, ExitCode.VERIFICATION, ExitCode.REFUSED})
 """Exit codes of a server after which a restart cannot help."""
 SUPERVISOR = "supervisor: "
 """Start of the supervisor's own lines, which follow the server's last lines in its log."""

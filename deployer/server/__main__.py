@@ -57,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--allow-host", action="append", default=[], help="a name in the Host header that is answered; * = any"
     )
+    serve.add_argument("--plugin", action="append", default=[], help="NAME==VERSION of a plugin that must be installed")
+    serve.add_argument("--plugins-in", default="", help="directory with plugins, beside those of this environment")
+    serve.add_argument("--option", action="append", default=[], help="NAME=VALUE for devpi-server, of its plugins")
     serve.add_argument(
         "--front",
         choices=("auto", "nginx", "python"),

@@ -23,20 +23,23 @@ def run(options: Options, ui: UI) -> Result:
     from deployer.errors import UsageError
     from deployer.image import DEFAULT_BASE, build_digest, reference
     from deployer.operations.images import build_own
+    from deployer.operations.plugins import lock_of
     from deployer.plan import ImagePlan
     from deployer.profile.load import load
     from deployer.spec import LABEL_BASE
 
-    profile = load(options.profile, overrides=overrides(options)).profile
+    loaded = load(options.profile, overrides=overrides(options))
+    profile = loaded.profile
     engine = detect(profile.engine).engine
     if (images := engine.images) is None:
         raise UsageError(f"{engine.name} has no images", hint="name a container engine with --engine")
-    base, major = profile.image.base, profile.server.version
+    base, major, plugins = profile.image.base, profile.server.version, lock_of(loaded)
     plan = ImagePlan(
-        ref=reference(major),
+        ref=reference(major, plugins),
         own=True,
         base=base,
-        build=build_digest(base, major),
+        build=build_digest(base, major, plugins),
+        plugins=plugins,
         major=major,
         proxy=profile.network.proxy,
     )

@@ -30,6 +30,7 @@ from deployer.protocol import ExitCode, Refusal, Taken, parse_size
 from deployer.server import hosts, secret_files
 from deployer.server.boot import copying, prepare, settings
 from deployer.server.boot.handover import SIGNALS, Kept, run_again
+from deployer.server.devpi import plugins as named
 from deployer.server.devpi import relied_on
 from deployer.server.devpi.installed import installed
 from deployer.server.hosts import KnownHosts
@@ -194,6 +195,7 @@ def _serve_on(
 
         credentials = Credentials(private.credentials)
 
+        named.find(options.plugins_in, options.plugin)
         web = options.web == level.DEVPI_WEB and relied_on.has_web()
         replacements.install(credentials.header, web=web)
         plugins = plugins_of(credentials, web=web)
@@ -358,7 +360,12 @@ def _devpi(
         MirrorRules(not_found_expiry=options.not_found_expiry, keep_deleted=options.keep_deleted), name=rules.NAME
     )
     plugins.register(Level(options.web), name=level.NAME)
-    config = parseoptions(plugins, _arguments(options, serverdir, private, proxy))
+    words = _arguments(options, serverdir, private, proxy)
+    try:
+        config = parseoptions(plugins, [*words, *named.words(options.option, plugins)])
+    except SystemExit:
+        why = "a plugin refuses its options"
+        raise Refusal(why, hint="read the log lines above", code=ExitCode.PROFILE) from None
     configure_logging(config.args)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_Masking(handler.formatter))

@@ -355,6 +355,18 @@ OF_TOKENS = _table(
         "devpi_tokens.views": ("user_token_create", "user_token_delete", "user_tokens_info"),
     }
 )
+OF_LDAP = _table(
+    {
+        "devpi_ldap.main": (
+            "DEFAULT_TIMEOUT",
+            "LDAP.validate",
+            "LDAP._server",
+            ("LDAP.connection", ("DEFAULT_TIMEOUT",)),
+            ("LDAP.server_pool", ("_server",)),
+            ("devpiserver_auth_request", ("validate",)),
+        )
+    }
+)
 OF_WEB = _table(
     {
         "devpi_web.doczip": (
@@ -380,12 +392,23 @@ OF_WEB = _table(
 def table(*, web: bool) -> tuple[Reliance, ...]:
     """Everything that is relied on in what is installed. ``web``: also what is in devpi-web."""
     own = {"6": OF_6, "7": OF_7}[installed().major]
-    return (*BOTH, *own, *(OF_TOKENS if has_tokens() else ()), *(OF_WEB if web else ()))
+    return (
+        *BOTH,
+        *own,
+        *(OF_TOKENS if has_tokens() else ()),
+        *(OF_LDAP if has_ldap() else ()),
+        *(OF_WEB if web else ()),
+    )
 
 
 def has_tokens() -> bool:
     """Whether the plugin devpi-tokens is installed."""
     return find_spec("devpi_tokens") is not None
+
+
+def has_ldap() -> bool:
+    """Whether the plugin devpi-ldap is installed."""
+    return find_spec("devpi_ldap") is not None
 
 
 def missing(reliances: Iterable[Reliance]) -> Iterator[str]:

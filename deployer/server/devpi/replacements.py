@@ -40,6 +40,10 @@ def install(header_of: Callable[[str], str | None], *, web: bool) -> None:
         from deployer.server.devpi import tokens
 
         tokens.install()
+    if relied_on.has_ldap():
+        from deployer.server.devpi import ldap
+
+        ldap.install()
     if web:
         from deployer.server.devpi import documentation
 
