@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,6 +106,15 @@ def data(plan: Plan, facts: Facts) -> Iterator[Check]:
 def port(plan: Plan, facts: Facts) -> Check:
     running = facts.current is not None and facts.current.ours
     return ok("port", f"{plan.url} is {'ours' if running else 'free'}")
+
+
+def plugins(named: Sequence[str], *, absent: Sequence[str], unfit: Sequence[str]) -> Check:
+    """The plugins of the profile, whose lock the plan has found right. ``absent``, ``unfit``: of a process."""
+    if absent:
+        return failure("plugins", f"not installed: {', '.join(absent)}", cure="deployer up")
+    if unfit:
+        return failure("plugins", "; ".join(unfit), cure="deployer plugins lock, then deployer up")
+    return ok("plugins", ", ".join(named))
 
 
 def left_over(name: str) -> Check:

@@ -13,6 +13,8 @@ from deployer.plan.plugins import named
 from deployer.profile.models import Profile
 from deployer.resources import profiles_dir
 
+ENVIRONMENTS, OPTIONS = "plugins", "options"
+"""Directories of a deployment: what a process gets from a lock, and files that options name."""
 MOST = 1 << 20
 """Bytes of a lock, and of a file of an option."""
 
@@ -32,10 +34,11 @@ def plugin_facts(profile: Profile, files: Sequence[Path], *, name: str) -> Plugi
     lock = _read(path).decode("utf-8", errors="replace")
     python = f"{sys.implementation.cache_tag}\0{profile.server.version}\0{lock}"
     return PluginFacts(
+        profile=files[0],
         lock=lock,
         lock_file=path,
-        environment=state_dir(name) / "plugins" / hashlib.sha256(python.encode()).hexdigest()[:12],
-        files=state_dir(name) / "options",
+        environment=state_dir(name) / ENVIRONMENTS / hashlib.sha256(python.encode()).hexdigest()[:12],
+        files=state_dir(name) / OPTIONS,
         digests={key: _digest(of_option(one.file)) for key, one in profile.server.option_files.items()},
     )
 

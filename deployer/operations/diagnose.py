@@ -21,11 +21,12 @@ from deployer.diagnosis.service import cache, cooldown, database, deleted, forme
 from deployer.diagnosis.tls import tls
 from deployer.engines import detect
 from deployer.errors import DeployerError
-from deployer.operations import diagnosis_facts
+from deployer.operations import diagnosis_facts, plugins
 from deployer.operations.prepare import prepare
 from deployer.operations.recorded import as_deployed
 from deployer.operations.start import answering
 from deployer.operations.status import status
+from deployer.plan.plugins import PluginPlan
 from deployer.profile.load import load
 from deployer.profile.load.overrides import Override
 from deployer.profile.models import Profile
@@ -108,6 +109,8 @@ def _plan(target: Target, answer: Mapping[str, Any]) -> Iterator[Check]:
     plan, facts = prepared.plan, prepared.facts
     if plan.image is not None:
         yield host.image(plan, found, base=base, base_ref=base_ref)
+    if named := prepared.loaded.profile.server.plugins:
+        yield _plugins(named, plan.plugins)
     yield from host.data(plan, facts)
     yield host.port(plan, facts)
     yield from cooldown(plan.indexes)
@@ -120,6 +123,13 @@ def _plan(target: Target, answer: Mapping[str, Any]) -> Iterator[Check]:
         mirrors=diagnosis_facts.mirrors(answer), offline=bool(answer.get("identity", {}).get("offline"))
     )
     yield from network.checks(diagnosis_facts.view(prepared, found, reported))
+
+
+def _plugins(named: Sequence[str], planned: PluginPlan | None) -> Check:
+    """Check the environment of a process; an image has its own."""
+    if planned is None or planned.environment is None:
+        return host.plugins(named, absent=(), unfit=())
+    return host.plugins(named, absent=plugins.absent(planned), unfit=plugins.unfit(planned))
 
 
 def _clients(target: Target, profile: Profile) -> Iterator[Check]:

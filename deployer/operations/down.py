@@ -13,9 +13,10 @@ from deployer.deployment.passwords import Passwords
 from deployer.deployment.record import forget, forget_data
 from deployer.engines.process import ProcessEngine
 from deployer.errors import EngineError
-from deployer.host.state_dir import state_root
-from deployer.operations import environment, lifetime, upstream_probe
+from deployer.host.state_dir import state_dir, state_root
+from deployer.operations import environment, lifetime, option_files, upstream_probe
 from deployer.operations.admit import admit
+from deployer.operations.plugins import tidy
 from deployer.operations.purge import (
     dangling_client,
     data_of,
@@ -64,10 +65,12 @@ def down(name: str, *, engine: str = "", purging: bool = False, yes: bool = Fals
     if kept and removed:
         ui.step("data", f"{kept} (kept; delete it with --purge)")
     lifetime.dismiss(name)
+    option_files.forget(name)
     if purging or temporary:
         forget(name)
         upstream_probe.forget(name)
         environment.forget(name)
+        tidy(None, state_dir(name))
         Passwords(name=name).forget_all()
         certificate.forget(name)
     if not removed and not purged:

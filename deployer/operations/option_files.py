@@ -12,7 +12,8 @@ from typing import Any
 from deployer.deployment.secret_refs import resolve
 from deployer.errors import ProfileError
 from deployer.files import make_private, replacing
-from deployer.host.plugins import of_option
+from deployer.host.plugins import OPTIONS, of_option
+from deployer.host.state_dir import state_dir
 from deployer.operations.apply import undo
 from deployer.plan.plugins import PluginPlan
 
@@ -69,6 +70,11 @@ def write(plugins: PluginPlan | None, files: Mapping[str, bytes], rollback: Exit
     undo(rollback, _have, directory, before)
     _have(directory, files)
     return before is not None
+
+
+def forget(name: str) -> None:
+    """Remove the files of a deployment whose server is gone: they may hold secrets."""
+    shutil.rmtree(state_dir(name) / OPTIONS, ignore_errors=True)
 
 
 def _have(directory: Path, files: Mapping[str, bytes] | None) -> None:

@@ -7,19 +7,18 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from deployer.errors import ProfileError, UsageError
 from deployer.files import make_private, replacing
-from deployer.host.plugins import lock_file, plugin_facts
+from deployer.host.plugins import ENVIRONMENTS, OPTIONS, lock_file, plugin_facts
 from deployer.operations.pip_wheels import pip_wheels
-from deployer.plan.plugins import LOCK, PluginPlan, head
+from deployer.plan.plugins import PluginPlan, again, head
 
 if TYPE_CHECKING:
-    from importlib.metadata import Distribution
-
     from deployer.profile.load import Loaded
 
 
@@ -37,7 +36,7 @@ def lock_of(loaded: Loaded, name: str = "") -> str:
     profile = loaded.profile
     found = plugin_facts(profile, loaded.files, name=name) if profile.server.plugins else None
     if found is not None and not found.lock.startswith(head(profile) + "\n"):
-        raise ProfileError(f"{found.lock_file} does not list the plugins of the profile", hint=LOCK)
+        raise ProfileError(f"{found.lock_file} does not list the plugins of the profile", hint=again(found))
     return found.lock if found is not None else ""
 
 
@@ -77,26 +76,29 @@ def have_environment(plugins: PluginPlan | None) -> bool:
     Raises EngineUnreachable, ImageUnavailable.
     """
     target = plugins.environment if plugins is not None else None
-    if plugins is None or target is None or target.exists():
+    if plugins is None or target is None or (target.exists() and not absent(plugins)):
         return False
     make_private(target.parent)
     with TemporaryDirectory(dir=target.parent, prefix=".new-") as directory, pip_wheels() as pip:
         made = Path(directory) / "made"
         pip.install(plugins.lock, made)
-        made.rename(target)  # whole, or not there
+        shutil.rmtree(target, ignore_errors=True)
+        made.rename(target)
     return True
 
 
-def lacking(plugins: PluginPlan) -> tuple[str, ...]:
-    """What the environment of a process lacks of the lock, or a plugin there of what it needs."""
-    from importlib.metadata import distributions
-
-    if plugins.environment is None:
-        return ()
+def absent(plugins: PluginPlan) -> tuple[str, ...]:
+    """What the environment of a process lacks of the lock, as NAME==VERSION."""
     own = _by_name(distributions(path=[str(plugins.environment)]))
     pins = (pin.partition("==") for pin in re.findall(r"^([a-z0-9-]+==\S+)", plugins.lock, re.MULTILINE))
-    absent = (f"{name}=={version}" for name, _, version in pins if name not in own or own[name].version != version)
-    return (*absent, *_unfit(own, own | _by_name(distributions())))
+    return tuple(f"{name}=={version}" for name, _, version in pins if name not in own or own[name].version != version)
+
+
+def unfit(plugins: PluginPlan) -> tuple[str, ...]:
+    """What plugins in the environment of a process need, and this Python does not have."""
+    own = _by_name(distributions(path=[str(plugins.environment)]))
+    known = own | _by_name(distributions())
+    return tuple(line for one in own.values() for line in _unfit(one, known))
 
 
 def _by_name(found: Iterable[Distribution]) -> dict[str, Distribution]:
@@ -105,23 +107,22 @@ def _by_name(found: Iterable[Distribution]) -> dict[str, Distribution]:
     return {str(canonicalize_name(one.name)): one for one in found}
 
 
-def _unfit(own: Mapping[str, Distribution], known: Mapping[str, Distribution]) -> Iterator[str]:
+def _unfit(one: Distribution, known: Mapping[str, Distribution]) -> Iterator[str]:
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
-    for one in own.values():
-        for needed in map(Requirement, one.requires or ()):
-            if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
-                continue
-            got = known.get(canonicalize_name(needed.name))
-            if got is None or not needed.specifier.contains(got.version, prereleases=True):
-                yield f"{one.name} needs {needed}, and finds {got.version if got else 'none'}"
+    for needed in map(Requirement, one.requires or ()):
+        if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
+            continue
+        got = known.get(canonicalize_name(needed.name))
+        if got is None or not needed.specifier.contains(got.version, prereleases=True):
+            yield f"{one.name} needs {needed}, and finds {got.version if got else 'none'}"
 
 
 def tidy(plugins: PluginPlan | None, directory: Path) -> None:
     """Remove environments and files of former plans from the state ``directory`` of the deployment."""
     kept = (plugins.environment, plugins.files) if plugins is not None else ()
-    for parent in (directory / "plugins", directory / "options"):
+    for parent in (directory / ENVIRONMENTS, directory / OPTIONS):
         for path in parent.glob("*"):
             if path not in kept:
                 shutil.rmtree(path, ignore_errors=True)

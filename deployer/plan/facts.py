@@ -161,11 +161,12 @@ class Measured:
 class PluginFacts:
     """What belongs to the plugins of a profile.
 
-    ``lock``: the text of the lock file at ``lock_file``, empty where there is none. ``environment``: where the process
-    engine has what the lock names. ``files``: directory for the files of options. ``digests``: of each file that an
-    option names; empty for one that can't be read.
+    ``profile``: the file of the profile. ``lock``: the text of ``lock_file``, empty where there is none.
+    ``environment``: where the process engine has what the lock names. ``files``: directory for the files of options.
+    ``digests``: of each file that an option names; empty for one that can't be read.
     """
 
+    profile: Path
     lock: str
     lock_file: Path
     environment: Path

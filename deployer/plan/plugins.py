@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployer.errors import ProfileError, Refused
-from deployer.plan.facts import Facts
+from deployer.plan.facts import Facts, PluginFacts
 from deployer.spec import Mount
 
 if TYPE_CHECKING:
@@ -39,6 +40,11 @@ def named(profile: Profile) -> bool:
     return bool(server.plugins or server.options or server.option_files)
 
 
+def again(found: PluginFacts) -> str:
+    """The command that makes the lock of a profile."""
+    return shlex.join((*LOCK.split(), "--profile", str(found.profile)))
+
+
 def head(profile: Profile) -> str:
     """The first line of the lock of a profile: what it was made for."""
     return f"# {LOCK}: devpi-server {profile.server.version} with {' '.join(sorted(profile.server.plugins))}"
@@ -56,7 +62,7 @@ def check_plugins(profile: Profile, facts: Facts) -> None:
         )
     if profile.server.plugins and not found.lock.startswith(head(profile) + "\n"):
         why = "does not list the plugins of the profile" if found.lock else "is missing"
-        raise ProfileError(f"{found.lock_file} {why}: {', '.join(profile.server.plugins)}", hint=LOCK)
+        raise ProfileError(f"{found.lock_file} {why}: {', '.join(profile.server.plugins)}", hint=again(found))
     both = [name for name in profile.server.option_files if name in profile.server.options]
     if both:
         raise ProfileError(f"server.options and server.option_files have {both[0]}", hint="remove one of them")

@@ -108,6 +108,7 @@ CODES = {
     "warm": (2,),  # no file is named
     "offline check": (2,),
     "package upload": (2,),  # there is no such file
+    "plugins lock": (2,),  # the profile names none
     "secret set": (2,),  # no password on stdin
 }
 """Exit codes; of a verb that is not here: there is no deployment (5)."""

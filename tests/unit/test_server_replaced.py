@@ -35,7 +35,7 @@ def test_what_is_relied_on_is_documented() -> None:
     tables = {
         "6": relied_on.OF_6,
         "7": relied_on.OF_7,
-        "both": (*relied_on.BOTH, *relied_on.OF_TOKENS, *relied_on.OF_WEB),
+        "both": (*relied_on.BOTH, *relied_on.OF_LDAP, *relied_on.OF_TOKENS, *relied_on.OF_WEB),
     }
     assert {
         kind: {reliance.module for reliance in table} for kind, table in tables.items()
