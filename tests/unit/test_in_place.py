@@ -13,7 +13,7 @@ import pytest
 from deployer.errors import ConflictError, NotReadyError
 from deployer.operations import apply
 from deployer.operations.apply import Done, changes_in_place, ensure_container
-from deployer.plan.facts import CertificateFacts, Content, DataFacts, Facts, PortFacts
+from deployer.plan.facts import CertificateFacts, Content, DataFacts, Facts, PluginFacts, PortFacts
 from deployer.plan.in_place import arguments, in_force, taken_by, takes
 from deployer.profile.models import Network, Profile, Server, Tls
 from deployer.protocol import Taken
@@ -56,6 +56,9 @@ SERVER: dict[str, Any] = {
     "log_max_files": 4,
     "min_free": "65m",
     "budget": "10g",
+    "plugins": ("devpi-ldap==2.2.0",),
+    "options": {"autocreate-users": "true"},
+    "option_files": {"ldap-config": {"file": "/etc/ldap.yaml"}},
 }
 NETWORK: dict[str, Any] = {
     "mode": "host",
@@ -68,8 +71,19 @@ NETWORK: dict[str, Any] = {
     "ca_file": "",
     "proxy": True,
 }
+PLUGINS = PluginFacts(
+    profile=Path("/home/someone/team.yaml"),
+    lock="# deployer plugins lock: devpi-server 6 with devpi-ldap==2.2.0\ndevpi-ldap==2.2.0 --hash=sha256:0\n",
+    lock_file=Path("/home/someone/team.plugins.lock"),
+    environment=Path("/home/someone/state/devpi/plugins/0"),
+    files=Path("/home/someone/state/devpi/options"),
+    digests={"ldap-config": "0"},
+)
 FACTS_OF: dict[str, dict[str, Any]] = {
     "server.version": {"image_ref": "localhost/deployer-devpi:7", "image_build": "7" * 64},
+    "server.plugins": {"plugins": PLUGINS, "image_ref": "localhost/deployer-devpi:1-p", "image_build": "8" * 64},
+    "server.options": {"plugins": PLUGINS},
+    "server.option_files": {"plugins": PLUGINS},
     "network.port": {"port": replace(FACTS.port, number=3142)},
     "network.tls": {"tls_port": PortFacts(number=3443), "certificate": CertificateFacts(own_ca=True)},
     "network.ca_file": {"ca_file": None},
