@@ -83,6 +83,11 @@ def _locks(major: str) -> tuple[tuple[str, Path], ...]:
     return ((BUILD_LOCK, templates / BUILD_LOCK), ("requirements.txt", templates / LOCKS[major]))
 
 
+def is_with_plugins(ref: str) -> bool:
+    """Whether it is the name of an image of ours with plugins: a profile's alone, unlike that without."""
+    return re.fullmatch(rf"{re.escape(REPOSITORY)}:\S+-[0-9a-f]{{12}}", ref) is not None
+
+
 def locked_versions(major: str = DEFAULT_MAJOR) -> tuple[str, ...]:
     """What is in our image without plugins, as NAME==VERSION."""
     text = (templates_dir() / "image" / LOCKS[major]).read_text(encoding="utf-8")

@@ -113,14 +113,21 @@ def build_own(
     return image
 
 
-def remove_former(images: Images | None, image: str) -> None:
-    """Remove our image with the ID ``image`` if it has no name and no container uses it.
+def remove_former(images: Images | None, image: str, *, ref: str = "") -> None:
+    """Remove our image with the ID ``image`` if no container uses it, and it has no name, or that of other plugins than
+    the image ``ref`` has.
 
     A failure is ignored: it costs disk space only.
     """
+    from deployer.image import is_with_plugins
+
     if images is None:
         return
     with suppress(EngineError):
         found = images.find(image)
-        if found is not None and LABEL_BUILD in found.labels and not found.names:
+        if (
+            found is not None
+            and LABEL_BUILD in found.labels
+            and all(is_with_plugins(name) and name != ref for name in found.names)
+        ):
             images.remove(image)

@@ -151,7 +151,7 @@ def bring_up(
     if done == "recreated":  # otherwise a container of that name may not be ours
         engine.remove(plan.name + PREVIOUS)
         if current is not None and current.image_id:
-            remove_former(engine.images, current.image_id)
+            remove_former(engine.images, current.image_id, ref=plan.image.ref if plan.image is not None else "")
     tidy(plan.plugins, state_dir(plan.name))
     _mark_used(prepared)
     _remember(prepared, ready.identity.uuid)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from deployer.errors import ConflictError
+from deployer.image import reference
 from deployer.operations.apply import Done, ensure_container, is_current
 from deployer.operations.images import remove_former
 from deployer.plan import Plan
@@ -75,11 +76,13 @@ def test_what_is_set_aside_takes_no_name_from_others() -> None:
         (replace(BUILT, names=()), False),
         (BUILT, True),  # it has a name: an older deployer wants it
         (replace(BUILT, names=(), labels={}), True),  # not ours
+        (replace(BUILT, names=(reference("6", "a lock"),)), False),  # of plugins that this profile had
+        (replace(BUILT, names=(reference("6", "the lock"),)), True),
     ],
 )
 def test_the_former_image_goes_when_nobody_could_name_it(image: Image, stays: bool) -> None:
     engine = FakeEngine(stock={image.id: image})
-    remove_former(engine.images, image.id)
+    remove_former(engine.images, image.id, ref=reference("6", "the lock"))
     assert (engine.images.find(image.id) is not None) is stays
 
 

@@ -21,7 +21,7 @@ from deployer.plan.plugins import FILES_TARGET, PluginPlan, head
 from deployer.profile.load import load
 from deployer.profile.models import Image, OptionFile, Profile, Server
 from deployer.profile.plugins import UNFIT
-from deployer.spec import Mount
+from deployer.spec import LABEL_BUILD, Mount
 from tests.unit.test_image_context import made
 from tests.unit.test_plan import FACTS, PROCESS, make, refuse
 
@@ -125,7 +125,7 @@ def test_the_lock_is_in_the_image_its_name_and_its_digest(tmp_path: Path) -> Non
     assert install == " \\\n && $pip --only-binary=:all: --no-deps -r /tmp/plugins.txt"
     assert "--require-hashes" in text
     assert request.tag == reference("6", LOCK) != reference("6")
-    assert dict(request.labels)["io.devpi.deployer.build"] == build_digest("base:1", "6", LOCK)
+    assert dict(request.labels)[LABEL_BUILD] == build_digest("base:1", "6", LOCK)
     assert len({build_digest("base:1", "6", lock) for lock in ("", LOCK, LOCK + "#")}) == 3
     assert made(tmp_path / "plain").tag == reference("6")
 
