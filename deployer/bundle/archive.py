@@ -24,12 +24,14 @@ from deployer.errors import ConflictError, Locked, UsageError, VerificationError
 from deployer.files import replacing, sync
 
 SUMS, SIGNATURE, PROFILE, IMAGE = "SHA256SUMS", "SHA256SUMS.sig", "profile.yaml", "image.tar"
+LOCK = "plugins.lock"
+"""The lock of the plugins in the profile."""
 BLOCK = 1 << 20
 MOST = 2_000_000
 """Members of the largest bundle that is read."""
 LARGEST_SUMS = 256 << 20
 _NAME = re.compile(
-    r"profile\.yaml|image\.tar|bundle\.json|SHA256SUMS(?:\.sig)?|blobs/[0-9a-f]{64}|wheels/[A-Za-z0-9_][A-Za-z0-9_.+!-]{0,250}\.whl"
+    r"profile\.yaml|plugins\.lock|image\.tar|bundle\.json|SHA256SUMS(?:\.sig)?|blobs/[0-9a-f]{64}|wheels/[A-Za-z0-9_][A-Za-z0-9_.+!-]{0,250}\.whl"
 )
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 _PART = ".part"

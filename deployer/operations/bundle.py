@@ -34,7 +34,8 @@ class Wish:
 
     ``wanted``: the releases of lock files; None for every stored file. ``since``: what the other side has.
     ``image``, ``wheels``: whether those go along. ``pythons``: versions that the wheels are for, besides this one.
-    ``profile``: text of the profile for the other side; empty for one like this server's. ``key``: that signs.
+    ``profile``: text of the profile for the other side; empty for one like this server's. ``lock``: of its plugins.
+    ``key``: that signs.
     """
 
     indexes: Sequence[str] = ()
@@ -45,6 +46,7 @@ class Wish:
     wheels: bool = True
     pythons: Sequence[str] = ()
     profile: str = ""
+    lock: str = ""
     key: Path | None = None
 
 
@@ -92,7 +94,7 @@ def create(session: Session, path: Path, wish: Wish, *, directory: bool, python:
         if directory:
             path.mkdir(exist_ok=True)
         with ui.working("bundle", str(path)) as progress:
-            done = write(session, path, due, stored, parts, profile, sign, progress)
+            done = write(session, path, due, stored, parts, profile, sign, progress, lock=wish.lock)
     ui.step("bundle", f"{path}: {len(done.manifest.files)} files, {size(done.bytes)}")
     return done
 
@@ -154,6 +156,8 @@ def write(
     profile: str,
     sign: Callable[[bytes], str] | None,
     progress: Callable[[str], None],
+    *,
+    lock: str = "",
 ) -> Created:
     """Write the members of a bundle, each blob once; what an interrupted run has written stays."""
     known = frozenset(due.blobs)
@@ -173,7 +177,8 @@ def write(
         if due.image is not None:
             progress(f"image {due.image.ref}")
             _image(session, target, due.image.ref)
-        for name, text in ((archive.PROFILE, profile), (manifest.NAME, due.text)):
+        locked = ((archive.LOCK, lock),) if lock else ()
+        for name, text in ((archive.PROFILE, profile), *locked, (manifest.NAME, due.text)):
             content = text.encode()
             target.add(name, len(content), (content,))
         target.finish(sign)

@@ -21,12 +21,14 @@ from deployer.diagnosis import size
 from deployer.engines import detect, open_engine
 from deployer.errors import ConflictError, Refused, VerificationError
 from deployer.files import write_private
+from deployer.host.plugins import lock_file
 from deployer.host.state_dir import state_dir
 from deployer.operations.adopt import upload_all
 from deployer.operations.adopt_sources import Offer
 from deployer.operations.contents import contents
 from deployer.operations.recorded import as_deployed
 from deployer.operations.up import up
+from deployer.plan.plugins import OF_PLUGINS
 from deployer.profile.load import load as load_profile
 from deployer.protocol import KeepRequest, parsed
 from deployer.spec import EngineName, State
@@ -139,6 +141,7 @@ def load(
     _image(opened, deployment, overrides, ui)
     if own:
         write_private(profile, _profile(opened))
+        _write_lock(opened, lock_file((profile,), name))
         ref, given = as_deployed(str(profile), name, overrides)
         up(ref, name, overrides=given, ui=ui, clients=clients, lock_wait=lock_wait)
     with connect(name) as session:
@@ -149,10 +152,19 @@ def _profile(opened: Opened) -> str:
     return opened.bundle.read(archive.PROFILE, most=LARGEST_PROFILE).decode("utf-8", "replace")
 
 
+def _write_lock(opened: Opened, path: Path) -> None:
+    """Write the lock of the profile's plugins beside it, or remove that of an earlier bundle."""
+    if archive.LOCK in opened.sums:
+        write_private(path, opened.bundle.read(archive.LOCK, most=LARGEST_PROFILE).decode("utf-8", "replace"))
+    else:
+        path.unlink(missing_ok=True)
+
+
 def require_modest(text: str) -> None:
     """Raises Refused when a profile of unknown origin decides about this host, ProfileError when it is invalid.
 
-    Credentials can be the output of a command; engine, network and data belong to this host.
+    Credentials and files of options can be the output of a command, plugins are code; engine, network and data belong
+    to this host.
     """
     with TemporaryDirectory(prefix="deployer-profile-") as directory:
         path = Path(directory) / PROFILE
@@ -160,6 +172,7 @@ def require_modest(text: str) -> None:
         told = load_profile(str(path)).profile
     keys = [key for key in told.model_dump(exclude_defaults=True) if key not in _MODEST]
     keys += [f"indexes.{name}.credentials" for name, index in told.indexes.items() if index.credentials is not None]
+    keys += [f"server.{key}" for key in OF_PLUGINS if getattr(told.server, key)]
     if keys:
         raise Refused(
             f"the profile of the bundle sets {', '.join(sorted(keys))}, and nobody has vouched for it",
@@ -185,7 +198,7 @@ def _compared(session: Session, opened: Opened, *, missing_ok: bool = False) -> 
 
 def verify(opened: Opened, due: set[str], ui: UI) -> None:
     """Verify every member that is loaded. Raises VerificationError."""
-    names = [name for name in opened.sums if name in due or name == archive.IMAGE]
+    names = [name for name in opened.sums if name in due or name in (archive.IMAGE, archive.LOCK)]
     with ui.working("verify", f"{len(names)} members") as progress:
         for number, name in enumerate(names):
             opened.bundle.check(name, opened.sums[name])

@@ -64,8 +64,8 @@ def _installed_from() -> Path | None:
 def profile_for_there(topology: Topology, applied: Mapping[str, Any], *, major: str) -> dict[str, Any]:
     """The profile of the server on the other side: users, indexes, image and server as here, offline. Pure.
 
-    ``applied``: the profile of the last ``up``. What belongs to a host is left out: engine, network, data, and the
-    credentials of upstreams, which nobody asks there.
+    ``applied``: the profile of the last ``up``. What belongs to a host is left out: engine, network, data, options of
+    plugins with their files, and the credentials of upstreams, which nobody asks there.
     """
     from deployer.profile.models import Profile
 
@@ -79,7 +79,8 @@ def profile_for_there(topology: Topology, applied: Mapping[str, Any], *, major: 
     for index in declared["indexes"].values():
         if index:
             index.pop("credentials", None)
-    server = changed("server") | ({} if major == DEFAULT_MAJOR else {"version": major}) | {"offline": True}
+    server = {key: value for key, value in changed("server").items() if key not in ("options", "option_files")}
+    server |= ({} if major == DEFAULT_MAJOR else {"version": major}) | {"offline": True}
     image = changed("image")
     return {"extends": "default", "server": server, **({"image": image} if image else {}), **declared}
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from deployer.profile.models import OptionFile, Profile
 
 FILES_TARGET = "/etc/deployer/options"
+OF_PLUGINS = ("plugins", "options", "option_files")
+"""The keys of ``server`` that are about plugins."""
 LOCK = "deployer plugins lock"
 
 
@@ -36,8 +38,7 @@ class PluginPlan:
 
 def named(profile: Profile) -> bool:
     """Whether a profile says anything about plugins."""
-    server = profile.server
-    return bool(server.plugins or server.options or server.option_files)
+    return any(getattr(profile.server, key) for key in OF_PLUGINS)
 
 
 def again(found: PluginFacts) -> str:

@@ -10,10 +10,14 @@ from typing import Any
 
 import pytest
 
+from deployer.bundle import archive
+from deployer.devpi.topology import EMPTY
 from deployer.errors import ProfileError, Refused
 from deployer.host import plugins as host_plugins
 from deployer.image import PLUGINS_LOCK, build_digest, dockerfile, prepare, reference
 from deployer.operations import option_files
+from deployer.operations.bundle_load import require_modest
+from deployer.operations.bundle_parts import profile_for_there
 from deployer.operations.pip_wheels import Wheel
 from deployer.operations.plugins import absent, tidy
 from deployer.plan.facts import PluginFacts
@@ -211,6 +215,28 @@ def test_an_environment_without_a_locked_version_is_not_whole(tmp_path: Path) ->
     metadata.parent.mkdir()
     metadata.write_text("Metadata-Version: 2.1\nName: devpi_ldap\nVersion: 2.2.0\n")
     assert absent(plan) == ()
+
+
+def test_a_bundle_carries_plugins_and_not_what_belongs_to_a_host() -> None:
+    told = WITH_FILE.model_copy(update={"server": WITH_FILE.server.model_copy(update={"options": {"x": "1"}})})
+    there = profile_for_there(EMPTY, told.model_dump(mode="json"), major="6")
+    assert there["server"] == {"plugins": [PIN], "offline": True}
+    assert archive._NAME.fullmatch(archive.LOCK)
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        {"plugins": [PIN]},
+        {"options": {"x": "1"}},
+        {"option_files": {"x": {"file": "/etc/x", "secrets": {"a": "command:touch /tmp/x"}}}},
+    ],
+)
+def test_a_bundle_of_unknown_origin_brings_no_plugins_and_no_commands(server: dict[str, Any]) -> None:
+    require_modest("extends: default\nserver: {offline: true}\n")
+    with pytest.raises(Refused) as caught:
+        require_modest(f"extends: default\nserver: {json.dumps(server)}\n")
+    assert f"server.{next(iter(server))}" in caught.value.message
 
 
 def test_a_wheel_with_compiled_code_is_another_file_elsewhere() -> None:

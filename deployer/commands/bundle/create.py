@@ -62,6 +62,7 @@ def run(options: Options, ui: UI) -> Result:
         wheels=not options.no_wheels,
         pythons=options.python or (),
         profile="" if options.profile == DEFAULT_PROFILE else _profile(options.profile),
+        lock=_lock(options),
         key=options.sign,
     )
     with connect(options.name, engine=options.engine) as session:
@@ -98,6 +99,20 @@ def _since(path: Path | None) -> Manifest | None:
         raise UsageError(
             f"{path} can't be read: {error.strerror}", hint="on the other machine: deployer bundle manifest FILE"
         ) from None
+
+
+def _lock(options: Options) -> str:
+    """The lock of the plugins that the server on the other side has."""
+    from deployer.deployment.record import read_applied
+    from deployer.operations.plugins import lock_of
+    from deployer.operations.recorded import DEFAULT_PROFILE, as_deployed
+    from deployer.profile.load import load
+
+    applied = read_applied(options.name)
+    if options.profile == DEFAULT_PROFILE and not (applied and applied.profile.get("server", {}).get("plugins")):
+        return ""
+    ref, given = as_deployed(options.profile, options.name, ())
+    return lock_of(load(ref, overrides=given), options.name)
 
 
 def _profile(name: str) -> str:

@@ -27,9 +27,9 @@ def find(directory: str, pins: Iterable[str]) -> None:
         try:
             found = version(name)
         except PackageNotFoundError:
-            found = "nothing"
+            found = "none"
         if found != wanted:
-            raise Refusal(f"the plugin {pin} is not installed, but {found}", hint=_AGAIN, code=ExitCode.CONFLICT)
+            raise Refusal(f"the plugin {pin} is not installed: found {found}", hint=_AGAIN, code=ExitCode.CONFLICT)
 
 
 def words(given: Sequence[str], plugins: PluginManager) -> Iterator[str]:

@@ -45,7 +45,11 @@ def login(web: Web, visit: Visit, route: Route) -> Shown:
     if answer.status == HTTPStatus.OK:
         return _begun(visit, user, answer, target)
     busy = answer.status == HTTPStatus.SERVICE_UNAVAILABLE
-    error = "Too many logins at a time: try again." if busy else "This user and this password don't belong together."
+    error = (
+        "No login can be verified at the moment: try again."
+        if busy
+        else "This user and this password don't belong together."
+    )
     return Shown("manage/login.html", {"next": target, "error": error}, answer.status)
 
 
