@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -123,11 +125,24 @@ class Directory:
                 self.process.wait()
             self.process = None
 
-    def silent(self) -> socket.socket:
-        """What takes connections in the place of the directory, and never answers."""
-        listener = socket.create_server(("127.0.0.1", self.port), backlog=128)
-        assert self.process is None
-        return listener
+    @contextlib.contextmanager
+    def down(self, how: str) -> Iterator[None]:
+        """Have no directory for a while. ``how``: connections are ``refused``; or taken and never answered
+        (``silent``); or packets of new ones are dropped (``dark``), as by a firewall."""
+        self.stop()
+        with contextlib.ExitStack() as opened:
+            if how != "refused":
+                at = ("127.0.0.1", self.port)
+                opened.enter_context(socket.create_server(at, backlog=128 if how == "silent" else 0))
+                for _ in range(3 if how == "dark" else 0):  # the kernel drops packets once its queue is full
+                    waiting = opened.enter_context(socket.socket())
+                    waiting.setblocking(False)
+                    waiting.connect_ex(at)
+            try:
+                yield
+            finally:
+                opened.close()
+                self.start()
 
 
 def _answers(port: int) -> bool:
