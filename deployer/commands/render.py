@@ -77,6 +77,10 @@ def run(options: Options, ui: UI) -> Result:
         header.append(
             f"Its certificate and key are to be in {PrivateFile.TLS.relative} of its data, 0600; it waits a minute."
         )
+    if made.plugins is not None and made.plugins.contents:
+        header.append(f"It reads the files in {made.plugins.files}, which deployer up writes.")
+    if made.plugins is not None and made.plugins.environment is not None:
+        header.append(f"It needs the plugins in {made.plugins.environment}, which deployer up installs.")
     text = _text(options.format, spec, info.name, directories=directories, header=tuple(header))
     return Result(data={"engine": info.name, "argv": list(argv), "text": text}, text=text, warnings=made.warnings)
 

@@ -36,7 +36,7 @@ def lock_of(loaded: Loaded, name: str = "") -> str:
     profile = loaded.profile
     found = plugin_facts(profile, loaded.files, name=name) if profile.server.plugins else None
     if found is not None and not found.lock.startswith(head(profile) + "\n"):
-        raise ProfileError(f"{found.lock_file} does not list the plugins of the profile", hint=again(found))
+        raise ProfileError(f"{found.lock_file} does not list the plugins of the profile", hint=again(found, profile))
     return found.lock if found is not None else ""
 
 

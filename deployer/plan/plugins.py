@@ -41,9 +41,13 @@ def named(profile: Profile) -> bool:
     return any(getattr(profile.server, key) for key in OF_PLUGINS)
 
 
-def again(found: PluginFacts) -> str:
-    """The command that makes the lock of a profile."""
-    return shlex.join((*LOCK.split(), "--profile", str(found.profile)))
+def again(found: PluginFacts, profile: Profile) -> str:
+    """The command that makes the lock. The version may be that of an upgrade, and not in the file of the profile."""
+    from deployer.profile.models import Server
+
+    version = profile.server.version
+    other = () if version == Server().version else ("--set", f"server.version={version}")
+    return shlex.join((*LOCK.split(), "--profile", str(found.profile), *other))
 
 
 def head(profile: Profile) -> str:
@@ -63,7 +67,7 @@ def check_plugins(profile: Profile, facts: Facts) -> None:
         )
     if profile.server.plugins and not found.lock.startswith(head(profile) + "\n"):
         why = "does not list the plugins of the profile" if found.lock else "is missing"
-        raise ProfileError(f"{found.lock_file} {why}: {', '.join(profile.server.plugins)}", hint=again(found))
+        raise ProfileError(f"{found.lock_file} {why}: {', '.join(profile.server.plugins)}", hint=again(found, profile))
     both = [name for name in profile.server.option_files if name in profile.server.options]
     if both:
         raise ProfileError(f"server.options and server.option_files have {both[0]}", hint="remove one of them")

@@ -83,6 +83,8 @@ def test_a_lock_that_is_not_of_these_plugins_is_refused_with_the_command() -> No
     for lock in ("", LOCK.replace("2.2.0", "2.1.0"), LOCK.replace("devpi-server 6", "devpi-server 7")):
         error = refuse(ProfileError, NAMED, replace(FACTS, plugins=replace(FOUND, lock=lock)))
         assert error.hint == "deployer plugins lock --profile /home/someone/team.yaml"
+    seven = NAMED.model_copy(update={"server": NAMED.server.model_copy(update={"version": "7"})})
+    assert refuse(ProfileError, seven, replace(FACTS, plugins=FOUND)).hint.endswith(" --set server.version=7")
     foreign = NAMED.model_copy(update={"image": Image(ref="registry.example.com/devpi:1")})
     assert "remove image.ref" in refuse(Refused, foreign, replace(FACTS, plugins=FOUND)).hint
     unreadable = replace(FACTS, plugins=replace(FOUND, digests={"ldap-config": ""}))
