@@ -132,7 +132,7 @@ def bring_up(
     given = tls.obtain(prepared, rollback)
     done = _container(prepared, current, given, ui, rollback)
     if stale and done is Done.UNCHANGED:
-        _read_again(prepared, rollback)
+        _read_again(prepared)
     started = time.monotonic()
     with closing_api(_ready(prepared, done, ui)) as ready:
         check_version(plan, ready)
@@ -258,7 +258,7 @@ def _have_plugins(plan: Plan, ui: UI) -> None:
         ui.step("plugins", f"{plan.plugins.environment} (created)")
 
 
-def _read_again(prepared: Prepared, rollback: ExitStack) -> None:
+def _read_again(prepared: Prepared) -> None:
     """Have the running server begin anew: only a secret in a file of an option has changed."""
     plan, engine = prepared.plan, prepared.engine
     current = settings.current(engine, engine.inspect(plan.name))
