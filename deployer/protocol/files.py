@@ -47,6 +47,8 @@ class PrivateFile(StrEnum):
     SETTINGS = "settings"
     NEXT_SETTINGS = "settings.next"
     USED_BY = "used-by"
+    SYNCED = "synced"
+    ARRIVED = "arrived"
 
     @property
     def relative(self) -> str:

@@ -66,6 +66,23 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="reverse proxy before devpi: nginx, or none (python)",
     )
+    serve.add_argument(
+        "--role",
+        choices=("standalone", "primary", "replica"),
+        default="standalone",
+        help="primary: lets replicas follow it; replica: follows a primary",
+    )
+    serve.add_argument("--primary-url", default="", help="of a replica: the address of its primary")
+    serve.add_argument("--secret-file", default="", help="file with the secret that primary and replicas share")
+    serve.add_argument(
+        "--write-wait", type=float, default=2.0, help="seconds that a write waits until all replicas have it"
+    )
+    serve.add_argument(
+        "--no-replica-upstream",
+        dest="replica_upstream",
+        action="store_false",
+        help="fetch nothing from upstreams while the primary is down",
+    )
 
     supervise = verbs.add_parser("supervise", help="run serve as a child process, with a log and restarts")
     supervise.add_argument("--log", required=True)
@@ -194,7 +211,7 @@ def _in_force(options: argparse.Namespace) -> argparse.Namespace:
 
     if not (taken := words(Path(options.serverdir))):
         return options
-    fixed = ("serverdir", "host", "port", "tls", "only_marked")
+    fixed = ("serverdir", "host", "port", "tls", "only_marked", "role", "primary_url", "secret_file")
     return argparse.Namespace(**vars(_parser().parse_args(taken)) | {name: getattr(options, name) for name in fixed})
 
 

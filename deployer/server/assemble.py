@@ -47,6 +47,10 @@ from deployer.server.inventory.pinned import Pinned
 from deployer.server.inventory.prune import Pruner
 from deployer.server.inventory.view import InventoryView, PruneView
 from deployer.server.inventory.watching import Uses, Watching
+from deployer.server.members import role as roles
+from deployer.server.members.connect import Alone, OfReplica, follow, lead
+from deployer.server.members.gate import Gate
+from deployer.server.members.replicas import PrimaryTween
 from deployer.server.middleware import bodies, changes, clients, threads
 from deployer.server.middleware.bulkhead import Bulkhead
 from deployer.server.middleware.canonical import CANONICAL
@@ -56,14 +60,12 @@ from deployer.server.middleware.orders import Orders
 from deployer.server.mirrors import for_devpi, rules
 from deployer.server.mirrors.cached import Cached
 from deployer.server.mirrors.canonical_links import CanonicalLinks
-from deployer.server.mirrors.companions import Companions
-from deployer.server.mirrors.files import Found, RemoteFiles
+from deployer.server.mirrors.files import Found
 from deployer.server.mirrors.indexes import Indexes, Mirror
 from deployer.server.mirrors.json_api import JsonApi
 from deployer.server.mirrors.refreshing import Refreshing
 from deployer.server.mirrors.rules_report import RulesReport
 from deployer.server.mirrors.serving import Serving
-from deployer.server.mirrors.source import Source
 from deployer.server.mirrors.store import UpstreamPages
 from deployer.server.mirrors.takeovers import Takeovers
 from deployer.server.mirrors.uploads import Uploads
@@ -117,6 +119,9 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     xom = pyramid_config.registry["xom"]
     config = xom.config
     private = Private.of(Path(config.server_path))
+    role = roles.given(config)
+    if role.is_replica:
+        xom._http  # noqa: B018 - devpi makes another one while it is offline, which passes on no write
     challenge = Challenge(private, config.nodeinfo["uuid"])
     mirror_rules = rules.given(config)
     switch = OfflineSwitch(config, private, challenge)
@@ -129,6 +134,11 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
         private.directory, changelog, settings=settings, limit=min(LIMIT_BYTES, limit.for_pages or LIMIT_BYTES)
     )
     indexes = Indexes(xom, upstreams, credentials.header, lambda: malicious.latest)
+
+    def has_room() -> bool:
+        return secret_files.has_room(private.directory, secret_files.RESERVE)
+
+    parts = OfReplica(xom, role, upstreams, private, switch, has_room=has_room) if role.is_replica else Alone()
     # devpi's own tests replace its client in the same way.
     xom.http = client = Client(
         upstreams,
@@ -137,7 +147,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
         may_get=indexes.may_get,
         may_push=push.allowed(config).allows,
         largest_page=lambda url: LARGEST_LIST if indexes.is_mirror(url) else LARGEST_PAGE,
-        has_room=lambda: secret_files.has_room(private.directory, secret_files.RESERVE),
+        has_room=has_room,
     )
 
     links = CanonicalLinks(private.nginx / CANONICAL)
@@ -149,7 +159,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
         store.forget(project)
 
     pages = UpstreamPages(private.upstream)
-    source = Source(pages, indexes, client, mirror_rules, offline=lambda: switch.on, changed=changed)
+    source = parts.source(pages, indexes, client, mirror_rules, offline=lambda: switch.on, changed=changed)
     configured = indexes.on_change
 
     def reconfigured(mirrors: Mapping[str, Mirror]) -> None:
@@ -168,10 +178,10 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     owners = Owners(private.owners)
     setattr(xom, ordered.OWNERS, owners)
     credentials.on_change = source.expire
-    remote = RemoteFiles(xom, client, indexes, private.temporary)
+    remote = parts.files(xom, client, indexes, private.temporary)
     api = JsonApi(pages, source, mirror_rules, offline=lambda: switch.on)
     files = Path(config.server_path) / "+files"
-    companions = Companions(private.companions, files, source, remote)
+    companions = parts.companions(private.companions, files, source, remote)
     stock = inventory.given(config)
 
     def url_of(index: str) -> str | None:
@@ -221,6 +231,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     takeovers = Takeovers(xom, owners, challenge, forget)
     grow, is_short = threads.growing(config.args.threads, config.waitress_info["kwargs"])
     clients.install(clients.Clients(is_short), admits=not fronted)
+    bulkhead = Bulkhead(config.args.threads, grow)
     middleware = Middleware(
         store,
         Mirrors(
@@ -234,7 +245,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
             sendable,
             takeovers,
         ),
-        Bulkhead(config.args.threads, grow),
+        bulkhead,
         Path(config.server_path),
         timeout=config.request_timeout,
         offline=lambda: switch.on,
@@ -355,6 +366,20 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
             under="deployer.server.middleware.browsers.tween_factory",
         )
 
+    member: PrimaryTween | Gate | None = None
+    if isinstance(parts, OfReplica):
+        member = follow(xom, parts, source, remote, indexes, store, changelog, switch, malicious)
+        pyramid_config.add_tween("deployer.server.assemble.whole_body_factory", over=EXCVIEW, under=TRANSACTION)
+    elif role.is_primary:
+        member = lead(xom, role, source, indexes, store, changelog, switch, malicious, bulkhead)
+    if member is not None:
+        pyramid_config.registry[member_factory] = member
+        pyramid_config.add_tween(
+            "deployer.server.assemble.member_factory",
+            over="deployer.server.middleware.browsers.tween_factory",
+            under=INGRESS,
+        )
+
     def on_change(_event: KeyChangeEvent) -> None:
         # For commits without a request: a page that arrived after its client had disconnected.
         store.catch_up()
@@ -371,7 +396,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
         names.find()
         source.find_deleted(indexes.all(configured=store.configured))
 
-    if limit.most is not None:
+    if limit.most is not None and not role.is_replica:  # what a primary prunes goes from its replicas, too
         keeper = BudgetKeeper(stock, pruner, limit.most, others=lambda: store.disk, offline=lambda: switch.on)
         remote.room_for = keeper.room_for
         threading.Thread(target=keeper.watch, name="budget", daemon=True).start()
@@ -385,6 +410,16 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
 def middleware_factory(handler: Any, registry: Any) -> Any:
     """The tween above all of devpi's own."""
     return registry[middleware_factory].tween(handler)
+
+
+def member_factory(handler: Any, registry: Any) -> Any:
+    """The tween above all others, of a primary or a replica."""
+    return registry[member_factory].tween(handler)
+
+
+def whole_body_factory(handler: Any, registry: Any) -> Any:
+    """The tween of a replica below devpi's transaction."""
+    return registry[member_factory].whole_body(handler)
 
 
 def web_factory(handler: Any, registry: Any) -> Any:

@@ -195,6 +195,16 @@ class Private:
         """The settings to take, until the server has begun with them."""
         return self.directory / PrivateFile.NEXT_SETTINGS
 
+    @property
+    def synced(self) -> Path:
+        """Present in a replica that has had all of its primary's data once; the primary's uuid."""
+        return self.directory / PrivateFile.SYNCED
+
+    @property
+    def arrived(self) -> Path:
+        """Files of a replica that came for a client, until replication has stored them."""
+        return self.directory / PrivateFile.ARRIVED
+
 
 def write_private(path: Path, content: str | bytes, *, durable: bool = True) -> None:
     """Replace ``path`` atomically; the file is 0600 from its first moment.

@@ -35,6 +35,8 @@ from deployer.server.devpi import relied_on
 from deployer.server.devpi.installed import installed
 from deployer.server.hosts import KnownHosts
 from deployer.server.listening import complete, parse_address, places, port_of
+from deployer.server.members import role as roles
+from deployer.server.members.role import Role, take_secret
 from deployer.server.middleware.drain import Drain
 from deployer.server.mirrors import rules
 from deployer.server.mirrors.rules import MirrorRules
@@ -182,12 +184,18 @@ def _serve_on(
 ) -> int:
     _keep_temporary_files(private)
     try:
+        role = Role.of(
+            options.role, options.primary_url, write_wait=options.write_wait, upstream=options.replica_upstream
+        )
+        role.check(serverdir)
+        if options.secret_file:
+            take_secret(private, options.secret_file)
         secret_files.ensure_keys(private)
         first = prepare.needs_first_boot(serverdir, private)
         if first and options.only_marked:
             prepare.require_mark(serverdir, private)
         # Before devpi is imported: a hash may take 64 MiB for a moment.
-        pwhash = _first_password(serverdir, private) if first else ""
+        pwhash = _first_password(serverdir, private) if first and not role.is_replica else ""
         from devpi_server.main import Fatal
 
         from deployer.server.devpi import replacements
@@ -197,16 +205,16 @@ def _serve_on(
 
         named.find(options.plugins_in, options.plugin)
         web = options.web == level.DEVPI_WEB and relied_on.has_web()
-        replacements.install(credentials.header, web=web)
+        replacements.install(credentials.header, web=web, replica=role.is_replica)
         plugins = plugins_of(credentials, web=web)
         if first:
-            _first_boot(serverdir, private, plugins, pwhash)
+            _first_boot(serverdir, private, plugins, pwhash, role)
         stop.proxy = _proxy(options, serverdir, private, plugins, listeners, kept)
         if stop.proxy is None:
             _close_tls(options, listeners)
         secret_files.write_private(private.running, f"{options.host} {options.port}\n")
         try:
-            _devpi(options, serverdir, private, plugins, listeners, stop)
+            _devpi(options, serverdir, private, plugins, listeners, stop, role)
         except Fatal as error:
             return _fail(Refusal(str(error), hint="read the log lines above", code=ExitCode.INTERNAL))
         finally:
@@ -315,12 +323,15 @@ def _first_password(serverdir: Path, private: Private) -> str:
     return str(hash_password(known))  # chosen by the operator
 
 
-def _first_boot(serverdir: Path, private: Private, plugins: PluginManager, pwhash: str) -> None:
-    """Initialise devpi with a root password that is neither empty nor on a command line. Raises Refusal."""
+def _first_boot(serverdir: Path, private: Private, plugins: PluginManager, pwhash: str, role: Role) -> None:
+    """Initialise devpi with a root password that is neither empty nor on a command line; a replica gets its users from
+    its primary. Raises Refusal."""
     from devpi_server.init import init
 
     # A list in this process: other processes can't see it.
-    words = ["devpi-init", *_NO_FILE, "--serverdir", str(serverdir), "--no-root-pypi", "--root-passwd-hash", pwhash]
+    words = ["devpi-init", *_NO_FILE, "--serverdir", str(serverdir), "--no-root-pypi", *role.words]
+    if not role.is_replica:
+        words += ["--root-passwd-hash", pwhash]
     if init(pluginmanager=plugins, argv=words):
         raise Refusal(f"can't initialise {serverdir}", hint="read the log lines above", code=ExitCode.INTERNAL)
     prepare.finish_first_boot(private)
@@ -333,6 +344,7 @@ def _devpi(
     plugins: PluginManager,
     listeners: Sequence[socket.socket],
     stop: _Stop,
+    role: Role,
 ) -> None:
     from devpi_server.config import parseoptions
     from devpi_server.log import configure_logging
@@ -360,7 +372,8 @@ def _devpi(
         MirrorRules(not_found_expiry=options.not_found_expiry, keep_deleted=options.keep_deleted), name=rules.NAME
     )
     plugins.register(Level(options.web), name=level.NAME)
-    words = _arguments(options, serverdir, private, proxy)
+    plugins.register(role, name=roles.NAME)
+    words = _arguments(options, serverdir, private, proxy, role)
     try:
         config = parseoptions(plugins, [*words, *named.words(options.option, plugins)])
     except SystemExit:
@@ -370,7 +383,7 @@ def _devpi(
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_Masking(handler.formatter))
     xom = xom_from_config(config)
-    if secret_files.read_text(private.root_password) is None:
+    if secret_files.read_text(private.root_password) is None and not role.is_replica:
         _adopt(xom, private)
     if proxy is not None:
         # devpi logs the addresses that it serves.
@@ -445,7 +458,9 @@ class _Masking(logging.Formatter):
         return self._CREDENTIALS.sub("://****@", self._inner.format(record))
 
 
-def _arguments(options: argparse.Namespace, serverdir: Path, private: Private, proxy: ReverseProxy | None) -> list[str]:
+def _arguments(
+    options: argparse.Namespace, serverdir: Path, private: Private, proxy: ReverseProxy | None, role: Role
+) -> list[str]:
     # Slow and idle clients must not use up the connections.
     words = ["devpi-server", *_NO_FILE, "--serverdir", str(serverdir), "--connection-limit", "500"]
     if proxy is None:
@@ -460,7 +475,13 @@ def _arguments(options: argparse.Namespace, serverdir: Path, private: Private, p
     words += [installed().expiry_option, str(options.mirror_cache_expiry), *installed().metadata_options]
     if options.web == level.DEVPI_WEB and relied_on.has_web():
         words.append("--keep-docs-packed")  # devpi-web extracts nothing then
-    if options.offline:
+    words += role.words
+    if role.is_replica:
+        # Files that came for a client are taken from there, instead of a second time from the primary.
+        shutil.rmtree(private.arrived, ignore_errors=True)
+        private.arrived.mkdir(mode=0o700)
+        words += ["--replica-file-search-path", str(private.arrived), "--hard-links"]
+    elif options.offline:  # a replica learns it of its primary; devpi's own mode would stop replication
         words.append("--offline-mode")
     if options.outside_url:
         words += ["--outside-url", options.outside_url]

@@ -13,6 +13,7 @@ from devpi_server.views import PyPIView
 from pyramid.response import Response
 
 from deployer.server.devpi.installed import inside
+from deployer.server.devpi.replication import is_member
 from deployer.server.guard.rules import KEYS, Held, InvalidRule, checked
 
 HELD = "deployer_held"
@@ -53,7 +54,7 @@ def install() -> None:
 
     def _pkgserv(self: Any, entry: Any, **words: Any) -> Any:
         index, path = inside().entry_place(entry)
-        held = getattr(self.xom, HELD)(index, path)
+        held = None if is_member(self.request) else getattr(self.xom, HELD)(index, path)
         if held is not None:
             return refusal(held, path.rpartition("/")[2], index)
         return send(self, entry, **words)

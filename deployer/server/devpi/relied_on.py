@@ -196,7 +196,11 @@ OF_6 = _table(
             "FileStore.get_key_from_relpath",
             ("FileStore.maplink", ("hash_spec",)),
         ),
-        "devpi_server.keyfs": (("KeyChangeEvent.__init__", ("at_serial", "typedkey", "value")), "KeyFS.get_key"),
+        "devpi_server.keyfs": (
+            ("KeyChangeEvent.__init__", ("at_serial", "typedkey", "value")),
+            "KeyFS.get_key",
+            "KeyFS.wait_tx_serial",
+        ),
         "devpi_server.keyfs_sqlite": (
             "Connection.db_read_last_changelog_serial",
             "Connection.fetchall",
@@ -204,7 +208,11 @@ OF_6 = _table(
             "Connection.get_raw_changelog_entry",
             "Connection.get_relpath_at",
         ),
+        "devpi_server.main": (("XOM.__init__", ("replica_thread",)), "XOM._http", "XOM.is_primary"),
         "devpi_server.mirror": (
+            "MirrorStage.SimpleLinks",
+            "MirrorStage.UpstreamNotFoundError",
+            "MirrorStage.provides_core_metadata",
             *_mirror(
                 "MirrorStage", "ignore_serial_header", "mirror_url_authorization_header", "mirror_url_without_auth"
             ),
@@ -228,6 +236,7 @@ OF_6 = _table(
             "RootModel.getstage",
             ("SimpleLinks.__init__", ("_links",)),
             "SimplelinkMeta.path",
+            "UpstreamError",
             "User.key",
             "User.modify",
             "User.validate",
@@ -239,6 +248,19 @@ OF_6 = _table(
                 ),
             ),
             "ensure_list",
+        ),
+        "devpi_server.replica": (
+            (
+                "FileReplicationSharedData.__init__",
+                ("_replica_metadata_in_sync_cv", "init_queue_finished_at", "queue"),
+            ),
+            ("FileReplicationThread.find_pre_existing_file", ("devpi_srcpath", "file_search_path")),
+            ("FileReplicationThread.importer", ("find_pre_existing_file",)),
+            "ReplicaHTTPClient.get_extra_headers",
+            ("ReplicaThread.__init__", ("http", "shared_data")),
+            "ReplicaThread.replica_metadata_in_sync_at",
+            "devpiserver_get_identity",
+            ("proxy_request_to_primary", ("body_file", "_http")),
         ),
     }
 )

@@ -14,21 +14,25 @@ from deployer.server.devpi import (
     passwords,
     push,
     relied_on,
+    replication,
     uploads,
 )
 from deployer.server.devpi.installed import inside
 
 
-def install(header_of: Callable[[str], str | None], *, web: bool) -> None:
+def install(header_of: Callable[[str], str | None], *, web: bool, replica: bool = False) -> None:
     """Replace it all; to be called once, before devpi's application is made.
 
-    ``header_of``: the Authorization header for a mirror's URL. ``web``: devpi-web is to run. Raises Refusal, before
-    anything is replaced, for a devpi-server that lacks something that deployer relies on.
+    ``header_of``: the Authorization header for a mirror's URL. ``web``: devpi-web is to run. ``replica``: this server
+    follows a primary. Raises Refusal, before anything is replaced, for a devpi-server that lacks something that
+    deployer relies on.
     """
     relied_on.check(web=web)
     ordered.install()
     page_fetch.install()
     offline_requests.install()
+    if replica:
+        replication.install()
     guarded.install()
     inside().forget_serials()
     push.install()

@@ -11,7 +11,7 @@ from devpi_server.mirror import MirrorCustomizer, MirrorStage, ProjectUpdateCach
 from devpi_server.model import BaseStage, InvalidIndexconfig, ensure_list
 from devpi_server.normalized import normalize_name
 
-from deployer.server.devpi.links import digest
+from deployer.server.devpi.links import digest, place
 from deployer.server.devpi.mirror_names import NAMES
 
 __all__ = ["InvalidIndexconfig", "MirrorStage", "ProjectUpdateCache", "ensure_list"]
@@ -130,6 +130,13 @@ def key_of(event: Any) -> Any:
 def is_removal(event: Any) -> bool:
     """Whether a change event is of a key that was deleted."""
     return event.value is None
+
+
+def uploads(keyfs: Any, connection: Any, serial: int) -> Iterator[tuple[str, bool]]:
+    """The paths of uploaded files that a commit has stored (True) or removed."""
+    for relpath, (keyname, _, value) in connection.get_changes(serial).items():
+        if keyname in FILES and not _is_mirror(keyfs, connection, keyname, relpath):
+            yield relpath, bool(value and value.get("last_modified"))
 
 
 def raw(connection: Any, serial: int) -> bytes:
@@ -310,6 +317,16 @@ def _drop_link(stage: Any, project: str, relpath: str) -> None:
     if project in projects:
         projects.remove(project)
         stage.key_projects.set(projects)
+
+
+def links(stage: Any, files: Iterable[Mapping[str, Any]]) -> Any:
+    """The links of a mirror's page, as devpi has them once it has stored them."""
+    made = []
+    for file in files:
+        found = digest(file)
+        href = f"{stage.name}/{place(file)}" + (f"#{found[0]}={found[1]}" if found else "")
+        made.append((file["filename"], href, file.get("requires-python"), file.get("yanked") or None))
+    return stage.SimpleLinks(made, core_metadata=stage.provides_core_metadata)
 
 
 def _link(file: Mapping[str, Any]) -> Any:

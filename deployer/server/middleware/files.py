@@ -16,6 +16,7 @@ from pyramid.response import Response
 
 from deployer.server.devpi import offline_requests
 from deployer.server.devpi.guarded import refusal
+from deployer.server.devpi.replication import is_member
 from deployer.server.guard.rules import Held
 from deployer.server.guard.sendable import Sendable
 from deployer.server.middleware.bulkhead import Bulkhead, Permit
@@ -95,7 +96,8 @@ class FileRequests:
         mirror = self._indexes.mirror(index)
         suffix = next((suffix for suffix in SUFFIXES if path.endswith(suffix)), "")
         path = path.removesuffix(suffix)
-        if mirror is not None and (held := self._held(mirror, path)) is not None:
+        held = None if mirror is None or is_member(request) else self._held(mirror, path)
+        if held is not None:
             return refusal(held, path.rpartition("/")[2], index)
         is_here = os.path.exists(self._files / index / path)  # noqa: PTH110
         if mirror is not None and suffix and not self._readers:

@@ -261,6 +261,10 @@ class Source:
         """
         return self.let_in(mirror, project, self._get(mirror, project, again=again))
 
+    def whole(self, mirror: Mirror, project: str) -> Answer:
+        """The page with all of its files, whatever the rules of the mirror are. Raises NoAnswer as :meth:`get`."""
+        return self._get(mirror, project)
+
     def _get(self, mirror: Mirror, project: str, *, again: bool = False) -> Answer:
         """The page with all of its files.
 
@@ -362,18 +366,23 @@ class Source:
             lacking=[] if known is None else known.head.lacking,
             first={} if known is None else self._firsts(mirror, project, known, page),
         )
+        return self._take(mirror, project, state, known, Kept(head, now, page.lines))
+
+    def _take(self, mirror: Mirror, project: str, state: _State, known: Kept | None, new: Kept) -> Answer:
+        """Keep a page that has just come, in place of the one that was known."""
+        now, head = new.at, new.head
         try:
-            kept = self._pages.write(mirror.name, project, head, page.lines, at=now)
+            kept = self._pages.write(mirror.name, project, head, new.lines, at=now)
         except OSError as error:  # a full disk: clients get the page anyway
             threadlog.warn("%s: can't keep the page of %s: %s", mirror.name, project, error)
             kept = None
         with contextlib.suppress(OSError):
-            self._pages.add_hosts(mirror.name, file_hosts(page.files))
+            self._pages.add_hosts(mirror.name, file_hosts(new.page().files))
         with self._lock:
             self._deleted.discard((mirror.name, project))
         state.at, state.missing = now if kept else 0.0, False
         state.absent = kept is None and known is None
-        kept = kept or Kept(head, now, page.lines)
+        kept = kept or new
         if known is None or known.head.gone or (known.lines, known.head.fields) != (kept.lines, head.fields):
             self._changed(mirror.name, project)
         return self._answer(mirror, state, kept)

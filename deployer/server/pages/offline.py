@@ -6,6 +6,7 @@ Offline, no upstream is asked, and pages list only the files that are stored. Th
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from deployer.protocol import OfflineRequest
@@ -28,6 +29,8 @@ class OfflineSwitch:
         self._private = private
         self._challenge = challenge
         self._lock = threading.RLock()
+        self.on_turn: Callable[[], object] = lambda: None
+        """Called when it was turned."""
         kept = _WORDS.get(read_text(private.offline) or "")
         if kept is not None:
             self._set(kept)
@@ -50,6 +53,7 @@ class OfflineSwitch:
             self._set(offline)
             changelog.offline = offline
             store.forget_all()
+        self.on_turn()
 
     def view(self, request: Any) -> dict[str, Any]:
         """The view of ``POST``."""
@@ -59,7 +63,7 @@ class OfflineSwitch:
             if wanted is None or not self._challenge.admit(wanted.order, wanted.proof):
                 request.response.status = 403
                 return {"message": INVALID}
-            self.turn(offline=wanted.offline, store=store, changelog=changelog)
+        self.turn(offline=wanted.offline, store=store, changelog=changelog)
         return {"offline": self.on}
 
 

@@ -1,0 +1,168 @@
+"""The threads of a replica: pages that commits of the primary change, and reports to the primary."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from devpi_server.log import threadlog
+
+from deployer.server.devpi.installed import inside
+from deployer.server.devpi.replication import Progress
+from deployer.server.members.files import ReplicaFiles
+from deployer.server.members.messages import Report, State, Told
+from deployer.server.members.primary import Primary
+from deployer.server.pages.changelog import FAR
+from deployer.server.pages.store import PageStore
+from deployer.server.secret_files import Private, read_text, write_private
+from deployer.server.upstream.client import NoAnswer
+
+BEAT = 1.0
+"""Seconds between two reports, and between two looks, while nothing happens."""
+SOON = 0.02
+"""Seconds between two looks for a file that is on its way."""
+PATIENCE = 2.0
+"""Seconds that a request waits for what the primary has."""
+
+
+class Following:
+    """How far this replica is. ``take``: called with a state of the primary that is new, and its list of malicious
+    releases if that is another one."""
+
+    def __init__(
+        self,
+        xom: Any,
+        private: Private,
+        primary: Primary,
+        store: PageStore,
+        files: ReplicaFiles,
+        take: Callable[[State, str | None], None],
+    ) -> None:
+        self._keyfs, self._progress, self._primary, self._store = xom.keyfs, Progress(xom), primary, store
+        self._files, self._take, self._private = files, take, private
+        self._stored = Path(xom.config.server_path) / "+files"
+        self._seen = store.seen
+        self._pending: deque[tuple[int, set[str]]] = deque()
+        self._state = ""
+        self._changed = threading.Condition()
+        self._serial = -1  # up to which all is here
+        self._asked = self._told = 0  # reports that were begun, and the newest that was answered
+        self._wanted = False
+        self.primary_serial = -1
+        """Of the primary's last commit, as last told."""
+        self.answers = True
+        """Whether the primary answered the last report."""
+        self.serves = bool(read_text(private.synced))
+        """Whether all of the primary's data were here once."""
+
+    def start(self) -> None:
+        for name, work in (("following", self._follow), ("reports", self._report)):
+            threading.Thread(target=self._forever, args=(work,), name=name, daemon=True).start()
+
+    @staticmethod
+    def _forever(work: Callable[[], None]) -> None:
+        while True:
+            try:
+                work()
+            except Exception as error:  # a thread that ends would end replication unseen
+                threadlog.error("%s: %s", type(error).__name__, error)
+                time.sleep(BEAT)
+
+    # Commits
+
+    def _follow(self) -> None:
+        if self._keyfs.wait_tx_serial(self._seen + 1, timeout=SOON if self._pending else BEAT):
+            # devpi's notifier waits for files before it tells of a commit.
+            self._store.catch_up()
+            self._note(self._store.seen)
+        while self._pending and self._is_here(self._pending[0][1]):
+            self._pending.popleft()
+        serial = self._pending[0][0] - 1 if self._pending else self._seen
+        if not self.serves and self._state and self._progress.complete:
+            write_private(self._private.synced, f"{self._progress.primary}\n")
+            self.serves = True
+            threadlog.info("all of the primary's data are here")
+            self._report_soon()
+        if serial != self._serial:
+            self._serial = serial
+            self._report_soon()
+        self._files.tidy()
+
+    def _note(self, current: int) -> None:
+        """Look for the files of new commits."""
+        if current - self._seen <= FAR and self.serves:
+            with self._keyfs.get_connection() as connection:
+                for serial in range(self._seen + 1, current + 1):
+                    self._add(serial, dict(inside().uploads(self._keyfs, connection, serial)))
+        self._seen = current
+
+    def _add(self, serial: int, files: dict[str, bool]) -> None:
+        for _, waiting in self._pending:
+            waiting.difference_update(path for path, is_there in files.items() if not is_there)
+        added = {path for path, is_there in files.items() if is_there}
+        if added:
+            self._pending.append((serial, added))
+
+    def _is_here(self, paths: set[str]) -> bool:
+        return all(os.path.exists(self._stored / path) for path in paths)  # noqa: PTH110
+
+    # Reports
+
+    def _report_soon(self) -> None:
+        with self._changed:
+            self._wanted = True
+            self._changed.notify_all()
+
+    def _report(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._wanted, BEAT)
+            self._wanted = False
+            self._asked += 1
+            number = self._asked
+        told: Told | None = None
+        try:
+            told = self._primary.report(Report(serial=self._serial, state=self._state, synced=self.serves))
+        except NoAnswer as error:
+            if self.answers:
+                threadlog.warn("the primary does not answer: %s", error)
+        if told is not None and told.state.name != self._state:
+            self._take(told.state, told.releases)
+            self._state = told.state.name
+            self._report_soon()
+        with self._changed:
+            self.answers = told is not None
+            self.primary_serial = told.serial if told is not None else self.primary_serial
+            self._told = number
+            self._changed.notify_all()
+
+    # Requests
+
+    def wait_for_primary(self, seen: int) -> bool:
+        """Ask the primary for its serial, and wait until this replica has it; whether that is newer than ``seen``."""
+        if not self.answers:
+            return False
+        with self._changed:
+            wanted = self._asked + 1  # a report that is under way may have been answered before
+            self._wanted = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._told >= wanted, PATIENCE)
+            serial = self.primary_serial
+            if not self.answers or serial <= seen:
+                return False
+        self._keyfs.wait_tx_serial(serial, timeout=PATIENCE)
+        self._store.catch_up()
+        return True
+
+    def is_here(self, path: str, *, seconds: float) -> bool:
+        """Wait for a file that is being replicated; ``path``: with its index."""
+        until = time.monotonic() + seconds
+        while not os.path.exists(self._stored / path):  # noqa: PTH110
+            if time.monotonic() > until or not self.answers:
+                return False
+            time.sleep(SOON)
+        return True

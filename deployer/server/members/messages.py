@@ -1,0 +1,84 @@
+"""What a replica and its primary send each other, besides devpi's own replication."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from deployer.protocol import parsed
+
+MEMBER_ROUTE = "/+deployer/member"
+"""Of a primary: a replica reports what it has, and learns what the primary has."""
+PAGE_ROUTE = "/+deployer/page/"
+"""Of a primary, with mirror and project: its own page of a mirror, with the addresses at the upstream."""
+AGE_HEADER, CURRENT_HEADER = "X-Deployer-Age", "X-Deployer-Current"
+"""Of a page: seconds since the upstream was asked for it; ``no`` when the upstream did not answer the last time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a replica has. ``serial``: up to which it has all commits, and the files that they uploaded. ``state``: the
+    last :class:`State` that it has taken. ``synced``: whether it serves."""
+
+    serial: int
+    state: str
+    synced: bool
+
+    @property
+    def json(self) -> dict[str, object]:
+        return asdict(self)
+
+    @classmethod
+    def parse(cls, body: bytes) -> Report:
+        """Raises ValueError."""
+        found = _object(body)
+        try:
+            return cls(serial=int(found["serial"]), state=str(found["state"]), synced=found["synced"] is True)
+        except (KeyError, TypeError) as error:
+            raise ValueError(str(error)) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What a primary has that is in no commit. ``malicious``: the digest of its list of malicious releases."""
+
+    offline: bool
+    malicious: str
+
+    @property
+    def name(self) -> str:
+        """Another one for another state."""
+        return f"{'offline' if self.offline else 'online'} {self.malicious}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """The answer to a report. ``serial``: of the primary's last commit. ``releases``: the list of malicious releases,
+    where the replica has another one; None otherwise."""
+
+    serial: int
+    state: State
+    releases: str | None = None
+
+    @property
+    def json(self) -> dict[str, object]:
+        return asdict(self)
+
+    @classmethod
+    def parse(cls, body: bytes) -> Told:
+        """Raises ValueError."""
+        found = _object(body)
+        try:
+            state = State(offline=found["state"]["offline"] is True, malicious=str(found["state"]["malicious"]))
+            releases = found["releases"]
+            return cls(serial=int(found["serial"]), state=state, releases=None if releases is None else str(releases))
+        except (KeyError, TypeError) as error:
+            raise ValueError(str(error)) from None
+
+
+def _object(body: bytes) -> Mapping[str, Any]:
+    found = parsed(body)
+    if not isinstance(found, dict):
+        raise ValueError("no object")
+    return found

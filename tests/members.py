@@ -1,0 +1,126 @@
+"""A primary and its replicas as processes on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.indexed_server import get
+from tests.server_process import PATIENCE, Server, request
+
+SERVES = {"Accept": "application/json"}
+
+
+@dataclass
+class Members:
+    """``root``: a directory of the test's own, with one for each member below it."""
+
+    root: Path
+    replicas: int = 2
+    words: Sequence[str] = ()
+    primary: Server = field(init=False)
+    others: list[Server] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.secret = self.root / "secret"
+        self.secret.write_text(secrets.token_urlsafe(48))
+        self.secret.chmod(0o600)
+        self.primary = Server(self.root / "primary")
+        self.others = [Server(self.root / f"replica{number}") for number in range(self.replicas)]
+
+    @property
+    def all(self) -> list[Server]:
+        return [self.primary, *self.others]
+
+    def start(self) -> Members:
+        """Start all of them; the replicas have all data of the primary."""
+        self.start_primary()
+        for replica in self.others:
+            self.launch(replica)
+        for replica in self.others:
+            self.wait(replica)
+        return self
+
+    def start_primary(self) -> Server:
+        return self.primary.start("--role", "primary", "--secret-file", str(self.secret), *self.words)
+
+    def launch(self, replica: Server, *more: str, url: str = "") -> None:
+        """Start a replica and don't wait for it. ``url``: of the primary, if it is another one than its own."""
+        role = ("--role", "replica", "--primary-url", url or f"http://127.0.0.1:{self.primary.port}")
+        replica.launch(*role, "--secret-file", str(self.secret), *self.words, *more)
+
+    @staticmethod
+    def wait(replica: Server, *, seconds: float = PATIENCE) -> Server:
+        """Return when a replica serves."""
+        deadline = time.monotonic() + seconds
+        replica.wait()
+        while get(replica.port, "/", SERVES).status != 200:
+            assert time.monotonic() < deadline, replica.output[-4000:]
+            time.sleep(0.05)
+        return replica
+
+    def status(self, member: Server) -> dict[str, Any]:
+        found = request(member.port, "GET", "/+status")[1]["result"]
+        assert isinstance(found, dict), json.dumps(found)
+        return found
+
+    def end(self) -> None:
+        for member in self.all:
+            member.end()
+
+
+class Behind:
+    """A way to a server that is ``seconds`` late with what it says of commits, and with nothing else."""
+
+    def __init__(self, port: int, *, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self._to = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._open: set[socket.socket] = {self._listener}
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        for one in list(self._open):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                try:
+                    server = socket.create_connection(("127.0.0.1", self._to))
+                except OSError:  # it is down
+                    client.close()
+                    continue
+                self._open |= {client, server}
+                late = threading.Event()
+                for work in (self._asked, self._answered):
+                    threading.Thread(target=work, args=(client, server, late), daemon=True).start()
+
+    @staticmethod
+    def _asked(client: socket.socket, server: socket.socket, late: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while piece := client.recv(65536):
+                if b" HTTP/1.1\r\n" in piece:
+                    late.set() if b"/+changelog/" in piece else late.clear()
+                server.sendall(piece)
+            server.shutdown(socket.SHUT_WR)
+
+    def _answered(self, client: socket.socket, server: socket.socket, late: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while piece := server.recv(65536):
+                if late.is_set():
+                    time.sleep(self.seconds)
+                client.sendall(piece)
+            client.shutdown(socket.SHUT_WR)
