@@ -49,6 +49,7 @@ class PrivateFile(StrEnum):
     USED_BY = "used-by"
     SYNCED = "synced"
     ARRIVED = "arrived"
+    MEMBERS = "members.json"
 
     @property
     def relative(self) -> str:

@@ -139,6 +139,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
         return secret_files.has_room(private.directory, secret_files.RESERVE)
 
     parts = OfReplica(xom, role, upstreams, private, switch, has_room=has_room) if role.is_replica else Alone()
+    indexes.way = role.primary_url
     # devpi's own tests replace its client in the same way.
     xom.http = client = Client(
         upstreams,

@@ -205,6 +205,11 @@ class Private:
         """Files of a replica that came for a client, until replication has stored them."""
         return self.directory / PrivateFile.ARRIVED
 
+    @property
+    def members(self) -> Path:
+        """The uuids of the replicas that have reported to this primary (JSON)."""
+        return self.directory / PrivateFile.MEMBERS
+
 
 def write_private(path: Path, content: str | bytes, *, durable: bool = True) -> None:
     """Replace ``path`` atomically; the file is 0600 from its first moment.

@@ -120,7 +120,7 @@ def lead(
 ) -> PrimaryTween:
     """Have replicas follow this primary; the tween before all requests."""
     private = Private.of(Path(xom.config.server_path))
-    replicas = Replicas(write_wait=role.write_wait)
+    replicas = Replicas(private.members, write_wait=role.write_wait)
 
     def state() -> tuple[State, str]:
         return State(offline=switch.on, malicious=malicious.latest.digest), read_text(private.malicious) or ""

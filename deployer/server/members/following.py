@@ -15,7 +15,7 @@ from devpi_server.log import threadlog
 from deployer.server.devpi.installed import inside
 from deployer.server.devpi.replication import Progress
 from deployer.server.members.files import ReplicaFiles
-from deployer.server.members.messages import Report, State, Told
+from deployer.server.members.messages import Report, State
 from deployer.server.members.primary import Primary
 from deployer.server.pages.changelog import FAR
 from deployer.server.pages.store import PageStore
@@ -57,8 +57,10 @@ class Following:
         """Of the primary's last commit, as last told."""
         self.answers = True
         """Whether the primary answered the last report."""
-        self.serves = bool(read_text(private.synced))
-        """Whether all of the primary's data were here once."""
+        self._whole = bool(read_text(private.synced))  # all of the primary's data were here once
+        self._goal: int | None = None  # the serial from which on the primary waits for this replica
+        self.serves = False
+        """Whether clients get answers: this replica has what the primary has, or the primary does not answer."""
 
     def start(self) -> None:
         for name, work in (("following", self._follow), ("reports", self._report)):
@@ -83,19 +85,21 @@ class Following:
         while self._pending and self._is_here(self._pending[0][1]):
             self._pending.popleft()
         serial = self._pending[0][0] - 1 if self._pending else self._seen
-        if not self.serves and self._state and self._progress.complete:
+        if not self._whole and self._state and self._progress.complete:
             write_private(self._private.synced, f"{self._progress.primary}\n")
-            self.serves = True
+            self._whole = True
             threadlog.info("all of the primary's data are here")
             self._report_soon()
         if serial != self._serial:
             self._serial = serial
             self._report_soon()
+        if self._goal is not None and serial >= self._goal:
+            self.serves = True
         self._files.tidy()
 
     def _note(self, current: int) -> None:
         """Look for the files of new commits."""
-        if current - self._seen <= FAR and self.serves:
+        if current - self._seen <= FAR and self._whole:
             with self._keyfs.get_connection() as connection:
                 for serial in range(self._seen + 1, current + 1):
                     self._add(serial, dict(inside().uploads(self._keyfs, connection, serial)))
@@ -124,9 +128,9 @@ class Following:
             self._wanted = False
             self._asked += 1
             number = self._asked
-        told: Told | None = None
+        told, whole = None, self._whole
         try:
-            told = self._primary.report(Report(serial=self._serial, state=self._state, synced=self.serves))
+            told = self._primary.report(Report(serial=self._serial, state=self._state, synced=whole))
         except NoAnswer as error:
             if self.answers:
                 threadlog.warn("the primary does not answer: %s", error)
@@ -134,6 +138,11 @@ class Following:
             self._take(told.state, told.releases)
             self._state = told.state.name
             self._report_soon()
+        if whole and not self.serves:
+            if told is None:
+                self.serves = True
+            elif self._goal is None:
+                self._goal = told.serial
         with self._changed:
             self.answers = told is not None
             self.primary_serial = told.serial if told is not None else self.primary_serial

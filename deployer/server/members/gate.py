@@ -22,7 +22,7 @@ from deployer.server.middleware.responses import SharedResponse
 
 Handler = Callable[[Any], Any]
 AGAIN = "deployer.again"
-"""Mark, in a request's environment, of one that is answered a second time."""
+"""Mark in the environment of a request that is answered a second time."""
 _ALWAYS = frozenset({IDENTITY_ROUTE, LIVE_ROUTE, "/+api", "/+status"})
 _OF_THE_PRIMARY = frozenset({ACCEPT_ROUTE, KEEP_ROUTE, OFFLINE_ROUTE, PRUNE_ROUTE, REFRESH_ROUTE})
 """Orders that a replica can't carry out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import threading
@@ -9,11 +10,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from pyramid.response import Response
 
-from deployer.protocol import is_index_name, is_project_name
+from deployer.protocol import is_index_name, is_project_name, parsed
 from deployer.server.devpi.replication import is_member, member_of
 from deployer.server.json_text import dumps
 from deployer.server.members.messages import (
@@ -31,42 +33,65 @@ from deployer.server.middleware.single_flight import CHECK_EVERY, SingleFlight
 from deployer.server.mirrors.indexes import Indexes, Mirror
 from deployer.server.mirrors.source import Answer, Source
 from deployer.server.mirrors.store import Kept
+from deployer.server.secret_files import write_private
 from deployer.server.upstream.client import NoAnswer
 
 Handler = Callable[[Any], Any]
 LIVE = 10.0
 """Seconds since its last report after which nobody waits for a replica."""
 LONGEST = 60.0
-"""Seconds that a write waits until one replica has it, if any lives."""
+"""Seconds that a write waits until one replica has it, if any lives; and after which nobody waits for a replica that
+gets no further."""
+LOOK = 0.1
+"""Seconds after which a write that waits looks again who lives."""
 _READS = ("GET", "HEAD", "OPTIONS")
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A replica's last report. ``at``: when it came (monotonic)."""
+    """A replica's last report. ``at``: when it came. ``stuck``: since when it is behind and gets no further; None while
+    it is not. Both monotonic."""
 
     report: Report
     at: float
+    stuck: float | None = None
 
 
 class Replicas:
-    """The replicas of a primary, by the uuid of each."""
+    """The replicas of a primary, by the uuid of each. ``path``: the file with the uuids of those that reported: after a
+    start, writes wait for them as if they had just reported."""
 
-    def __init__(self, *, write_wait: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._write_wait, self._clock = write_wait, clock
-        self._seen: dict[str, Seen] = {}
+    def __init__(self, path: Path, *, write_wait: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path, self._write_wait, self._clock = path, write_wait, clock
+        former = Report(serial=-1, state="", synced=True)
+        self._seen = {uuid: Seen(former, clock()) for uuid in _read(path)}
+        self._kept: set[str] = set()
         self._changed = threading.Condition()
 
-    def note(self, uuid: str, report: Report) -> None:
-        """Take a report."""
+    def note(self, uuid: str, report: Report, *, serial: int) -> None:
+        """Take a report. ``serial``: of the last commit."""
+        now = self._clock()
         with self._changed:
-            self._seen[uuid] = Seen(report, self._clock())
+            before = self._seen.get(uuid)
+            stuck: float | None = None
+            if report.serial < serial:
+                same = before is not None and before.stuck is not None and before.report.serial == report.serial
+                stuck = before.stuck if same and before is not None else now
+            self._seen[uuid] = Seen(report, now, stuck)
+            if uuid not in self._kept:
+                self._kept.add(uuid)
+                with contextlib.suppress(OSError):  # the disk is full
+                    write_private(self._path, json.dumps(sorted(self._kept)))
             self._changed.notify_all()
 
     def _have(self, holds: Callable[[Report], bool]) -> tuple[int, int]:
         """Of how many live replicas that holds, and how many there are."""
         now = self._clock()
-        live = [seen.report for seen in self._seen.values() if now - seen.at < LIVE and seen.report.synced]
+        live = [
+            seen.report
+            for seen in self._seen.values()
+            if now - seen.at < LIVE and seen.report.synced and (seen.stuck is None or now - seen.stuck < LONGEST)
+        ]
         return sum(map(holds, live)), len(live)
 
     def wait(self, serial: int) -> bool:
@@ -90,7 +115,14 @@ class Replicas:
                     return True
                 if waited >= max(LONGEST, self._write_wait):
                     return False
-                self._changed.wait(0.1)
+                self._changed.wait(LOOK)
+
+
+def _read(path: Path) -> list[str]:
+    try:
+        return [uuid for uuid in parsed(path.read_bytes()) if isinstance(uuid, str)]
+    except (OSError, ValueError, TypeError):
+        return []
 
 
 def tag(kept: Kept) -> str:
@@ -150,9 +182,10 @@ class PrimaryTween:
             report = Report.parse(request.body)
         except ValueError:
             return SharedResponse.of_text(400, "this is no report").to_pyramid()
-        self._replicas.note(member_of(request), report)
+        serial = self._serial()
+        self._replicas.note(member_of(request), report, serial=serial)
         state, releases = self._state()
-        told = Told(serial=self._serial(), state=state, releases=None if report.state == state.name else releases)
+        told = Told(serial=serial, state=state, releases=None if report.state == state.name else releases)
         return Response(body=json.dumps(told.json).encode(), content_type="application/json")
 
     def _page(self, request: Any) -> Any:

@@ -86,7 +86,7 @@ def take_secret(private: Private, file: str) -> None:
     """Have this server use the secret in ``file``, which all members share: it signs logins and their requests to each
     other. Raises Refusal."""
     try:
-        secret = read_text(Path(file)) or ""
+        secret = Path(file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise Refusal(
             f"can't read the members' secret in {file}: {getattr(error, 'strerror', None) or 'it is not text'}",

@@ -62,6 +62,8 @@ class Indexes:
         """Called with all mirrors, while they are locked, when one has changed."""
         self.on_load: Callable[[Collection[str], Mapping[str, Rules]], None] = lambda indexes, rules: None
         """Called with all indexes, and the rules of mirrors, while they are locked, when they were read again."""
+        self.way = ""
+        """The address of the server that is asked instead of upstreams; empty without one."""
 
     def mirrors(self, index: str, *, configured: int) -> tuple[Mirror, ...] | None:
         """The mirrors that ``user/index`` reads, itself included; None when there is no such index.
@@ -162,7 +164,7 @@ class Indexes:
 
     def upstream(self, mirror: Mirror) -> Upstream:
         """The upstream that serves the mirror's pages."""
-        return self._upstreams.of(mirror.url)
+        return self._upstreams.of(self.way or mirror.url)
 
     def is_mirror(self, url: str) -> bool:
         """Whether ``url`` is that of a whole mirror, where its list of names is."""

@@ -1,0 +1,182 @@
+"""What a primary knows of its replicas, and what the members say to each other."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deployer.protocol import Refusal
+from deployer.server.members import replicas
+from deployer.server.members.messages import Report, State, Told
+from deployer.server.members.replicas import LIVE, LONGEST, Replicas
+from deployer.server.members.role import PRIMARY, REPLICA, STANDALONE, Role, take_secret
+from deployer.server.secret_files import Private
+
+URL = "http://127.0.0.1:3141"
+
+
+class Clock:
+    """Goes on by half a second whenever somebody looks at it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 0.5
+        return self.now
+
+
+def report(serial: int, *, synced: bool = True, state: str = "") -> Report:
+    return Report(serial=serial, state=state, synced=synced)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def known(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Replicas:
+    monkeypatch.setattr(replicas, "LOOK", 0.0)
+    return Replicas(tmp_path / "members.json", write_wait=2.0, clock=clock)
+
+
+def test_a_write_waits_for_nobody_where_there_is_nobody(known: Replicas, clock: Clock) -> None:
+    assert known.wait(7)
+    assert clock.now < 2
+
+
+def test_a_write_waits_until_all_have_it(tmp_path: Path) -> None:
+    known = Replicas(tmp_path / "members.json", write_wait=60.0)
+    known.note("one", report(7), serial=7)
+    known.note("two", report(6), serial=7)
+    known.note("new", report(0, synced=False), serial=7)
+    later = threading.Timer(0.05, lambda: known.note("two", report(7), serial=7))
+    later.start()
+    assert known.wait(7)
+    later.join()
+
+
+def test_after_the_wait_one_is_enough_and_none_is_not(known: Replicas, clock: Clock) -> None:
+    known.note("one", report(7), serial=7)
+    known.note("two", report(6), serial=7)
+    assert known.wait(7)
+    assert clock.now < LIVE
+
+
+def test_nobody_waits_for_who_reports_no_more(known: Replicas, clock: Clock) -> None:
+    known.note("one", report(6), serial=7)
+    assert known.wait(7)
+    assert LIVE <= clock.now < LONGEST
+
+
+def test_nobody_waits_for_who_gets_no_further(known: Replicas, clock: Clock) -> None:
+    known.note("one", report(6), serial=7)
+    clock.now += LONGEST
+    known.note("one", report(6), serial=8)
+    began = clock.now
+    assert known.wait(8)
+    assert clock.now - began < LIVE
+    known.note("one", report(7), serial=8)  # it moves: it counts again
+    began = clock.now
+    assert known.wait(8)
+    assert clock.now - began >= LIVE
+
+
+def test_a_write_ends_where_one_lives_and_never_has_it(
+    known: Replicas, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replicas, "LIVE", float("inf"))
+    known.note("one", report(6), serial=6)
+    assert not known.wait(7)
+    assert clock.now >= LONGEST
+
+
+def test_a_primary_that_has_just_started_waits_for_those_that_it_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replicas, "LOOK", 0.0)
+    path = tmp_path / "members.json"
+    Replicas(path, write_wait=2.0).note("one", report(7), serial=7)
+    clock = Clock()
+    assert Replicas(path, write_wait=2.0, clock=clock).wait(7)
+    assert clock.now >= LIVE
+    path.write_text("{")
+    assert Replicas(path, write_wait=2.0).wait(7)
+
+
+def test_a_state_is_waited_for(tmp_path: Path) -> None:
+    known = Replicas(tmp_path / "members.json", write_wait=60.0)
+    state = State(offline=True, malicious="ab")
+    known.note("one", report(7, state=State(offline=False, malicious="ab").name), serial=7)
+    later = threading.Timer(0.05, lambda: known.note("one", report(7, state=state.name), serial=7))
+    later.start()
+    assert known.wait_for_state(state)
+    later.join()
+
+
+def test_what_members_say_survives_the_way() -> None:
+    said = report(7, state="online ab")
+    assert Report.parse(json.dumps(said.json).encode()) == said
+    for releases in (None, "", "{}"):
+        told = Told(serial=7, state=State(offline=True, malicious="ab"), releases=releases)
+        assert Told.parse(json.dumps(told.json).encode()) == told
+
+
+def wrong() -> Iterator[bytes]:
+    yield from (b"", b"[]", b"null", b"{}", b'{"serial": {}}', b'{"serial": "x"}', b"[" * 100_000)
+    yield b'{"serial": 1, "state": 3, "releases": null}'
+
+
+@pytest.mark.parametrize(("body", "kind"), list(itertools.product(wrong(), (Report, Told))))
+def test_nonsense_is_refused(body: bytes, kind: type[Report | Told]) -> None:
+    if kind is Report and b'"state": 3' in body:
+        return
+    with pytest.raises(ValueError, match=r".*"):
+        kind.parse(body)
+
+
+@pytest.mark.parametrize(
+    ("kind", "url"), [(REPLICA, ""), (PRIMARY, URL), (STANDALONE, URL), (REPLICA, "127.0.0.1:3141")]
+)
+def test_roles_that_mean_nothing_are_refused(kind: str, url: str) -> None:
+    with pytest.raises(Refusal):
+        Role.of(kind, url, write_wait=2.0, upstream=True)
+
+
+def test_a_directory_keeps_its_role(tmp_path: Path) -> None:
+    nodeinfo = tmp_path / ".nodeinfo"
+    replica = Role.of(REPLICA, URL, write_wait=2.0, upstream=True)
+    assert replica.primary_url == f"{URL}/"
+    for role in (replica, Role(PRIMARY), Role()):
+        role.check(tmp_path)  # an empty one
+    nodeinfo.write_text('{"uuid": "0", "role": "standalone"}')
+    Role(PRIMARY).check(tmp_path)
+    with pytest.raises(Refusal, match="standalone"):
+        replica.check(tmp_path)
+    nodeinfo.write_text('{"uuid": "0", "role": "replica"}')
+    replica.check(tmp_path)
+    for role in (Role(PRIMARY), Role()):
+        with pytest.raises(Refusal, match="replica"):
+            role.check(tmp_path)
+
+
+def test_the_secret_of_all_members_is_taken(tmp_path: Path) -> None:
+    private = Private.of(tmp_path)
+    private.directory.mkdir()
+    file = tmp_path / "secret"
+    with pytest.raises(Refusal, match="No such file"):
+        take_secret(private, str(file))
+    for content in (b"", b"short\n", b"\xff" * 64):
+        file.write_bytes(content)
+        with pytest.raises(Refusal) as caught:
+            take_secret(private, str(file))
+        assert "short\n" not in caught.value.text
+    file.write_text("s" * 48 + "\n")
+    take_secret(private, str(file))
+    assert (private.secret.read_text(), private.secret.stat().st_mode & 0o777) == ("s" * 48, 0o600)
