@@ -78,10 +78,10 @@ class Members:
 
 
 class Behind:
-    """A way to a server that is ``seconds`` late with what it says of commits, and with nothing else."""
+    """A way to a server that is ``seconds`` late with answers to requests that have ``late`` in their path."""
 
     def __init__(self, port: int, *, seconds: float = 0.0) -> None:
-        self.seconds = seconds
+        self.seconds, self.late = seconds, b"/+changelog/"
         self._to = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -108,12 +108,11 @@ class Behind:
                 for work in (self._asked, self._answered):
                     threading.Thread(target=work, args=(client, server, late), daemon=True).start()
 
-    @staticmethod
-    def _asked(client: socket.socket, server: socket.socket, late: threading.Event) -> None:
+    def _asked(self, client: socket.socket, server: socket.socket, late: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while piece := client.recv(65536):
                 if b" HTTP/1.1\r\n" in piece:
-                    late.set() if b"/+changelog/" in piece else late.clear()
+                    late.set() if self.late in piece.partition(b"\r\n")[0] else late.clear()
                 server.sendall(piece)
             server.shutdown(socket.SHUT_WR)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
-from itertools import cycle, product
+from itertools import compress, cycle, product
 from threading import Barrier
 from urllib.parse import urljoin
 
@@ -162,6 +163,39 @@ def test_an_upload_is_at_all_members_when_it_is_acknowledged(members: Members, w
         way[0].seconds = 0.0
 
 
+def test_a_file_that_is_being_replicated_is_served(members: Members, way: list[Behind]) -> None:
+    """The page of a replica lists an upload before the replica has the file."""
+    late, wheel = members.others[1], make_wheel("moving", "1.0", files={"data.bin": bytes(300_000)})
+    assert "direct-1.0-py3-none-any.whl" in files(late, "root/pypi", "direct")
+    way[0].late, way[0].seconds = b"/+f/", 0.5
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            sent = pool.submit(upload, members.primary, members.primary.auth, "root/dev", wheel)
+            deadline = time.monotonic() + PATIENCE
+            while page(late, "root/dev", "moving").status != 200:
+                assert time.monotonic() < deadline
+            got = fetch(late, "root/dev", wheel)
+            assert sent.result() == 200
+    finally:
+        way[0].late, way[0].seconds = b"/+changelog/", 0.0
+    assert (got.status, got.whole, got.body == wheel.content) == (200, True, True)
+
+
+@pytest.mark.endurance
+def test_an_acknowledged_upload_outlives_the_primary(members: Members) -> None:
+    auth = members.primary.auth
+    for number in range(50):
+        wheel = make_wheel("precious", f"1.{number}", files={"data.bin": os.urandom(20 << 20)})
+        status = upload(members.all[number % 3], auth, "root/dev", wheel)
+        members.primary.end()
+        try:
+            assert status == 200
+            held = [wheel.filename in files(one, "root/dev", "precious") for one in members.others]
+            assert any(fetch(one, "root/dev", wheel).body == wheel.content for one in compress(members.others, held))
+        finally:
+            members.start_primary()
+
+
 def test_a_rule_and_a_hidden_password_hold_at_a_replica(members: Members, hidden: Upstream) -> None:
     replica = members.others[0]
     assert fetch(replica, "root/private", make_wheel("internal", "1.0")).status == 200
@@ -218,6 +252,12 @@ def test_a_new_replica_answers_503_until_it_has_everything(members: Members) -> 
         shutil.rmtree(new.serverdir)
 
 
+def load(member: Server, wheel: Distribution) -> None:
+    """Ask for a page and its file, a hundred times."""
+    for _ in range(100):
+        assert fetch(member, "root/dev", wheel).body == wheel.content
+
+
 def test_without_a_primary_replicas_serve_what_they_have(
     members: Members, upstream: Upstream, way: list[Behind]
 ) -> None:
@@ -228,7 +268,11 @@ def test_without_a_primary_replicas_serve_what_they_have(
         assert fetch(member, "root/dev", warm).body == warm.content
         assert "named-1.0-py3-none-any.whl" in files(member, "root/dev", "named")
     assert upload(members.primary, auth, "root/dev", make_wheel("lasting", "1.0")) == 200
-    members.primary.end()
+    with ThreadPoolExecutor(4) as pool:
+        loads = [pool.submit(load, member, warm) for member in members.others * 2]
+        members.primary.end()
+        for one_load in loads:
+            one_load.result()
     try:
         two.end()
         members.launch(two, url=f"http://127.0.0.1:{way[0].port}")
