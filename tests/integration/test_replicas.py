@@ -233,25 +233,6 @@ def test_offline_holds_at_all_members(members: Members, upstream: Upstream) -> N
         time.sleep(0.1)
 
 
-def test_a_new_replica_answers_503_until_it_has_everything(members: Members) -> None:
-    wheel = make_wheel("whole", "1.0")
-    assert upload(members.primary, members.primary.auth, "root/dev", wheel) == 200
-    new = Server(members.root / "new")
-    members.launch(new)
-    try:
-        new.wait()
-        seen = set()
-        deadline = time.monotonic() + PATIENCE
-        while (got := page(new, "root/dev", "whole")).status != 200:
-            seen.add((got.status, "retry-after" in got.headers))
-            assert time.monotonic() < deadline, new.output[-4000:]
-        assert seen <= {(503, True)}
-        assert fetch(new, "root/dev", wheel).body == wheel.content
-    finally:
-        new.end()
-        shutil.rmtree(new.serverdir)
-
-
 def load(member: Server, wheel: Distribution) -> None:
     """Ask for a page and its file, a hundred times."""
     for _ in range(100):
@@ -293,3 +274,22 @@ def test_without_a_primary_replicas_serve_what_they_have(
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert upload(one, auth, "root/dev", make_wheel("later", "1.0")) == 200
+
+
+def test_a_new_replica_answers_503_until_it_has_everything(members: Members) -> None:
+    wheel = make_wheel("whole", "1.0")
+    assert upload(members.primary, members.primary.auth, "root/dev", wheel) == 200
+    new = Server(members.root / "new")
+    members.launch(new)
+    try:
+        new.wait()
+        seen = set()
+        deadline = time.monotonic() + PATIENCE
+        while (got := page(new, "root/dev", "whole")).status != 200:
+            seen.add((got.status, "retry-after" in got.headers))
+            assert time.monotonic() < deadline, new.output[-4000:]
+        assert seen <= {(503, True)}
+        assert fetch(new, "root/dev", wheel).body == wheel.content
+    finally:
+        new.end()
+        shutil.rmtree(new.serverdir)

@@ -26,7 +26,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from deployer import DISTRIBUTION
-from deployer.protocol import ExitCode, Refusal, Taken, parse_size
+from deployer.protocol import ExitCode, PrivateFile, Refusal, Taken, parse_size
 from deployer.server import hosts, secret_files
 from deployer.server.boot import copying, prepare, settings
 from deployer.server.boot.handover import SIGNALS, Kept, run_again
@@ -62,6 +62,8 @@ _CHEAP = ("--argon2-memory-cost", "8", "--argon2-time-cost", "1", "--argon2-para
 _NO_FILE = ("--configfile", os.devnull)
 _WITHOUT_NGINX = "DEPLOYER_WITHOUT_NGINX"
 """The variable with the reason why the next start in this process is without nginx."""
+_WRITE_SECONDS = 300
+"""Seconds that a replica waits for its primary's answer to a write, which waits for replicas itself."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
@@ -209,6 +211,9 @@ def _serve_on(
         plugins = plugins_of(credentials, web=web)
         if first:
             _first_boot(serverdir, private, plugins, pwhash, role)
+        if role.is_replica:
+            # nginx must not send pages from before this start: the primary has gone on meanwhile.
+            shutil.rmtree(private.directory / PrivateFile.PAGES, ignore_errors=True)
         stop.proxy = _proxy(options, serverdir, private, plugins, listeners, kept)
         if stop.proxy is None:
             _close_tls(options, listeners)
@@ -481,6 +486,7 @@ def _arguments(
         shutil.rmtree(private.arrived, ignore_errors=True)
         private.arrived.mkdir(mode=0o700)
         words += ["--replica-file-search-path", str(private.arrived), "--hard-links"]
+        words += ["--proxy-timeout", str(_WRITE_SECONDS)]
     elif options.offline:  # a replica learns it of its primary; devpi's own mode would stop replication
         words.append("--offline-mode")
     if options.outside_url:

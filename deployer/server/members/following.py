@@ -26,6 +26,8 @@ BEAT = 1.0
 """Seconds between two reports, and between two looks, while nothing happens."""
 SOON = 0.02
 """Seconds between two looks for a file that is on its way."""
+LOST = 300.0
+"""Seconds after which a replica waits no longer for the file of an upload."""
 PATIENCE = 2.0
 """Seconds that a request waits for what the primary has."""
 
@@ -47,7 +49,7 @@ class Following:
         self._files, self._take, self._private = files, take, private
         self._stored = Path(xom.config.server_path) / "+files"
         self._seen = store.seen
-        self._pending: deque[tuple[int, set[str]]] = deque()
+        self._pending: deque[tuple[int, set[str], float]] = deque()  # serial, its files, and when it came
         self._state = ""
         self._changed = threading.Condition()
         self._serial = -1  # up to which all is here
@@ -82,7 +84,7 @@ class Following:
             # devpi's notifier waits for files before it tells of a commit.
             self._store.catch_up()
             self._note(self._store.seen)
-        while self._pending and self._is_here(self._pending[0][1]):
+        while self._pending and self._is_done(*self._pending[0]):
             self._pending.popleft()
         serial = self._pending[0][0] - 1 if self._pending else self._seen
         if not self._whole and self._state and self._progress.complete:
@@ -106,14 +108,19 @@ class Following:
         self._seen = current
 
     def _add(self, serial: int, files: dict[str, bool]) -> None:
-        for _, waiting in self._pending:
+        for _, waiting, _ in self._pending:
             waiting.difference_update(path for path, is_there in files.items() if not is_there)
         added = {path for path, is_there in files.items() if is_there}
         if added:
-            self._pending.append((serial, added))
+            self._pending.append((serial, added, time.monotonic()))
 
-    def _is_here(self, paths: set[str]) -> bool:
-        return all(os.path.exists(self._stored / path) for path in paths)  # noqa: PTH110
+    def _is_done(self, serial: int, paths: set[str], since: float) -> bool:
+        """Whether the files of a commit are here, or are not waited for any more: the primary may have lost one."""
+        missing = [path for path in paths if not os.path.exists(self._stored / path)]  # noqa: PTH110
+        if missing and time.monotonic() - since > LOST:
+            threadlog.error("no file %s of serial %s from the primary", missing[0], serial)
+            return True
+        return not missing
 
     # Reports
 

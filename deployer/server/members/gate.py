@@ -18,6 +18,7 @@ from deployer.protocol import (
 )
 from deployer.server.devpi.replication import unanswered
 from deployer.server.members.following import Following
+from deployer.server.middleware.middleware import INNER
 from deployer.server.middleware.responses import SharedResponse
 
 Handler = Callable[[Any], Any]
@@ -43,7 +44,7 @@ class Gate:
 
     def tween(self, handler: Handler) -> Handler:
         def handle(request: Any) -> Any:
-            if request.environ.get(AGAIN):
+            if request.environ.get(AGAIN) or request.environ.get(INNER):
                 return handler(request)
             if not self._following.serves and request.path_info not in _ALWAYS:
                 return later("this replica has not yet got all data of its primary", seconds=5)

@@ -54,6 +54,8 @@ class Primary:
                 headers=self._proof(),
                 timeout=REPORT_SECONDS,
             )
+            if answer.status_code == httpx.codes.FORBIDDEN:
+                raise NoAnswer("status 403: it has another secret, or is not a primary")
             if answer.status_code != httpx.codes.OK:
                 raise NoAnswer(f"status {answer.status_code}")
             told = Told.parse(answer.content)

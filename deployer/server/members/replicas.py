@@ -99,13 +99,13 @@ class Replicas:
 
         False when none has it, though some live.
         """
-        return self._wait(lambda report: report.serial >= serial)
+        return self._wait(lambda report: report.serial >= serial, longest=LONGEST)
 
     def wait_for_state(self, state: State) -> bool:
-        """The same of a state."""
-        return self._wait(lambda report: report.state == state.name)
+        """Wait until all live replicas have a state, but no longer than ``write_wait``."""
+        return self._wait(lambda report: report.state == state.name, longest=0.0)
 
-    def _wait(self, holds: Callable[[Report], bool]) -> bool:
+    def _wait(self, holds: Callable[[Report], bool], *, longest: float) -> bool:
         began = self._clock()
         with self._changed:
             while True:
@@ -113,7 +113,7 @@ class Replicas:
                 waited = self._clock() - began
                 if have == live or (have and waited >= self._write_wait):
                     return True
-                if waited >= max(LONGEST, self._write_wait):
+                if waited >= max(longest, self._write_wait):
                     return False
                 self._changed.wait(LOOK)
 

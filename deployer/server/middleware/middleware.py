@@ -45,7 +45,9 @@ from deployer.server.pages.missed import MissedRequests
 from deployer.server.pages.store import Key, PageStore, View, pack
 from deployer.server.upstream.health import Upstream
 
-_PASS, _FIRST, _TRANSACTION = "deployer.pass", "deployer.first", "deployer.transaction"
+INNER = "deployer.pass"
+"""Mark in the environment of a request within another one."""
+_FIRST, _TRANSACTION = "deployer.first", "deployer.transaction"
 _VARIES = (("Vary", "Accept, Accept-Encoding, User-Agent"), ("Cache-Control", "no-cache"))
 
 
@@ -113,7 +115,7 @@ class Middleware:
         """The function that Pyramid calls for each request; ``handler``: the next tween."""
 
         def handle(request: Any) -> Any:
-            if request.environ.pop(_PASS, False):
+            if request.environ.pop(INNER, False):
                 return handler(request)
             if not self._hosts.knows(request.environ.get(ASKED_HOST, "")):
                 return SharedResponse.of_text(MISDIRECTED, REFUSED).to_pyramid()
@@ -167,7 +169,7 @@ class Middleware:
         if not headers:
             return None
         asked = type(request).blank(BODY_ROUTE, headers=headers)
-        asked.environ |= {_PASS: True, "REMOTE_ADDR": request.environ.get("REMOTE_ADDR", "")}
+        asked.environ |= {INNER: True, "REMOTE_ADDR": request.environ.get("REMOTE_ADDR", "")}
         response = request.invoke_subrequest(asked, use_tweens=True)
         return response if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE else None
 
@@ -203,7 +205,7 @@ class Middleware:
 
     def _inside(self, request: Any, asked: Any) -> Any:
         """devpi's response, past this middleware; what it committed is taken into account."""
-        asked.environ[_PASS] = True
+        asked.environ[INNER] = True
         response = request.invoke_subrequest(asked, use_tweens=True)
         self._store.catch_up(self._committed(asked))
         return response
