@@ -394,7 +394,8 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     threading.Thread(target=malicious.watch, name="rules", daemon=True).start()
 
     def settle() -> None:
-        names.find()
+        if not role.is_replica:
+            names.find()
         source.find_deleted(indexes.all(configured=store.configured))
 
     if limit.most is not None and not role.is_replica:  # what a primary prunes goes from its replicas, too
