@@ -23,6 +23,8 @@ from deployer.commands import envelope
 from deployer.errors import DeployerError
 from deployer.profile.schema import schema
 from deployer.resources import profiles_dir
+from deployer.server.histogram import BOUNDS
+from deployer.server.nginx.metrics import METRICS
 
 PAGES = Path(__file__).resolve().parent.parent / "docs/reference"
 MADE = "<!-- Made from the code by `python -m tools.reference`: change the code, then run that. -->"
@@ -35,7 +37,13 @@ SHARED: Mapping[type, str] = {
 
 def pages() -> dict[str, str]:
     """The text of each page by its file name."""
-    made = {"commands.md": _commands(), "profile.md": _profile(), "exit-codes.md": _exit_codes(), "json.md": _json()}
+    made = {
+        "commands.md": _commands(),
+        "profile.md": _profile(),
+        "exit-codes.md": _exit_codes(),
+        "json.md": _json(),
+        "metrics.md": _metrics(),
+    }
     return {name: text.rstrip() + "\n" for name, text in made.items()}
 
 
@@ -226,6 +234,15 @@ def _data(verb: str) -> str:
     return f"### {verb}\n\n{_table(('key', 'holds'), rows) if keys else EMPTY}"
 
 
+def _metrics() -> str:
+    rows = (
+        (f"`{metric.name}`", metric.type, ", ".join(f"`{label}`" for label in metric.labels), metric.means)
+        for metric in METRICS
+    )
+    bounds = ", ".join(f"{bound:g}" for bound in BOUNDS)
+    return _page("Metrics", METRICS_LEAD, _table(("metric", "type", "labels", "means"), rows), LABELS.format(bounds))
+
+
 EMPTY = "No data: the exit code is that of the command that was run."
 COMMANDS_LEAD = """\
 Every command with its options, variables and defaults. `deployer COMMAND --help` prints the same in a terminal."""
@@ -257,6 +274,24 @@ What `--json` prints: one document on stdout, and nothing else on stdout or stde
 ```json
 {"schema": 1, "command": "up", "ok": true, "data": {}, "warnings": [], "error": null}
 ```"""
+
+METRICS_LEAD = """\
+Every metric of the server's `/metrics`, with its type and labels. [Monitor the server](../how-to/monitoring.md) says
+how to turn it on."""
+LABELS = """\
+## Labels
+
+| label | values |
+|---|---|
+| `index` | `USER/NAME`, at most 1,000 |
+| `upstream` | scheme, host and port; the 100 with the most requests |
+| `rule` | a [rule of the mirror](../how-to/guard.md): `min_age`, `deny`, ... |
+| `kind` | `page`, `file`, `write` (any method but GET and HEAD), `other` |
+| `source` | `nginx`: nginx had it stored. `store`: the server did. `new`: fetched or made. `devpi`: anything else |
+| `code` | the HTTP status; 499: the client went away |
+
+Durations have the buckets {} seconds. Counters per index and per upstream survive restarts; the others
+begin at zero. Without nginx there is no access log, and requests of clients are not counted."""
 
 
 def main() -> None:

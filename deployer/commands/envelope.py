@@ -262,9 +262,9 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "cached": "list of stored files",
     },
     "render": {
-        "engine": "as of `up`",
+        "engine": "as of `up`; empty for files of Prometheus and Grafana",
         "argv": "list: the command that would be run",
-        "text": "the script, command line or unit",
+        "text": "the script, command line, unit or file",
     },
     "configure-pip": _PIP,
     "clients list": {

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 OF_SERVER = ("sh", "argv", "systemd", "quadlet", "compose")
 OF_CLIENTS = ("dockerfile", "devcontainer", "buildkitd")
-FORMATS = (*OF_SERVER, *OF_CLIENTS)
+OF_MONITORING = {"prometheus": "prometheus.yaml", "alerts": "alerts.yaml", "grafana": "grafana.json"}
+FORMATS = (*OF_SERVER, *OF_CLIENTS, *OF_MONITORING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,8 @@ class Options(Overrides):
             "--format",
             metavar="FORMAT",
             help="The server: sh (script), argv (one line), systemd (unit for a deployment of `up`), quadlet (podman), "
-            "compose. What uses its index: dockerfile, devcontainer, buildkitd.",
+            "compose. What uses its index: dockerfile, devcontainer, buildkitd. What watches it: prometheus, alerts, "
+            "grafana.",
         ),
     ] = "sh"
 
@@ -41,7 +43,7 @@ def run(options: Options, ui: UI) -> Result:
     """Print it as a script or a file of another tool.
 
     Some formats run the server on another host; others build images and open dev containers that install from its
-    index. A named engine need not be installed.
+    index, or have Prometheus and Grafana watch it. A named engine need not be installed.
     """
     from deployer.errors import UsageError
     from deployer.host.plugins import plugin_facts
@@ -55,6 +57,8 @@ def run(options: Options, ui: UI) -> Result:
     if options.format not in FORMATS:
         raise UsageError(f"--format is one of {', '.join(FORMATS)}")
     loaded = load(options.profile, overrides=overrides(options))
+    if options.format in OF_MONITORING:
+        return _of_monitoring(options.format, loaded.profile.server.metrics)
     info = _engine(loaded.profile.engine, options.name, server=loaded.profile.server.version)
     plugins = plugin_facts(loaded.profile, loaded.files, name=options.name)
     facts = gather(loaded.profile, info, None, name=options.name, plugins=plugins, any_port=True)
@@ -113,6 +117,16 @@ def _text(
             return commented((*header, *made, f"It starts with: {engine} compose up --detach"), compose(spec))
         case _:
             return run_script(spec, engine, directories=directories, header=header)
+
+
+def _of_monitoring(form: str, address: str) -> Result:
+    """A shipped file. ``address``: the profile's address of metrics."""
+    from deployer.resources import templates_dir
+
+    text = (templates_dir() / "monitoring" / OF_MONITORING[form]).read_text(encoding="utf-8")
+    warnings = () if address else ("the server has no metrics: set server.metrics, like 127.0.0.1:9141",)
+    text = text.replace("127.0.0.1:9141", address or "127.0.0.1:9141").rstrip()
+    return Result(data={"engine": "", "argv": [], "text": text}, text=text, warnings=warnings)
 
 
 def _of_clients(form: str, made: Plan, profile: Profile) -> str:

@@ -28,6 +28,7 @@ from deployer.server.devpi import audit, ordered, stored
 from deployer.server.devpi.installed import default_mirror_url, server_version
 from deployer.server.middleware import browsers, changes
 from deployer.server.middleware.bodies import ORIGINAL
+from deployer.server.nginx.statistics import METRICS
 from deployer.server.secret_files import Private
 from deployer.server.upstream.credentials import Credentials
 from deployer.server.web import session
@@ -59,6 +60,11 @@ class Plugin:
         pyramid_config.add_route(NAMES_ROUTE, NAMES_ROUTE)
         pyramid_config.add_view(audit.names, route_name=NAMES_ROUTE, renderer="json", request_method="GET")
         assemble.configure(pyramid_config, self._credentials)
+        exporter = config.pluginmanager.get_plugin(METRICS)
+        if exporter is not None:
+            from deployer.server.measures import measured
+
+            exporter.measure = lambda: measured(config, pyramid_config.registry, can_write=view.can_write)
         if config.pluginmanager.has_plugin("devpi-web"):
             from deployer.server.devpi import documentation
 
@@ -116,7 +122,7 @@ class IdentityView:
             web=self._config.pluginmanager.has_plugin("devpi-web"),
             offline=switch.on,
             challenge=request.registry[assemble.CHALLENGE].words,
-            writable=self._can_write(),
+            writable=self.can_write(),
             free_bytes=secret_files.free_bytes(self._private.directory),
             database_bytes=sizes["bytes"],
             database_unused=sizes["free_bytes"],
@@ -130,11 +136,11 @@ class IdentityView:
 
     def ready(self, _request: Any) -> Any:
         """``GET /+ready``. The transaction that devpi has opened for it has read the database."""
-        if self._can_write():
+        if self.can_write():
             return Response("ready\n", content_type="text/plain")
         return Response("the server directory can't be written\n", status=503, content_type="text/plain")
 
-    def _can_write(self) -> bool:
+    def can_write(self) -> bool:
         """Whether a small file can be written. devpi's `/+api` answers 200 on a full disk, too."""
         if time.monotonic() - self._checked >= WRITE_CHECK_SECONDS:
             self._checked = time.monotonic()

@@ -16,7 +16,9 @@ from typing import Any
 from urllib.parse import urljoin
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from deployer.server.nginx.metrics import METRICS
 from tests.front import PIP, UV, Answer, ask, make_indexes, need_nginx, noise, upload
 from tests.plain_devpi import free_port
 from tests.server_process import PATIENCE, Server, request
@@ -221,6 +223,19 @@ def test_what_is_counted_is_what_was_asked(upstream: Upstream, tmp_path: Path) -
         scraped = ask(metrics, "/metrics")
         assert scraped.headers["content-type"].startswith("text/plain; version=0.0.4")
         assert 'deployer_hits_total{index="root/pypi"} 4' in scraped.text.splitlines()
+        families = list(text_string_to_metric_families(scraped.text))
+        known = {metric.name.removesuffix("_total") for metric in METRICS if metric.type == "counter"}
+        known |= {metric.name for metric in METRICS if metric.type != "counter"}
+        absent = {"deployer_cache_budget_bytes", "deployer_backup_completed_timestamp_seconds", "deployer_refused"}
+        assert {family.name for family in families} == known - absent
+        timed = {
+            (one.labels["kind"], one.labels["source"]): one.value
+            for family in families
+            for one in family.samples
+            if one.name == "deployer_request_duration_seconds_count"
+        }
+        assert timed["file", "nginx"] == 4
+        assert timed["file", "new"] == 1
         assert ask(metrics, "/").status == 404
         (origin,) = told["upstreams"]
         assert origin == upstream.url

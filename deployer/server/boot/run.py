@@ -44,7 +44,7 @@ from deployer.server.nginx import certificate, statistics
 from deployer.server.nginx.known import Known
 from deployer.server.nginx.program import Nginx, NginxUnusable, log_line
 from deployer.server.nginx.reverse_proxy import LARGEST_BODY, ReverseProxy, end, end_orphans
-from deployer.server.nginx.statistics import Statistics
+from deployer.server.nginx.statistics import Listener, Statistics
 from deployer.server.secret_files import Private
 from deployer.server.web import level
 from deployer.server.web.level import Level
@@ -415,18 +415,24 @@ def _devpi(
     plugins.register(recent, name=activity.NAME)
     past = History(private.history)
     plugins.register(past, name=history.NAME)
+    counting: list[Listener] = [Uses(stock), past, recent]
+    exporter = None
+    if options.metrics:
+        from deployer.server.nginx.metrics import Exporter
+
+        exporter = Exporter(lambda: counts.latest)
+        counting.append(exporter.latency)
+        plugins.register(exporter, name=statistics.METRICS)
     counts = Statistics(
         private,
         max_bytes=parse_size(options.log_max_size),
         max_files=options.log_max_files,
-        listeners=[Uses(stock), past, recent],
+        listeners=counting,
     )
     plugins.register(counts, name=statistics.NAME)
     counts.start()
-    if options.metrics:
-        from deployer.server.nginx import metrics
-
-        metrics.serve(options.metrics, lambda: counts.latest)
+    if exporter is not None:
+        exporter.serve(options.metrics)
     gc.freeze()
     gc.enable()
     xom.main()

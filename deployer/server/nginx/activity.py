@@ -74,7 +74,7 @@ class ActivityView:
         threads: Callable[[], ThreadsNow],
     ) -> None:
         self._challenge, self._recent = challenge, recent
-        self._counted, self._upstreams, self._threads = counted, upstreams, threads
+        self._counted, self._upstreams, self.threads = counted, upstreams, threads
 
     def __call__(self, request: Any) -> Any:
         try:
@@ -92,7 +92,7 @@ class ActivityView:
             at=datetime.now(UTC).isoformat(timespec="seconds"),
             counted=Counted(since=counted["since"], indexes=counted["indexes"], upstreams=counted["upstreams"]),
             upstreams={upstream.origin: state_of(upstream) for upstream in self._upstreams()},
-            threads=self._threads(),
+            threads=self.threads(),
             recent=self._recent.latest(most),
         )
 

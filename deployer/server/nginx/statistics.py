@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,9 +27,11 @@ hookimpl = HookimplMarker("devpiserver")
 EVERY = 1.0
 """Seconds between two reads of the log."""
 NAME = "deployer-statistics"
+METRICS = "deployer-metrics"
+"""The name of the exporter for Prometheus as a devpi plugin, which is imported when it is wanted."""
 UPSTREAMS = "deployer.upstreams"
 """Key of the upstreams in Pyramid's registry."""
-_FILES = ("/+f/", "/+e/", "/+canonical/packages/")
+_FILES = ("/+f/", "/+e/", "/+canonical/packages/", "/+canonical/hosts/")
 _PAGES = ("/+simple/", "/+canonical/simple/", "/+canonical/pypi/")
 _SENT = ("200", "206", "304")
 _MOST_INDEXES = 1000
@@ -78,17 +80,26 @@ class Counts:
                 pass
 
 
-def is_hit(line: dict[str, Any]) -> bool | None:
-    """Whether a page or file was stored; None for other requests, and for failed ones."""
+def kind_of(line: Mapping[str, Any]) -> str:
+    """What a request was for: ``page``, ``file``, ``write`` for any other method than GET and HEAD, or ``other``."""
     path = str(line["path"])
-    is_file = any(view in path for view in _FILES)
-    if line["method"] not in ("GET", "HEAD") or str(line["status"]) not in _SENT:
+    if line["method"] not in ("GET", "HEAD"):
+        return "write"
+    if line["from"] in ("file", "page"):
+        return str(line["from"])
+    if any(view in path for view in _FILES):
+        return "file"
+    return "page" if any(view in path for view in _PAGES) else "other"
+
+
+def is_hit(line: Mapping[str, Any]) -> bool | None:
+    """Whether a page or file was stored; None for other requests, and for failed ones."""
+    kind = kind_of(line)
+    if kind not in ("file", "page") or str(line["status"]) not in _SENT:
         return None
     if line["from"] in ("file", "page"):
         return True
-    if is_file:
-        return not line["fetched"]
-    return bool(line["kept"]) if any(view in path for view in _PAGES) else None
+    return not line["fetched"] if kind == "file" else bool(line["kept"])
 
 
 class Listener(Protocol):

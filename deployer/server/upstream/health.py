@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from deployer.server.histogram import Histogram
+
 HOLD = 5.0
 """Seconds for which a failed upstream is not asked; then one request tries it (half-open)."""
 LONGEST_HOLD = 60.0
@@ -35,6 +37,7 @@ class Upstream:
     slowest: float = 0.0  # seconds until an answer began
     answered_requests: int = 0
     waited: float = 0.0  # seconds until the answers to those began, in all
+    _seconds: Histogram = field(default_factory=Histogram)
     _slowest_since: float = 0.0
     _asking: dict[int, float] = field(default_factory=dict)
     _last_byte: float = float("-inf")
@@ -50,6 +53,18 @@ class Upstream:
 
     def _is_down(self, now: float) -> bool:
         return now < self._closed_until or self._probe is not None
+
+    @property
+    def failing(self) -> bool:
+        """Whether its last request failed, or was answered with ``Retry-After``; also while nobody asks it."""
+        with self._lock:
+            return self._closed_until > float("-inf")
+
+    @property
+    def seconds(self) -> Histogram:
+        """Seconds until its answers began."""
+        with self._lock:
+            return self._seconds.copy()
 
     @property
     def quiet(self) -> bool:
@@ -92,6 +107,7 @@ class Upstream:
             self._slowest_since = max(self._slowest_since, now - began)
             self.answered_requests += 1
             self.waited += now - began
+            self._seconds.observe(now - began)
             self._closed_until = now + min(retry_after, LONGEST_HOLD) if retry_after > 0 else float("-inf")
             if self._probe == request:
                 self._probe = None
