@@ -196,6 +196,8 @@ def serve_command(
         command += ["--allow-host", host]
     if profile.network.outside_url:
         command += ["--outside-url", profile.network.outside_url]
+    for proxy in profile.network.trusted_proxies:
+        command += ["--trusted-proxy", proxy]
     return tuple(command)
 
 

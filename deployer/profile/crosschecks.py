@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 
+from deployer.addresses import split
 from deployer.profile.fallback import NoFallback, fallback
 from deployer.profile.models import Profile
 from deployer.profile.plugins import unfit
@@ -32,6 +33,7 @@ def crosschecks(tree: Mapping[str, object], source_of: SourceOf) -> Iterator[Pro
     yield from _unknown_client_index(tree.get("clients"), indexes, source_of)
     yield from _tls_without_nginx(tree, source_of)
     yield from _unsafe_fallback(tree.get("clients"), indexes, source_of)
+    yield from _ambiguous_path(tree.get("network"), indexes, users, source_of)
 
 
 def _names(section: object) -> Mapping[str, object] | None:
@@ -165,6 +167,21 @@ def _tls_without_nginx(tree: Mapping[str, object], source_of: SourceOf) -> Itera
             message="network.tls: nginx answers HTTPS, and server.front is python",
             hint="server.front: auto, or remove network.tls",
             source=source_of(("network", "tls", "cert")),
+        )
+
+
+def _ambiguous_path(
+    network: object, indexes: Mapping[str, object], users: Mapping[str, object], source_of: SourceOf
+) -> Iterator[Problem]:
+    """A path prefix that could be the address of a user or an index: a proxy may take it away, or not."""
+    url = network.get("outside_url") if isinstance(network, Mapping) else None
+    parts = split(url) if isinstance(url, str) else None
+    path = parts.path.strip("/") if parts else ""
+    if path and path in {"root", *users, *indexes, *(str(name).partition("/")[0] for name in indexes)}:
+        yield Problem(
+            message=f"network.outside_url: its path /{path} is also the address of {shown(path)} on this server",
+            hint="choose another path",
+            source=source_of(("network", "outside_url")),
         )
 
 

@@ -28,8 +28,10 @@ from deployer.profile.types import (
     IndexName,
     InsidePath,
     Memory,
+    NetworkOf,
     OptionName,
     Origin,
+    OutsideUrl,
     Pin,
     ProjectPattern,
     PythonVersion,
@@ -85,7 +87,8 @@ class Network(Model):
     bind: IPv4Address | IPv6Address = IPv4Address("127.0.0.1")
     port: Whole = Field(3141, ge=0, le=65535)
     expose: bool = False
-    outside_url: Url = ""
+    outside_url: OutsideUrl = ""
+    trusted_proxies: tuple[NetworkOf, ...] = ()
     hosts: tuple[HostName, ...] = ()
     tls: Tls = Tls()
     ca_file: Text = AUTO

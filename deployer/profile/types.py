@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints
 
@@ -104,7 +106,24 @@ def _address(value: str) -> str:
     return value
 
 
+def _outside(value: str) -> str:
+    """Check the address that a proxy gives to clients; without a slash at its end."""
+    parts = urlsplit(value)
+    if parts.query or parts.fragment or "@" in parts.netloc or not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*/?", parts.path):
+        raise ValueError("expected https://HOST or https://HOST/PATH, with a path of letters, digits and . _ ~ -")
+    return value.rstrip("/")
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ip_network(value))
+    except ValueError as error:
+        raise ValueError(f"expected an IP address or a network like 10.0.0.0/8: {error}") from None
+
+
 Url = Annotated[str, StringConstraints(pattern=_URL, max_length=2048), AfterValidator(_address)]
+NetworkOf = Annotated[str, StringConstraints(max_length=50), AfterValidator(_network)]
+OutsideUrl = Annotated[Url, AfterValidator(_outside)]
 Origin = Annotated[str, StringConstraints(pattern=_ORIGIN, max_length=300), AfterValidator(_address)]
 
 

@@ -37,7 +37,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--keep-deleted", action="store_true", help="serve projects that their upstream has deleted")
     serve.add_argument("--threads", type=int, default=50)
-    serve.add_argument("--outside-url", default="")
+    serve.add_argument("--outside-url", default="", help="the address that a proxy in front gives to clients")
+    serve.add_argument(
+        "--trusted-proxy", action="append", default=[], help="address or network of a proxy that names its clients"
+    )
     serve.add_argument(
         "--web",
         choices=WEB_LEVELS,

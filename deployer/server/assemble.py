@@ -29,7 +29,7 @@ from deployer.protocol import (
     RULES_ROUTE,
     Deleted,
 )
-from deployer.server import hosts, secret_files
+from deployer.server import hosts, outside, secret_files
 from deployer.server.challenge import Challenge
 from deployer.server.devpi import guarded, mirror_names, ordered, push
 from deployer.server.devpi.file_events import skip_mirrors
@@ -231,7 +231,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
 
     takeovers = Takeovers(xom, owners, challenge, forget)
     grow, is_short = threads.growing(config.args.threads, config.waitress_info["kwargs"])
-    clients.install(clients.Clients(is_short), admits=not fronted)
+    clients.install(clients.Clients(is_short), outside.given(config), admits=not fronted)
     bulkhead = Bulkhead(config.args.threads, grow)
     middleware = Middleware(
         store,

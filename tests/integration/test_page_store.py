@@ -90,8 +90,9 @@ def test_browsers_and_headers_that_change_the_answer_are_not_served_from_files(
     path = page("root/dev", "alpha")
     human = {"Accept": "text/html", "User-Agent": "Mozilla/5.0", "Host": "evil-example"}
     assert b"evil-example" in get(server.port, path, human).body
-    absolute = {**JSON, "X-Devpi-Absolute-Urls": "", "X-Outside-Url": "http://evil-example/x"}
+    absolute = {**JSON, "X-Devpi-Absolute-Urls": "", "Host": "evil-example", "X-Outside-Url": "http://worse-example/x"}
     assert b"evil-example" in get(server.port, path, absolute).body
+    assert b"worse-example" not in get(server.port, path, absolute).body
     for headers in (JSON, HTML):
         outside = get(server.port, path, {**headers, "X-Outside-Url": "http://evil-example"})
         assert outside.status == 200

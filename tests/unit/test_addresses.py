@@ -46,7 +46,37 @@ def test_what_no_origin_can_be_is_told(origin: str) -> None:
 @pytest.mark.parametrize("url", ["http://h", "https://[::1]:3141/x/", "http://u:p@h.example.com:65535/"])
 def test_what_is_one(url: str) -> None:
     assert split(url) is not None
-    load(overrides=[Override("network.outside_url", url, "--set")])
+    load(overrides=[Override("indexes.root/pypi.url", url, "--set")])
+
+
+@pytest.mark.parametrize(
+    "url", ["http://u:p@h.example.com", "https://h/x?y", "https://h/x#y", "https://h//x", "https://h/a b"]
+)
+def test_what_no_proxy_can_give_to_clients(url: str) -> None:
+    with pytest.raises(ProfileError, match=r"network\.outside_url: expected"):
+        load(overrides=[Override("network.outside_url", url, "--set")])
+
+
+def test_an_outside_url_ends_without_a_slash() -> None:
+    found = load(overrides=[Override("network.outside_url", "https://h.example/pypi/", "--set")])
+    assert found.profile.network.outside_url == "https://h.example/pypi"
+
+
+@pytest.mark.parametrize("path", ["root", "root/pypi", "dev"])
+def test_a_path_of_a_proxy_is_no_user_and_no_index(path: str) -> None:
+    with pytest.raises(ProfileError, match=f"its path /{path} is also the address of"):
+        load(
+            overrides=[
+                Override("network.outside_url", f"https://h.example/{path}/", "--set"),
+                Override("users.dev.email", "dev@example.com", "--set"),
+            ]
+        )
+
+
+@pytest.mark.parametrize("network", ["10.0.0.1/8", "proxy.example", "", "10.0.0.0/33"])
+def test_a_trusted_proxy_is_an_address_or_a_network(network: str) -> None:
+    with pytest.raises(ProfileError, match="expected an IP address or a network"):
+        load(overrides=[Override("network.trusted_proxies", [network], "--set")])
 
 
 @pytest.mark.parametrize("url", NONE)

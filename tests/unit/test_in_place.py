@@ -66,6 +66,7 @@ NETWORK: dict[str, Any] = {
     "port": 3142,
     "expose": True,
     "outside_url": "https://packages.example.com",
+    "trusted_proxies": ("192.0.2.1/32",),
     "hosts": ("packages.example.com",),
     "tls": Tls(cert="auto"),
     "ca_file": "",

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from deployer import DISTRIBUTION
 from deployer.protocol import ExitCode, PrivateFile, Refusal, Taken, parse_size
-from deployer.server import hosts, secret_files
+from deployer.server import hosts, outside, secret_files
 from deployer.server.boot import copying, prepare, settings
 from deployer.server.boot.handover import SIGNALS, Kept, run_again
 from deployer.server.devpi import plugins as named
@@ -45,6 +45,7 @@ from deployer.server.nginx.known import Known
 from deployer.server.nginx.program import Nginx, NginxUnusable, log_line
 from deployer.server.nginx.reverse_proxy import LARGEST_BODY, ReverseProxy, end, end_orphans
 from deployer.server.nginx.statistics import Listener, Statistics
+from deployer.server.outside import Outside
 from deployer.server.secret_files import Private
 from deployer.server.web import level
 from deployer.server.web.level import Level
@@ -268,6 +269,7 @@ def _proxy(
                 files=files,
                 hosts=KnownHosts.of(options.allow_host, outside_url=options.outside_url),
                 tls_port=_tls_port(options),
+                outside=Outside.of(options.outside_url, options.trusted_proxy),
                 inner=kept.inner if kept else -1,
                 running=kept.nginx if kept else 0,
             )
@@ -373,6 +375,7 @@ def _devpi(
     plugins.register(oidc_rules(options.oidc), name=oidc.NAME)
     plugins.register(push.PushTargets.of(options.push_to), name=push.NAME)
     plugins.register(KnownHosts.of(options.allow_host, outside_url=options.outside_url), name=hosts.NAME)
+    plugins.register(Outside.of(options.outside_url, options.trusted_proxy), name=outside.NAME)
     plugins.register(
         MirrorRules(not_found_expiry=options.not_found_expiry, keep_deleted=options.keep_deleted), name=rules.NAME
     )
@@ -496,7 +499,7 @@ def _arguments(
     elif options.offline:  # a replica learns it of its primary; devpi's own mode would stop replication
         words.append("--offline-mode")
     if options.outside_url:
-        words += ["--outside-url", options.outside_url]
+        words += ["--outside-url", Outside.of(options.outside_url).url]
     return words
 
 

@@ -33,6 +33,7 @@ from deployer.protocol import BODY_ROUTE
 from deployer.server.hosts import ASKED_HOST
 from deployer.server.middleware.bodies import ORIGINAL, SMALL
 from deployer.server.nginx.reverse_proxy import SENT
+from deployer.server.outside import Outside
 
 STALLED = 10.0
 """Seconds without progress after which a client may have to give way."""
@@ -97,11 +98,12 @@ class Clients:
 
 
 class _Task(WSGITask):  # type: ignore[misc]
-    """A request that keeps its ``Host``: devpi replaces it by that of ``X-Outside-URL``, which any client may send."""
+    """A request that keeps its ``Host``, which devpi replaces by that of the outside URL."""
 
     def get_environment(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environment()
         environ[ASKED_HOST] = environ.get("HTTP_HOST", "")
+        self.channel.outside.settle(environ, peer=self.channel.admits)
         return environ
 
 
@@ -110,6 +112,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     task_class = _Task
     clients: Clients
+    outside = Outside()
     admits = False
     """Whether bodies are admitted here; otherwise nginx has done so."""
     cut = False
@@ -228,7 +231,9 @@ class _Admission:
             headers = {
                 name.replace("_", "-"): self._request.headers[name] for name in _SENDER if name in self._request.headers
             }
-            asked = Request.blank(BODY_ROUTE, headers={**headers, ORIGINAL: self._request.path})
+            asked = Request.blank(
+                BODY_ROUTE, headers={**headers, ORIGINAL: self._channel.outside.own(self._request.path)}
+            )
             asked.environ["REMOTE_ADDR"] = self._channel.host
             status = asked.get_response(self._channel.server.application).status_code
         finally:
@@ -238,7 +243,7 @@ class _Admission:
         self._channel.cancel()
 
 
-def install(clients: Clients, *, admits: bool) -> None:
+def install(clients: Clients, outside: Outside, *, admits: bool) -> None:
     """Have waitress use these connections. ``admits``: whether bodies are admitted here."""
-    Channel.clients, Channel.admits = clients, admits
+    Channel.clients, Channel.outside, Channel.admits = clients, outside, admits
     BaseWSGIServer.channel_class = Channel

@@ -154,6 +154,6 @@ def page_request(request: Any) -> PageRequest | None:
     kind = None if "HTTP_X_DEVPI_REPLICA_UUID" in request.environ else negotiate(request)
     relative = "HTTP_X_DEVPI_ABSOLUTE_URLS" not in request.environ
     exact = is_simple and path.endswith("/") and project == normal and not request.query_string
-    storable = exact and relative and not request.script_name
+    storable = exact and relative
     up = "../" * (path.count("/") - 1) if relative else None
     return PageRequest(user, index, normal, kind, kind.kind if kind and storable else None, up)

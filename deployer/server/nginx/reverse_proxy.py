@@ -30,6 +30,7 @@ from deployer.server.listening import BACKLOG, port_of
 from deployer.server.nginx import certificate
 from deployer.server.nginx.known import digest
 from deployer.server.nginx.program import Nginx, NginxUnusable, log_line
+from deployer.server.outside import Outside
 from deployer.server.secret_files import Private, write_private
 
 FIRST_PAUSE, LONGEST_PAUSE, STEADY = 0.1, 5.0, 10.0
@@ -129,13 +130,14 @@ class ReverseProxy:
         request_timeout: int,
         files: bool,
         hosts: KnownHosts,
+        outside: Outside,
         tls_port: int = 0,
         inner: int = -1,
         running: int = 0,
     ) -> None:
         """``request_timeout``: seconds that an upstream has. ``files``: whether anybody may read every file. ``hosts``:
-        whose name requests may be for. ``tls_port``: the port of the listeners for HTTPS; 0 without. ``inner``,
-        ``running``: the descriptor and the process of a front that was kept.
+        whose name requests may be for. ``outside``: the address of a proxy in front. ``tls_port``: the port of the
+        listeners for HTTPS; 0 without. ``inner``, ``running``: the descriptor and the process of a front that was kept.
 
         Raises NginxUnusable when nginx rejects the configuration.
         """
@@ -159,7 +161,7 @@ class ReverseProxy:
         """The socket on which devpi listens; requests of nginx wait in its backlog until then."""
         self._outdated = False
         self._config = self._run / "nginx.conf"
-        configuration = self._render(request_timeout=request_timeout, files=files, hosts=hosts)
+        configuration = self._render(request_timeout=request_timeout, files=files, hosts=hosts, outside=outside)
         if running and self._config.read_text(encoding="utf-8") == configuration:
             return
         write_private(self._config, configuration, durable=False)  # made anew at each start
@@ -179,7 +181,7 @@ class ReverseProxy:
         inner = socket.socket(fileno=descriptor)
         return inner, Path(inner.getsockname())
 
-    def _render(self, *, request_timeout: int, files: bool, hosts: KnownHosts) -> str:
+    def _render(self, *, request_timeout: int, files: bool, hosts: KnownHosts, outside: Outside) -> str:
         for path in (str(self._serverdir), str(self.socket)):
             if not re.fullmatch(
                 r"[^\x00-\x1f\x7f$\"\\\ud800-\udfff]+", path
@@ -188,7 +190,7 @@ class ReverseProxy:
         connections = _open_files() // 2 - 32
         if connections < FEWEST:
             raise NginxUnusable(f"the limit of open files is too low (ulimit -n): {_open_files()}")
-        workers = min(os.cpu_count() or 1, 2)
+        workers, prefix = min(os.cpu_count() or 1, 2), _prefix(outside)
         template = Path(__file__).with_name("nginx.conf.template").read_text(encoding="utf-8")
         return _Template(template).substitute(
             user="user root;" if os.geteuid() == 0 else "",
@@ -199,6 +201,10 @@ class ReverseProxy:
             of_one_client=connections // 3,
             of_one_file=connections // 6,
             hosts=hosts.pattern,
+            # A rewritten path is sent on in another spelling: without a prefix nothing is rewritten.
+            own_uri=f'"~^{prefix}(/.*)$" $1;' if prefix else "",
+            own_path=f'rewrite "^{prefix}(/.*)$" $1;' if prefix else "",
+            real_ip=self._real_ip(outside),
             misdirected=MISDIRECTED,
             refused=REFUSED,
             small=SMALL_BODY_DIGITS,
@@ -235,6 +241,15 @@ class ReverseProxy:
         return http2 + _Template(text).substitute(
             pem=f"../{PrivateFile.TLS}", mark=self.certificate, misdirected=MISDIRECTED, refused=REFUSED
         )
+
+    def _real_ip(self, outside: Outside) -> str:
+        """Who the clients of trusted proxies are: for the access log, and for the limits of one address."""
+        if not outside.trusted:
+            return ""
+        if not self.nginx.has("http_realip_module"):
+            raise NginxUnusable("nginx lacks its realip module, which network.trusted_proxies needs")
+        lines = (f"set_real_ip_from {network};" for network in outside.trusted)
+        return "\n  ".join((*lines, "real_ip_header X-Forwarded-For;", "real_ip_recursive on;"))
 
     def _command(self) -> tuple[str, ...]:
         return (self.nginx.path, *self.nginx.options, "-p", str(self._serverdir), "-c", str(self._config))
@@ -429,6 +444,13 @@ def _address(listener: socket.socket) -> str:
             raise NginxUnusable(f"nginx can't listen on the link-local address {host}")
         return f"[{host}]:{port} ipv6only=on"
     return f"{host}:{port}"
+
+
+def _prefix(outside: Outside) -> str:
+    """A pattern of the path of the outside URL, which a proxy may pass on; empty without one."""
+    if not re.fullmatch(r"[A-Za-z0-9._~/-]*", outside.prefix):
+        raise NginxUnusable(f"nginx can't use the path of network.outside_url {outside.prefix!r}")
+    return re.escape(outside.prefix)
 
 
 def _content_type(name: str) -> str:

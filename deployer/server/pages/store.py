@@ -13,7 +13,7 @@ What a reverse proxy may rely on::
 - ``requests.negotiate`` chooses the file: ``json`` for a client that prefers it, ``html`` only for installers (devpi's
   ``INSTALLER_USER_AGENT``), because browsers get another page, with a form. devpi has two kinds of answer, so a client
   that accepts only ``application/vnd.pypi.simple.v1+html`` gets no file.
-- A request with the header ``X-Devpi-Absolute-Urls``, or with a path in ``X-Outside-Url``, goes to the server.
+- A request with the header ``X-Devpi-Absolute-Urls`` goes to the server.
 - Directories whose names begin with a dot, and the sibling ``stale``, must not be sent. Files are 0600, in
   directories that are 0700.
 
