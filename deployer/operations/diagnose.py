@@ -21,7 +21,7 @@ from deployer.diagnosis.service import cache, cooldown, database, deleted, forme
 from deployer.diagnosis.tls import tls
 from deployer.engines import detect
 from deployer.errors import DeployerError
-from deployer.operations import diagnosis_facts, plugins
+from deployer.operations import diagnosis_facts, outside, plugins
 from deployer.operations.prepare import prepare
 from deployer.operations.recorded import as_deployed
 from deployer.operations.start import answering
@@ -123,6 +123,11 @@ def _plan(target: Target, answer: Mapping[str, Any]) -> Iterator[Check]:
         mirrors=diagnosis_facts.mirrors(answer), offline=bool(answer.get("identity", {}).get("offline"))
     )
     yield from network.checks(diagnosis_facts.view(prepared, found, reported))
+    if answer and prepared.loaded.profile.network.outside_url:
+        from deployer.devpi.packages import PackageApi
+
+        with PackageApi(plan.url) as api:
+            yield from outside.checked(prepared, str(answer.get("identity", {}).get("uuid", "")), api)
 
 
 def _plugins(named: Sequence[str], planned: PluginPlan | None) -> Check:

@@ -141,6 +141,7 @@ def bring_up(
             hand_over(prepared.server_dir, headers)
         changes = seed(prepared, ready, removing=prune)
         _warn_front(plan, ready, ui)
+        _show_outside(prepared, ready, ui)
     if given is not None:
         given.wait(ui)
     timings = {**ready.timings, "index": time.monotonic() - started}
@@ -341,6 +342,21 @@ def _warn_front(plan: Plan, ready: Ready, ui: UI) -> None:
         check = front(ready.identity.front, in_container=plan.image is not None)
         if check.level is Level.WARNING:
             ui.warn(f"{check.evidence}; fix: {check.cure}")
+
+
+def _show_outside(prepared: Prepared, ready: Ready, ui: UI) -> None:
+    """Prove the address that a proxy gives to clients. It may be set up later: a fault is a warning."""
+    if not prepared.loaded.profile.network.outside_url:
+        return
+    from deployer.devpi.packages import PackageApi
+    from deployer.operations.outside import checked
+
+    with PackageApi(ready.api.url) as api:
+        for check in checked(prepared, ready.identity.uuid, api):
+            if check.level is Level.OK:
+                ui.step(check.name, check.evidence)
+            else:
+                ui.warn(f"{check.evidence}; fix: {check.cure}")
 
 
 def _uuid(server_dir: ServerDir) -> str:

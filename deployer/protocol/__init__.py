@@ -20,7 +20,7 @@ from deployer.protocol.activity import (
 from deployer.protocol.backup import Backup, Copied, Finding, Lost
 from deployer.protocol.exits import FINAL, SUPERVISOR, ExitCode, Refusal
 from deployer.protocol.files import CHANGE_LOGS, NODEINFO, PRIVATE, NodeInfo, PrivateFile, UpgradePath
-from deployer.protocol.identity import About, Deleted, client_proof, is_nonce, same_proof, server_proof
+from deployer.protocol.identity import PASSED_ON, About, Deleted, client_proof, is_nonce, same_proof, server_proof
 from deployer.protocol.inventory import (
     FileItem,
     InventoryAnswer,
@@ -50,6 +50,7 @@ from deployer.protocol.routes import (
     AUDIENCE_ROUTE,
     BODY_ROUTE,
     CACHED_ROUTE,
+    FORWARDED_HEADER,
     IDENTITY_ROUTE,
     INVENTORY_ROUTE,
     KEEP_ROUTE,
@@ -81,6 +82,7 @@ __all__ = [
     "CHANGE_LOGS",
     "COMPANIONS",
     "FINAL",
+    "FORWARDED_HEADER",
     "GUARD_KEYS",
     "IDENTITY_ROUTE",
     "IMAGE_PYTHON",
@@ -100,6 +102,7 @@ __all__ = [
     "OIDC_ROUTE",
     "OPEN_ROUTE",
     "OWN_PYTHON",
+    "PASSED_ON",
     "PRIVATE",
     "PROOF_HEADER",
     "PRUNE_ROUTE",

@@ -84,9 +84,16 @@ class Deleted:
         )
 
 
+PASSED_ON = ("Authorization", "X-Devpi-Auth", "X-Forwarded-For")
+"""Headers that a proxy in front has to pass on, or to add."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """``GET /+deployer``: what a server says about itself. ``proof``: present when a nonce was sent."""
+    """``GET /+deployer``: what a server says about itself. ``proof``: present when a nonce was sent.
+
+    ``client``: the address that it takes for the client's. ``received``: which of :data:`PASSED_ON` the request had.
+    """
 
     uuid: str = ""
     version: str = ""
@@ -104,6 +111,8 @@ class About:
     cache_budget: int | None = None
     front: str | None = None
     deleted: Deleted = Deleted()
+    client: str = ""
+    received: tuple[str, ...] = ()
     proof: str | None = None
 
     @property
@@ -116,6 +125,8 @@ class About:
     @classmethod
     def parse(cls, answer: Mapping[str, object]) -> About:
         """Read the answer of a server that is not trusted: a value of an unexpected type becomes the default."""
+        told = answer.get("received")
+        received = told if isinstance(told, list) else ()
         return cls(
             uuid=text_of(answer.get("uuid")) or "",
             version=text_of(answer.get("version")) or "",
@@ -133,5 +144,7 @@ class About:
             cache_budget=number_of(answer.get("cache_budget")),
             front=text_of(answer.get("front")),
             deleted=Deleted.parse(answer.get("deleted")),
+            client=text_of(answer.get("client")) or "",
+            received=tuple(name for name in PASSED_ON if name in received),
             proof=text_of(answer.get("proof")),
         )

@@ -14,6 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 NAME = "deployer-outside"
+FORWARDED = "deployer.forwarded"
+"""Key of a WSGI environment: the ``X-Forwarded-For`` that the client sent, where nginx does not stand before devpi."""
 _HEADER = "HTTP_X_OUTSIDE_URL"
 
 
@@ -48,6 +50,8 @@ class Outside:
         path = environ["PATH_INFO"]
         environ["PATH_INFO"] = path if not self.prefix or self._has(path) else self.prefix + path
         if peer:
+            environ[FORWARDED] = environ.get("HTTP_X_FORWARDED_FOR", "")
+            environ.pop("HTTP_X_DEPLOYER_FORWARDED", None)
             environ["REMOTE_ADDR"] = self.client(environ["REMOTE_ADDR"], environ.get("HTTP_X_FORWARDED_FOR", ""))
 
     def client(self, address: str, forwarded: str) -> str:

@@ -14,10 +14,12 @@ from pyramid.response import Response
 from deployer import __version__
 from deployer.protocol import (
     BODY_ROUTE,
+    FORWARDED_HEADER,
     IDENTITY_ROUTE,
     LIVE_ROUTE,
     NAMES_ROUTE,
     NONCE_HEADER,
+    PASSED_ON,
     READY_ROUTE,
     About,
     is_nonce,
@@ -29,6 +31,7 @@ from deployer.server.devpi.installed import default_mirror_url, server_version
 from deployer.server.middleware import browsers, changes
 from deployer.server.middleware.bodies import ORIGINAL
 from deployer.server.nginx.statistics import METRICS
+from deployer.server.outside import FORWARDED
 from deployer.server.secret_files import Private
 from deployer.server.upstream.credentials import Credentials
 from deployer.server.web import session
@@ -93,6 +96,13 @@ def live(_request: Any) -> Any:
     return Response("live\n", content_type="text/plain")
 
 
+def _received(request: Any, name: str) -> bool:
+    """Whether a client or a proxy sent a header. nginx replaces ``X-Forwarded-For``, and passes it on as another."""
+    if name == "X-Forwarded-For":
+        return bool(request.headers.get(FORWARDED_HEADER) or request.environ.get(FORWARDED))
+    return name in request.headers
+
+
 class IdentityView:
     """``GET /+deployer``: identity, versions and state of the server, so that a client knows it before it sends a
     password. Anybody may ask."""
@@ -131,6 +141,8 @@ class IdentityView:
             cache_budget=cache_budget,
             front=secret_files.read_text(self._private.front),
             deleted=request.registry[assemble.DELETED](),
+            client=request.client_addr or "",
+            received=tuple(name for name in PASSED_ON if _received(request, name)),
             proof=server_proof(key, nonce=nonce, uuid=uuid) if key else None,
         ).json
 

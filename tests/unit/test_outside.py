@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployer.diagnosis.outside import Answer, Through, checks
 from deployer.server.outside import Outside
 
 SEGMENTS = st.lists(st.sampled_from(["a", "ab", "pypi", "pypi-x", "+simple", ""]), max_size=4)
@@ -55,3 +58,45 @@ def test_devpi_finds_the_path_that_is_meant(segments: list[str], prefix: str) ->
 def test_only_a_trusted_proxy_names_its_client(peer: str, forwarded: str, client: str) -> None:
     assert Outside.of("", ["192.0.2.0/24"]).client(peer, forwarded) == client
     assert Outside.of("").client(peer, forwarded) == peer
+
+
+URL, LOCAL = "https://h.example/pypi", "http://127.0.0.1:3141"
+RIGHT: dict[str, Any] = {
+    "identity": Answer(status=200),
+    "ours": True,
+    "proof": "right",
+    "addresses": {"login": f"{URL}/+login"},
+    "received": ("Authorization", "X-Devpi-Auth", "X-Forwarded-For"),
+    "client": "192.0.2.1",
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "level", "cure"),
+    [
+        ({}, "ok", ""),
+        ({"file": (f"{URL}/root/pypi/+f/x", Answer(status=200))}, "ok", ""),
+        ({"file": ("https://evil.example/x", Answer())}, "failure", "have it pass pages as they are"),
+        ({"proof": "wrong"}, "failure", "switch its cache off"),
+        ({"identity": Answer(error="connection refused")}, "warning", "network.ca_file"),
+        ({"identity": Answer(status=503)}, "failure", f"have the proxy pass /pypi to {LOCAL}/"),
+        ({"identity": Answer(status=302, location="/sign-in")}, "failure", f"have the proxy pass /pypi to {LOCAL}/"),
+        (
+            {"identity": Answer(status=308, location="https://h.example/index/+deployer")},
+            "failure",
+            "set network.outside_url to https://h.example/index",
+        ),
+        ({"addresses": {"login": "http://h.example/+login"}}, "failure", "deployer up"),
+        ({"received": ("Authorization", "X-Forwarded-For")}, "failure", "have it pass X-Devpi-Auth"),
+        ({"received": ("Authorization", "X-Devpi-Auth")}, "warning", "have it send X-Forwarded-For"),
+    ],
+)
+def test_an_error_of_a_proxy_has_one_cure(changed: dict[str, Any], level: str, cure: str) -> None:
+    first = next(checks(URL, LOCAL, Through(**{**RIGHT, **changed}), trusted=True))
+    assert (first.level, cure in first.cure) == (level, True), first
+
+
+def test_a_proxy_that_names_its_clients_is_to_be_trusted() -> None:
+    found = list(checks(URL, LOCAL, Through(**RIGHT), trusted=False))
+    assert [one.level for one in found] == ["warning", "ok"]
+    assert found[0].cure == "deployer up --set 'network.trusted_proxies=[\"192.0.2.1\"]'"

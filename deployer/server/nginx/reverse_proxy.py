@@ -68,6 +68,7 @@ _PROXY = """\
       proxy_set_header X-Outside-URL "";
       proxy_set_header X-Real-IP $remote_addr;
       proxy_set_header X-Forwarded-For $remote_addr;
+      proxy_set_header X-Deployer-Forwarded $http_x_forwarded_for;
       proxy_set_header X-Forwarded-Proto $scheme;
       proxy_set_header X-Forwarded-Host "";
       proxy_set_header X-Forwarded-Port "";

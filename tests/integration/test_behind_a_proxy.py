@@ -7,13 +7,15 @@ import json
 import re
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urljoin
 
 import pytest
 
+from deployer.diagnosis.outside import checks
+from deployer.operations.outside import Here, through
 from tests.front import PIP, need_nginx
 from tests.fronting_proxy import FrontingProxy, Site
 from tests.integration.cli import Cli
@@ -34,6 +36,29 @@ PASSED_ON = """
     }}"""
 
 
+WRONG = {
+    "path": ("location /pypi/ {{ proxy_pass {server}/other/; }}", "change nothing else of the path"),
+    "host": ("location /pypi/ {{ proxy_pass {server}/; proxy_set_header Host a.example; }}", "proxy_set_header Host"),
+    "login": ("location /pypi/ {{ auth_basic x; auth_basic_user_file /dev/null; }}", "own login off"),
+    "absent": ("location /pypi/ {{ proxy_pass http://127.0.0.1:9/; }}", "have the proxy pass /pypi to {server}/"),
+    "other": ("location / {{ return 200 hello; }}", "have the proxy pass /pypi to {server}/"),
+    "moved": ("location / {{ return 301 https://localhost:1$request_uri; }}", "to https://localhost:1/pypi"),
+    "headers": (
+        "location /pypi/ {{ proxy_pass {server}/; proxy_set_header X-Deployer-Nonce ''; }}",
+        "X-Deployer-Nonce",
+    ),
+    "body": ("location /pypi/ {{ proxy_pass {server}/; }}", "client_max_body_size 0;"),
+    "auth": ("location /pypi/ {{ proxy_pass {server}/; proxy_set_header Authorization ''; }}", "have it pass Auth"),
+    "files": (
+        "location /pypi/ {{ proxy_pass {server}/; }} location ~ whl$ {{ return 404; }}",
+        "pass every path, with + and %",
+    ),
+    "unnamed": ("location /pypi/ {{ proxy_pass {server}/; }}", "X-Forwarded-For $proxy_add_x_forwarded_for"),
+    "elsewhere": ("location /pypi/ {{ proxy_pass {server}/; }}", "deployer up"),
+}
+"""Blocks of nginx with one error each, and what the cure says."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class World:
     """``stripped`` takes the prefix away, ``kept`` passes it on."""
@@ -43,6 +68,7 @@ class World:
     upstream: Upstream
     stripped: int
     kept: int
+    wrong: Mapping[str, int]
 
     @property
     def url(self) -> str:
@@ -81,6 +107,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         Site(port=stripped, block=PASSED_ON.format(server=cli.port, path="/", more="")),
         Site(port=kept, block=PASSED_ON.format(server=cli.port, path="", more="")),
     ]
+    wrong = {name: free_port() for name in WRONG}
+    server = f"http://127.0.0.1:{cli.port}"
+    sites += [Site(port=port, block=WRONG[name][0].format(server=server)) for name, port in wrong.items()]
     proxy = FrontingProxy(home / "proxy", sites)
     cli.extra["SSL_CERT_FILE"] = str(proxy.ca)
     with Upstream([make_wheel("demo", "1.0")]) as upstream:
@@ -94,7 +123,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                 *("--set", "indexes.root/work.type=stage", "--set", "indexes.root/work.acl_upload=[root]"),
             )
             assert up.code == 0, up.err
-            yield World(cli=cli, proxy=proxy, upstream=upstream, stripped=stripped, kept=kept)
+            assert f"https://localhost:{stripped}/pypi leads here" in up.err, up.err
+            yield World(cli=cli, proxy=proxy, upstream=upstream, stripped=stripped, kept=kept, wrong=wrong)
         finally:
             proxy.stop()
             cli.clean()
@@ -192,6 +222,49 @@ def test_headers_of_strangers_change_no_address(world: World) -> None:
     direct = request(world.cli.port, "GET", "/root/work/+api", headers=strange)
     assert direct == (200, json.loads(body))
     assert "evil" not in world.ask("/root/dev/+simple/demo/", {**PIP, **strange, "X-Devpi-Absolute-Urls": ""})[2]
+
+
+def outside_of(world: World) -> list[dict[str, str]]:
+    return [one for one in world.cli.run("doctor", "--json").data["checks"] if one["name"] == "outside"]
+
+
+def test_the_doctor_asks_through_the_proxy(world: World) -> None:
+    assert world.ask("/root/dev/+simple/demo/", PIP)[0] == 200
+    found = json.loads(world.ask("/root/dev/+simple/demo/", PIP)[2])["files"][0]["url"]
+    path = urljoin("/root/dev/+simple/demo/", found).partition("#")[0]
+    assert world.ask(path)[0] == 200
+    deadline = time.monotonic() + PATIENCE
+    while True:  # what is stored is noted after it was sent
+        (told,) = outside_of(world)
+        assert told["level"] == "ok", told
+        if "a file link" in told["evidence"]:
+            break
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    world.proxy.stop()
+    try:
+        (told,) = outside_of(world)
+        assert (told["level"], "can't be asked from this host" in told["evidence"]) == ("warning", True)
+    finally:
+        world.proxy.start()
+
+
+@pytest.mark.parametrize("error", WRONG)
+def test_an_error_of_the_proxy_is_named_with_its_cure(world: World, error: str) -> None:
+    private = world.cli.data / ".deployer"
+    identity = request(world.cli.port, "GET", "/+deployer")[1]
+    assert world.ask("/root/dev/+simple/demo/", PIP)[0] == 200
+    here = Here(
+        uuid=identity["uuid"],
+        proof_key=(private / "proof-key").read_text().strip(),
+        index="root/work",
+        stored=("root/dev", "demo"),
+        ca_file=world.proxy.ca,
+    )
+    url, server = f"https://localhost:{world.wrong[error]}/pypi", f"http://127.0.0.1:{world.cli.port}"
+    found = list(checks(url, server, through(url, here, early=PATIENCE if error == "body" else 0.01), trusted=True))
+    cure = WRONG[error][1].format(server=server)
+    assert any(cure in one.cure for one in found if one.level != "ok"), found
 
 
 def test_the_commands_of_this_host_need_no_proxy(world: World) -> None:
