@@ -190,6 +190,9 @@ def serve_command(
         command += ["--front", server.front]
     for rule in server.oidc:
         command += ["--oidc", oidc_rule(rule)]
+    for name, index in profile.indexes.items():
+        if index.quota:
+            command += ["--quota", f"{name}={index.quota}"]
     for origin in server.push_to:
         command += ["--push-to", origin]
     for host in hosts:

@@ -223,7 +223,7 @@ MIRROR_KEYS = (
 )
 MERGING_KEYS = ("mirror_whitelist", "mirror_whitelist_inheritance", "accept_confusion")
 """Keys about bases that are merged."""
-STAGE_KEYS = ("bases", "acl_upload", "acl_toxresult_upload", *MERGING_KEYS)
+STAGE_KEYS = ("bases", "acl_upload", "acl_toxresult_upload", "quota", *MERGING_KEYS)
 
 
 class Credentials(Model):
@@ -282,6 +282,7 @@ class Index(Model):
     bases: tuple[IndexName, ...] | None = None
     acl_upload: tuple[Text, ...] | None = None
     acl_toxresult_upload: tuple[Text, ...] | None = None
+    quota: Size | None = None
     # stage
     mirror_whitelist: tuple[Text, ...] | None = None
     mirror_whitelist_inheritance: Literal["intersection", "union"] | None = None

@@ -357,7 +357,7 @@ def _devpi(
     from devpi_server.log import configure_logging
     from devpi_server.main import xom_from_config
 
-    from deployer.server.devpi import push
+    from deployer.server.devpi import push, quotas
     from deployer.server.inventory import budget
     from deployer.server.inventory import database as inventory
     from deployer.server.inventory.database import Inventory
@@ -373,6 +373,7 @@ def _devpi(
     plugins.register(budget.Budget(most), name=budget.NAME)
     proxy = stop.proxy
     plugins.register(oidc_rules(options.oidc), name=oidc.NAME)
+    plugins.register(quotas.Quotas.of(options.quota), name=quotas.NAME)
     plugins.register(push.PushTargets.of(options.push_to), name=push.NAME)
     plugins.register(KnownHosts.of(options.allow_host, outside_url=options.outside_url), name=hosts.NAME)
     plugins.register(Outside.of(options.outside_url, options.trusted_proxy), name=outside.NAME)

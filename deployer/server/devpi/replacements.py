@@ -8,11 +8,13 @@ from deployer.server.devpi import (
     archives,
     guarded,
     mirror_auth,
+    new_indexes,
     offline_requests,
     ordered,
     page_fetch,
     passwords,
     push,
+    quotas,
     relied_on,
     replication,
     uploads,
@@ -38,6 +40,8 @@ def install(header_of: Callable[[str], str | None], *, web: bool, replica: bool 
     push.install()
     archives.install()
     uploads.install()
+    quotas.install()
+    new_indexes.install()
     mirror_auth.install(header_of)
     passwords.install()
     if relied_on.has_tokens():

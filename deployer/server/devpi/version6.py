@@ -8,7 +8,7 @@ from typing import Any
 from devpi_common.url import URL
 from devpi_server.filestore import Digests
 from devpi_server.mirror import MirrorCustomizer, MirrorStage, ProjectUpdateCache
-from devpi_server.model import BaseStage, InvalidIndexconfig, ensure_list
+from devpi_server.model import BaseStage, InvalidIndexconfig, PrivateStage, User, ensure_list
 from devpi_server.normalized import normalize_name
 
 from deployer.server.devpi.links import digest, place
@@ -16,6 +16,7 @@ from deployer.server.devpi.mirror_names import NAMES
 
 __all__ = ["InvalidIndexconfig", "MirrorStage", "ProjectUpdateCache", "ensure_list"]
 
+LOCAL_INDEX, USER = PrivateStage, User
 AUTHORIZATION = "mirror_url_authorization_header"
 """The property of a mirror with the Authorization header that it sends."""
 _LINKS = "PROJSIMPLELINKS"

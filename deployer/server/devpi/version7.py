@@ -13,15 +13,18 @@ from devpi_server.model.base import BaseIndex
 from devpi_server.model.config import ConfigField, ensure_list
 from devpi_server.model.exceptions import InvalidIndexconfig
 from devpi_server.model.inheritance import IndexBases, TraversalInfos, TraversedIndex
+from devpi_server.model.local import LocalIndex
 from devpi_server.model.remote import ProjectUpdateCache, RemoteIndexCustomizer, url_without_auth
 from devpi_server.model.remote import RemoteIndex as MirrorStage
 from devpi_server.model.simpleapi import SimpleInfo
+from devpi_server.model.user import User
 from devpi_server.normalized import normalize_name
 
 from deployer.server.devpi.links import digest
 
 __all__ = ["InvalidIndexconfig", "MirrorStage", "ProjectUpdateCache", "ensure_list"]
 
+LOCAL_INDEX, USER = LocalIndex, User
 AUTHORIZATION = "remote_url_authorization_header"
 OF_PAGES = ("USER", "INDEX", "PROJECT", "SIMPLEDATA", "VERSION")
 FILE = "FILE"

@@ -1,0 +1,127 @@
+"""Quotas of indexes: how many bytes of uploads an index may have. One that would have more refuses the upload.
+
+What counts is what is on the disk below the index: releases, documentation, test results. devpi has one writer at a
+time, so between the count and the commit no other upload comes in.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from devpi_server.views import abort_submit
+from pyramid.threadlocal import get_current_request
+
+from deployer.protocol import parse_size
+from deployer.server.devpi.installed import inside
+from deployer.server.devpi.stored import FILES
+
+NAME = "deployer-quotas"
+TOO_MUCH = 413
+"""Not 507: clients try again after a status of 500 or more."""
+_STORES = ("store_releasefile", "store_doczip", "store_toxresult")
+
+
+@dataclass
+class _Used:
+    """Bytes of an index as of ``serial``, with ``pending`` ones of the transaction ``of``: never less than there are,
+    since what is deleted or rolled back is noticed with the next count."""
+
+    serial: int = -1
+    counted: int = 0
+    pending: int = 0
+    of: object = None
+
+
+@dataclass
+class Quotas:
+    """``limits``: bytes by ``user/index``. Registered as a devpi plugin, like push targets."""
+
+    limits: Mapping[str, int] = field(default_factory=dict)
+    _used: dict[str, _Used] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, words: Iterable[str]) -> Quotas:
+        """``words``: like ``user/index=5g``."""
+        return cls({name: parse_size(size) for name, _, size in (word.partition("=") for word in words)})
+
+    def refusal(self, stage: Any, size: int) -> str:
+        """Why ``stage`` takes no ``size`` bytes more; empty when it does, and then they count."""
+        limit = self.limits.get(stage.name)
+        if limit is None:
+            return ""
+        tx, used = stage.xom.keyfs.tx, self._used.setdefault(stage.name, _Used())
+        if used.of is not tx:
+            used.counted, used.pending, used.of = used.counted + used.pending, 0, tx
+        if used.serial < 0 or (used.counted + used.pending + size > limit and used.serial != tx.at_serial):
+            used.serial, used.counted = tx.at_serial, bytes_of(Path(stage.xom.config.server_path), stage.name)
+        if used.counted + used.pending + size > limit:
+            left = max(0, limit - used.counted - used.pending)
+            return f"{stage.name} has {_told(left)} left of its quota of {_told(limit)}: this file has {_told(size)}"
+        used.pending += size
+        return ""
+
+
+def bytes_of(serverdir: Path, index: str) -> int:
+    """Bytes of all files of an index."""
+    return sum(_sizes(os.path.join(serverdir, FILES, *index.split("/"))))  # noqa: PTH118 - as scandir has them
+
+
+def _sizes(directory: str) -> Iterator[int]:
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    yield from _sizes(entry.path)
+                else:
+                    yield entry.stat(follow_symlinks=False).st_size
+    except FileNotFoundError:  # nothing was uploaded yet, or it is just deleted
+        return
+
+
+def given(config: Any) -> Quotas:
+    """The quotas of this server. ``config``: devpi's."""
+    found: Quotas | None = config.pluginmanager.get_plugin(NAME)
+    return found or Quotas()
+
+
+def install() -> None:
+    """Replace devpi's methods that store a file of an index by ones that count first."""
+    for name in _STORES:
+        setattr(inside().LOCAL_INDEX, name, _counted(getattr(inside().LOCAL_INDEX, name)))
+
+
+def _counted(store: Any) -> Any:
+    def counted(self: Any, *args: Any, **named: Any) -> Any:
+        content = named.get("content_or_file", next((one for one in args if _is_content(one)), b""))
+        why = given(self.xom.config).refusal(self, _size(content))
+        if why and (request := get_current_request()) is not None:
+            self.xom.keyfs.tx.doom()  # devpi has stored the version already
+            abort_submit(request, TOO_MUCH, why)
+        return store(self, *args, **named)
+
+    return counted
+
+
+def _is_content(value: object) -> bool:
+    return isinstance(value, bytes) or hasattr(value, "seek")
+
+
+def _size(content: Any) -> int:
+    if isinstance(content, bytes):
+        return len(content)
+    at = content.tell()
+    size = int(content.seek(0, os.SEEK_END))
+    content.seek(at)
+    return size
+
+
+def _told(number: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}"
+        number /= 1000
+    return f"{number:.1f} GB"
