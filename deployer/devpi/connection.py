@@ -205,6 +205,8 @@ class Connection:
                 return f"{who} may not, or nobody may as it stands: another user with --as, or see deployer index show"
             case 404:
                 return "list indexes and packages: deployer index list, deployer package list"
+            case 413:
+                return "remove old releases: deployer package remove; or raise quota of that index in the profile"
             case 502 | 503 | 504:
                 return "check the upstreams of that index: deployer doctor"
             case _:

@@ -119,6 +119,15 @@ def cache(identity: Mapping[str, Any]) -> Iterator[Check]:
         yield ok("cache", told)
 
 
+def quota(index: str, used: int, limit: int) -> Check:
+    """What an index has of its quota, in bytes."""
+    told = f"{index}: {size(used)} of {size(limit)}"
+    if used * 10 < limit * 9:
+        return ok("quota", told)
+    cure = f"delete old releases: deployer package remove; or raise indexes.{index}.quota, then deployer up"
+    return warning("quota", told, cure=cure)
+
+
 def deleted(found: Deleted) -> Iterator[Check]:
     """Projects that their upstream has deleted, if there are any."""
     if not found.count:

@@ -17,12 +17,12 @@ from deployer.deployment.find import require
 from deployer.deployment.record import read_applied
 from deployer.diagnosis import Check, Fix, Level, failure, host, network, ok, service, warning
 from deployer.diagnosis.host import StateFacts
-from deployer.diagnosis.service import cache, cooldown, database, deleted, former, front, server
+from deployer.diagnosis.service import cache, cooldown, database, deleted, former, front, quota, server
 from deployer.diagnosis.tls import tls
 from deployer.engines import detect
 from deployer.errors import DeployerError
 from deployer.operations import diagnosis_facts, outside, plugins
-from deployer.operations.prepare import prepare
+from deployer.operations.prepare import Prepared, prepare
 from deployer.operations.recorded import as_deployed
 from deployer.operations.start import answering
 from deployer.operations.status import status
@@ -30,7 +30,7 @@ from deployer.plan.plugins import PluginPlan
 from deployer.profile.load import load
 from deployer.profile.load.overrides import Override
 from deployer.profile.models import Profile
-from deployer.protocol import Deleted
+from deployer.protocol import ActivityRequest, Deleted
 from deployer.spec import LABEL_TLS, EngineName, features
 
 
@@ -123,11 +123,26 @@ def _plan(target: Target, answer: Mapping[str, Any]) -> Iterator[Check]:
         mirrors=diagnosis_facts.mirrors(answer), offline=bool(answer.get("identity", {}).get("offline"))
     )
     yield from network.checks(diagnosis_facts.view(prepared, found, reported))
-    if answer and prepared.loaded.profile.network.outside_url:
-        from deployer.devpi.packages import PackageApi
+    yield from _asked(prepared, answer)
 
-        with PackageApi(plan.url) as api:
-            yield from outside.checked(prepared, str(answer.get("identity", {}).get("uuid", "")), api)
+
+def _asked(prepared: Prepared, answer: Mapping[str, Any]) -> Iterator[Check]:
+    """Check what only a server of ours can tell: the outside URL, and what is used of quotas."""
+    limited = any(index.quota for index in prepared.plan.indexes.values())
+    key = prepared.server_dir.proof_key()
+    if not answer or key is None or not (limited or prepared.loaded.profile.network.outside_url):
+        return
+    from deployer.devpi.packages import PackageApi
+
+    with PackageApi(prepared.plan.url) as api:
+        yield from outside.checked(prepared, str(answer.get("identity", {}).get("uuid", "")), api)
+        try:
+            now = api.activity(ActivityRequest(most=0), proof_key=key).get("quotas", {}) if limited else {}
+        except DeployerError as error:
+            yield _failed("quota", error)
+            return
+    for name, one in now.items():
+        yield quota(name, one["used"], one["limit"])
 
 
 def _plugins(named: Sequence[str], planned: PluginPlan | None) -> Check:

@@ -139,11 +139,20 @@ class ThreadsNow(TypedDict):
     queued: int
 
 
+class QuotaNow(TypedDict):
+    """Bytes of uploads of an index, and its quota."""
+
+    used: int
+    limit: int
+
+
 class Activity(TypedDict):
-    """``POST /+deployer/activity``. ``counted``: since counting began. ``recent``: the latest first."""
+    """``POST /+deployer/activity``. ``counted``: since counting began. ``recent``: the latest first.
+    ``quotas``: by index."""
 
     at: str
     counted: Counted
     upstreams: dict[str, UpstreamNow]
     threads: ThreadsNow
     recent: list[RecentRequest]
+    quotas: NotRequired[dict[str, QuotaNow]]

@@ -31,7 +31,7 @@ from deployer.protocol import (
 )
 from deployer.server import hosts, outside, secret_files
 from deployer.server.challenge import Challenge
-from deployer.server.devpi import guarded, mirror_names, ordered, push
+from deployer.server.devpi import guarded, mirror_names, ordered, push, quotas
 from deployer.server.devpi.file_events import skip_mirrors
 from deployer.server.devpi.installed import inside, server_version
 from deployer.server.devpi.mirror_names import MirrorNames
@@ -290,6 +290,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
         counted=lambda: pyramid_config.registry[statistics.NAME].latest,
         upstreams=lambda: upstreams.known,
         threads=lambda: threads.now(config.waitress_info["kwargs"]),
+        quotas=lambda: quotas.now(config),
     )
     pyramid_config.registry[ACTIVITY] = happening
     orders = Orders(

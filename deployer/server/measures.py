@@ -37,6 +37,7 @@ def measured(config: Any, registry: Any, *, can_write: Callable[[], bool]) -> Me
         free=secret_files.free_bytes(private.directory),
         size=disk.f_blocks * disk.f_frsize,
         backup=_backup(private.backup),
+        quotas=registry[assemble.ACTIVITY].quotas(),
         threads=registry[assemble.ACTIVITY].threads(),
     )
 

@@ -68,6 +68,7 @@ ALL = Measured(
     build=("1", "6.20", "nginx 1.22"),
     upstreams=(UpstreamMeasured(origin="https://u.example.com", requests=1, up=False, asking=2, seconds=Histogram()),),
     cache=(1, 2),
+    quotas={"root/dev": {"used": 3, "limit": 4}},
     backup=1e9,
 )
 

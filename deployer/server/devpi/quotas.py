@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from devpi_server.views import abort_submit
+from devpi_server.views import abort_submit, apiresult
 from pyramid.threadlocal import get_current_request
 
-from deployer.protocol import parse_size
+from deployer.protocol import QuotaNow, parse_size
 from deployer.server.devpi.installed import inside
 from deployer.server.devpi.stored import FILES
 
@@ -82,6 +82,12 @@ def _sizes(directory: str) -> Iterator[int]:
         return
 
 
+def now(config: Any) -> Mapping[str, QuotaNow]:
+    """What is used of each quota of this server. ``config``: devpi's."""
+    serverdir, limits = Path(config.server_path), given(config).limits
+    return {index: QuotaNow(used=bytes_of(serverdir, index), limit=limit) for index, limit in limits.items()}
+
+
 def given(config: Any) -> Quotas:
     """The quotas of this server. ``config``: devpi's."""
     found: Quotas | None = config.pluginmanager.get_plugin(NAME)
@@ -100,6 +106,8 @@ def _counted(store: Any) -> Any:
         why = given(self.xom.config).refusal(self, _size(content))
         if why and (request := get_current_request()) is not None:
             self.xom.keyfs.tx.doom()  # devpi has stored the version already
+            if "application/json" in request.headers.get("Accept", ""):
+                raise apiresult(TOO_MUCH, why)  # of the other one, JSON has no message
             abort_submit(request, TOO_MUCH, why)
         return store(self, *args, **named)
 

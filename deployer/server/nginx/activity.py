@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
 from pyramid.response import Response
 
-from deployer.protocol import IDENTITY_ROUTE, Activity, ActivityRequest, Counted, RecentRequest, ThreadsNow, UpstreamNow
+from deployer.protocol import (
+    IDENTITY_ROUTE,
+    Activity,
+    ActivityRequest,
+    Counted,
+    QuotaNow,
+    RecentRequest,
+    ThreadsNow,
+    UpstreamNow,
+)
 from deployer.server.challenge import INVALID, Challenge
 from deployer.server.nginx.statistics import is_hit
 
@@ -62,7 +71,8 @@ def state_of(upstream: Any) -> UpstreamNow:
 
 
 class ActivityView:
-    """``counted``: the counts a moment ago. ``upstreams``: those that are known. ``threads``: their state."""
+    """``counted``: the counts a moment ago. ``upstreams``: those that are known. ``threads``: their state.
+    ``quotas``: what is used of them."""
 
     def __init__(
         self,
@@ -72,9 +82,10 @@ class ActivityView:
         counted: Callable[[], Counted],
         upstreams: Callable[[], Iterable[Any]],
         threads: Callable[[], ThreadsNow],
+        quotas: Callable[[], Mapping[str, QuotaNow]],
     ) -> None:
         self._challenge, self._recent = challenge, recent
-        self._counted, self._upstreams, self.threads = counted, upstreams, threads
+        self._counted, self._upstreams, self.threads, self.quotas = counted, upstreams, threads, quotas
 
     def __call__(self, request: Any) -> Any:
         try:
@@ -94,6 +105,7 @@ class ActivityView:
             upstreams={upstream.origin: state_of(upstream) for upstream in self._upstreams()},
             threads=self.threads(),
             recent=self._recent.latest(most),
+            quotas=dict(self.quotas()),
         )
 
 

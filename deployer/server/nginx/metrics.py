@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeVar
 
-from deployer.protocol import Counted, ExitCode, Refusal, ThreadsNow
+from deployer.protocol import Counted, ExitCode, QuotaNow, Refusal, ThreadsNow
 from deployer.server.histogram import Histogram
 from deployer.server.nginx.exposition import TYPE, Metric, Samples, text
 from deployer.server.nginx.latency import Latency
@@ -72,6 +72,8 @@ GAUGES: Mapping[str, Metric] = {
     "busy": Metric("deployer_threads_busy", "gauge", "Threads that answer a request now."),
     "queued": Metric("deployer_requests_queued", "gauge", "Requests that wait for a thread."),
 }
+QUOTA = Metric("deployer_index_quota_bytes", "gauge", "Quota of uploads, of indexes that have one.", ("index",))
+UPLOADED = Metric("deployer_index_uploaded_bytes", "gauge", "Bytes of uploads, of indexes with a quota.", ("index",))
 BUILD = Metric("deployer_build_info", "gauge", "Always 1; the versions are labels.", ("version", "devpi", "front"))
 PROCESS: Mapping[str, Metric] = {
     "cpu": Metric("process_cpu_seconds_total", "counter", "Processor time of the server, without nginx."),
@@ -91,6 +93,8 @@ METRICS = (
     UPSTREAM_UP,
     UPSTREAM_ASKING,
     UPSTREAM_SECONDS,
+    QUOTA,
+    UPLOADED,
     *GAUGES.values(),
     *PROCESS.values(),
 )
@@ -110,8 +114,11 @@ class UpstreamMeasured:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What is known besides the access log. ``cache``: bytes, and the budget. ``database``, ``free``, ``size``: bytes.
-    ``backup``: seconds since the epoch. ``build``: versions of deployer and of devpi-server, and the front."""
+    """What is known besides the access log.
+
+    ``build``: versions of deployer and of devpi-server, and the front. ``cache``: bytes, and the budget. ``database``,
+    ``free``, ``size``: bytes. ``backup``: seconds since the epoch. ``quotas``: by index.
+    """
 
     build: tuple[str, str, str]
     upstreams: tuple[UpstreamMeasured, ...] = ()
@@ -122,6 +129,7 @@ class Measured:
     free: int = 0
     size: int = 0
     backup: float | None = None
+    quotas: Mapping[str, QuotaNow] = field(default_factory=dict)
     threads: ThreadsNow = field(default_factory=lambda: ThreadsNow(total=0, busy=0, queued=0))
 
     @property
@@ -162,6 +170,8 @@ def samples(
         found[UPSTREAM_UP] = {(one.origin,): int(one.up) for one in now}
         found[UPSTREAM_ASKING] = {(one.origin,): one.asking for one in now}
         found[UPSTREAM_SECONDS] = {(one.origin,): one.seconds for one in now}
+        found[UPLOADED] = {(index,): one["used"] for index, one in measured.quotas.items()}
+        found[QUOTA] = {(index,): one["limit"] for index, one in measured.quotas.items()}
         found |= {GAUGES[key]: {(): value} for key, value in measured.gauges.items() if value is not None}
     return found
 
