@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.front import form
+from tests.front import form, need_nginx
 from tests.server_process import Server, request
 from tests.upstream import Distribution, make_wheel
 
@@ -73,6 +75,30 @@ def test_uploads_beyond_the_quota_are_refused_until_something_is_deleted(server:
     assert request(server.port, "DELETE", "/root/small/demo", headers=auth)[0] == 200
     for version in ("1.0", "2.0", "3.0"):
         assert send(server, auth, "small", wheel(version))[0] == 200
+
+
+@pytest.mark.parametrize("front", ["nginx", "python"])
+def test_a_body_that_can_t_fit_is_refused_before_it_is_read(tmp_path: Path, front: str) -> None:
+    if front == "nginx":
+        need_nginx()
+    server = Server(tmp_path / "server")
+    try:
+        server.start("--quota", f"root/small={LIMIT}b", "--front", front)
+        auth = server.auth
+        create(server, auth, "small")
+        assert send(server, auth, "small", wheel("1.0"))[0] == 200
+        status, told = send(server, auth, "small", wheel("2.0", 3 << 20))
+        assert (status, "left of its quota of 100 kB" in told) == (413, True), told
+        assert send(server, auth, "small", wheel("3.0"))[0] == 200
+        assert server.output.count("POST /root/small/") == 2, "devpi got the body"
+        # Nobody else learns what an index has.
+        assert request(server.port, "PUT", "/other", body={"password": "x" * 12}, headers=auth)[0] == 201
+        token = request(server.port, "POST", "/+login", body={"user": "other", "password": "x" * 12})[1]
+        login = base64.b64encode(f"other:{token['result']['password']}".encode()).decode()
+        status, told = send(server, {"X-Devpi-Auth": login}, "small", wheel("4.0", 3 << 20))
+        assert (status, "quota" in told) == (403, False)
+    finally:
+        server.end()
 
 
 def test_a_push_counts_and_is_refused_as_a_whole(server: Server) -> None:

@@ -22,6 +22,8 @@ from deployer.server.devpi.stored import FILES
 NAME = "deployer-quotas"
 TOO_MUCH = 413
 """Not 507: clients try again after a status of 500 or more."""
+FORM = 1 << 20
+"""Bytes that a form may have besides its file, as metadata with a long description."""
 _STORES = ("store_releasefile", "store_doczip", "store_toxresult")
 
 
@@ -60,9 +62,21 @@ class Quotas:
             used.serial, used.counted = tx.at_serial, bytes_of(Path(stage.xom.config.server_path), stage.name)
         if used.counted + used.pending + size > limit:
             left = max(0, limit - used.counted - used.pending)
-            return f"{stage.name} has {_told(left)} left of its quota of {_told(limit)}: this file has {_told(size)}"
+            return _refused(stage.name, left, limit, size)
         used.pending += size
         return ""
+
+    def early(self, stage: Any, length: int) -> str:
+        """Why a request with a body of ``length`` bytes will be refused; empty if it may fit."""
+        limit = self.limits.get(stage.name)
+        if limit is None or length <= FORM:
+            return ""
+        left = max(0, limit - bytes_of(Path(stage.xom.config.server_path), stage.name))
+        return _refused(stage.name, left, limit, length) if length - FORM > left else ""
+
+
+def _refused(index: str, left: int, limit: int, size: int) -> str:
+    return f"{index} has {_told(left)} left of its quota of {_told(limit)}: this file has {_told(size)}"
 
 
 def bytes_of(serverdir: Path, index: str) -> int:

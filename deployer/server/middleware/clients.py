@@ -31,7 +31,7 @@ from waitress.utilities import Error
 
 from deployer.protocol import BODY_ROUTE
 from deployer.server.hosts import ASKED_HOST
-from deployer.server.middleware.bodies import ORIGINAL, SMALL
+from deployer.server.middleware.bodies import LENGTH, ORIGINAL, REFUSAL, SMALL
 from deployer.server.nginx.reverse_proxy import SENT
 from deployer.server.outside import Outside
 
@@ -54,6 +54,10 @@ class _Unknown(Error):  # type: ignore[misc]
 
 class _Busy(Error):  # type: ignore[misc]
     code, reason = 503, "Service Unavailable"
+
+
+class _TooLarge(Error):  # type: ignore[misc]
+    code, reason = 413, "Request Entity Too Large"
 
 
 class _Nowhere:
@@ -201,14 +205,14 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self.server.add_task(_Admission(self, request))
         return taken
 
-    def decide(self, request: Any, status: int) -> None:
-        """Go on with the body of ``request``, or refuse it. Called in a thread of the pool."""
+    def decide(self, request: Any, status: int, why: str = "") -> None:
+        """Go on with the body of ``request``, or refuse it; ``why``: it is too large. Called in a pool's thread."""
         with self.requests_lock:
             self._asking = False
             self._admitted = True  # decided, one way or the other
             if status >= 300:
-                refused = _Unknown("log in to send a body of this size") if status < 500 else _Busy("try again")
-                request.error = refused
+                unknown = _Unknown("log in to send a body of this size") if status < 500 else _Busy("try again")
+                request.error = _TooLarge(why) if why else unknown
                 kept = request.body_rcv.buf
                 request.body_rcv.buf = _Nowhere(len(kept))
                 kept.close()
@@ -226,18 +230,20 @@ class _Admission:
         self._channel, self._request = channel, request
 
     def service(self) -> None:
-        status = 503
+        status, why = 503, ""
         try:
             headers = {
                 name.replace("_", "-"): self._request.headers[name] for name in _SENDER if name in self._request.headers
             }
+            length = str(self._request.content_length)
             asked = Request.blank(
-                BODY_ROUTE, headers={**headers, ORIGINAL: self._channel.outside.own(self._request.path)}
+                BODY_ROUTE, headers={**headers, ORIGINAL: self._channel.outside.own(self._request.path), LENGTH: length}
             )
             asked.environ["REMOTE_ADDR"] = self._channel.host
-            status = asked.get_response(self._channel.server.application).status_code
+            answer = asked.get_response(self._channel.server.application)
+            status, why = answer.status_code, answer.headers.get(REFUSAL, "")
         finally:
-            self._channel.decide(self._request, status)
+            self._channel.decide(self._request, status, why)
 
     def cancel(self) -> None:
         self._channel.cancel()
