@@ -123,6 +123,8 @@ def test_an_upload_does_not_take_a_name_over_before_it_is_accepted(world: World)
     assert world.names("root/pypi") == {theirs.filename}  # each index itself serves what it has
     accepted = world.cli.run("index", "accept", "root/dev", world.project, "--json")
     assert (accepted.code, accepted.data["accepted"]) == (0, [taken])
+    logged = world.cli.run("logs", "--changes", "--json").data["changes"][-1]
+    assert (logged["action"], logged["target"], logged["details"]) == ("accept bases", "root/dev", [world.project])
     assert world.names() == {ours.filename}
     assert world.cli.run("audit", "--changes").code == 0
     world.delete()

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from devpi_server.log import threadlog
 
-from deployer.protocol import CHANGE_LOGS, OFFLINE_ROUTE, Change
+from deployer.protocol import ACCEPT_ROUTE, CHANGE_LOGS, OFFLINE_ROUTE, Change
 from deployer.server.middleware.files import Handler
 
 LARGEST = 1 << 20
@@ -45,6 +45,7 @@ _ACTIONS = {
     ("user-token-delete", "DELETE"): "delete token",
     ("/+login", "POST"): "log in",
     (OFFLINE_ROUTE, "POST"): "switch offline",
+    (ACCEPT_ROUTE, "POST"): "accept bases",
 }
 """What a request does, by devpi's route and method. Routes with a slash at their end are the same."""
 
@@ -72,6 +73,9 @@ def describe(
             return action, target, [str(match.get("id", ""))]
         case "switch offline":
             return action, "", ["on" if sent.get("offline") else "off"]
+        case "accept bases":
+            projects = sent.get("projects")
+            return action, str(sent.get("index", "")), [*map(str, projects)] if isinstance(projects, list) else ["all"]
         case "create user" | "create token":
             return action, target, []
         case _:
