@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from deployer.devpi.packages import PackageApi
     from deployer.operations.prepare import Prepared
 
-TIMEOUT = 5.0
+TIMEOUT = 10.0
 """Seconds for each step of one request."""
 EARLY = 1.0
 """Seconds in which a proxy refuses a body that is too large by its length alone."""

@@ -29,7 +29,9 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     python = sys.executable if request.param == "6" else str(request.getfixturevalue("python7"))
     made = Server(tmp_path_factory.mktemp("quota") / "server", python=python)
     try:
-        made.start("--quota", f"root/small={LIMIT}b", "--quota", f"root/smaller={OTHER}b", "--front", "auto")
+        made.start(
+            "--quota", f"root/small={LIMIT}b", "--quota", f"root/smaller={OTHER}b", "--quota", f"root/firm={LIMIT}b"
+        )
         yield made
     finally:
         made.end()
@@ -75,6 +77,17 @@ def test_uploads_beyond_the_quota_are_refused_until_something_is_deleted(server:
     assert request(server.port, "DELETE", "/root/small/demo", headers=auth)[0] == 200
     for version in ("1.0", "2.0", "3.0"):
         assert send(server, auth, "small", wheel(version))[0] == 200
+
+
+def test_an_upload_that_devpi_refuses_does_not_count(server: Server) -> None:
+    auth = server.auth
+    create(server, auth, "firm", volatile=False)
+    assert send(server, auth, "firm", wheel("1.0"))[0] == 200
+    for _ in range(3):
+        assert send(server, auth, "firm", wheel("1.0", 31_000))[0] == 409
+    for version in ("2.0", "3.0"):
+        assert send(server, auth, "firm", wheel(version))[0] == 200
+    assert send(server, auth, "firm", wheel("4.0"))[0] == 413
 
 
 @pytest.mark.parametrize("front", ["nginx", "python"])

@@ -7,10 +7,11 @@ time, so between the count and the commit no other upload comes in.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 from devpi_server.views import abort_submit, apiresult
 from pyramid.threadlocal import get_current_request
@@ -29,13 +30,15 @@ _STORES = ("store_releasefile", "store_doczip", "store_toxresult")
 
 @dataclass
 class _Used:
-    """Bytes of an index as of ``serial``, with ``pending`` ones of the transaction ``of``: never less than there are,
-    since what is deleted or rolled back is noticed with the next count."""
+    """Bytes of an index: at least what is on the disk, and those that the transaction ``of`` adds.
 
-    serial: int = -1
-    counted: int = 0
-    pending: int = 0
-    of: object = None
+    What was deleted or rolled back since is noticed by the next count, of which a transaction makes at most one.
+    """
+
+    stored: int = 0
+    added: int = 0
+    counted: bool = False
+    of: Callable[[], object] = lambda: None
 
 
 @dataclass
@@ -55,15 +58,15 @@ class Quotas:
         limit = self.limits.get(stage.name)
         if limit is None:
             return ""
-        tx, used = stage.xom.keyfs.tx, self._used.setdefault(stage.name, _Used())
-        if used.of is not tx:
-            used.counted, used.pending, used.of = used.counted + used.pending, 0, tx
-        if used.serial < 0 or (used.counted + used.pending + size > limit and used.serial != tx.at_serial):
-            used.serial, used.counted = tx.at_serial, bytes_of(Path(stage.xom.config.server_path), stage.name)
-        if used.counted + used.pending + size > limit:
-            left = max(0, limit - used.counted - used.pending)
-            return _refused(stage.name, left, limit, size)
-        used.pending += size
+        tx, first = stage.xom.keyfs.tx, stage.name not in self._used
+        used = self._used.setdefault(stage.name, _Used())
+        if used.of() is not tx:
+            used.stored, used.added, used.counted, used.of = used.stored + used.added, 0, False, ref(tx)
+        if first or (used.stored + used.added + size > limit and not used.counted):
+            used.stored, used.counted = bytes_of(Path(stage.xom.config.server_path), stage.name), True
+        if used.stored + used.added + size > limit:
+            return _refused(stage.name, max(0, limit - used.stored - used.added), limit, size)
+        used.added += size
         return ""
 
     def early(self, stage: Any, length: int) -> str:
