@@ -33,6 +33,7 @@ from deployer.profile.types import (
     Pin,
     ProjectPattern,
     PythonVersion,
+    Reader,
     RestartPolicy,
     Rule,
     SecretRef,
@@ -256,6 +257,7 @@ class Index(Model):
     description: Text | None = None
     custom_data: Text | None = None
     volatile: bool | None = None
+    read: tuple[Reader, ...] | None = None
     # mirror
     url: Url | None = None
     cache_expiry: Whole | None = Field(None, ge=0, le=MAX_SECONDS)

@@ -28,6 +28,7 @@ from deployer.server.devpi import audit, ordered, stored
 from deployer.server.devpi.installed import default_mirror_url, server_version
 from deployer.server.middleware import browsers, changes
 from deployer.server.middleware.bodies import ORIGINAL
+from deployer.server.middleware.reading import READING
 from deployer.server.secret_files import Private
 from deployer.server.upstream.credentials import Credentials
 from deployer.server.web import session
@@ -124,7 +125,7 @@ class IdentityView:
             cache_bytes=cache_bytes,
             cache_budget=cache_budget,
             front=secret_files.read_text(self._private.front),
-            deleted=request.registry[assemble.DELETED](),
+            deleted=request.registry[assemble.DELETED](request.registry[READING].hidden(request)),
             proof=server_proof(key, nonce=nonce, uuid=uuid) if key else None,
         ).json
 

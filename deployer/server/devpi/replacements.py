@@ -13,6 +13,7 @@ from deployer.server.devpi import (
     page_fetch,
     passwords,
     push,
+    readable,
     relied_on,
     replication,
     uploads,
@@ -34,6 +35,7 @@ def install(header_of: Callable[[str], str | None], *, web: bool, replica: bool 
     if replica:
         replication.install()
     guarded.install()
+    readable.install()
     inside().forget_serials()
     push.install()
     archives.install()

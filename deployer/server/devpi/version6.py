@@ -8,7 +8,7 @@ from typing import Any
 from devpi_common.url import URL
 from devpi_server.filestore import Digests
 from devpi_server.mirror import MirrorCustomizer, MirrorStage, ProjectUpdateCache
-from devpi_server.model import BaseStage, InvalidIndexconfig, ensure_list
+from devpi_server.model import BaseStage, InvalidIndexconfig, PrivateStage, ensure_list
 from devpi_server.normalized import normalize_name
 
 from deployer.server.devpi.links import digest, place
@@ -108,6 +108,25 @@ def add_fields(keys: tuple[str, ...], normalized: Callable[[str, Any], Any]) -> 
 
     for method in (get_possible_indexconfig_keys, normalize_indexconfig_value):
         setattr(MirrorCustomizer, method.__name__, method)
+
+
+def add_field(key: str, normalized: Callable[[object], Any]) -> None:
+    """Add an attribute to indexes of every type. ``normalized``: what is stored for a value."""
+    for stage in (PrivateStage, MirrorStage):
+        _add_field(stage, key, normalized)
+
+
+def _add_field(stage: Any, key: str, normalized: Callable[[object], Any]) -> None:
+    keys, value_of = stage.get_possible_indexconfig_keys, stage.normalize_indexconfig_value
+
+    def get_possible_indexconfig_keys(self: Any) -> tuple[str, ...]:
+        return (*keys(self), key)
+
+    def normalize_indexconfig_value(self: Any, name: str, value: Any) -> Any:
+        return normalized(value) if name == key else value_of(self, name, value)
+
+    for method in (get_possible_indexconfig_keys, normalize_indexconfig_value):
+        setattr(stage, method.__name__, method)
 
 
 def configured(user: Any) -> Mapping[str, Mapping[str, Any]]:

@@ -13,6 +13,7 @@ from devpi_server.model.base import BaseIndex
 from devpi_server.model.config import ConfigField, ensure_list
 from devpi_server.model.exceptions import InvalidIndexconfig
 from devpi_server.model.inheritance import IndexBases, TraversalInfos, TraversedIndex
+from devpi_server.model.local import LocalIndex
 from devpi_server.model.remote import ProjectUpdateCache, RemoteIndexCustomizer, url_without_auth
 from devpi_server.model.remote import RemoteIndex as MirrorStage
 from devpi_server.model.simpleapi import SimpleInfo
@@ -80,6 +81,20 @@ def add_fields(keys: tuple[str, ...], normalized: Callable[[str, Any], Any]) -> 
         return [*inherited(self), *added]
 
     setattr(RemoteIndexCustomizer, get_indexconfig_fields.__name__, get_indexconfig_fields)
+
+
+def add_field(key: str, normalized: Callable[[object], Any]) -> None:
+    for stage in (LocalIndex, MirrorStage):
+        _add_field(stage, key, normalized)
+
+
+def _add_field(stage: Any, key: str, normalized: Callable[[object], Any]) -> None:
+    inherited = stage._get_indexconfig_fields
+
+    def _get_indexconfig_fields(self: Any) -> list[Any]:
+        return [*inherited(self), ConfigField(name=key, default=notset, normalize=normalized, type=None)]
+
+    stage._get_indexconfig_fields = _get_indexconfig_fields
 
 
 def configured(user: Any) -> Mapping[str, Mapping[str, Any]]:
