@@ -206,7 +206,10 @@ class Overrides(Common):
     timeout: Annotated[int | None, Option("--timeout", metavar="SECONDS", min=1, help="Deadline for readiness.")] = None
     expose: Annotated[
         bool,
-        Option("--expose", help="Allow an address that other hosts can reach; reading needs no password."),
+        Option(
+            "--expose",
+            help="Allow an address that other hosts can reach; reading an index without `read:` needs no password.",
+        ),
     ] = False
     set: Annotated[
         list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override any key; may be repeated.")

@@ -16,7 +16,7 @@ from deployer.secrets import BLANK, mask_url
 if TYPE_CHECKING:
     from deployer.profile.models import Index, User
 
-_COMMON = {"title": "title", "description": "description", "custom_data": "custom_data", "volatile": "volatile"}
+_COMMON = {**{key: key for key in ("title", "description", "custom_data", "volatile")}, "read": "acl_read"}
 _MIRROR = {
     "url": "mirror_url",
     "cache_expiry": "mirror_cache_expiry",
@@ -159,7 +159,7 @@ def _setting(word: str, known: Mapping[str, str], *, kind: str) -> tuple[str, st
             f"{mask_url(word)[:80]!r} is no KEY=VALUE with a key that can be set of an index of type {kind}",
             hint=f"did you mean {near[0]}=...?" if near else f"the keys are {', '.join(known)}; others are a profile's",
         )
-    if key.startswith("acl_") and any(name.strip().startswith("@") for name in value.split(",")):
+    if (key == "read" or key.startswith("acl_")) and any(name.strip().startswith("@") for name in value.split(",")):
         raise UsageError(f"{word[:80]!r}: groups are a profile's", hint="name the users")
     return key, value
 

@@ -10,7 +10,7 @@ from deployer.devpi.fields import Value
 from deployer.devpi.topology import ROOT, Node, Topology, bases_first
 from deployer.errors import ConflictError, ProfileError
 
-_OF_BOTH = ("title", "description", "custom_data", "acl_upload", "volatile")
+_OF_BOTH = ("title", "description", "custom_data", "acl_upload", "acl_read", "volatile")
 """Fields of stages and ordered indexes that are kept when an index is recreated and the profile does not own them."""
 
 

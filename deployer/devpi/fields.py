@@ -89,6 +89,8 @@ INDEX_FIELDS: Mapping[str, Callable[[object], Value]] = {
     "bases": _names,
     "acl_upload": _acl,
     "acl_toxresult_upload": _acl,
+    # Who may read, from our own plugin.
+    "acl_read": _acl,
     "mirror_whitelist": _projects,
     "mirror_whitelist_inheritance": _text,
     # Rules of a mirror, from our own plugin.

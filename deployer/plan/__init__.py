@@ -165,7 +165,7 @@ def own_image(profile: Profile, facts: Facts) -> ImagePlan:
 
 
 def members_named(indexes: Mapping[str, Index], groups: Mapping[str, tuple[str, ...]]) -> dict[str, Index]:
-    """Replace each ``@group`` in the upload rights of ``indexes`` by its members. devpi knows only users."""
+    """Replace each ``@group`` in the rights of ``indexes`` by its members. devpi knows only users."""
 
     def members(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if names is None:
@@ -173,7 +173,7 @@ def members_named(indexes: Mapping[str, Index], groups: Mapping[str, tuple[str, 
         listed = (groups.get(name[1:], ()) if name.startswith("@") else (name,) for name in names)
         return tuple(dict.fromkeys(member for part in listed for member in part))
 
-    acls = ("acl_upload", "acl_toxresult_upload")
+    acls = ("read", "acl_upload", "acl_toxresult_upload")
     return {
         name: index.model_copy(update={acl: members(getattr(index, acl)) for acl in acls})
         for name, index in indexes.items()

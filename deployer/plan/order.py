@@ -15,6 +15,13 @@ class Kind(Protocol):
     def bases(self) -> Sequence[str] | None: ...
 
 
+class Readable(Kind, Protocol):
+    """An index with its readers; None for everybody, where the server knows no others."""
+
+    @property
+    def read(self) -> Sequence[str] | None: ...
+
+
 def below(indexes: Mapping[str, Kind], index: str) -> tuple[str, ...]:
     """``index`` and all its direct and indirect bases, each once, in order."""
     found: dict[str, None] = {}
@@ -42,6 +49,12 @@ def merged(indexes: Mapping[str, Kind], index: str) -> tuple[str, ...]:
         for mirror in mirrors
         if any(other != mirror and not any({mirror, other} <= both for both in apart) for other in mirrors)
     )
+
+
+def read_by_everybody(indexes: Mapping[str, Readable]) -> tuple[str, ...]:
+    """The indexes that need no password: neither they nor what they inherit from names its readers."""
+    closed = {name for name, index in indexes.items() if index.read is not None and ":ANONYMOUS:" not in index.read}
+    return tuple(name for name in indexes if closed.isdisjoint(below(indexes, name)))
 
 
 def warning(index: str, mirrors: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -10,7 +10,7 @@ from deployer.errors import Refused
 from deployer.plan.facts import Facts
 from deployer.plan.limits import restart_policy, wanted_limits
 from deployer.plan.network import Network, proxied
-from deployer.plan.order import merged, warning
+from deployer.plan.order import merged, read_by_everybody, warning
 from deployer.plan.tls import tls_warnings
 from deployer.secrets import mask_url
 from deployer.spec import NetworkMode
@@ -41,6 +41,11 @@ def _refusals(profile: Profile, facts: Facts) -> Iterator[tuple[str, str]]:
             yield (
                 f"{name}: the server of {profile.image.ref} does not support type ordered, and would merge the bases",
                 "remove image.ref: deployer's own image supports it",
+            )
+        if index.read is not None and profile.image.ref:
+            yield (
+                f"{name}: the server of {profile.image.ref} would show it to everybody, whatever read: says",
+                "remove image.ref: deployer's own image shows an index to its readers only",
             )
         if index.credentials is not None and profile.image.ref:
             yield (
@@ -75,18 +80,32 @@ def _refusals(profile: Profile, facts: Facts) -> Iterator[tuple[str, str]]:
             f"metrics at {profile.server.metrics} show the indexes and upstreams to other hosts",
             "serve metrics at 127.0.0.1, or accept the risk with --expose (key network.expose)",
         )
-    if not profile.network.bind.is_loopback and not profile.network.expose:
+    open_to_all = read_by_everybody(profile.indexes)
+    if not profile.network.bind.is_loopback and not profile.network.expose and open_to_all:
         yield (
-            f"at {profile.network.bind}, other hosts can read every index without a password",
-            "bind to 127.0.0.1, or accept the risk with --expose (key network.expose)",
+            f"at {profile.network.bind}, other hosts can read {_some(open_to_all)} without a password",
+            "bind to 127.0.0.1, name the readers of each index (read: of the index), or accept the risk with --expose "
+            "(key network.expose)",
         )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more}"
+
+
+def _read_how(profile: Profile) -> str:
+    """What is to be said of reading, when other hosts reach the server."""
+    if read_by_everybody(profile.indexes):
+        return "reads need no password and "
+    return "" if profile.network.tls.cert else "passwords of readers are sent without encryption and "
 
 
 def warnings(profile: Profile, facts: Facts, network: Network, *, url: str) -> Iterator[str]:
     """Risks of a plan that is not refused. ``url``: the server's URL."""
     if not profile.network.bind.is_loopback:
         yield (
-            f"{profile.network.bind} is reachable from other hosts: reads need no password and logins are not "
+            f"{profile.network.bind} is reachable from other hosts: {_read_how(profile)}logins are not "
             f"throttled{'' if profile.network.tls.cert else '; turn on network.tls, or put a TLS proxy in front'}"
         )
     yield from tls_warnings(facts)

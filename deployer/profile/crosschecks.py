@@ -134,7 +134,7 @@ def _unknown_groups(groups: object, indexes: Mapping[str, object], source_of: So
     """Permissions of undeclared groups."""
     declared = groups if isinstance(groups, Mapping) else {}
     for name, index in indexes.items():
-        for key in ("acl_upload", "acl_toxresult_upload"):
+        for key in ("read", "acl_upload", "acl_toxresult_upload"):
             listed = index.get(key) if isinstance(index, Mapping) else None
             for number, who in enumerate(listed if isinstance(listed, list | tuple) else ()):
                 if isinstance(who, str) and who.startswith("@") and who[1:] not in declared:

@@ -35,6 +35,7 @@ from deployer.profile.types import (
     Pin,
     ProjectPattern,
     PythonVersion,
+    Reader,
     RestartPolicy,
     Rule,
     SecretRef,
@@ -259,6 +260,7 @@ class Index(Model):
     description: Text | None = None
     custom_data: Text | None = None
     volatile: bool | None = None
+    read: tuple[Reader, ...] | None = None
     # mirror
     url: Url | None = None
     cache_expiry: Whole | None = Field(None, ge=0, le=MAX_SECONDS)

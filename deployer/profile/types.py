@@ -37,6 +37,7 @@ _REFERENCE = (
 )
 # PEP 503's names in any spelling, with * for any text.
 _PROJECT_PATTERN = r"^[A-Za-z0-9*]([A-Za-z0-9._*-]*[A-Za-z0-9*])?$"
+_READER = r"^(@?[A-Za-z0-9][A-Za-z0-9._-]*|:[A-Za-z0-9][A-Za-z0-9._ -]*:?)$"
 _PYTHON = r"^3\.[0-9]{1,2}(\.[0-9]{1,3})?$"
 # A pattern of names, and a set of versions (PEP 440); packaging checks the versions.
 _VERSIONS = r"[<>=!~]=?=?\s*[A-Za-z0-9.*+!_-]+\s*"
@@ -66,6 +67,7 @@ FORMS: dict[str, str] = {
     _SIGNAL: "a signal's name, like SIGTERM",
     _REFERENCE: "a reference to a secret: env:NAME, file:PATH, command:WORDS or keyring:SERVICE/USER",
     _PROJECT_PATTERN: "a project's name, in which * stands for any text, like acme-*",
+    _READER: "a user, @GROUP of the profile, :AUTHENTICATED:, :ANONYMOUS:, or :GROUP of a login plugin",
     _PYTHON: "a version of Python, like 3.11",
     _RULE: "a requirement: a project's name with * for any text, and versions if not all, like urllib3>=2.6.1",
     _PIN: "a plugin with its exact version: NAME==VERSION, like devpi-ldap==2.2.0",
@@ -140,6 +142,15 @@ def _rule(value: str) -> str:
 
 
 Rule = Annotated[str, StringConstraints(pattern=_RULE, max_length=300), AfterValidator(_rule)]
+
+
+def _reader(value: str) -> str:
+    """Spell the two special readers as devpi does."""
+    special = {"authenticated": ":AUTHENTICATED:", "anonymous": ":ANONYMOUS:"}
+    return special.get(value.strip(":").lower(), value) if value.startswith(":") else value
+
+
+Reader = Annotated[str, StringConstraints(pattern=_READER, max_length=129), AfterValidator(_reader)]
 
 
 def _date(value: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,9 @@ from deployer.server.devpi import guarded, mirror_names, ordered, push, quotas
 from deployer.server.devpi.file_events import skip_mirrors
 from deployer.server.devpi.installed import inside, server_version
 from deployer.server.devpi.mirror_names import MirrorNames
+from deployer.server.guard.grants import Grants
 from deployer.server.guard.owners import Owners
+from deployer.server.guard.readers import Readers
 from deployer.server.guard.rules import Rules
 from deployer.server.guard.sendable import Sendable
 from deployer.server.guard.watched import MaliciousFile
@@ -57,6 +59,7 @@ from deployer.server.middleware.canonical import CANONICAL
 from deployer.server.middleware.files import Mirrors
 from deployer.server.middleware.middleware import Middleware
 from deployer.server.middleware.orders import Orders
+from deployer.server.middleware.reading import READING, Reading
 from deployer.server.mirrors import for_devpi, rules
 from deployer.server.mirrors.cached import Cached
 from deployer.server.mirrors.canonical_links import CanonicalLinks
@@ -69,7 +72,7 @@ from deployer.server.mirrors.serving import Serving
 from deployer.server.mirrors.store import UpstreamPages
 from deployer.server.mirrors.takeovers import Takeovers
 from deployer.server.mirrors.uploads import Uploads
-from deployer.server.nginx import activity, history, statistics
+from deployer.server.nginx import activity, history, memory, statistics
 from deployer.server.nginx.activity import ActivityView
 from deployer.server.oidc import rules as oidc
 from deployer.server.pages.changelog import Changelog
@@ -80,8 +83,9 @@ from deployer.server.upstream.body import LARGEST_LIST, LARGEST_PAGE
 from deployer.server.upstream.client import Client
 from deployer.server.upstream.credentials import Credentials
 from deployer.server.upstream.health import Upstreams
-from deployer.server.web import level
+from deployer.server.web import level, session
 from deployer.server.web.once import OneTimeLogin
+from deployer.server.web.routes import LOGIN
 from deployer.server.web.tween import Web
 
 if TYPE_CHECKING:
@@ -91,7 +95,7 @@ LOGGING = "devpi_server.views.tween_request_logging"
 TRANSACTION = "devpi_server.views.tween_keyfs_transaction"
 SWITCH, CHANGELOG, CHALLENGE = "deployer.offline", "deployer.changelog", "deployer.challenge"
 DELETED = "deployer.deleted"
-"""Key of the function that returns which projects an upstream has deleted."""
+"""Key of the function that returns which projects an upstream has deleted, but those of some hidden mirrors."""
 MALICIOUS = "deployer.malicious"
 """Key of the list of malicious releases, which is read again when its file has changed."""
 STORE = "deployer.pages"
@@ -212,9 +216,14 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     fronted = config.args.unix_socket is not None
     sendable = Sendable(private.nginx if fronted else None, files=files, companions=private.companions)
 
-    def loaded(names: Collection[str], rules: Mapping[str, Rules]) -> None:
-        sendable.configure(names, rules)
-        owners.keep_only(names)
+    grants = Grants(private.nginx / memory.GRANTED)
+
+    def loaded(readers: Readers, rules: Mapping[str, Rules]) -> None:
+        grants.end(readers.at)
+        sendable.configure(readers.own, rules, readers.protected)
+        links.obey(readers.protected)
+        store.obey(readers)
+        owners.keep_only(readers.own)
 
     indexes.on_load = loaded
 
@@ -266,8 +275,9 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     pyramid_config.registry[statistics.UPSTREAMS] = upstreams
     pyramid_config.registry[SWITCH] = switch
     pyramid_config.registry[CHALLENGE] = challenge
-    pyramid_config.registry[DELETED] = lambda: Deleted.of(
-        [f"{mirror}/{project}" for mirror, project in source.deleted], kept=mirror_rules.keep_deleted
+    pyramid_config.registry[DELETED] = lambda hidden: Deleted.of(
+        [f"{mirror}/{project}" for mirror, project in source.deleted if mirror not in hidden],
+        kept=mirror_rules.keep_deleted,
     )
     refreshing = Refreshing(source, challenge, offline=lambda: switch.on)
     pyramid_config.add_route(RULES_ROUTE, RULES_ROUTE)
@@ -342,12 +352,26 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     pyramid_config.add_tween("deployer.server.middleware.middleware.note_transaction", over=EXCVIEW, under=TRANSACTION)
     pyramid_config.registry[middleware_factory] = middleware
     shown = level.given(config)
+    pages_shown: list[Web] = []
+    pyramid_config.registry[READING] = reading = Reading(
+        xom,
+        lambda: indexes.readers(configured=store.configured),
+        session=lambda request: found.auth if shown.manages and (found := session.of(request)) else None,
+        page=lambda request: any(web.has_page(request) for web in pages_shown),
+        login=LOGIN if shown.manages else "",
+        grants=grants,
+    )
+    pyramid_config.add_tween(
+        "deployer.server.assemble.reading_factory",
+        over="deployer.server.assemble.middleware_factory",
+        under="deployer.server.middleware.browsers.tween_factory",
+    )
     if shown.shows:
         once = OneTimeLogin(private, challenge) if shown.manages else None
         if once is not None:
             pyramid_config.add_route(OPEN_ROUTE, OPEN_ROUTE)
             pyramid_config.add_view(once.view, route_name=OPEN_ROUTE, renderer="json", request_method="POST")
-        pyramid_config.registry[web_factory] = Web(
+        pyramid_config.registry[web_factory] = web = Web(
             xom,
             indexes,
             source,
@@ -361,11 +385,13 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
             switch=lambda offline: switch.turn(offline=offline, store=store, changelog=changelog),
             once=once,
             pruner=pruner,
+            hidden=reading.hidden,
         )
+        pages_shown.append(web)
         pyramid_config.add_tween(
             "deployer.server.assemble.web_factory",
             over="deployer.server.assemble.middleware_factory",
-            under="deployer.server.middleware.browsers.tween_factory",
+            under="deployer.server.assemble.reading_factory",
         )
 
     member: PrimaryTween | Gate | None = None
@@ -392,6 +418,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     for name in inside().FILES:
         xom.keyfs.notifier.on_key_change(name, watching.event)
     threading.Thread(target=store.watch, name="pages", daemon=True).start()
+    threading.Thread(target=grants.watch, name="grants", daemon=True).start()
     threading.Thread(target=malicious.watch, name="rules", daemon=True).start()
 
     def settle() -> None:
@@ -428,6 +455,11 @@ def whole_body_factory(handler: Any, registry: Any) -> Any:
 def web_factory(handler: Any, registry: Any) -> Any:
     """The tween above that one, for browsers."""
     return registry[web_factory].tween(handler)
+
+
+def reading_factory(handler: Any, registry: Any) -> Any:
+    """The tween above all that shows what an index has."""
+    return registry[READING].tween(handler)
 
 
 def orders_factory(handler: Any, registry: Any) -> Any:

@@ -30,6 +30,7 @@ from deployer.server.devpi import audit, ordered, stored
 from deployer.server.devpi.installed import default_mirror_url, server_version
 from deployer.server.middleware import browsers, changes
 from deployer.server.middleware.bodies import ORIGINAL
+from deployer.server.middleware.reading import READING
 from deployer.server.nginx.statistics import METRICS
 from deployer.server.outside import FORWARDED
 from deployer.server.secret_files import Private
@@ -140,7 +141,7 @@ class IdentityView:
             cache_bytes=cache_bytes,
             cache_budget=cache_budget,
             front=secret_files.read_text(self._private.front),
-            deleted=request.registry[assemble.DELETED](),
+            deleted=request.registry[assemble.DELETED](request.registry[READING].hidden(request)),
             client=request.client_addr or "",
             received=tuple(name for name in PASSED_ON if _received(request, name)),
             proof=server_proof(key, nonce=nonce, uuid=uuid) if key else None,

@@ -308,6 +308,26 @@ def test_an_address_that_others_reach_needs_insistence() -> None:
     assert exposed.url == "http://127.0.0.1:3141"
 
 
+def test_an_address_that_others_reach_is_safe_once_each_index_has_readers() -> None:
+    network = Network(bind=ip_address("0.0.0.0"))
+    pypi, dev = Index(type="mirror", read=(":AUTHENTICATED:",)), Index(type="stage", bases=("root/pypi",))
+    made = make(Profile(network=network, indexes={"root/pypi": pypi, "root/dev": dev}))
+    assert any("without encryption" in warning for warning in made.warnings)
+    for everybody in (None, (":ANONYMOUS:", "dev")):
+        opened = {"root/pypi": pypi.model_copy(update={"read": everybody}), "root/dev": dev}
+        refused = refuse(Refused, Profile(network=network, indexes=opened))
+        assert "root/pypi, root/dev" in str(refused)
+        assert "read:" in refused.hint
+    alone = {"root/pypi": pypi, "root/dev": Index(type="stage")}
+    assert "root/dev" in str(refuse(Refused, Profile(network=network, indexes=alone)))
+
+
+def test_another_image_does_not_know_readers() -> None:
+    indexes = {"root/pypi": Index(type="mirror", read=()), "root/dev": Index(type="stage")}
+    refused = refuse(Refused, Profile(image=Image(ref="example.com/devpi:1"), indexes=indexes))
+    assert "read:" in str(refused)
+
+
 def test_an_exposed_server_answers_every_name_until_some_are_listed() -> None:
     def allowed(**network: object) -> list[str]:
         command = make(Profile(network=Network.model_validate(network))).spec.command

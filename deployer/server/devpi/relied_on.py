@@ -174,6 +174,11 @@ BOTH = _table(
             "xom_from_config",
         ),
         "devpi_server.normalized": ("normalize_name",),
+        "devpi_server.view_auth": (
+            ("DevpiSecurityPolicy._get_credentials", ("devpiserver_get_credentials",)),
+            "CredentialsIdentity",
+            "RootFactory",
+        ),
         "devpi_server.views": (
             "INSTALLER_USER_AGENT_REGEXP",
             "PyPIView._pkgserv",
@@ -217,6 +222,8 @@ OF_6 = _table(
             *_mirror(
                 "MirrorStage", "ignore_serial_header", "mirror_url_authorization_header", "mirror_url_without_auth"
             ),
+            "MirrorStage.get_possible_indexconfig_keys",
+            "MirrorStage.normalize_indexconfig_value",
             "MirrorCustomizer.get_possible_indexconfig_keys",
             "MirrorCustomizer.normalize_indexconfig_value",
         ),
@@ -231,6 +238,8 @@ OF_6 = _table(
             "BaseStage.op_sro_check_mirror_whitelist",
             "BaseStage.sro",
             "InvalidIndexconfig",
+            "PrivateStage.get_possible_indexconfig_keys",
+            "PrivateStage.normalize_indexconfig_value",
             "PrivateStage.store_doczip",
             "PrivateStage.store_releasefile",
             "PrivateStage.store_toxresult",
@@ -325,6 +334,7 @@ OF_7 = _table(
         ),
         "devpi_server.model.links": (("SimpleLinks.__init__", ("_links",)), "SimplelinkMeta.relpath"),
         "devpi_server.model.local": (
+            "LocalIndex._get_indexconfig_fields",
             "LocalIndex.add_project_name",
             "LocalIndex.del_project",
             "LocalIndex.delete",
@@ -334,6 +344,7 @@ OF_7 = _table(
             "LocalIndex.store_toxresult",
         ),
         "devpi_server.model.remote": (
+            "RemoteIndex._get_indexconfig_fields",
             "RemoteIndexCustomizer.get_indexconfig_fields",
             *_mirror(
                 "RemoteIndex",

@@ -15,6 +15,7 @@ from deployer.server.devpi import (
     passwords,
     push,
     quotas,
+    readable,
     relied_on,
     replication,
     uploads,
@@ -36,6 +37,7 @@ def install(header_of: Callable[[str], str | None], *, web: bool, replica: bool 
     if replica:
         replication.install()
     guarded.install()
+    readable.install()
     inside().forget_serials()
     push.install()
     archives.install()

@@ -111,6 +111,25 @@ def add_fields(keys: tuple[str, ...], normalized: Callable[[str, Any], Any]) -> 
         setattr(MirrorCustomizer, method.__name__, method)
 
 
+def add_field(key: str, normalized: Callable[[object], Any]) -> None:
+    """Add an attribute to indexes of every type. ``normalized``: what is stored for a value."""
+    for stage in (PrivateStage, MirrorStage):
+        _add_field(stage, key, normalized)
+
+
+def _add_field(stage: Any, key: str, normalized: Callable[[object], Any]) -> None:
+    keys, value_of = stage.get_possible_indexconfig_keys, stage.normalize_indexconfig_value
+
+    def get_possible_indexconfig_keys(self: Any) -> tuple[str, ...]:
+        return (*keys(self), key)
+
+    def normalize_indexconfig_value(self: Any, name: str, value: Any) -> Any:
+        return normalized(value) if name == key else value_of(self, name, value)
+
+    for method in (get_possible_indexconfig_keys, normalize_indexconfig_value):
+        setattr(stage, method.__name__, method)
+
+
 def configured(user: Any) -> Mapping[str, Mapping[str, Any]]:
     """The indexes of a user, as stored."""
     return user.key.get().get("indexes") or {}

@@ -85,6 +85,20 @@ def add_fields(keys: tuple[str, ...], normalized: Callable[[str, Any], Any]) -> 
     setattr(RemoteIndexCustomizer, get_indexconfig_fields.__name__, get_indexconfig_fields)
 
 
+def add_field(key: str, normalized: Callable[[object], Any]) -> None:
+    for stage in (LocalIndex, MirrorStage):
+        _add_field(stage, key, normalized)
+
+
+def _add_field(stage: Any, key: str, normalized: Callable[[object], Any]) -> None:
+    inherited = stage._get_indexconfig_fields
+
+    def _get_indexconfig_fields(self: Any) -> list[Any]:
+        return [*inherited(self), ConfigField(name=key, default=notset, normalize=normalized, type=None)]
+
+    stage._get_indexconfig_fields = _get_indexconfig_fields
+
+
 def configured(user: Any) -> Mapping[str, Mapping[str, Any]]:
     found: Mapping[str, Mapping[str, Any]] = user.get_indexes()
     return found

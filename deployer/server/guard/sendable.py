@@ -4,6 +4,9 @@ An index without rules is one link, to all of its files. An index with rules is 
 that the rules have let in. A file that was let in stays so until a rule changes: the rules on age only ever let in
 more. When a rule changes, the directory is replaced by an empty one before the change is acknowledged. What nginx
 does not find goes to the server, which decides.
+
+What not everybody may read is below another directory, ``read``, where nginx looks only for a client that the server
+has granted it (:mod:`deployer.server.guard.grants`). When the readers of an index change, its links are made anew.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from collections.abc import Collection, Mapping
 from itertools import count
 from pathlib import Path
 
+from deployer.server.guard.readers import READ
 from deployer.server.guard.rules import Rules
 
 FILES, COMPANIONS, _TRASH = "files", "companions", ".trash"
@@ -33,35 +37,41 @@ class Sendable:
         self._directory = directory
         self._roots = {FILES: files, COMPANIONS: companions}
         self._lock = threading.Lock()
+        self._protected: frozenset[str] = frozenset()
         self._rules: dict[str, Rules] = {}
         self._let_in: dict[str, set[str]] = {}
         self._numbers = count()
         self._begun = False
 
-    def configure(self, indexes: Collection[str], rules: Mapping[str, Rules]) -> None:
-        """Adapt the links to the indexes, and to the ``rules`` of those that have any.
+    def configure(
+        self, indexes: Collection[str], rules: Mapping[str, Rules], protected: frozenset[str] = frozenset()
+    ) -> None:
+        """Adapt the links to the indexes, to the ``rules`` of those that have any, and to those that are ``protected``:
+        not everybody may read them.
 
         Raises OSError when a link can't be removed.
         """
         with self._lock:
             wanted = {name: rules.get(name, Rules()) for name in indexes}
             if not self._begun:
-                self._take_over(wanted)
-            for name in [name for name in self._rules if wanted.get(name) != self._rules[name]]:
+                self._take_over(wanted, protected)
+            moved = protected ^ self._protected
+            for name in [name for name in self._rules if wanted.get(name) != self._rules[name] or name in moved]:
                 self._forget(name)
+            self._protected = protected
             for name in wanted.keys() - self._rules.keys():
                 self._add(name, guarded=wanted[name].any)
                 self._rules[name] = wanted[name]
 
-    def _take_over(self, wanted: Mapping[str, Rules]) -> None:
+    def _take_over(self, wanted: Mapping[str, Rules], protected: frozenset[str]) -> None:
         """Keep the links of a server that began anew where all files of an index may be sent, and remove the others."""
         self._begun = True
-        found = (
-            [place for kind in self._roots for place in self._directory.glob(f"{kind}/*/*")] if self._directory else ()
-        )
+        kinds = [f"{level}{kind}" for level in ("", f"{READ}/") for kind in self._roots]
+        found = [place for kind in kinds for place in self._directory.glob(f"{kind}/*/*")] if self._directory else ()
         for place in found:
             index = f"{place.parent.name}/{place.name}"
-            if not place.is_symlink() or index not in wanted or wanted[index].any:
+            moved = (place.parents[2].name == READ) != (index in protected)
+            if not place.is_symlink() or index not in wanted or wanted[index].any or moved:
                 self._remove(index)
 
     def reset(self) -> None:
@@ -97,9 +107,13 @@ class Sendable:
                 self._link(COMPANIONS, index, f"{path}{suffix}")
 
     def _place(self, kind: str, index: str) -> Path | None:
+        level = READ if index in self._protected else ""
+        return self._place_at(level, kind, index)
+
+    def _place_at(self, level: str, kind: str, index: str) -> Path | None:
         user, slash, name = index.partition("/")
         plain = slash and all(part not in ("", ".", "..") and "/" not in part for part in (user, name))
-        return self._directory / kind / user / name if self._directory is not None and plain else None
+        return self._directory / level / kind / user / name if self._directory is not None and plain else None
 
     def _add(self, index: str, *, guarded: bool) -> None:
         for kind, root in self._roots.items():
@@ -122,14 +136,13 @@ class Sendable:
             (place / path).symlink_to(self._roots[kind] / index / path)
 
     def _remove(self, index: str) -> None:
-        for kind in self._roots:
-            place = self._place(kind, index)
-            if place is None or not os.path.lexists(place):
+        for place in (self._place_at(level, kind, index) for level in ("", READ) for kind in self._roots):
+            if self._directory is None or place is None or not os.path.lexists(place):
                 continue
             if place.is_symlink():
                 place.unlink()
                 continue
-            trash = place.parents[2] / _TRASH
+            trash = self._directory / _TRASH
             trash.mkdir(mode=0o700, exist_ok=True)
             hidden = trash / str(next(self._numbers))
             place.rename(hidden)  # at once: nginx finds none of it

@@ -18,7 +18,7 @@ from deployer.protocol import (
 )
 from deployer.server.devpi.replication import unanswered
 from deployer.server.members.following import Following
-from deployer.server.middleware.middleware import INNER
+from deployer.server.middleware.reading import INNER
 from deployer.server.middleware.responses import SharedResponse
 
 Handler = Callable[[Any], Any]

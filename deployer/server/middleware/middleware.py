@@ -26,6 +26,7 @@ from deployer.server.hosts import ASKED_HOST, MISDIRECTED, REFUSED, KnownHosts
 from deployer.server.middleware.bulkhead import Bulkhead
 from deployer.server.middleware.canonical import CanonicalRequests
 from deployer.server.middleware.files import FileRequests, Handler, Mirrors
+from deployer.server.middleware.reading import INNER
 from deployer.server.middleware.requests import (
     PageRequest,
     credentials,
@@ -45,8 +46,6 @@ from deployer.server.pages.missed import MissedRequests
 from deployer.server.pages.store import Key, PageStore, View, pack
 from deployer.server.upstream.health import Upstream
 
-INNER = "deployer.pass"
-"""Mark in the environment of a request within another one."""
 _FIRST, _TRANSACTION = "deployer.first", "deployer.transaction"
 _VARIES = (("Vary", "Accept, Accept-Encoding, User-Agent"), ("Cache-Control", "no-cache"))
 

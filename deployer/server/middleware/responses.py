@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -61,8 +61,10 @@ class SharedResponse:
             return SharedResponse.no_project(page)
         return SharedResponse.of_text(self.status, f"{page.stage} can't serve {page.project}: see the server's log")
 
-    def to_pyramid(self, *, packed: bool = False) -> Any:
-        """``packed``: the client takes gzip."""
+    def to_pyramid(self, *, packed: bool = False, extra: Mapping[str, str] | None = None) -> Any:
+        """``packed``: the client takes gzip. ``extra``: more headers."""
+        if extra:
+            return replace(self, headers=(*self.headers, *extra.items())).to_pyramid(packed=packed)
         if packed and self.packed:
             headers = [*self.headers, ("Content-Encoding", "gzip")]
             return Response(status=self.status, headerlist=headers, body=self.packed)

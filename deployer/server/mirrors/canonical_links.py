@@ -3,6 +3,7 @@
 ``<directory>/USER/INDEX/packages/PATH`` leads to the stored file whose original address has this path, or to what
 belongs to it; ``hosts/HOST/PATH`` beside it to one at this host.
 A link lives until its project's page changes, or any mirror is configured anew. After a start all are made anew.
+Those of a mirror that not everybody may read are below ``read``, as in :mod:`deployer.server.guard.sendable`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import re
 import shutil
 import threading
 from pathlib import Path
+
+from deployer.server.guard.readers import READ
 
 LIMIT = 50_000
 """Links; when there are more, all are removed."""
@@ -26,6 +29,7 @@ class CanonicalLinks:
     def __init__(self, directory: Path) -> None:
         """``directory``: where nginx looks; its parent exists only where nginx runs."""
         self._directory = directory
+        self._protected: frozenset[str] = frozenset()
         self._lock = threading.Lock()
         self._made: dict[str, set[Path]] = {}
         self._count = 0
@@ -36,8 +40,8 @@ class CanonicalLinks:
         """Have ``path`` of a mirror's view lead to the file ``to``, unless something has changed since ``mark``."""
         if not _PLAIN.fullmatch(path) or not _NAMES.fullmatch(mirror) or not self._directory.parent.is_dir():
             return
-        link = self._directory / mirror / path[1:]
         with self._lock, contextlib.suppress(OSError):
+            link = (self._closed if mirror in self._protected else self._directory) / mirror / path[1:]
             if self.mark != mark or not to.exists():
                 return
             if self._count >= LIMIT:
@@ -48,6 +52,17 @@ class CanonicalLinks:
             link.symlink_to(os.path.relpath(to, link.parent))
             self._count += link not in made
             made.add(link)
+
+    @property
+    def _closed(self) -> Path:
+        return self._directory.parent / READ / self._directory.name
+
+    def obey(self, protected: frozenset[str]) -> None:
+        """Take over which mirrors not everybody may read."""
+        with self._lock:
+            if protected != self._protected:
+                self._clear()
+                self._protected = protected
 
     def forget(self, project: str) -> None:
         """Remove the links of a project (normalised name)."""
@@ -67,4 +82,5 @@ class CanonicalLinks:
         self.mark += 1
         self._made.clear()
         self._count = 0
-        shutil.rmtree(self._directory, ignore_errors=True)
+        for directory in (self._directory, self._closed):
+            shutil.rmtree(directory, ignore_errors=True)

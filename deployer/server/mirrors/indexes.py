@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from pyramid.authentication import b64encode
 
 from deployer.server.devpi.installed import inside, installed
 from deployer.server.guard import rules
+from deployer.server.guard.readers import Readers
 from deployer.server.guard.rules import InvalidRule, Malicious, Rules
 from deployer.server.upstream.health import Upstream, Upstreams, origin_of
 
@@ -60,8 +61,10 @@ class Indexes:
         self._bases: dict[str, tuple[str, ...]] = {}
         self.on_change: Callable[[Mapping[str, Mirror]], None] = lambda mirrors: None
         """Called with all mirrors, while they are locked, when one has changed."""
-        self.on_load: Callable[[Collection[str], Mapping[str, Rules]], None] = lambda indexes, rules: None
-        """Called with all indexes, and the rules of mirrors, while they are locked, when they were read again."""
+        self._readers = Readers()
+        self.on_load: Callable[[Readers, Mapping[str, Rules]], None] = lambda readers, rules: None
+        """Called with the readers of all indexes, and the rules of mirrors, while they are locked, when they were read
+        again."""
         self.way = ""
         """The address of the server that is asked instead of upstreams; empty without one."""
 
@@ -79,6 +82,12 @@ class Indexes:
             if index not in self._bases:
                 return None
             return tuple(self._mirrors[name] for name in self._reach(index) if name in self._mirrors)
+
+    def readers(self, *, configured: int) -> Readers:
+        """Who may read each index."""
+        with self._lock:
+            self._refresh(configured)
+            return self._readers
 
     def mirror(self, index: str) -> Mirror | None:
         """The mirror of this name, as known now."""
@@ -125,12 +134,15 @@ class Indexes:
         keyfs = self._xom.keyfs
         before = self._mirrors
         self._mirrors, self._bases = {}, {}
+        configs: dict[str, Mapping[str, Any]] = {}
         with keyfs.read_transaction() as transaction:
             self._at = transaction.at_serial
             for user in self._xom.model.get_userlist():
                 for index, config in inside().configured(user).items():
+                    configs[f"{user.name}/{index}"] = config
                     self._add(f"{user.name}/{index}", config)
-        self.on_load(self._bases, {name: mirror.rules for name, mirror in self._mirrors.items()})
+        self._readers = Readers.of(configs, at=self._at)
+        self.on_load(self._readers, {name: mirror.rules for name, mirror in self._mirrors.items()})
         if self._mirrors != before:
             self.on_change(self._mirrors)
 

@@ -86,5 +86,10 @@ class Nginx:
         """Whether it was built with this option of its ``configure``, such as ``http_gzip_static_module``."""
         return f"--with-{word}" in self.known.printed.split()
 
+    @property
+    def grants(self) -> bool:
+        """Whether it verifies passwords by a file (auth_basic)."""
+        return "--without-http_auth_basic_module" not in self.known.printed.split()
+
     def __str__(self) -> str:
         return f"nginx {self.version} ({self.origin})"

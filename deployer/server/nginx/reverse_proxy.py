@@ -25,9 +25,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from deployer.protocol import BODY_ROUTE, PrivateFile
+from deployer.server.guard.readers import READ
 from deployer.server.hosts import MISDIRECTED, REFUSED, KnownHosts
 from deployer.server.listening import BACKLOG, port_of
-from deployer.server.nginx import certificate
+from deployer.server.nginx import certificate, memory
 from deployer.server.nginx.known import digest
 from deployer.server.nginx.program import Nginx, NginxUnusable, log_line
 from deployer.server.outside import Outside
@@ -85,6 +86,40 @@ _PROXY = """\
       proxy_send_timeout %{wait}s;
       proxy_read_timeout %{wait}s;
 """
+
+
+_PAGE = """\
+      types { }
+      default_type "";
+      # Validators from seconds and sizes would be equal for two pages of the same second.
+      etag off;
+      if_modified_since off;
+      max_ranges 0;
+      %{gzip_static}
+      add_header Last-Modified "";
+      add_header Content-Type $page_type;
+      add_header Vary "Accept, User-Agent";
+      add_header Cache-Control no-cache;
+      add_header X-Content-Type-Options nosniff;
+      add_header Content-Security-Policy "default-src 'none'; frame-ancestors 'none'";
+"""
+_FILE = """\
+      limit_conn files %{of_one_client};
+      limit_conn file %{of_one_file};
+      types { %{types} application/vnd.pypi.integrity.v1+json provenance; }
+      gzip off;
+      add_header X-Content-Type-Options nosniff;
+"""
+# What not everybody may read. nginx never refuses it: who has no grant is judged by the server. A grant that does not
+# exist is an error in nginx's eyes, and a wrong password, too: both are daily work here.
+_GRANTED = """\
+      error_page 401 403 404 500 = @devpi;
+      error_log stderr crit;
+      if ($reader = "") { return 404; }
+      auth_basic pypi;
+      auth_basic_user_file $document_root/%{granted}/$index_name/$reader$token;
+"""
+_NEVER_GRANTED = "      error_page 404 = @devpi;\n      return 404;\n"
 
 
 class _Adopted:
@@ -170,8 +205,10 @@ class ReverseProxy:
         self._outdated = bool(running)
 
     def _made(self, serverdir: Path) -> tuple[socket.socket, Path]:
+        memory.remove(self._run)
         shutil.rmtree(self._run, ignore_errors=True)
         self._run.mkdir(mode=0o700)
+        memory.make(self._run)
         Private.of(serverdir).access_log.parent.mkdir(mode=0o700, exist_ok=True)
         path, inner = _socket_path(self._run), socket.socket(socket.AF_UNIX)
         inner.bind(str(path))
@@ -192,6 +229,12 @@ class ReverseProxy:
         if connections < FEWEST:
             raise NginxUnusable(f"the limit of open files is too low (ulimit -n): {_open_files()}")
         workers, prefix = min(os.cpu_count() or 1, 2), _prefix(outside)
+        run = PrivateFile.NGINX.relative
+        few = {"of_one_client": connections // 3, "of_one_file": connections // 6}
+        types = " ".join(f"{_content_type(example)} {suffix};" for suffix, example in _SUFFIXES.items())
+        # A word that nginx does not know would have it reject the whole configuration.
+        packed = "gzip_static on;" if self.nginx.has("http_gzip_static_module") else ""
+        granted = _GRANTED if self.nginx.grants else _NEVER_GRANTED
         template = Path(__file__).with_name("nginx.conf.template").read_text(encoding="utf-8")
         return _Template(template).substitute(
             user="user root;" if os.geteuid() == 0 else "",
@@ -199,8 +242,7 @@ class ReverseProxy:
             connections=connections,
             socket=self.socket,
             largest=LARGEST_BODY,
-            of_one_client=connections // 3,
-            of_one_file=connections // 6,
+            of_one_client=few["of_one_client"],
             hosts=hosts.pattern,
             # A rewritten path is sent on in another spelling: without a prefix nothing is rewritten.
             own_uri=f'"~^{prefix}(/.*)$" $1;' if prefix else "",
@@ -215,13 +257,15 @@ class ReverseProxy:
             tls=self._tls(),
             proxy=_Template(_PROXY).substitute(wait=300 + 4 * request_timeout),
             pages=PrivateFile.PAGES.relative,
-            files=f"{PrivateFile.NGINX.relative}/{'files' if files else 'nothing'}",
-            canonical=f"{PrivateFile.NGINX.relative}/{'canonical' if files else 'nothing'}",
-            companions=f"{PrivateFile.NGINX.relative}/{'companions' if files else 'nothing'}",
-            # A word that nginx does not know would have it reject the whole configuration.
-            gzip_static="gzip_static on;" if self.nginx.has("http_gzip_static_module") else "",
+            run=run,
+            read=READ,
+            files="files" if files else "nothing",
+            canonical="canonical" if files else "nothing",
+            companions="companions" if files else "nothing",
+            page=_Template(_PAGE).substitute(gzip_static=packed),
+            file=_Template(_FILE).substitute(few, types=types),
+            granted=_Template(granted).safe_substitute(granted=f"{run}/{memory.GRANTED}"),
             pcre_jit="pcre_jit on;" if self.nginx.has("pcre-jit") else "",
-            types=" ".join(f"{_content_type(example)} {suffix};" for suffix, example in _SUFFIXES.items()),
         )
 
     def _listen(self, listener: socket.socket) -> str:
@@ -316,6 +360,7 @@ class ReverseProxy:
         """Remove the files that are only needed while nginx runs."""
         if self.socket.parent != self._run:
             shutil.rmtree(self.socket.parent, ignore_errors=True)
+        memory.remove(self._run)
         shutil.rmtree(self._run, ignore_errors=True)
 
     def _supervise(self) -> None:

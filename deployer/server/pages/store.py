@@ -16,6 +16,7 @@ What a reverse proxy may rely on::
 - A request with the header ``X-Devpi-Absolute-Urls`` goes to the server.
 - Directories whose names begin with a dot, and the sibling ``stale``, must not be sent. Files are 0600, in
   directories that are 0700.
+- Pages of an index that not everybody may read are below ``.read/`` instead: send them to its readers only.
 
 Call ``forget(project)`` or ``forget_all()`` after a change of pages that is not in devpi's database.
 """
@@ -36,6 +37,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deployer.server.guard.readers import READ, Readers
 from deployer.server.pages.changelog import Changelog, Everything
 from deployer.server.pages.checkpoint import Checkpoint
 from deployer.server.secret_files import write_private
@@ -44,6 +46,7 @@ PAGES, STALE, STAMP = "pages", "stale", "pages.stamp"
 LIMIT_BYTES = 512 * 2**20
 LARGEST = 64 * 2**20
 """Bytes of the largest page that is stored."""
+_READ = f".{READ}"
 NEVER = float("inf")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _BLOCK = 4096
@@ -73,6 +76,8 @@ class View:
 class _Entry:
     due: float  # becomes stale then: seconds since the epoch
     sizes: dict[str, int] = field(default_factory=dict)
+    level: str = ""
+    """The directory within that of the pages; empty for pages that everybody may read."""
 
     @property
     def bytes(self) -> int:
@@ -108,6 +113,7 @@ class PageStore:
         self._bytes = self._thrown = 0
         self._dues: list[tuple[float, Key]] = []
         self._wake = threading.Condition(self._lock)
+        self._readers: Readers | None = None
         self._checkpoint = Checkpoint(directory / STAMP, changelog, settings)
         self.seen = changelog.serial
         """The serial up to which commits are taken into account."""
@@ -136,15 +142,17 @@ class PageStore:
         self._checkpoint_at = time.monotonic()
 
     def _take_stock(self, root: Path, into: OrderedDict[Key, _Entry]) -> None:
-        for directory in sorted(root.glob("*/*/*"), key=lambda path: path.stat().st_mtime):
+        found = [*root.glob("[!.]*/*/*"), *root.glob(f"{_READ}/*/*/*")]
+        for directory in sorted(found, key=lambda path: path.stat().st_mtime):
             key = (directory.parts[-3], directory.parts[-2], directory.name)
+            level = _READ if directory.parts[-4] == _READ else ""
             # The time at which a page becomes stale is the directory's mtime; 0 means never.
             due = directory.stat().st_mtime or NEVER
             sizes = {entry.name: entry.stat().st_size for entry in os.scandir(directory)}
             for name in [name for name in sizes if name.startswith(".")]:
                 (directory / name).unlink()
                 del sizes[name]
-            into[key] = _Entry(due, sizes)
+            into[key] = _Entry(due, sizes, level)
             self._bytes += into[key].bytes
             if into is self._fresh:
                 heapq.heappush(self._dues, (due, key))
@@ -157,7 +165,8 @@ class PageStore:
             entry = self._fresh.get(key)
             if entry is None or name not in entry.sizes or entry.due <= self._clock():
                 return None
-        return _read(self._path(self._pages, key) / name)
+            place = self._path(self._pages, key, entry)
+        return _read(place / name)
 
     def read_stale(self, key: Key, name: str) -> bytes | None:
         """The file ``name`` of a stale page; None when there is none."""
@@ -166,9 +175,30 @@ class PageStore:
             entry = self._old.get(key)
             if entry is None or name not in entry.sizes:
                 return None
-        return _read(self._path(self._stale, key) / name)
+            place = self._path(self._stale, key, entry)
+        return _read(place / name)
 
     # Validity
+
+    def obey(self, readers: Readers) -> None:
+        """Take over who may read each index, and drop the pages that are where other clients read.
+
+        Before the first call everybody reads all.
+        """
+        with self._lock:
+            self._readers = readers
+            for root, known in self._both():
+                for key in [key for key, entry in known.items() if entry.level != self._level(key)]:
+                    self._drop_key(root, known, key)
+
+    @property
+    def _is_unsure(self) -> bool:
+        """Whether an index may have got other readers since :meth:`obey`."""
+        return self._readers is not None and self._readers.at < self._floor
+
+    def _level(self, key: Key) -> str:
+        protected = self._readers is not None and f"{key[0]}/{key[1]}" in self._readers.protected
+        return _READ if protected else ""
 
     @property
     def configured(self) -> int:
@@ -257,10 +287,10 @@ class PageStore:
         if len(body) > LARGEST or not all(_PLAIN.fullmatch(part) for part in key):
             return False
         with self._lock:
-            if not self._is_current(key[2], view):
+            if not self._is_current(key[2], view) or self._is_unsure:
                 return False
-            directory = self._path(self._pages, key)
-            entry = self._fresh.pop(key, None) or _Entry(due)
+            entry = self._fresh.pop(key, None) or _Entry(due, level=self._level(key))
+            directory = self._path(self._pages, key, entry)
             try:
                 if not entry.sizes:
                     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -284,18 +314,18 @@ class PageStore:
             entry = self._old.pop(key, None)
             if entry is None:
                 return
-            target = self._path(self._pages, key)
+            target = self._path(self._pages, key, entry)
             self._drop_key(self._pages, self._fresh, key)
             with contextlib.suppress(OSError):
                 target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._path(self._stale, key).rename(target)
+                self._path(self._stale, key, entry).rename(target)
                 self._fresh[key] = entry
                 self._set_due(key, entry, self._clock() + seconds)
 
     def _set_due(self, key: Key, entry: _Entry, due: float) -> None:
         entry.due = due
         moment = 0.0 if due == NEVER else due
-        os.utime(self._path(self._pages, key), (moment, moment))
+        os.utime(self._path(self._pages, key, entry), (moment, moment))
         if due != NEVER:
             heapq.heappush(self._dues, (due, key))
             if self._dues[0] == (due, key):
@@ -343,10 +373,10 @@ class PageStore:
             if entry is None or entry.due > now:
                 continue  # extended or replaced since
             self._drop_key(self._stale, self._old, key)
-            target = self._path(self._stale, key)
+            target = self._path(self._stale, key, entry)
             try:
                 target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._path(self._pages, key).rename(target)
+                self._path(self._pages, key, entry).rename(target)
             except OSError:
                 self._drop_key(self._pages, self._fresh, key)
                 continue
@@ -361,7 +391,7 @@ class PageStore:
         entry = known.pop(key, None)
         if entry is not None:
             self._bytes -= entry.bytes
-            self._throw_away(self._path(root, key))
+            self._throw_away(self._path(root, key, entry))
 
     def _drop_all(self) -> None:
         for root, known in self._both():
@@ -386,8 +416,8 @@ class PageStore:
         except OSError:  # a full disk has no room for another name
             shutil.rmtree(path)
 
-    def _path(self, root: Path, key: Key) -> Path:
-        return root.joinpath(*key)
+    def _path(self, root: Path, key: Key, entry: _Entry) -> Path:
+        return root.joinpath(entry.level, *key)
 
 
 def pack(body: bytes) -> bytes:

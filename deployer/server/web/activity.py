@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from deployer.protocol import Activity, RecentRequest
-from deployer.server.web import plot, stock, timeline, words
+from deployer.server.mirrors.indexes import Mirror
+from deployer.server.upstream.health import origin_of
+from deployer.server.web import catalog, plot, stock, timeline, words
 from deployer.server.web.routes import Route
 from deployer.server.web.site import Shown, Visit, path
 
@@ -50,7 +52,7 @@ class Request:
 
 def activity(web: Web, visit: Visit, route: Route) -> Shown:
     """The page; of it, htmx gets the last requests alone."""
-    now = web.activity.now(200)
+    now = seen(web.activity.now(200), web.indexes.all(configured=web.store.configured), web.hidden(visit.request))
     days = visit.number("days", most=90)
     days = days if days in timeline.SPANS else 1
     began = time.time() - days * timeline.DAY
@@ -66,6 +68,27 @@ def activity(web: Web, visit: Visit, route: Route) -> Shown:
         "disk": () if visit.part else disk(web, visit),
     }
     return Shown("activity.html", model, block="live")
+
+
+def seen(now: Activity, mirrors: Mapping[str, Mirror], hidden: frozenset[str]) -> Activity:
+    """The activity without that of ``hidden`` indexes: their requests, their counts, and upstreams of them alone."""
+    if not hidden:
+        return now
+    places = {
+        hide: {origin_of(one.url) for name, one in mirrors.items() if (name in hidden) is hide}
+        for hide in (True, False)
+    }
+    secret = places[True] - places[False]
+    counted = now["counted"]
+    return now | {
+        "recent": [one for one in now["recent"] if "/".join(one["path"].split("/")[1:3]) not in hidden],
+        "counted": counted
+        | {
+            "indexes": {name: one for name, one in counted["indexes"].items() if name not in hidden},
+            "upstreams": {name: one for name, one in counted["upstreams"].items() if name not in secret},
+        },
+        "upstreams": {name: one for name, one in now["upstreams"].items() if name not in secret},
+    }
 
 
 def recent(found: Sequence[RecentRequest]) -> Sequence[Request]:
@@ -105,6 +128,10 @@ def upstreams(now: Activity) -> Sequence[Health]:
 
 def disk(web: Web, visit: Visit) -> Sequence[plot.Bar]:
     """The projects that take most of the disk."""
+    hidden = web.hidden(visit.request)
     largest = stock.largest(web.inventory, PROJECTS)
+    if hidden:
+        names = {found.name for found in catalog.visible(web, hidden).projects()}
+        largest = [one for one in largest if one.project in names]
     rows = [(one.project, f"{visit.up}+web/search?q={path(one.project)}", float(one.bytes)) for one in largest]
     return plot.bars(rows, words.size)

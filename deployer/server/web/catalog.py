@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deployer.server.devpi import ordered
 from deployer.server.devpi.installed import inside, installed
+
+if TYPE_CHECKING:
+    from deployer.server.web.tween import Web
 
 MOST_SUGGESTED = 5
 
@@ -119,6 +122,13 @@ def read(xom: Any, known: Mapping[str, str], names_of: Any) -> Catalog:
                     stage = xom.model.getstage(name)
                     uploads[name] = sorted(str(one) for one in stage.list_projects_perstage()) if stage else []
     return made(configured, known, {**uploads, **{name: names_of(name) for name in known}})
+
+
+def visible(web: Web, hidden: frozenset[str]) -> Catalog:
+    """All indexes but the ``hidden`` ones."""
+    mirrors = web.indexes.all(configured=web.store.configured)
+    known = read(web.xom, {name: mirror.url for name, mirror in mirrors.items()}, web.source.names)
+    return Catalog({name: index for name, index in known.indexes.items() if name not in hidden})
 
 
 def made(

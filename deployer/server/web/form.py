@@ -25,7 +25,6 @@ class FormVisit(Visit):
     def __init__(self, request: Any, catalog: Catalog) -> None:
         super().__init__(request)
         self.catalog = catalog
-        self.request = request
         self.method: str = request.method
         self.scripted: bool = request.headers.get("X-Requested-With") == "deployer"
 

@@ -19,7 +19,7 @@ from deployer.server.secret_files import Private
 from deployer.server.web import drift, orders, session, words
 from deployer.server.web.form import FormVisit as Visit
 from deployer.server.web.orders import MANAGE, Invalid, Order
-from deployer.server.web.routes import PREFIX, Route
+from deployer.server.web.routes import LOGIN, Route
 from deployer.server.web.session import Session
 from deployer.server.web.site import Fetched, Shown
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 _JSON = "application/json"
 _LISTED = 50
 """Projects of a preview."""
-LOGIN = f"{PREFIX}login"
 
 
 def login(web: Web, visit: Visit, route: Route) -> Shown:

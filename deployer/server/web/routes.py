@@ -11,6 +11,7 @@ from dataclasses import dataclass
 PREFIX = "/+web/"
 """What every address begins with that is only ours. No client of the index asks for one, so ``Accept`` does not count
 there."""
+LOGIN = f"{PREFIX}login"
 _OWN = {f"{PREFIX}search": "search", f"{PREFIX}packages": "packages", f"{PREFIX}activity": "activity"}
 _MANAGED = {f"{PREFIX}{name}": name for name in ("login", "once", "manage")}
 _SENT = {f"{PREFIX}{name}": name for name in ("login", "logout")}

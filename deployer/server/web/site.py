@@ -59,7 +59,7 @@ class Visit:
     """
 
     def __init__(self, request: Any) -> None:
-        self._request = request
+        self.request = self._request = request
         self.base: str = request.application_url.rstrip("/")
         self.up: str = "../" * (request.path_info.count("/") - 1) or "./"
         self.part: bool = request.headers.get("HX-Request") == "true"

@@ -48,18 +48,25 @@ class Web:
         switch: Callable[[bool], None],
         once: OneTimeLogin | None,
         pruner: Pruner,
+        hidden: Callable[[Any], frozenset[str]],
     ) -> None:
-        """``switch`` turns the server offline or online. ``once``: of ``deployer open``; None where nobody logs in."""
+        """``switch`` turns the server offline or online. ``once``: of ``deployer open``; None where nobody logs in.
+        ``hidden``: the indexes that the sender of a request may not read."""
         self.xom, self.indexes, self.source, self.store = xom, indexes, source, store
         self.inventory, self.activity, self.history = inventory, activity, history
         self.serverdir, self.offline = serverdir, offline
         self.switch, self.once, self.pruner = switch, once, pruner
+        self.hidden = hidden
         self._hosts = hosts
 
     @property
     def manages(self) -> bool:
         """Whether users may log in on the pages."""
         return self.once is not None
+
+    def has_page(self, request: Any) -> bool:
+        """Whether one of these pages answers a request."""
+        return self._route(request) is not None
 
     def tween(self, handler: Handler) -> Handler:
         """The function that Pyramid calls for each request; ``handler``: the next tween."""

@@ -29,19 +29,19 @@ TOP = 8
 """Projects in a list of the first ones."""
 
 
-def _catalog(web: Web) -> Catalog:
-    mirrors = web.indexes.all(configured=web.store.configured)
-    return catalog.read(web.xom, {name: mirror.url for name, mirror in mirrors.items()}, web.source.names)
+def _catalog(web: Web, request: Any) -> Catalog:
+    return catalog.visible(web, web.hidden(request))
 
 
 def home(web: Web, visit: Visit, route: Route) -> Shown:
     """``/``: what this is, how to use it, what it has."""
-    known = _catalog(web)
+    known = _catalog(web, visit.request)
     preferred = known.preferred
     by_name = {one.name: one for one in known.projects()}
     stored, size = stock.totals(web.inventory)
     model = {
         "catalog": known,
+        "hides": bool(web.hidden(visit.request)),
         "preferred": preferred,
         "snippets": commands.for_index(visit.base, preferred.name) if preferred else (),
         "counts": _counts(web),
@@ -71,7 +71,7 @@ def _counts(web: Web) -> Mapping[str, Any]:
 
 def search(web: Web, visit: Visit, route: Route) -> Shown:
     """``/+web/search``: projects that are here, by a part of their name."""
-    known = _catalog(web)
+    known = _catalog(web, visit.request)
     text = visit.get("q")
     name = str(normalize_name(text)) if text else ""
     within = _known_index(known, visit.get("index"))
@@ -109,7 +109,7 @@ def _known_index(known: Catalog, name: str) -> str:
 
 def user(web: Web, visit: Visit, route: Route) -> Shown:
     """``/user``: its indexes."""
-    known = _catalog(web)
+    known = _catalog(web, visit.request)
     indexes = [index for index in known.indexes.values() if index.name.startswith(f"{route.user}/")]
     if not indexes:
         return _missing(f"There is no user {route.user} with an index.", known)
@@ -118,7 +118,7 @@ def user(web: Web, visit: Visit, route: Route) -> Shown:
 
 def index(web: Web, visit: Visit, route: Route) -> Shown:
     """``/user/index``: how it is used, what it reads, and what it has here."""
-    known = _catalog(web)
+    known = _catalog(web, visit.request)
     one = known.of(route.stage)
     if one is None:
         return _missing(f"There is no index {route.stage}.", known)
@@ -136,7 +136,7 @@ def index(web: Web, visit: Visit, route: Route) -> Shown:
 
 def project(web: Web, visit: Visit, route: Route) -> Shown:
     """``/user/index/project[/version]``: what installers get of a project, and how."""
-    known = _catalog(web)
+    known = _catalog(web, visit.request)
     one = known.of(route.stage)
     name = str(normalize_name(route.project))
     if one is None:
@@ -223,7 +223,7 @@ def _missing(text: str, known: Catalog) -> Shown:
 
 
 def missing(web: Web, visit: Visit, route: Route) -> Shown:
-    return _missing("There is no such page.", _catalog(web))
+    return _missing("There is no such page.", _catalog(web, visit.request))
 
 
 def show(web: Web, request: Any, route: Route) -> tuple[Visit, Shown]:
@@ -231,7 +231,7 @@ def show(web: Web, request: Any, route: Route) -> tuple[Visit, Shown]:
     from deployer.server.web import form, manage
 
     if route.view in manage.VIEWS:
-        visit = form.FormVisit(request, _catalog(web))
+        visit = form.FormVisit(request, _catalog(web, request))
         return visit, manage.VIEWS[route.view](web, visit, route)
     reading = Visit(request)
     return reading, VIEWS[route.view](web, reading, route)
