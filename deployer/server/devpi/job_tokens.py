@@ -14,7 +14,7 @@ from devpi_tokens import server as tokens
 from pymacaroons import MACAROON_V2, Macaroon
 
 from deployer.server.devpi.audit import below
-from deployer.server.devpi.reading import READ
+from deployer.server.devpi.token_scope import READ
 
 STORED = "oidc"
 """The id of the stored token; other ids have eight characters."""

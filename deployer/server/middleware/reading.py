@@ -22,12 +22,14 @@ from pyramid.request import apply_request_extensions
 from deployer.protocol import (
     ACCEPT_ROUTE,
     ACTIVITY_ROUTE,
+    AUDIENCE_ROUTE,
     BODY_ROUTE,
     CACHED_ROUTE,
     IDENTITY_ROUTE,
     INVENTORY_ROUTE,
     KEEP_ROUTE,
     LIVE_ROUTE,
+    MINT_ROUTE,
     MIRRORED_ROUTE,
     NAMES_ROUTE,
     OFFLINE_ROUTE,
@@ -38,6 +40,7 @@ from deployer.protocol import (
     REFRESH_ROUTE,
     RULES_ROUTE,
 )
+from deployer.server.devpi.token_scope import within_scope
 from deployer.server.guard.grants import Credential, Grants
 from deployer.server.guard.readers import Readers, principals
 from deployer.server.json_text import dumps, loads
@@ -61,7 +64,9 @@ BY_ORIGINAL = frozenset({"/+authcheck"})
 OF_NONE = frozenset(
     {
         *("/+api", "/+login", "/+status", "/+searchhelp"),
-        *(LIVE_ROUTE, READY_ROUTE, BODY_ROUTE, OIDC_ROUTE),
+        *(LIVE_ROUTE, READY_ROUTE, BODY_ROUTE),
+        # with the ID token of a job
+        *(AUDIENCE_ROUTE, MINT_ROUTE, OIDC_ROUTE),
         # with root's proof
         *(ACCEPT_ROUTE, ACTIVITY_ROUTE, CACHED_ROUTE, INVENTORY_ROUTE, KEEP_ROUTE, OFFLINE_ROUTE, OPEN_ROUTE),
         *(PRUNE_ROUTE, REFRESH_ROUTE),
@@ -242,9 +247,11 @@ class Reading:
                 user = identity.username
                 asked.context = RootFactory(asked, context=stage)
                 may = readers.may(principals(user, identity.groups), index)
-                if may and asked.has_permission("pkg_read", asked.context):
+                if may and within_scope(identity, index) and asked.has_permission("pkg_read", asked.context):
                     readable.add(index)
                     self._grant(asked, identity, index, readers.at)
+                elif may and _is_upload(request):  # devpi asks for the right to upload
+                    readable.add(index)
         return frozenset(readable), user
 
     def _grant(self, asked: Any, identity: Any, index: str, at: int) -> None:
@@ -277,6 +284,17 @@ def _is_by_headers(hook: Any) -> bool:
     known = [*hook.devpiserver_get_credentials.get_hookimpls(), *hook.devpiserver_get_identity.get_hookimpls()]
     ours = {"devpi_server", "devpi_tokens", "deployer"}
     return all(one.function.__module__.partition(".")[0] in ours for one in known)
+
+
+def _is_upload(request: Any) -> bool:
+    """Whether devpi takes this for an upload, for which a token needs no permission to read: an upload shows nothing.
+    Without an action devpi takes it for a push, which reads."""
+    if request.method != "POST" or request.content_type != "multipart/form-data":
+        return False
+    try:
+        return ":action" in request.POST
+    except ValueError:
+        return False
 
 
 def _is_browsers(request: Any) -> bool:

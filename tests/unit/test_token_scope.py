@@ -1,8 +1,8 @@
-"""Who may read an index: by password, and by tokens of any scope."""
+"""Which indexes a token reads, also one that its holder has narrowed."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -11,7 +11,7 @@ pytest.importorskip("devpi_tokens")
 
 from pymacaroons import MACAROON_V2, Macaroon
 
-from deployer.server.devpi.reading import Scope, may_read, scope_of
+from deployer.server.devpi.token_scope import Scope, scope_of, within_scope
 
 
 @dataclass
@@ -30,34 +30,6 @@ def token(*caveats: str, user: str = "ann") -> Token:
     for caveat in caveats:
         made.add_first_party_caveat(caveat)
     return Token(user, token=f"devpi-{made.serialize()}")
-
-
-@pytest.mark.parametrize("identity", [None, User("bob"), token("allowed=upload"), token("indexes=ann/other")])
-@pytest.mark.parametrize("readers", [None, {":ANONYMOUS:", "ann"}])
-def test_everybody_reads_an_index_for_everybody(identity: User | None, readers: Collection[str] | None) -> None:
-    assert may_read(identity, "ann/own", readers)
-
-
-@pytest.mark.parametrize(
-    ("identity", "readers", "reads"),
-    [
-        (None, {"ann"}, False),
-        (None, {":AUTHENTICATED:"}, False),
-        (None, set(), False),
-        (User("ann"), {"ann"}, True),
-        (User("ann"), set(), False),
-        (User("bob"), {"ann"}, False),
-        (User("bob"), {":AUTHENTICATED:"}, True),
-        (User("root"), {"ann"}, True),
-        (User("bob", ["readers"]), {":readers"}, True),
-        (User("bob", ["readers"]), {"readers"}, False),
-        (User(":AUTHENTICATED:"), {"ann"}, False),
-    ],
-)
-def test_a_protected_index_is_read_by_its_readers_and_by_root(
-    identity: User | None, readers: Collection[str], reads: bool
-) -> None:
-    assert may_read(identity, "ann/own", readers) is reads
 
 
 @pytest.mark.parametrize(
@@ -90,14 +62,11 @@ def test_a_protected_index_is_read_by_its_readers_and_by_root(
     ],
 )
 def test_a_token_reads_within_its_scope(caveats: list[str], reads: bool) -> None:
-    assert may_read(token(*caveats), "ann/own", {"ann"}) is reads
+    assert within_scope(token(*caveats), "ann/own") is reads
 
 
-def test_a_token_reads_what_its_user_reads() -> None:
-    assert not may_read(token("allowed=pkg_read", user="bob"), "ann/own", {"ann"})
-    assert not may_read(token("indexes=ann/own", user="bob"), "ann/own", {"ann"})
-    assert may_read(token("allowed=pkg_read", user="bob"), "ann/own", {":AUTHENTICATED:"})
-    assert not may_read(token("allowed=upload", user="root"), "ann/own", {"ann"})
+def test_a_password_has_no_scope() -> None:
+    assert within_scope(User("ann"), "ann/own")
 
 
 def test_a_scope_only_gets_narrower() -> None:

@@ -1,17 +1,14 @@
-"""Who may read an index: a user by password, or a token within its scope. Pure.
+"""Which indexes a token reads. Pure.
 
-devpi knows no protected index, and devpi-tokens compares a token with the index of devpi's own views only. Here the
-whole scope is compared, also what its holder has added: a macaroon can be narrowed without the server.
-
-- A protected index is read by its readers and by root.
-- A token reads for its user. It needs the permission ``pkg_read``, and the index in its list, if it has one.
-- A token limited to projects reads no protected index: an index is read as a whole.
-- An index for everybody is read by everybody: no token makes its holder less than anonymous.
+devpi-tokens compares a token with the index of devpi's own views, and its projects with the project of one view. Here
+the whole scope is compared with an index, also what its holder has added: a macaroon is narrowed without the server.
+A token reads with the permission ``pkg_read``, and the index in its list, if it has one. One that is limited to
+projects reads no protected index: an index is read as a whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -20,9 +17,6 @@ from deployer.protocol import parsed
 
 READ = "pkg_read"
 """devpi's permission to read, as tokens name it."""
-EVERYBODY, USERS = ":ANONYMOUS:", ":AUTHENTICATED:"
-"""devpi's names for those who need no login, and for all who have one."""
-ROOT = "root"
 _IGNORED = ("expires", "not_before")
 """What devpi-tokens has verified when the identity was made."""
 
@@ -81,18 +75,8 @@ def scope_of(token: str) -> Scope:
     return Scope.of(caveat.to_dict()["cid"] for caveat in found.caveats)
 
 
-def may_read(identity: Any, index: str, readers: Collection[str] | None) -> bool:
-    """Whether ``identity`` may read ``index`` (``user/name``).
-
-    ``identity``: of devpi (``request.identity``), None for an anonymous client. ``readers``: names as in devpi's
-    access lists, with ``:AUTHENTICATED:``, and ``:GROUP`` for a group of another directory; None for everybody.
-    """
-    if readers is None or EVERYBODY in readers:
-        return True
-    if identity is None:
-        return False
-    principals = {identity.username, USERS, *(f":{group}" for group in identity.groups)}
-    if identity.username != ROOT and principals.isdisjoint(readers):
-        return False
+def within_scope(identity: Any, index: str) -> bool:
+    """Whether an identity of devpi, by token or password, is not kept from reading ``index`` (``user/name``) by the
+    scope of its token."""
     token = getattr(identity, "token", None)
     return token is None or scope_of(token).reads(index)
