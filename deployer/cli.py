@@ -149,7 +149,7 @@ GROUPS = {
     "tls": "Manage the certificate of HTTPS.",
     "backup": "Take, verify and restore backups.",
 }
-EPILOG = "Reading from an index needs no password; SECURITY.md lists what is protected and what is not."
+EPILOG = "Everybody reads an index without `read`; SECURITY.md lists what is protected and what is not."
 
 
 def _version(wanted: bool) -> None:

@@ -14,7 +14,7 @@ UNFIT: Mapping[str, tuple[str, str]] = {
     "devpi-client": ("is no plugin of the server", "remove it"),
     "devpi-lockdown": (
         "protects nothing: it only answers the auth_request of a proxy, and answers a wrong password with 200",
-        "remove it; where other people may connect, publish the server on loopback alone or behind a proxy that asks",
+        "remove it, and name the readers of each index: read",
     ),
     "devpi-remote-user": (
         "believes the header X-Remote-User, which every client may send",
