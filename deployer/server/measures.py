@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from deployer import __version__
-from deployer.server import assemble, secret_files
+from deployer.server import secret_files
+from deployer.server.assemble import keys
 from deployer.server.devpi import stored
 from deployer.server.devpi.installed import server_version
 from deployer.server.nginx import statistics
@@ -31,14 +32,14 @@ def measured(config: Any, registry: Any, *, can_write: Callable[[], bool]) -> Me
             for one in registry[statistics.UPSTREAMS].known
         ),
         writable=can_write(),
-        offline=registry[assemble.SWITCH].on,
-        cache=registry[assemble.CACHE](),
+        offline=registry[keys.SWITCH].on,
+        cache=registry[keys.CACHE](),
         database=stored.sizes(stored.database(serverdir))["bytes"],
         free=secret_files.free_bytes(private.directory),
         size=disk.f_blocks * disk.f_frsize,
         backup=_backup(private.backup),
-        quotas=registry[assemble.ACTIVITY].quotas(),
-        threads=registry[assemble.ACTIVITY].threads(),
+        quotas=registry[keys.ACTIVITY].quotas(),
+        threads=registry[keys.ACTIVITY].threads(),
     )
 
 

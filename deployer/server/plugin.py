@@ -26,6 +26,7 @@ from deployer.protocol import (
     server_proof,
 )
 from deployer.server import assemble, secret_files
+from deployer.server.assemble import keys
 from deployer.server.devpi import audit, ordered, stored
 from deployer.server.devpi.installed import default_mirror_url, server_version
 from deployer.server.middleware import browsers, changes
@@ -119,11 +120,11 @@ class IdentityView:
         uuid = self._config.nodeinfo["uuid"]
         # The command line asks here after it has replaced the file: pages that were refused are fetched again at once.
         self._credentials.refresh()
-        request.registry[assemble.MALICIOUS].refresh()
-        switch = request.registry[assemble.SWITCH]
+        request.registry[keys.MALICIOUS].refresh()
+        switch = request.registry[keys.SWITCH]
         nonce = request.headers.get(NONCE_HEADER, "")
         sizes = stored.sizes(stored.database(Path(self._config.server_path)))
-        cache_bytes, cache_budget = request.registry[assemble.CACHE]()
+        cache_bytes, cache_budget = request.registry[keys.CACHE]()
         key = self._private.proof_key.read_text(encoding="ascii").strip() if is_nonce(nonce) else ""
         return About(
             uuid=uuid,
@@ -132,7 +133,7 @@ class IdentityView:
             default_mirror_url=default_mirror_url(),
             web=self._config.pluginmanager.has_plugin("devpi-web"),
             offline=switch.on,
-            challenge=request.registry[assemble.CHALLENGE].words,
+            challenge=request.registry[keys.CHALLENGE].words,
             writable=self.can_write(),
             free_bytes=secret_files.free_bytes(self._private.directory),
             database_bytes=sizes["bytes"],
@@ -141,7 +142,7 @@ class IdentityView:
             cache_bytes=cache_bytes,
             cache_budget=cache_budget,
             front=secret_files.read_text(self._private.front),
-            deleted=request.registry[assemble.DELETED](request.registry[READING].hidden(request)),
+            deleted=request.registry[keys.DELETED](request.registry[READING].hidden(request)),
             client=request.client_addr or "",
             received=tuple(name for name in PASSED_ON if _received(request, name)),
             proof=server_proof(key, nonce=nonce, uuid=uuid) if key else None,
