@@ -162,7 +162,7 @@ class FakeEngine:
         self.run(spec)
         self.remove(spec.name)
         said = "".join(f"{line}\n" for line in self.said[spec.name])
-        return ExecResult(returncode=3 if spec.command[-1:] == ("end",) else 0, stdout=said, stderr="")
+        return ExecResult(returncode=4 if spec.command[-1:] == ("end",) else 0, stdout=said, stderr="")
 
     def start(self, name: str) -> None:
         self.held[name] = replace(self._require(name), state=State.RUNNING, exit_code=None)

@@ -130,6 +130,7 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "counted": "as `stats` has it: `since`, `indexes`, `upstreams`",
         "upstreams": "`{origin: {state, asking}}`; `state`: `up`, `quiet` or `down`; `asking`: requests under way",
         "threads": "`total`, `busy`, and `queued`: requests that wait for a thread",
+        "quotas": "`{USER/INDEX: {used, limit}}`: bytes of uploads, and those that `indexes.X.quota` allows",
         "recent": "list of the latest requests: `time`, `client`, `method`, `path`, `status`, `bytes`, `seconds`, "
         "`sent_by` (`page`, `file`, `devpi`), `hit` (`true`, `false`; `null` for other requests)",
     },

@@ -51,7 +51,7 @@ from tests.engines import BASE, need
 from tests.fake_engine import FakeEngine
 from tests.plain_devpi import free_port
 
-TAG = "localhost/deployer-contract-test:3"
+TAG = "localhost/deployer-contract-test:4"
 # Says what it was given, greets whoever connects, lives until it is told to stop, and says how.
 PROGRAM = """
 import signal, socket, sys, time
@@ -64,7 +64,7 @@ print('started', flush=True)
 for word in sys.argv[1:]:
     print('word', word, flush=True)
 if sys.argv[-1] == 'end':
-    sys.exit(3)
+    sys.exit(4)
 if sys.argv[-1] == 'greet':
     with socket.create_server(('', 3141)) as server:
         while True:
@@ -352,7 +352,7 @@ class TestContract:
         if bench.kind == "fake":
             return
         engine.remove(spec.name)
-        assert engine.once(replace(spec, command=("end",), restart="no"), timeout=SECONDS).returncode == 3
+        assert engine.once(replace(spec, command=("end",), restart="no"), timeout=SECONDS).returncode == 4
         (tmp_path / "b").mkdir()
         (tmp_path / "b/Dockerfile").write_text(f"FROM {BASE}\nRUN echo $$ && ! env | grep s3cret\n")
         tag = f"localhost/{bench.prefix}:1"
@@ -548,13 +548,13 @@ class TestContract:
         spec = bench.spec(command=("one", "end"), restart="no", ports=())
         for _ in range(2):
             done = bench.engine.once(spec, timeout=timedelta(seconds=60))
-            assert (done.returncode, done.stdout.splitlines()) == (3, ["started", "word one", "word end"])
+            assert (done.returncode, done.stdout.splitlines()) == (4, ["started", "word one", "word end"])
             assert bench.engine.inspect(spec.name) is None
 
     def test_once_takes_the_place_of_what_was_killed(self, bench: Bench) -> None:
         bench.engine.run(bench.spec(ports=()))
         spec = bench.spec(command=("end",), restart="no", ports=())
-        assert bench.engine.once(spec, timeout=timedelta(seconds=60)).returncode == 3
+        assert bench.engine.once(spec, timeout=timedelta(seconds=60)).returncode == 4
         assert bench.engine.inspect(spec.name) is None
 
     def test_once_without_an_image_leaves_nothing(self, bench: Bench) -> None:

@@ -72,14 +72,18 @@ def path_of(server: Server, wheel: Distribution) -> str:
 
 @contextlib.contextmanager
 def full(disk: Path) -> Iterator[None]:
-    ballast = disk / "ballast"
-    with pytest.raises(OSError, match="No space left"), ballast.open("wb", buffering=0) as stream:
-        while True:
-            stream.write(bytes(4096))
+    fill(disk)
     try:
         yield
     finally:
-        ballast.unlink()
+        (disk / "ballast").unlink()
+
+
+def fill(disk: Path) -> None:
+    """Take what is left of a disk: a commit that just ends gives some of it back."""
+    with pytest.raises(OSError, match="No space left"), (disk / "ballast").open("ab", buffering=0) as stream:
+        while True:
+            stream.write(bytes(4096))
 
 
 def test_what_is_here_is_served_and_what_was_acknowledged_stays(server: Server, disk: Path) -> None:
@@ -98,6 +102,7 @@ def test_what_is_here_is_served_and_what_was_acknowledged_stays(server: Server, 
             while get(server.port, "/+ready", {}).status != 503:
                 assert time.monotonic() < deadline
                 time.sleep(0.5)
+                fill(disk)
             for _ in range(3):
                 assert upload(server, auth, "root/dev", LATER) >= 500
                 for wheel, (path, html) in known.items():

@@ -82,8 +82,8 @@ def test_a_second_up_changes_nothing_and_says_so(cli: Cli) -> None:
     files = {path: path.read_bytes() for path in (cli.pip_conf,)}
     asked = cli.requests()
     again = cli.up("--json")
-    # Does it answer, is it ours, what is there, and is the index of the clients open.
-    assert cli.requests()[len(asked) :] == ["GET /+api", "GET /+deployer", "GET /", "GET /root/dev"]
+    # Does it answer, is it ours, what is there, is the index of the clients open, and do they need a login.
+    assert cli.requests()[len(asked) :] == ["GET /+api", "GET /+deployer", "GET /", "GET /root/dev", "GET /root/dev"]
     assert again.data["changes"] == []
     assert again.data["server"] == "unchanged"
     after = cli.run("status", "--json").data

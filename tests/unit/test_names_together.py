@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from types import SimpleNamespace
 from typing import Any
 
@@ -50,3 +51,19 @@ def test_they_are_stored_by_themselves(stored: list[dict[str, set[str]]], monkey
 def test_what_a_kill_has_lost_is_found(stored: list[dict[str, set[str]]]) -> None:
     MirrorNames(None).find()
     assert stored == [{"root/pypi": {"lost"}}]
+
+
+def test_on_a_full_disk_names_stay_pending(stored: list[dict[str, set[str]]], monkeypatch: pytest.MonkeyPatch) -> None:
+    devpi = mirror_names.inside()
+    names = MirrorNames(None)
+    names.note("root/pypi", "demo")
+
+    def full(_xom: Any, _names: object) -> int:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(devpi, "add_names", full)
+        names.write()
+    names.note("root/pypi", "more")
+    names.write()
+    assert stored == [{"root/pypi": {"demo", "more"}}]

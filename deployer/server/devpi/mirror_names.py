@@ -8,9 +8,12 @@ by the stored links at the next start. devpi-server 7 has a key for each name, a
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections import defaultdict
 from typing import Any
+
+from devpi_server.log import threadlog
 
 from deployer.server.devpi.installed import inside
 
@@ -42,7 +45,7 @@ class MirrorNames:
                 self._timer.start()
 
     def write(self) -> None:
-        """Add the names that are pending, in one commit; none without."""
+        """Add the names that are pending, in one commit; none without. On a full disk they stay pending."""
         with self._writing:
             with self._lock:
                 pending, self._pending = self._pending, defaultdict(set)
@@ -50,7 +53,13 @@ class MirrorNames:
                     self._timer.cancel()
                     self._timer = None
             if pending:
-                self._most = inside().add_names(self._xom, pending)
+                try:
+                    self._most = inside().add_names(self._xom, pending)
+                except (OSError, sqlite3.Error) as error:
+                    threadlog.warn("names of projects are not stored yet: %s", error)
+                    with self._lock:
+                        for index, names in pending.items():
+                            self._pending[index] |= names
 
     def find(self) -> None:
         """Add the names that links are stored of, and that devpi's lists lack."""

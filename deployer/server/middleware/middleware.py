@@ -32,6 +32,7 @@ from deployer.server.middleware.requests import (
     credentials,
     is_text,
     list_format,
+    lists_names,
     may_ask,
     page_request,
     takes_gzip,
@@ -142,8 +143,8 @@ class Middleware:
         self._indexes.refresh(self._store.configured)
         if request.method not in ("GET", "HEAD") and (crowd := self._verified(request)) is not None:
             return crowd
-        if request.method == "DELETE":
-            self._names.write()  # devpi deletes an index with the projects that it has names of
+        if request.method == "DELETE" or lists_names(request):
+            self._names.write()  # devpi lists an index, and deletes it, with the projects that it has names of
         upstreams = self._may_ask(request)
         with self._bulkhead.holding(upstreams) if upstreams else contextlib.nullcontext(True) as admitted:
             return self._listed(request, handler) if admitted else busy()

@@ -67,6 +67,7 @@ _OFFERS = {  # PEP 691; of types that a client wants equally the first counts, a
 }
 _GZIP = re.compile(r"(?:^|,)\s*gzip\s*(?:$|,|;(?!\s*q=0(?:\.0*)?\s*(?:,|$)))", re.IGNORECASE)
 _LIST = re.compile(r"/[^+/]+/[^+/]+/\+simple/?")
+_INDEX = re.compile(r"/[^+/]+/[^+/]+/?(?:\+simple/?)?")
 
 
 def negotiate(request: Any) -> Format | None:
@@ -88,6 +89,11 @@ def list_format(request: Any) -> Format | None:
         return None
     offers = request.accept.acceptable_offers(list(_OFFERS))
     return None if offers and offers[0][0] in ("text/html", JSON_TYPE) else _OFFERS[offers[0][0]] if offers else HTML
+
+
+def lists_names(request: Any) -> bool:
+    """Whether a request is for the projects of an index."""
+    return bool(_INDEX.fullmatch(request.path_info)) and "no_projects" not in request.query_string
 
 
 def credentials(request: Any) -> dict[str, str]:
