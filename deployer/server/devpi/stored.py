@@ -28,8 +28,9 @@ _OF_7 = """
       max(latest.serial, coalesce(f.deleted_at_serial, -1)) as touched
     from ulid_info f {} join latest on latest.ulid = f.ulid
     join ulid_changelog c on c.ulid = latest.ulid and c.serial = latest.serial
-    where f.keytype in ({}) and touched > ? order by touched
+    where f.keytype in ({}) and touched > ? order by touched, f.deleted_at_serial is null
 """
+"""A commit may delete a file and store it again: what is there comes last."""
 _PARENTS = "join ulid_info i on i.ulid = f.parent_ulid join ulid_info u on u.ulid = i.parent_ulid"
 _COUNT_OF_7 = f"""
     select u.name || '/' || i.name, count(*) from ulid_info f {_PARENTS}

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shutil
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -252,28 +253,21 @@ def _last_serial(target: Path) -> int:
 
 
 def _verify(target: Path, carried: Mapping[Project, _Carried], *, since: int = -1) -> dict[str, object]:
-    """Compare the target with what was ``carried`` after its serial ``since``: every upload by its hash.
-
-    Raises Refusal.
+    """Compare the target with what was ``carried``: every upload by its hash. Those that are not among the files after
+    the target's serial ``since`` were carried before, and take a look at all of them. Raises Refusal.
     """
     wanted = [one for project in carried.values() for one in project.uploads]
     with stored.connect(target / installed().database) as connection:
-        there = dict(stored.changed(connection, since=since)) if wanted else {}
         uploads, cached = stored.counted(connection)
-    known = {
-        ("/".join(path.split("/")[:2]), path.rpartition("/")[2], file.sha256)
-        for path, file in there.items()
-        if file is not None
-    }
-    for one in wanted:
-        path = str(one["relpath"])
-        digest = ((one.get("entrymapping") or {}).get("hashes") or {}).get("sha256")
-        if there.get(path) is None and ("/".join(path.split("/")[:2]), path.rpartition("/")[2], digest) not in known:
-            raise Refusal(
-                f"the upload {path} was not carried over",
-                hint="the server serves as before; deployer check",
-                code=ExitCode.VERIFICATION,
-            )
+        missing = _missing(connection, wanted, since=since)
+        if missing and since >= 0:
+            missing = _missing(connection, missing)
+    for one in missing:
+        raise Refusal(
+            f"the upload {one['relpath']} was not carried over",
+            hint="the server serves as before; deployer check",
+            code=ExitCode.VERIFICATION,
+        )
     wheels = sorted(str(one["relpath"]) for one in wanted if str(one["relpath"]).endswith(".whl"))
     return {
         "uploads": uploads,
@@ -281,6 +275,25 @@ def _verify(target: Path, carried: Mapping[Project, _Carried], *, since: int = -
         "left_out": max(0, sum(project.cached for project in carried.values()) - cached),
         "wheel": wheels[0] if wheels else "",
     }
+
+
+def _missing(
+    connection: sqlite3.Connection, wanted: Sequence[Mapping[str, Any]], *, since: int = -1
+) -> list[Mapping[str, Any]]:
+    """Those of the ``wanted`` uploads that no commit after ``since`` has stored, by their path or name and hash."""
+    there = dict(stored.changed(connection, since=since)) if wanted else {}
+    known = {
+        ("/".join(path.split("/")[:2]), path.rpartition("/")[2], file.sha256)
+        for path, file in there.items()
+        if file is not None
+    }
+    found = []
+    for one in wanted:
+        path = str(one["relpath"])
+        digest = ((one.get("entrymapping") or {}).get("hashes") or {}).get("sha256")
+        if there.get(path) is None and ("/".join(path.split("/")[:2]), path.rpartition("/")[2], digest) not in known:
+            found.append(one)
+    return found
 
 
 def _progress(serverdir: Path, total: int) -> Callable[[int], None]:
