@@ -22,6 +22,8 @@ PATIENCE = 180.0
 ROOT = Path(__file__).resolve().parents[2]
 PROCESS = pytest.param("process", marks=pytest.mark.server)
 DOCKER = pytest.param("docker", marks=pytest.mark.docker)
+SWEPT = [PROCESS, pytest.param("docker", marks=[pytest.mark.docker, pytest.mark.endurance])]
+"""Of tests that kill a command at each of its steps: half a minute more for an engine that differs in few of them."""
 
 
 @pytest.fixture(params=[PROCESS, DOCKER])
@@ -134,6 +136,7 @@ def usual(cli: Cli, words: Sequence[str]) -> list[Point]:
 
 
 @pytest.mark.timeout(1500)
+@pytest.mark.parametrize("cli", SWEPT, indirect=True)
 def test_up_heals_from_a_kill_before_any_effect(cli: Cli) -> None:
     words = cli.up_words()
     moments = usual(cli, words)
@@ -192,6 +195,7 @@ def test_an_interrupted_change_brings_back_what_ran(cli: Cli) -> None:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("cli", SWEPT, indirect=True)
 def test_down_can_be_run_again_after_a_kill(cli: Cli) -> None:
     assert cli.up().code == 0
     words = ("down", "--purge", "--yes", "--engine", cli.engine)

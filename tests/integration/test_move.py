@@ -124,7 +124,9 @@ def test_a_copy_that_fails_leaves_the_server_where_it_was(cli: Cli) -> None:
 
 
 @pytest.mark.timeout(500)
-@pytest.mark.parametrize("cli", [PROCESS, DOCKER], indirect=True)
+@pytest.mark.parametrize(
+    "cli", [PROCESS, pytest.param("docker", marks=[pytest.mark.docker, pytest.mark.endurance])], indirect=True
+)
 def test_a_kill_at_any_step_loses_nothing(cli: Cli) -> None:
     assert cli.up("--no-pip").code == 0
     uuid = served(cli)[0]
