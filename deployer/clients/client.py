@@ -22,7 +22,7 @@ Values = Mapping[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class ClientSettings:
-    """What every client is told: the index address (with ``/+simple/``), and the timeout of a request, in seconds.
+    """Settings of every client: the index address (with ``/+simple/``), and the timeout of a request, in seconds.
 
     ``ca``: the path of the CA that it has to trust for the index; empty where the system's CAs do.
     """

@@ -41,7 +41,7 @@ class Poetry(TomlClient):
     def cautions(self, settings: ClientSettings) -> tuple[str, ...]:
         """Poetry has certificates in a file of their own, by the name of a source."""
         wanted = f"poetry config certificates.{SOURCE}.cert {settings.ca}"
-        return (f"poetry has to be told the CA: {wanted}",) if settings.ca else ()
+        return (f"poetry needs the CA: {wanted}",) if settings.ca else ()
 
     def detect(self, scope: str, account: Account) -> Path:
         if scope == "user":

@@ -80,7 +80,7 @@ def renew(profile: str, name: str, *, lock_wait: float) -> Renewed:
 
 
 def renew_held(profile: str, name: str) -> Renewed:
-    """As :func:`renew`, by who holds the lock."""
+    """Like :func:`renew`; the caller holds the lock of the deployment."""
     ref, held = as_deployed(profile, name, ())
     prepared = prepare(ref, name, overrides=held)
     current = prepared.current

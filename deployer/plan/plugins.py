@@ -1,4 +1,4 @@
-"""The plugins of a profile: whether their lock fits, and what the server is told of them. Pure."""
+"""The plugins of a profile: whether the lock file fits, and the options that the server gets. Pure."""
 
 from __future__ import annotations
 
