@@ -94,7 +94,7 @@ def plan_plugins(profile: Profile, facts: Facts) -> PluginPlan | None:
 
 
 def arguments(profile: Profile, facts: Facts) -> tuple[str, ...]:
-    """What the server is told: its plugins, where they are, and their options."""
+    """The options of the server for plugins: which ones, where they are, and their options."""
     server, made = profile.server, plan_plugins(profile, facts)
     if made is None:
         return ()

@@ -171,7 +171,7 @@ def _fail(refusal: Refusal) -> int:
 
 
 def _close_tls(options: argparse.Namespace, listeners: list[socket.socket]) -> None:
-    """Close the sockets of HTTPS: without nginx nobody answers there, and clients are to be told at once."""
+    """Close the sockets of HTTPS: without nginx nobody answers there, and clients get "connection refused" at once."""
     for listener in [one for one in listeners if port_of(one) == _tls_port(options)]:
         listener.close()
         listeners.remove(listener)
