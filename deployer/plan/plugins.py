@@ -94,7 +94,7 @@ def plan_plugins(profile: Profile, facts: Facts) -> PluginPlan | None:
 
 
 def arguments(profile: Profile, facts: Facts) -> tuple[str, ...]:
-    """The options of the server for plugins: which ones, where they are, and their options."""
+    """The words of the command line for plugins: their names, their directory, their own options."""
     server, made = profile.server, plan_plugins(profile, facts)
     if made is None:
         return ()
