@@ -11,7 +11,7 @@ import threading
 import time
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,14 @@ from deployer.server.secret_files import Private
 from tests.death import sweep
 
 FIRST = datetime(2024, 1, 1, 3, tzinfo=UTC)
+
+
+class Stopped(datetime):
+    """A clock that stands still."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Stopped:
+        return cls(2024, 1, 1, tzinfo=tz)
 
 
 def backup(number: int, at: datetime, **fields: object) -> Backup:
@@ -450,6 +458,21 @@ def test_a_repair_that_dies_at_any_step_is_completed_by_the_next(tmp_path: Path)
         assert not (data / ".deployer/check.file").exists() and not (data / ".deployer/check.sqlite").exists()
 
     assert sweep(repair, converges, reset) > 10
+
+
+@pytest.mark.usefixtures("fast")
+def test_repairs_in_the_same_second_keep_what_each_sets_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "data"
+    made_data(data)
+    orphan = data / "+files/root/dev/+f/orphan"
+    monkeypatch.setattr("deployer.server.backup.check.datetime", Stopped)
+    for content in (b"first", b"second", b"third"):
+        orphan.write_bytes(content)
+        os.utime(orphan, (0, 0))
+        check(data, repair=True, rate=0)
+        assert not orphan.exists()
+    aside = sorted(path.read_bytes() for path in data.glob(".deployer/set-aside/*/root/dev/+f/orphan"))
+    assert aside == [b"first", b"second", b"third"]
 
 
 @pytest.mark.parametrize("path", ["root/dev/../../../evil", "root/dev", "root//demo", "/etc/evil", "root/dev/a\0b"])

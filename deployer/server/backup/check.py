@@ -7,6 +7,7 @@ a given rate. A repair only renames: what is wrong is set aside, and never delet
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -81,7 +82,7 @@ def check(serverdir: Path, *, repair: bool, rate: int, repository: Repository | 
         *_of_served(serverdir, private, said),
     ]
     if repair:
-        aside = private.directory / "set-aside" / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        aside = _unused(private.directory / "set-aside" / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
         findings = [_repaired(serverdir, aside, one, files.get(one.path), repository) for one in findings]
     report = {"files": len(files), "bytes": pace.read, "database": facts, "findings": [asdict(one) for one in findings]}
     _note(private, report)
@@ -210,6 +211,12 @@ def _repaired(
     _set_aside(source, aside / finding.path)
     done = "set aside" if finding.kind == "orphan" else "set aside; the next client has it fetched"
     return Finding(**asdict(finding) | {"done": done})
+
+
+def _unused(directory: Path) -> Path:
+    """``directory``, with a number if it is there: two repairs may begin in the same second."""
+    numbered = (directory.with_name(f"{directory.name}-{number}") for number in itertools.count(2))
+    return next(path for path in itertools.chain([directory], numbered) if not path.exists())
 
 
 def _set_aside(source: Path, target: Path) -> None:
