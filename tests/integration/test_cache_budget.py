@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,17 @@ def _scan(directory: Path) -> list[os.DirEntry[str]]:
         return []
 
 
+@contextmanager
+def held(server: Server) -> Iterator[None]:
+    """Let the server do nothing meanwhile: a scan would count what is removed behind it and what is stored before it."""
+    assert server.process is not None
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+
+
 def cache_size(server: Server) -> int:
     below = ("upstream", "companions", "pages", "stale")
     return du(server.serverdir / "+files/root/pypi", *(server.private / name for name in below))
@@ -89,7 +101,8 @@ def loaded(server: Server, files: list[Distribution]) -> int:
 
     def look() -> None:
         while not over.wait(0.1):
-            most[0] = max(most[0], cache_size(server))
+            with held(server):
+                most[0] = max(most[0], cache_size(server))
 
     watcher = threading.Thread(target=look)
     watcher.start()

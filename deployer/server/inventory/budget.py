@@ -91,8 +91,11 @@ class BudgetKeeper:
                 self._coming -= size
 
     def _has_room(self, size: int) -> bool:
-        free = self._stuck or self._coming == 0 or self._offline()
-        return free or self.used + self._coming + size <= self._most
+        if self._stuck or self._offline():
+            return True
+        taken = self.used + self._pruner.leaving + self._coming
+        # No more than this is removed, so a large file that comes alone has room even if it does not fit.
+        return taken + size <= self._most or (self._coming == 0 and taken <= self._most * LOW)
 
     def watch(self) -> None:
         """Keep it; runs until the process ends."""

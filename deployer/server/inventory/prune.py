@@ -102,6 +102,8 @@ class Pruner:
         self._inventory, self._pinned, self._files = inventory, pinned, files
         self._indexes, self._source, self._remote, self._companions = indexes, source, remote, companions
         self._unlisted: dict[tuple[str, str], float] = {}
+        self.leaving = 0
+        """Bytes that are being removed: the inventory may have forgotten them while they are still on the disk."""
 
     @property
     def cache_bytes(self) -> int:
@@ -210,13 +212,17 @@ class Pruner:
         for item in batch:
             if item.kind is Kind.FILE:
                 files.setdefault(item.index, []).append(item)
-        for index, items in files.items():
-            self._remote.drop(index, [(item.path, item.project) for item in items])
-        for item in batch:
-            if item.kind is not Kind.FILE:
-                self._remove_other(item)
-            self._inventory.drop(item.index, item.path, (item.kind,))
-        self._inventory.flush()
+        self.leaving = sum(item.disk for item in batch)
+        try:
+            for index, items in files.items():
+                self._remote.drop(index, [(item.path, item.project) for item in items])
+            for item in batch:
+                if item.kind is not Kind.FILE:
+                    self._remove_other(item)
+                self._inventory.drop(item.index, item.path, (item.kind,))
+            self._inventory.flush()
+        finally:
+            self.leaving = 0
 
     def _links(self, item: Cached) -> int:
         try:
