@@ -81,7 +81,7 @@ def _scan(directory: Path) -> list[os.DirEntry[str]]:
 
 @contextmanager
 def held(server: Server) -> Iterator[None]:
-    """Let the server do nothing meanwhile: a scan would count what is removed behind it and what is stored before it."""
+    """Stop the server meanwhile: a scan would count what is removed behind it and what is stored before it."""
     assert server.process is not None
     server.process.send_signal(signal.SIGSTOP)
     try:
