@@ -43,6 +43,14 @@ def test_a_body_has_a_bound_encoded_and_decoded(encoding: str, sent: bytes) -> N
     assert len(body.decoded) <= 1000
 
 
+@pytest.mark.parametrize("sent", [bytes(1001), gzip.compress(bytes(1001))], ids=["plain", "encoded"])
+def test_an_error_that_is_kept_keeps_nothing_of_the_body(sent: bytes) -> None:
+    with pytest.raises(InvalidBody) as kept, Body("gzip" if sent[0] else "", most=1000) as body:
+        fed(body, sent, step=100)
+    assert kept.tb is not None
+    assert not body.decoded
+
+
 @pytest.mark.parametrize(("encoding", "sent"), [("br", b""), ("gzip, gzip", b""), ("gzip", b"no gzip")])
 def test_what_cannot_be_decoded_is_invalid(encoding: str, sent: bytes) -> None:
     with pytest.raises(InvalidBody):

@@ -324,10 +324,10 @@ class RemoteFiles:
         with contextlib.ExitStack() as stack:
             response = self._asked(stack, mirror, url, {}, method="GET")
             try:
-                body = Body(response.headers.get("Content-Encoding", ""), most=most)
-                for piece in response.iter_raw(BLOCK):
-                    for _size in body.feed(piece):
-                        pass
+                with Body(response.headers.get("Content-Encoding", ""), most=most) as body:
+                    for piece in response.iter_raw(BLOCK):
+                        for _size in body.feed(piece):
+                            pass
             except (InvalidBody, *Client.Errors) as error:
                 raise _broken(error) from None
             if not body.is_whole:

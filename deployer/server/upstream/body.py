@@ -28,7 +28,11 @@ class InvalidBody(Exception):
 
 
 class Body:
-    """One body with at most ``most`` bytes. Raises InvalidBody for an unknown encoding."""
+    """One body with at most ``most`` bytes. Raises InvalidBody for an unknown encoding.
+
+    As a context manager, it lets go of what came when an error ends it: the error's traceback keeps the body itself,
+    for as long as anybody keeps the error.
+    """
 
     def __init__(self, encoding: str, *, most: int) -> None:
         name = encoding.strip().lower()
@@ -38,6 +42,13 @@ class Body:
         self._unpack: Any = zlib.decompressobj(_WINDOWS[name]) if name in _WINDOWS else None
         self._encoded = 0
         self.decoded = bytearray()
+
+    def __enter__(self) -> Body:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.decoded = bytearray()
 
     def feed(self, piece: bytes) -> Iterator[int]:
         """Add a piece as it came, step by step; the bytes that are decoded after each. Raises InvalidBody."""

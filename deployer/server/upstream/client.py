@@ -134,15 +134,15 @@ class Client(HTTPClient):
         """The answer with its body. Raises InvalidBody."""
         asked = self._async().stream("GET", address, follow_redirects=follow, headers=headers, timeout=wait)
         async with asked as response, contextlib.AsyncExitStack() as alone:
-            body = _body(response, self._largest_page(address))
-            is_large = False
-            async for piece in response.aiter_raw():
-                for size in body.feed(piece):
-                    if not is_large and size > LARGE:
-                        is_large = True
-                        origin = self._upstreams.of(str(response.request.url)).origin
-                        await alone.enter_async_context(self._large.setdefault(origin, asyncio.Lock()))
-            return _read(response, body)
+            with _body(response, self._largest_page(address)) as body:
+                is_large = False
+                async for piece in response.aiter_raw():
+                    for size in body.feed(piece):
+                        if not is_large and size > LARGE:
+                            is_large = True
+                            origin = self._upstreams.of(str(response.request.url)).origin
+                            await alone.enter_async_context(self._large.setdefault(origin, asyncio.Lock()))
+                return _read(response, body)
 
     def _page(self, address: str, response: httpx.Response) -> tuple[Any, str | None]:
         if response.status_code >= 300:
@@ -169,14 +169,16 @@ class Client(HTTPClient):
         """Get a whole answer; a ``FatalResponse`` when that fails."""
         address = getattr(url, "url", url)
         try:
-            with self.client.stream(
-                "GET",
-                address,
-                follow_redirects=allow_redirects,
-                headers=extra_headers,
-                timeout=timeout or self.timeout,
-            ) as response:
-                body = _body(response, self._largest_page(address))
+            with (
+                self.client.stream(
+                    "GET",
+                    address,
+                    follow_redirects=allow_redirects,
+                    headers=extra_headers,
+                    timeout=timeout or self.timeout,
+                ) as response,
+                _body(response, self._largest_page(address)) as body,
+            ):
                 for piece in response.iter_raw():
                     for _size in body.feed(piece):
                         pass
@@ -210,8 +212,11 @@ class Client(HTTPClient):
         asked = self.client.stream(
             "GET", address, follow_redirects=True, headers=headers, timeout=wait, extensions={_SMALL: True}
         )
-        with asked as response, contextlib.ExitStack() as alone:
-            body = _body(response, self._largest_page(address))
+        with (
+            asked as response,
+            _body(response, self._largest_page(address)) as body,
+            contextlib.ExitStack() as alone,
+        ):
             is_large = False
             for piece in response.iter_raw():
                 for size in body.feed(piece):
