@@ -13,7 +13,7 @@ from deployer.server import secret_files
 from deployer.server.assemble import keys
 from deployer.server.devpi import stored
 from deployer.server.devpi.installed import server_version
-from deployer.server.nginx import statistics
+from deployer.server.nginx import certificate, statistics
 from deployer.server.nginx.metrics import Measured, UpstreamMeasured
 from deployer.server.secret_files import Private
 
@@ -38,6 +38,7 @@ def measured(config: Any, registry: Any, *, can_write: Callable[[], bool]) -> Me
         free=secret_files.free_bytes(private.directory),
         size=disk.f_blocks * disk.f_frsize,
         backup=_backup(private.backup),
+        certificate=certificate.expiry(private.tls),
         quotas=registry[keys.ACTIVITY].quotas(),
         threads=registry[keys.ACTIVITY].threads(),
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +14,12 @@ import yaml
 from prometheus_client.metrics_core import Metric as Read
 from prometheus_client.parser import text_string_to_metric_families
 
+from deployer.certificates.authority import Authority
 from deployer.commands.render import OF_MONITORING, _of_monitoring
 from deployer.protocol import IndexCounts, UpstreamCounts
 from deployer.resources import templates_dir
 from deployer.server.histogram import BOUNDS, Histogram
+from deployer.server.nginx.certificate import expiry
 from deployer.server.nginx.exposition import text
 from deployer.server.nginx.latency import Latency
 from deployer.server.nginx.metrics import METRICS, MOST_UPSTREAMS, Measured, UpstreamMeasured, samples
@@ -70,6 +74,7 @@ ALL = Measured(
     cache=(1, 2),
     quotas={"root/dev": {"used": 3, "limit": 4}},
     backup=1e9,
+    certificate=2e9,
 )
 
 
@@ -99,6 +104,17 @@ def test_any_name_of_an_index_is_read_as_it_is() -> None:
     found = exported()
     assert value(found["deployer_misses"], "_total", index=STRANGE) == 3
     assert value(found["deployer_refused"], "_total", index=STRANGE, rule="min_age") == 6
+
+
+def test_the_end_of_a_certificate_is_that_of_the_server_not_of_its_ca(tmp_path: Path) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    authority = Authority.made(["index.example.com"], now, title="test", valid=timedelta(days=100))
+    stored = tmp_path / "tls.pem"
+    stored.write_text("".join(authority.signed(["index.example.com"], now, valid=timedelta(days=30))))
+    assert expiry(stored) == datetime(2026, 1, 31, tzinfo=UTC).timestamp()
+    stored.write_text("-----BEGIN CERTIFICATE-----\n")
+    assert expiry(stored) is None
+    assert expiry(tmp_path / "absent") is None
 
 
 @pytest.mark.parametrize(

@@ -66,3 +66,13 @@ def unusable(path: Path) -> str:
     except (OSError, ValueError) as error:
         return str(getattr(error, "strerror", "") or error)
     return ""
+
+
+def expiry(path: Path) -> float | None:
+    """When the certificate expires, in seconds since the epoch; None without one, or without ``cryptography``."""
+    try:
+        from cryptography import x509  # late: it takes longer to load than all else here
+
+        return x509.load_pem_x509_certificates(path.read_bytes())[0].not_valid_after_utc.timestamp()
+    except (OSError, ImportError, ValueError):
+        return None

@@ -68,6 +68,9 @@ GAUGES: Mapping[str, Metric] = {
     "backup": Metric(
         "deployer_backup_completed_timestamp_seconds", "gauge", "When the last backup was completed; absent before."
     ),
+    "certificate": Metric(
+        "deployer_certificate_expiry_timestamp_seconds", "gauge", "When the certificate expires; absent without HTTPS."
+    ),
     "threads": Metric("deployer_threads", "gauge", "Threads that answer requests."),
     "busy": Metric("deployer_threads_busy", "gauge", "Threads that answer a request now."),
     "queued": Metric("deployer_requests_queued", "gauge", "Requests that wait for a thread."),
@@ -117,7 +120,7 @@ class Measured:
     """What is known besides the access log.
 
     ``build``: versions of deployer and of devpi-server, and the front. ``cache``: bytes, and the budget. ``database``,
-    ``free``, ``size``: bytes. ``backup``: seconds since the epoch. ``quotas``: by index.
+    ``free``, ``size``: bytes. ``backup``, ``certificate``: seconds since the epoch. ``quotas``: by index.
     """
 
     build: tuple[str, str, str]
@@ -129,6 +132,7 @@ class Measured:
     free: int = 0
     size: int = 0
     backup: float | None = None
+    certificate: float | None = None
     quotas: Mapping[str, QuotaNow] = field(default_factory=dict)
     threads: ThreadsNow = field(default_factory=lambda: ThreadsNow(total=0, busy=0, queued=0))
 
@@ -144,6 +148,7 @@ class Measured:
             "disk_free": self.free,
             "disk_size": self.size,
             "backup": self.backup,
+            "certificate": self.certificate,
             "threads": self.threads["total"],
             "busy": self.threads["busy"],
             "queued": self.threads["queued"],
