@@ -22,6 +22,8 @@ class Rate:
     """A second."""
     megabytes: float
     """A second, headers included."""
+    done: int
+    """Requests that were answered."""
     failed: int
     """Answers other than 2xx and 3xx, and connections that broke."""
 
@@ -46,7 +48,8 @@ def _wrk(url: str, connections: int, seconds: float, headers: Mapping[str, str])
     text = subprocess.run([*words, url], check=True, capture_output=True, text=True).stdout
     requests = re.search(r"Requests/sec:\s+([\d.]+)", text)
     transfer = re.search(r"Transfer/sec:\s+([\d.]+)([KMG]?B)", text)
-    if requests is None or transfer is None:
+    done = re.search(r"(\d+) requests in", text)
+    if requests is None or transfer is None or done is None:
         raise SystemExit(f"wrk says what is not understood:\n{text}")
     errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
     bad = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
@@ -54,6 +57,7 @@ def _wrk(url: str, connections: int, seconds: float, headers: Mapping[str, str])
     return Rate(
         requests=float(requests[1]),
         megabytes=float(transfer[1]) * _UNITS[transfer[2]],
+        done=int(done[1]),
         failed=failed + (int(bad[1]) if bad else 0),
     )
 
@@ -87,4 +91,4 @@ def _own(url: str, connections: int, seconds: float, headers: Mapping[str, str])
         thread.join()
     took = time.monotonic() - started
     done, size, failed = (sum(column) for column in zip(*counts, strict=True))
-    return Rate(requests=done / took, megabytes=size / 1e6 / took, failed=failed)
+    return Rate(requests=done / took, megabytes=size / 1e6 / took, done=done, failed=failed)

@@ -51,6 +51,16 @@ def cpu(pids: Iterable[int]) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def run_time(pids: Iterable[int]) -> float:
+    """Seconds on a processor, to the nanosecond, without children (the kernel's sched-stats.rst)."""
+    return sum(int(read(pid, "schedstat").split()[0]) for pid in pids) / 1e9
+
+
+def named(pids: Iterable[int], title: str) -> set[int]:
+    """Those of ``pids`` whose command line begins with ``title``."""
+    return {pid for pid in pids if read(pid, "cmdline").startswith(title.encode())}
+
+
 def settled_cpu(pids: Iterable[int]) -> float:
     """:func:`cpu`, once the processes have done nothing for half a second, or after half a minute."""
     mine = set(pids)

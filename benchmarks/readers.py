@@ -10,6 +10,7 @@ from functools import partial
 
 import httpx
 
+from benchmarks import processes
 from benchmarks.bench import Bench
 from benchmarks.client import file_url
 from benchmarks.load import JSON, rate
@@ -19,8 +20,10 @@ from benchmarks.peers.ours import Ours
 
 NUMBER = 22
 CONNECTIONS = (1, 8)
-SLICES = 5
-"""Rounds of load."""
+ROUNDS = 9
+"""Rounds of a second of load for each row: a machine that others use needs many."""
+SENT = "deployer, password sent"
+"""An index for everybody, asked by a client that sends a password: what the longer request costs."""
 
 
 @dataclass(kw_only=True)
@@ -41,36 +44,45 @@ class OursForReaders(Ours):
 
 
 def readers(bench: Bench) -> list[Grid]:
-    """Both run side by side, with the same files, and are loaded in turns: a busy machine slows both alike."""
-    columns = tuple(f"{what} c{connections}" for what in ("page", "file") for connections in CONNECTIONS)
-    base, closed = Ours.name, OursForReaders.name
-    grid = Grid(title="What a password costs (requests/s)", columns=(*columns, "not 2xx"), base=base, ratios=columns)
+    """Both run side by side, with the same files. One figure is measured of all rows before the next one."""
+    names = {f"{what} c{count}": (what, count) for what in ("page", "file") for count in CONNECTIONS}
+    costs = {name: f"{name}: CPU of nginx, µs" for name in names if name.startswith("page")}
+    grid = Grid(title="What a password costs (requests/s)", columns=(*names, *costs.values(), "not 2xx"))
+    grid.base, grid.ratios = Ours.name, (*names, *costs.values())
     index = bench.promising.index
     with ExitStack() as stack:
         client = stack.enter_context(httpx.Client(timeout=120, **LOCAL))
-        peers = [stack.enter_context(bench.up(kind, upstream=bench.promising)) for kind in (Ours, OursForReaders)]
+        open_, closed = (
+            stack.enter_context(bench.up(kind, upstream=bench.promising)) for kind in (Ours, OursForReaders)
+        )
+        assert isinstance(closed, OursForReaders)
+        rows = {Ours.name: (open_, {}), SENT: (open_, closed.headers), OursForReaders.name: (closed, closed.headers)}
+        for peer, sent in rows.values():
+            for project in (index.usual, index.longest):
+                client.get(f"{peer.simple_url}{project}/", headers={**JSON, **sent}).raise_for_status()
+        there = file_url(open_.simple_url, index.longest, index.wheels[index.longest].filename)
 
-        def loaded(peer: Ours) -> Mapping[str, float]:
-            sent = peer.headers if isinstance(peer, OursForReaders) else {}
-            page = f"{peer.simple_url}{index.usual}/"
-            client.get(page, headers={**JSON, **sent}).raise_for_status()
-            client.get(f"{peer.simple_url}{index.longest}/", headers={**JSON, **sent}).raise_for_status()
-            there = file_url(peers[0].simple_url, index.longest, index.wheels[index.longest].filename)
-            file = there.replace(peers[0].url, peer.url)
-            row = {"not 2xx": 0.0}
-            for url, what, headers in ((page, "page", {**JSON, **sent}), (file, "file", sent)):
-                for connections in CONNECTIONS:
-                    for _ in range(2):
-                        client.get(url, headers=headers).raise_for_status()
-                    done = rate(url, connections=connections, seconds=bench.scale.seconds, headers=headers)
-                    row[f"{what} c{connections}"] = done.requests
-                    row["not 2xx"] += done.failed
-            return row
+        def loaded(name: str, peer: Ours, sent: Mapping[str, str]) -> Mapping[str, float]:
+            what, connections = names[name]
+            page = what == "page"
+            url = f"{peer.simple_url}{index.usual}/" if page else there.replace(open_.url, peer.url)
+            headers = {**JSON, **sent} if page else sent
+            for _ in range(2):
+                client.get(url, headers=headers).raise_for_status()
+            workers = processes.named(peer.pids(), "nginx: worker")
+            before = processes.run_time(workers)
+            done = rate(url, connections=connections, seconds=bench.scale.seconds, headers=headers)
+            used = 1e6 * (processes.run_time(workers) - before) / max(done.done, 1)
+            return {name: done.requests, "not 2xx": done.failed} | ({costs[name]: used} if page else {})
 
-        in_turns(grid, {peer.name: partial(loaded, peer) for peer in peers}, rounds=SLICES)
-    grid.notes.append("With readers, each request has a password. It is judged by devpi every ten seconds.")
-    for column in columns:
+        for name in names:
+            in_turns(grid, {row: partial(loaded, name, *whose) for row, whose in rows.items()}, rounds=ROUNDS)
+    grid.notes.append(
+        f"*{SENT}*: of an index for everybody. With readers, each request has a password, which devpi judges every ten "
+        "seconds; nginx reads a file in memory and compares a hash. CPU: of nginx alone, without the client's part."
+    )
+    for column in names:
         what = f"warm {column}: requests/s with a password / without"
-        values = grid.ratio(closed, column)
+        values = grid.ratio(OursForReaders.name, column)
         grid.goals.append(Goal(number=NUMBER, what=what, values=values, limit=0.9, at_least=True))
     return [grid]
