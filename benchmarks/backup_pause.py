@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import sqlite3
 import sys
 import threading
@@ -125,6 +126,7 @@ def main() -> None:
         assert upload(server, server.auth, "root/dev", make_wheel("asked", "1.0")) == 200
         server.end()
         add_files(server.serverdir, options.files, options.size)
+        os.sync()  # else the backup's first write to the disk takes these files with it
         server.start()
         clients = {name: Client(action) for name, action in actions(server).items()}
         try:

@@ -326,6 +326,44 @@ def test_a_copy_is_of_one_moment_whatever_is_committed_meanwhile(tmp_path: Path,
     assert commits > 2
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a commit would wait."""
+    with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
+        try:
+            connection.execute("begin immediate")
+        except sqlite3.OperationalError:
+            return True
+    return False
+
+
+def test_readers_go_on_and_no_hold_grows_without_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit comes between any two holds. After some tries there are none between them."""
+    live, target = tmp_path / "live", tmp_path / "copied"
+    bank(live)
+    compare, longest = database.Copy._compare, []
+
+    def compared(self: database.Copy, offset: int, until: float) -> int:
+        if not is_locked(live):
+            return compare(self, offset, until)
+        with closing(sqlite3.connect(live, timeout=0, isolation_level=None)) as connection:
+            assert connection.execute("select count(*) from account").fetchone() == (4000,)
+        longest.append(until)
+        return compare(self, offset, until if until == float("inf") else 0.0)
+
+    def between(_seconds: float) -> None:
+        with closing(sqlite3.connect(live, timeout=0, isolation_level=None)) as connection:
+            connection.execute("update account set held = held + 1 where id = 1")
+
+    monkeypatch.setattr(database.Copy, "_compare", compared)
+    monkeypatch.setattr(database.time, "sleep", between)
+    monkeypatch.setattr(database.time, "monotonic", lambda: 1000.0)
+    database.copy(live, target)
+    doubled = [database.HOLD * 2**number for number in range(database.TRIES)]
+    expected = [1000.0 + min(hold, database.LONGEST_HOLD) for hold in doubled]
+    assert longest == [*expected, float("inf")]
+    assert held(target) == 400_000 + database.TRIES
+
+
 def test_a_copy_is_cut_into_holds_and_begun_again_only_after_a_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,7 +372,7 @@ def test_a_copy_is_cut_into_holds_and_begun_again_only_after_a_commit(
     compare, holds = database.Copy._compare, []
 
     def compared(self: database.Copy, offset: int, until: float) -> int:
-        if until != float("inf"):
+        if is_locked(live):
             holds.append(offset)
             until = 0.0  # each hold is one chunk
         return compare(self, offset, until)

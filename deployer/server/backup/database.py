@@ -2,9 +2,10 @@
 
 devpi's databases have a rollback journal: a commit waits while anybody reads, and a copy that SQLite makes begins anew
 after each commit. So the file is copied without a lock first, which may mix two states. Then it is compared with the
-copy under a shared lock, in which nothing changes, and what differs is copied again. Comparing is many times as fast as
-SQLite's own copy; it is cut into short holds, and the change counter in the header tells whether a commit came between
-two of them (sqlite.org/fileformat.html, 1.3; sqlite.org/lockingv3.html).
+copy under a writer's lock, in which nothing changes, and what differs is copied again. Comparing is many times as fast
+as SQLite's own copy; it is cut into short holds, and the change counter in the header tells whether a commit came
+between two of them (sqlite.org/fileformat.html, 1.3; sqlite.org/lockingv3.html). A reader's lock would do as well, but
+a writer that waits for it keeps all new readers out; of a writer's lock, only writers wait.
 """
 
 from __future__ import annotations
@@ -26,8 +27,12 @@ PIECE = 64 << 10
 """Bytes of a database that become one blob: most of them are the same in the next backup."""
 CHUNK = 64 << 10
 """Bytes that are compared at once: as many as fit a processor's cache."""
-HOLD = 0.01
-"""Seconds for which a commit waits; doubled each time that one came in between."""
+HOLD, LONGEST_HOLD = 0.01, 0.02
+"""Seconds for which a commit waits: doubled each time that one came in between, up to the longest."""
+TRIES = 12
+"""Comparisons that a commit may disturb. Then commits wait for one whole comparison, half a second for 1 GB."""
+SLICE = 0.002
+"""Seconds of comparing without a lock before the disk gets what was written: a few megabytes."""
 GAP = 0.03
 """Seconds between two holds: a waiting writer tries again within 25 ms in its first tries (SQLite's busy handler)."""
 _HEADER, _COUNTER, _WRITE_VERSION, _WAL = 100, slice(24, 28), 18, 2
@@ -74,10 +79,21 @@ class Copy:
         if self._is_wal():
             self._by_sqlite(live)
             return
-        self._compare(0, float("inf"))
+        self._follow()
         hold = HOLD
-        while not self._exactly(live, hold):
-            hold *= 2
+        for _ in range(TRIES):
+            if self._exactly(live, hold):
+                return
+            hold = min(2 * hold, LONGEST_HOLD)
+        self._exactly(live, float("inf"))
+
+    def _follow(self) -> None:
+        """Compare all of it without a lock. The disk gets it in parts: a commit waits for what is queued there."""
+        offset = self._compare(0, time.monotonic() + SLICE)
+        while offset:
+            os.fdatasync(self._target)
+            offset = self._compare(offset, time.monotonic() + SLICE)
+        os.fdatasync(self._target)
 
     def check(self) -> None:
         """Raise Refusal when the copied database is damaged."""
@@ -99,14 +115,13 @@ class Copy:
             made.execute("pragma journal_mode = delete")
 
     def _exactly(self, live: sqlite3.Connection, hold: float) -> bool:
-        """Compare all of it in holds of so many seconds; False when a commit came between two of them.
+        """Compare all of it in holds of ``hold`` seconds; False when a commit came between two of them.
 
         After True the last hold goes on until ``live`` is closed.
         """
         offset, counter = 0, b""
         while True:
-            live.execute("begin")
-            live.execute("select 1 from sqlite_master limit 1").fetchone()  # takes the lock, and ends a hot journal
+            live.execute("begin immediate")  # takes the lock, and ends a hot journal
             found = os.pread(self._source, _HEADER, 0)[_COUNTER]
             changed = bool(offset) and found != counter
             if not changed:

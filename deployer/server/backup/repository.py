@@ -31,7 +31,7 @@ from deployer.server.secret_files import write_private
 CHUNK = 1 << 20
 _PARTS = ("blobs", "backups", "new")
 
-UNWRITTEN = 8 << 20
+UNWRITTEN = 4 << 20
 """Bytes after which new blobs are written to the disk: a commit of the server waits for what is queued there."""
 WORK, REST = 0.01, 0.05
 """Seconds of work after which a run rests as long as it has worked, and the longest rest: the server needs processor
@@ -155,11 +155,18 @@ class Repository:
             if not stat.S_ISREG(status.st_mode):
                 raise Damaged("not a regular file")
             writer = None if self._link(source, target, status) else stack.enter_context(target.open("wb"))
+            written = 0
             while chunk := reader.read(CHUNK):
                 for one in hashes.values():
                     one.update(chunk)
                 if writer is not None:
-                    self._unwritten += writer.write(chunk)
+                    written += writer.write(chunk)
+                if writer is not None and written > UNWRITTEN:  # of a large file
+                    writer.flush()
+                    os.fdatasync(writer.fileno())
+                    written = 0
+                self.rest()
+            self._unwritten += written
         return {kind: one.hexdigest() for kind, one in hashes.items()}
 
     def _link(self, source: Path, target: Path, status: os.stat_result) -> bool:
