@@ -184,6 +184,8 @@ def serve_command(
         command += ["--log-max-files", str(server.log_max_files)]
     if server.budget:
         command += ["--cache-budget", server.budget]
+    if server.cdn:
+        command += ["--cdn", str(server.cdn)]
     if metrics:
         command += ["--metrics", metrics]
     if server.front != "auto":

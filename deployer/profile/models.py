@@ -191,6 +191,7 @@ class Server(Model):
     threads: Whole = Field(50, ge=1, le=1000)
     front: Literal["auto", "nginx", "python"] = "auto"
     metrics: Address = ""
+    cdn: Whole = Field(0, ge=0, le=3600)
     push_to: tuple[Origin, ...] = ()
     oidc: tuple[Oidc, ...] = ()
     memory: Memory = "auto"

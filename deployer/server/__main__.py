@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--log-max-files", type=int, default=3, help="access logs that are kept")
     serve.add_argument("--cache-budget", default="", help="what the cache may take: bytes, or with a unit; empty: all")
     serve.add_argument("--quota", action="append", default=[], help="bytes of uploads, like USER/INDEX=5g")
+    serve.add_argument("--cdn", type=int, default=0, help="seconds for which a shared cache may send a page; 0 = none")
     serve.add_argument("--metrics", default="", help="HOST:PORT of /metrics for Prometheus")
     serve.add_argument("--tls", default="", help="HOST:PORT of HTTPS; the certificate is stored by `store tls`")
     serve.add_argument("--oidc", action="append", default=[], help="a rule for ID tokens of CI jobs, as JSON")

@@ -211,11 +211,11 @@ class Private:
         return self.directory / PrivateFile.MEMBERS
 
 
-def write_private(path: Path, content: str | bytes, *, durable: bool = True) -> None:
+def write_private(path: Path, content: str | bytes, *, durable: bool = True, modified: int | None = None) -> None:
     """Replace ``path`` atomically; the file is 0600 from its first moment.
 
     ``durable``: wait until the disk has the file and its name. Without it a power loss may leave an empty file.
-    Raises OSError; the previous file then stays.
+    ``modified``: the file's mtime, in seconds, from its first moment. Raises OSError; the previous file then stays.
     """
     temporary = str(temporary_of(path))
     try:
@@ -228,6 +228,8 @@ def write_private(path: Path, content: str | bytes, *, durable: bool = True) -> 
             left = memoryview(content.encode() if isinstance(content, str) else content)
             while left:
                 left = left[os.write(descriptor, left) :]
+            if modified is not None:
+                os.utime(descriptor, (modified, modified))
             if durable:
                 os.fsync(descriptor)
         finally:

@@ -103,7 +103,10 @@ def test_a_page_is_sent_by_nginx_once_it_is_known(server: Fronted) -> None:
         assert packed.plain == first.plain
         head = ask(server.port, "/root/dev/+simple/demo/", headers, method="HEAD")
         assert (head.status, head.body, head.headers["content-length"]) == (200, b"", str(len(first.body)))
-        assert {"etag", "last-modified"}.isdisjoint(again[0].headers)
+        assert again[0].headers["etag"] == first.headers["etag"] and "last-modified" not in again[0].headers
+        same = {**headers, "If-None-Match": head.headers["etag"]}
+        assert ask(server.port, "/root/dev/+simple/demo/", same).status == 304
+        assert ask(server.behind, "/root/dev/+simple/demo/", same).status == 304
         assert again[0].headers["content-type"].lower() == first.headers["content-type"].lower()
         assert again[0].headers["cache-control"] == "no-cache"
 

@@ -56,6 +56,7 @@ SERVER: dict[str, Any] = {
     "log_max_files": 4,
     "min_free": "65m",
     "budget": "10g",
+    "cdn": 30,
     "plugins": ("devpi-ldap==2.2.0",),
     "options": {"autocreate-users": "true"},
     "option_files": {"ldap-config": {"file": "/etc/ldap.yaml"}},

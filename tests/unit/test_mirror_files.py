@@ -21,9 +21,10 @@ import pytest
 
 pytest.importorskip("devpi_server")
 
+from deployer.server.cdn import OPEN_FILE
 from deployer.server.devpi.links import place
 from deployer.server.mirrors import files as module
-from deployer.server.mirrors.files import FOREVER, FileRefused, FileResponse, Found, RemoteFiles
+from deployer.server.mirrors.files import FileRefused, FileResponse, Found, RemoteFiles
 from deployer.server.mirrors.indexes import Mirror
 from deployer.server.mirrors.page import storable
 
@@ -161,7 +162,7 @@ def test_a_file_is_sent_and_kept(bench: Bench) -> None:
         "Content-Type": "application/octet-stream",
         "Accept-Ranges": "bytes",
         "X-Accel-Buffering": "no",
-        "Cache-Control": FOREVER,
+        "Cache-Control": OPEN_FILE,
         **headers,
     }
     sent = {"Accept-Encoding": "identity", "Authorization": "Basic x"}

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deployer.server import hosts, outside
+from deployer.server import cdn, hosts, outside
 from deployer.server.assemble import parts, tweens, views
 from deployer.server.assemble.parts import Core, OfInventory, OfMirrors
 from deployer.server.devpi.file_events import skip_mirrors
@@ -85,6 +85,7 @@ def _middleware(core: Core, mirrors: OfMirrors) -> tuple[Middleware, Bulkhead]:
         hosts=hosts.known(config),
         absolute=config.args.absolute_urls,
         readers=bool(config.hook.devpiserver_stage_get_principals_for_pkg_read.get_hookimpls()),
+        caches=cdn.given(config),
     )
     return middleware, bulkhead
 

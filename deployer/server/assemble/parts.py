@@ -121,7 +121,7 @@ def core(pyramid_config: Any, credentials: Credentials) -> Core:
     upstreams = Upstreams()
     changelog = Changelog(xom.keyfs, offline=switch.on)
     malicious = MaliciousFile(private.malicious)
-    settings = _settings(pyramid_config) | {"malicious": malicious.latest.digest}
+    settings = _settings(pyramid_config) | {"malicious": malicious.latest.digest, "tags": 1}
     limit = budget.given(config)
     store = PageStore(
         private.directory, changelog, settings=settings, limit=min(LIMIT_BYTES, limit.for_pages or LIMIT_BYTES)

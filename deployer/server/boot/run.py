@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from deployer import DISTRIBUTION
 from deployer.protocol import ExitCode, PrivateFile, Refusal, Taken, parse_size
-from deployer.server import hosts, outside, secret_files
+from deployer.server import cdn, hosts, outside, secret_files
 from deployer.server.boot import copying, prepare, settings
 from deployer.server.boot.handover import SIGNALS, Kept, run_again
 from deployer.server.devpi import plugins as named
@@ -270,6 +270,7 @@ def _proxy(
                 hosts=KnownHosts.of(options.allow_host, outside_url=options.outside_url),
                 tls_port=_tls_port(options),
                 outside=Outside.of(options.outside_url, options.trusted_proxy),
+                caches=cdn.SharedCaches(options.cdn),
                 inner=kept.inner if kept else -1,
                 running=kept.nginx if kept else 0,
             )
@@ -369,6 +370,7 @@ def _devpi(
 
     stock = Inventory(private.inventory)
     plugins.register(stock, name=inventory.NAME)
+    plugins.register(cdn.SharedCaches(options.cdn), name=cdn.NAME)
     most = parse_size(options.cache_budget) if options.cache_budget else None
     plugins.register(budget.Budget(most), name=budget.NAME)
     proxy = stop.proxy

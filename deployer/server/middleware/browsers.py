@@ -1,4 +1,5 @@
-"""Headers that keep a browser from running what others uploaded, and answers for requests that devpi-web fails on.
+"""Headers of every answer: those that keep a browser from running what others uploaded, and those for caches. And
+answers for requests that devpi-web fails on.
 
 Everything here is served from one origin: an uploaded file that a browser takes for a page could act there in the
 name of whoever is logged in at a proxy before it.
@@ -12,6 +13,8 @@ from typing import Any
 
 from devpi_server.log import threadlog
 
+from deployer.server.middleware import caching
+from deployer.server.middleware.reading import INNER
 from deployer.server.middleware.responses import SharedResponse
 
 Handler = Callable[[Any], Any]
@@ -37,8 +40,11 @@ def tween_factory(handler: Handler, registry: Any) -> Handler:
     policy = PAGES.format(inline=_inline(registry))
 
     def tween(request: Any) -> Any:
+        if INNER in request.environ:
+            return handler(request)
         if _is_impossible(_path(request)):
-            return _headers(request, SharedResponse.of_text(404, "there is no such name").to_pyramid(), policy)
+            response = SharedResponse.of_text(404, "there is no such name").to_pyramid()
+            return caching.completed(request, _headers(request, response, policy))
         try:
             response = handler(request)
         except (LookupError, ValueError, StopIteration) as error:
@@ -47,7 +53,7 @@ def tween_factory(handler: Handler, registry: Any) -> Handler:
                 raise
             threadlog.warn("devpi-web can't serve %r: %r", _path(request), error)
             response = SharedResponse.of_text(404, "there is no such page").to_pyramid()
-        return _headers(request, response, policy)
+        return caching.completed(request, _headers(request, response, policy))
 
     return tween
 

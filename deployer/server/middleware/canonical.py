@@ -12,6 +12,7 @@ from typing import Any
 from pyramid.response import Response
 
 from deployer.protocol import MIRRORED_ROUTE, Mirrored
+from deployer.server.cdn import NO_CACHE, VARY, SharedCaches
 from deployer.server.devpi.guarded import refusal
 from deployer.server.devpi.installed import default_mirror_url
 from deployer.server.devpi.links import place
@@ -34,7 +35,7 @@ from deployer.server.upstream.client import NoAnswer
 
 CANONICAL = "canonical"
 """The name of the stored page, beside those that have our addresses."""
-_NO_CACHE = ("Cache-Control", "no-cache")
+_NO_CACHE = ("Cache-Control", NO_CACHE)
 
 
 class _Busy(Exception):
@@ -55,12 +56,13 @@ class CanonicalRequests:
         offline: Callable[[], bool],
         store: PageStore,
         links: CanonicalLinks,
+        caches: SharedCaches,
     ) -> None:
         self._indexes, self._source, self._api = mirrors.indexes, mirrors.source, mirrors.api
         self._files, self._bulkhead, self._directory = files, bulkhead, serverdir / "+files"
         self._companions = Private.of(serverdir).companions
         self._timeout, self._offline = timeout, offline
-        self._store, self._links = store, links
+        self._store, self._links, self._caches = store, links, caches
         self._flights: SingleFlight[Any] = SingleFlight("canonical")
 
     def answer(self, request: Any, handler: Handler) -> Any:
@@ -130,12 +132,19 @@ class CanonicalRequests:
         chosen = negotiate(request) or HTML
         if chosen.kind != "json":
             text = to_html(part, "", title=f"{mirror.name}: links for {project}")
-            return _marked(_sent(text, chosen, head.serial), stored)
+            return _marked(self._sent(text, chosen, head.serial), stored)
         body = to_json(part, "")
         if answer.current and not self._offline() and self._source.is_last(mirror, project, answer):
             user, _, index = mirror.name.partition("/")
             self._store.put((user, index, project), CANONICAL, body, pack(body), due=answer.until, view=view)
-        return _marked(_sent(body, chosen, head.serial), stored)
+        return _marked(self._sent(body, chosen, head.serial), stored)
+
+    def _sent(self, body: bytes, chosen: Format, serial: str) -> Any:
+        headers = [("Content-Type", chosen.content_type), ("Vary", VARY[chosen.kind])]
+        headers.append(("Cache-Control", self._caches.pages))
+        if serial:
+            headers.append(("X-PyPI-Last-Serial", serial))
+        return Response(body=body, headerlist=headers)
 
     def _is_here(self, mirror: Mirror, path: str) -> bool:
         return os.path.exists(self._directory / mirror.name / path)  # noqa: PTH110
@@ -229,13 +238,6 @@ class CanonicalRequests:
         others do."""
         now = self._indexes.mirror(mirror.name) == mirror
         return now and not (mirror.rules.any and self._source.decide(mirror, path).held)
-
-
-def _sent(body: bytes, chosen: Format, serial: str) -> Any:
-    headers = [("Content-Type", chosen.content_type), ("Vary", "Accept, User-Agent"), _NO_CACHE]
-    if serial:
-        headers.append(("X-PyPI-Last-Serial", serial))
-    return Response(body=body, headerlist=headers)
 
 
 def _marked(response: Any, stored: bool) -> Any:

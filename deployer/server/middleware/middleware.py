@@ -19,6 +19,7 @@ from devpi_server.log import threadlog
 from devpi_server.views import SIMPLE_API_V1_JSON as JSON_TYPE
 
 from deployer.protocol import BODY_ROUTE, NAMES_ROUTE, OFFLINE_HEADER
+from deployer.server.cdn import VARY, SharedCaches
 from deployer.server.devpi import offline_requests
 from deployer.server.devpi.guarded import refused
 from deployer.server.devpi.mirror_names import MirrorNames
@@ -28,6 +29,7 @@ from deployer.server.middleware.canonical import CanonicalRequests
 from deployer.server.middleware.files import FileRequests, Handler, Mirrors
 from deployer.server.middleware.reading import INNER
 from deployer.server.middleware.requests import (
+    HTML,
     PageRequest,
     credentials,
     is_text,
@@ -48,7 +50,6 @@ from deployer.server.pages.store import Key, PageStore, View, pack
 from deployer.server.upstream.health import Upstream
 
 _FIRST, _TRANSACTION = "deployer.first", "deployer.transaction"
-_VARIES = (("Vary", "Accept, Accept-Encoding, User-Agent"), ("Cache-Control", "no-cache"))
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,11 @@ class Middleware:
         hosts: KnownHosts,
         absolute: bool,
         readers: bool,
+        caches: SharedCaches,
     ) -> None:
-        """``absolute``: devpi is to write absolute addresses. ``readers``: a plugin decides who may read a file."""
+        """``absolute``: devpi is to write absolute addresses. ``readers``: a plugin decides who may read a file.
+        ``caches``: between us and our clients."""
+        self._caches = caches
         self._hosts, self._names = hosts, names
         self._store = store
         self._indexes, self._source, self._serving = mirrors.indexes, mirrors.source, mirrors.serving
@@ -109,6 +113,7 @@ class Middleware:
             offline=offline,
             store=store,
             links=mirrors.links,
+            caches=caches,
         )
 
     def tween(self, handler: Handler) -> Handler:
@@ -240,8 +245,13 @@ class Middleware:
         body = read(page.key, f"{page.name}.gz" if packed else page.name)
         if body is None:
             return None
-        headers = (("Content-Type", _content_type(page)), *_VARIES)
-        return SharedResponse(200, headers, body, body if packed else b"").to_pyramid(packed=packed)
+        return SharedResponse(200, self._headers(page), body, body if packed else b"").to_pyramid(packed=packed)
+
+    def _headers(self, page: PageRequest) -> tuple[tuple[str, str], ...]:
+        """Of an installer's page."""
+        chosen = page.format or HTML
+        varies = ("Vary", f"{VARY[chosen.kind]}, Accept-Encoding")
+        return (("Content-Type", chosen.content_type), varies, ("Cache-Control", self._caches.pages))
 
     def _refreshed(self, request: Any, page: PageRequest, mirrors: tuple[Mirror, ...], stale: Any) -> Any:
         """A new page if it comes within PATIENCE seconds, else the stale one."""
@@ -309,7 +319,7 @@ class Middleware:
             return PageResult(page, self._nothing(page, served.silent), view)
         self._note(page, {mirror.name for mirror, answer in served.answers if answer.kept is not None})
         body = _rendered(page, served.part, page.up or "")
-        headers = [("Content-Type", _content_type(page)), *_VARIES]
+        headers = [*self._headers(page)]
         if served.serial:
             headers.append(("X-PyPI-Last-Serial", served.serial))
         packed = b"" if page.name is None else pack(body)
@@ -372,14 +382,10 @@ class Middleware:
         headers = [
             (name, value)
             for name, value in response.headers
-            if name.lower() not in ("content-type", "content-length", "vary")
+            if name.lower() not in ("content-type", "content-length", "vary", "cache-control")
         ]
-        headers += [("Content-Type", _content_type(page)), *_VARIES]
+        headers += self._headers(page)
         return SharedResponse(200, tuple(headers), _rendered(page, part, up))
-
-
-def _content_type(page: PageRequest) -> str:
-    return "" if page.format is None else page.format.content_type
 
 
 def _rendered(page: PageRequest, part: Part, up: str) -> bytes:

@@ -40,6 +40,7 @@ from deployer.protocol import (
     REFRESH_ROUTE,
     RULES_ROUTE,
 )
+from deployer.server import cdn
 from deployer.server.devpi.token_scope import within_scope
 from deployer.server.guard.grants import Credential, Grants
 from deployer.server.guard.readers import Readers, principals
@@ -179,8 +180,7 @@ class Reading:
             return self._refused(request, user, min(wanted - readable), everything=about.everything)
         response = handler(request)
         # A cache between us and the reader must not answer others.
-        if "public" in (kept := response.headers.get("Cache-Control", "")):
-            response.headers["Cache-Control"] = kept.replace("public", "private")
+        response.headers["Cache-Control"] = cdn.for_readers(response.headers.get("Cache-Control", ""))
         return response
 
     def _refused(self, request: Any, user: str, index: str, *, everything: bool) -> Any:

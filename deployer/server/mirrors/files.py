@@ -24,6 +24,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 
+from deployer.server.cdn import NO_CACHE, OPEN_FILE
 from deployer.server.devpi.installed import inside
 from deployer.server.devpi.links import digest
 from deployer.server.mirrors.indexes import Indexes, Mirror
@@ -32,8 +33,6 @@ from deployer.server.upstream.body import LARGEST_FILE, Body, InvalidBody
 from deployer.server.upstream.client import Client
 
 BLOCK = 64 * 1024
-FOREVER = "max-age=365000000, immutable, public"
-"""``Cache-Control`` of a file whose address has its hash."""
 _GZIP = b"\x1f\x8b"
 _STARTS = {
     (".whl", ".zip", ".egg"): (b"PK\x03\x04", b"PK\x05\x06"),
@@ -58,7 +57,7 @@ class FileRefused(Exception):
 
 def cache_control(path: str) -> str:
     """For the file at ``path`` below its index: one without a hash in its address may be replaced by its upstream."""
-    return FOREVER if path.startswith("+f/") else "no-cache"
+    return OPEN_FILE if path.startswith("+f/") else NO_CACHE
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from deployer.protocol import BODY_ROUTE, PrivateFile
+from deployer.server.cdn import NO_STORE, OPEN_FILE, PRIVATE_FILE, PRIVATE_PAGE, VARY, SharedCaches
 from deployer.server.guard.readers import READ
 from deployer.server.hosts import MISDIRECTED, REFUSED, KnownHosts
 from deployer.server.listening import BACKLOG, port_of
@@ -91,15 +92,13 @@ _PROXY = """\
 _PAGE = """\
       types { }
       default_type "";
-      # Validators from seconds and sizes would be equal for two pages of the same second.
-      etag off;
+      # The ETag is made of mtime and size, and the mtime of the content: it is no date (pages/tags.py).
       if_modified_since off;
       max_ranges 0;
       %{gzip_static}
       add_header Last-Modified "";
       add_header Content-Type $page_type;
-      add_header Vary "Accept, User-Agent";
-      add_header Cache-Control no-cache;
+      add_header Vary $page_vary;
       add_header X-Content-Type-Options nosniff;
       add_header Content-Security-Policy "default-src 'none'; frame-ancestors 'none'";
 """
@@ -167,13 +166,15 @@ class ReverseProxy:
         files: bool,
         hosts: KnownHosts,
         outside: Outside,
+        caches: SharedCaches,
         tls_port: int = 0,
         inner: int = -1,
         running: int = 0,
     ) -> None:
         """``request_timeout``: seconds that an upstream has. ``files``: whether anybody may read every file. ``hosts``:
-        whose name requests may be for. ``outside``: the address of a proxy in front. ``tls_port``: the port of the
-        listeners for HTTPS; 0 without. ``inner``, ``running``: the descriptor and the process of a front that was kept.
+        whose name requests may be for. ``outside``: the address of a proxy in front. ``caches``: between us and our
+        clients. ``tls_port``: the port of the listeners for HTTPS; 0 without. ``inner``, ``running``: the descriptor
+        and the process of a front that was kept.
 
         Raises NginxUnusable when nginx rejects the configuration.
         """
@@ -197,7 +198,9 @@ class ReverseProxy:
         """The socket on which devpi listens; requests of nginx wait in its backlog until then."""
         self._outdated = False
         self._config = self._run / "nginx.conf"
-        configuration = self._render(request_timeout=request_timeout, files=files, hosts=hosts, outside=outside)
+        configuration = self._render(
+            request_timeout=request_timeout, files=files, hosts=hosts, outside=outside, caches=caches
+        )
         if running and self._config.read_text(encoding="utf-8") == configuration:
             return
         write_private(self._config, configuration, durable=False)  # made anew at each start
@@ -219,7 +222,9 @@ class ReverseProxy:
         inner = socket.socket(fileno=descriptor)
         return inner, Path(inner.getsockname())
 
-    def _render(self, *, request_timeout: int, files: bool, hosts: KnownHosts, outside: Outside) -> str:
+    def _render(
+        self, *, request_timeout: int, files: bool, hosts: KnownHosts, outside: Outside, caches: SharedCaches
+    ) -> str:
         for path in (str(self._serverdir), str(self.socket)):
             if not re.fullmatch(
                 r"[^\x00-\x1f\x7f$\"\\\ud800-\udfff]+", path
@@ -250,6 +255,13 @@ class ReverseProxy:
             real_ip=self._real_ip(outside),
             misdirected=MISDIRECTED,
             refused=REFUSED,
+            kept_page=caches.pages,
+            private_page=PRIVATE_PAGE,
+            kept_file=OPEN_FILE,
+            private_file=PRIVATE_FILE,
+            vary_json=VARY["json"],
+            vary_html=VARY["html"],
+            no_store=NO_STORE,
             small=SMALL_BODY_DIGITS,
             bodiless=10**SMALL_BODY_DIGITS,
             admission=BODY_ROUTE,

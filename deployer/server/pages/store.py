@@ -14,6 +14,7 @@ What a reverse proxy may rely on::
   ``INSTALLER_USER_AGENT``), because browsers get another page, with a form. devpi has two kinds of answer, so a client
   that accepts only ``application/vnd.pypi.simple.v1+html`` gets no file.
 - A request with the header ``X-Devpi-Absolute-Urls`` goes to the server.
+- A file's mtime is no date: it is made of the content, so that mtime and size make an ETag (:mod:`.tags`).
 - Directories whose names begin with a dot, and the sibling ``stale``, must not be sent. Files are 0600, in
   directories that are 0700.
 - Pages of an index that not everybody may read are below ``.read/`` instead: send them to its readers only.
@@ -40,6 +41,7 @@ from typing import Any
 from deployer.server.guard.readers import READ, Readers
 from deployer.server.pages.changelog import Changelog, Everything
 from deployer.server.pages.checkpoint import Checkpoint
+from deployer.server.pages.tags import moment
 from deployer.server.secret_files import write_private
 
 PAGES, STALE, STAMP = "pages", "stale", "pages.stamp"
@@ -295,7 +297,7 @@ class PageStore:
                 if not entry.sizes:
                     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 for file, content in ((f"{name}.gz", packed), (name, body)):
-                    write_private(directory / file, content, durable=False)
+                    write_private(directory / file, content, durable=False, modified=moment(content))
                     self._bytes += len(content) - entry.sizes.get(file, 0)
                     entry.sizes[file] = len(content)
                 self._fresh[key] = entry
