@@ -44,7 +44,8 @@ class Site:
 class FrontingProxy:
     """nginx with some sites, each of which has a certificate for ``localhost``."""
 
-    def __init__(self, root: Path, sites: Sequence[Site]) -> None:
+    def __init__(self, root: Path, sites: Sequence[Site], *, shared: str = "") -> None:
+        """``shared``: directives of all sites."""
         root.mkdir()
         authority = Authority(root / "ca")
         authority.context("127.0.0.1", names=["localhost"])
@@ -56,7 +57,7 @@ class FrontingProxy:
             for site in sites
         )
         (root / "nginx.conf").write_text(
-            f"{_HEAD.format(root=root, user='user root;' if os.geteuid() == 0 else '')}{servers}}}\n"
+            f"{_HEAD.format(root=root, user='user root;' if os.geteuid() == 0 else '')}{shared}{servers}}}\n"
         )
 
     def start(self) -> FrontingProxy:
