@@ -27,6 +27,8 @@ from benchmarks.queueing import Simulation, Station
 MEMBERS = (1, 10, 100, 1000)
 BEAT = 1.0
 """Seconds between two reports of a replica (deployer/server/members/following.py)."""
+FULL = 0.98
+"""The part of its time in which a server is busy from which on its queue is taken to grow."""
 WRITE_WAIT = 2.0
 """Seconds after which an upload is acknowledged when one replica has it (``--write-wait``)."""
 
@@ -78,9 +80,14 @@ class Outcome:
     python: float
 
     @property
-    def holds(self) -> bool:
-        """Whether nothing is busy all the time, so that no queue grows."""
-        return max(self.nginx, self.line, self.python) < 0.98
+    def reads_hold(self) -> bool:
+        """Whether nothing that a read needs is busy all the time, so that no queue grows."""
+        return max(self.nginx, self.line) < FULL
+
+    @property
+    def uploads_hold(self) -> bool:
+        """The same of uploads."""
+        return self.python < FULL
 
 
 def simulate(costs: Costs, load: Load, *, seed: int = 1) -> Outcome:
@@ -244,7 +251,8 @@ def table(costs: Costs, *, seconds: float = 10.0) -> list[str]:
     for name, load in cases:
         found = simulate(costs, load)
         shares = (f"{100 * share:.0f} %" for share in (found.nginx, found.line, found.python))
-        reads, uploads = (_spread(values, holds=found.holds) for values in (found.reads, found.uploads))
+        reads = _spread(found.reads, holds=found.reads_hold)
+        uploads = _spread(found.uploads, holds=found.uploads_hold)
         most = number(most_uploads(costs, load.members))
         cells = (str(load.members), number(load.requests), number(load.uploads), *shares, reads, uploads, most)
         lines.append(f"| {name} | {' | '.join(cells)} |")
