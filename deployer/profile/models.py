@@ -382,6 +382,32 @@ class Backups(Model):
         return value
 
 
+class Cluster(Model):
+    replicas: Whole = Field(0, ge=0, le=99)
+    write_wait: float = Field(2.0, ge=0, le=60, allow_inf_nan=False)
+    replica_upstream: bool = True
+    image: ImageRef = ""
+    files_on_demand: tuple[IndexName, ...] = ()
+
+
+class Kubernetes(Model):
+    context: Text = ""
+    namespace: Text = ""
+    storage_class: Text = ""
+    size: Size = "50g"
+    host: HostName | Literal[""] = ""
+    tls_secret: Text = ""
+    ingress_class: Text = ""
+    pull_secret: Text = ""
+    secret: Text = ""
+    service_monitor: bool = False
+
+
+class Swarm(Model):
+    context: Text = ""
+    nodes: tuple[HostName, ...] = ()
+
+
 def _default_indexes() -> dict[str, Index]:
     return {
         "root/pypi": Index(type="mirror"),
@@ -392,7 +418,7 @@ def _default_indexes() -> dict[str, Index]:
 if TYPE_CHECKING:
     EngineChoice = str
 else:
-    EngineChoice = Literal["auto", *(name.value for name in EngineName)]
+    EngineChoice = Literal["auto", *(name.value for name in EngineName), "swarm", "kubernetes"]
 
 
 class Profile(Model):
@@ -410,6 +436,9 @@ class Profile(Model):
     warm: tuple[Text, ...] = ()
     targets: Targets = Targets()
     backup: Backups = Backups()
+    cluster: Cluster = Cluster()
+    kubernetes: Kubernetes = Kubernetes()
+    swarm: Swarm = Swarm()
 
     @field_validator("data")
     @classmethod
