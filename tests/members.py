@@ -6,15 +6,17 @@ import contextlib
 import json
 import secrets
 import socket
+import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deployer.protocol import MemberStatus
 from tests.indexed_server import get
-from tests.server_process import PATIENCE, Server, request
+from tests.server_process import COMMAND, PATIENCE, Server, request
 
 SERVES = {"Accept": "application/json"}
 
@@ -28,6 +30,7 @@ class Members:
     words: Sequence[str] = ()
     primary: Server = field(init=False)
     others: list[Server] = field(init=False)
+    started: list[Server] = field(init=False)  # by their numbers
 
     def __post_init__(self) -> None:
         self.secret = self.root / "secret"
@@ -35,6 +38,7 @@ class Members:
         self.secret.chmod(0o600)
         self.primary = Server(self.root / "primary")
         self.others = [Server(self.root / f"replica{number}") for number in range(self.replicas)]
+        self.started = self.all
 
     @property
     def all(self) -> list[Server]:
@@ -49,13 +53,24 @@ class Members:
             self.wait(replica)
         return self
 
-    def start_primary(self) -> Server:
-        return self.primary.start("--role", "primary", "--secret-file", str(self.secret), *self.words)
+    def start_primary(self, *more: str) -> Server:
+        return self.primary.start(*self.role(self.primary), *more)
 
     def launch(self, replica: Server, *more: str, url: str = "") -> None:
         """Start a replica and don't wait for it. ``url``: of the primary, if it is another one than its own."""
-        role = ("--role", "replica", "--primary-url", url or f"http://127.0.0.1:{self.primary.port}")
-        replica.launch(*role, "--secret-file", str(self.secret), *self.words, *more)
+        replica.launch(*self.role(replica, url=url), *more)
+
+    def role(self, member: Server, *, url: str = "") -> tuple[str, ...]:
+        """The words that make a server a member: by its number, or by hand if it is none of :attr:`all`."""
+        url = url or f"http://127.0.0.1:{self.primary.port}"
+        shared = ("--secret-file", str(self.secret), *self.words)
+        if member not in self.all:
+            return ("--role", "replica", "--primary-url", url, *shared)
+        numbers = ("--member", str(self.number(member)), "--primary", str(self.number(self.primary)))
+        return (*numbers, "--primary-url", url, *shared)
+
+    def number(self, member: Server) -> int:
+        return self.started.index(member)
 
     @staticmethod
     def wait(replica: Server, *, seconds: float = PATIENCE) -> Server:
@@ -66,6 +81,22 @@ class Members:
             assert time.monotonic() < deadline, replica.output[-4000:]
             time.sleep(0.05)
         return replica
+
+    @staticmethod
+    def told(member: Server) -> MemberStatus:
+        """What ``member status`` prints."""
+        words = (*COMMAND, "member", "status", "--serverdir", str(member.serverdir))
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=PATIENCE)
+        assert done.returncode == 0, done.stderr
+        return MemberStatus.parse(json.loads(done.stdout))
+
+    def wait_until(self, member: Server, holds: Callable[[MemberStatus], bool]) -> MemberStatus:
+        """Return what a member reports once that holds."""
+        deadline = time.monotonic() + PATIENCE
+        while not holds(found := self.told(member)):
+            assert time.monotonic() < deadline, (found, member.output[-4000:])
+            time.sleep(0.2)
+        return found
 
     def status(self, member: Server) -> dict[str, Any]:
         found = request(member.port, "GET", "/+status")[1]["result"]

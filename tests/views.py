@@ -26,6 +26,7 @@ from deployer.server import secret_files
 from deployer.server.boot import run
 from deployer.server.devpi import replacements
 from deployer.server.inventory import database as inventory
+from deployer.server.members import role
 from deployer.server.nginx import activity, history
 from deployer.server.oidc import rules as oidc
 from deployer.server.secret_files import Private
@@ -46,6 +47,7 @@ for module, made in (
     (history, history.History(private.history)),
     (activity, activity.Recent()),
     (oidc, oidc.Rules.of([sys.argv[2]])),
+    (role, role.Role(role.PRIMARY)),
 ):
     plugins.register(made, name=module.NAME)
 xom = xom_from_config(parseoptions(plugins, ["devpi-server", "--serverdir", str(serverdir)]))

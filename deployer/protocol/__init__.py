@@ -32,6 +32,7 @@ from deployer.protocol.inventory import (
     Pruned,
     PruneRequest,
 )
+from deployer.protocol.members import MemberRequest, MemberStatus
 from deployer.protocol.mirrored import (
     COMPANIONS,
     CachedAnswer,
@@ -56,6 +57,7 @@ from deployer.protocol.routes import (
     INVENTORY_ROUTE,
     KEEP_ROUTE,
     LIVE_ROUTE,
+    MEMBER_STATUS_ROUTE,
     MINT_ROUTE,
     MIRRORED_ROUTE,
     NAMES_ROUTE,
@@ -92,6 +94,7 @@ __all__ = [
     "KEPT",
     "LIVE_ROUTE",
     "MADE",
+    "MEMBER_STATUS_ROUTE",
     "MINT_ROUTE",
     "MIRRORED_ROUTE",
     "NAMES_ROUTE",
@@ -140,6 +143,8 @@ __all__ = [
     "KindTotal",
     "LastBackup",
     "Lost",
+    "MemberRequest",
+    "MemberStatus",
     "Mirrored",
     "Missed",
     "MissedIn",

@@ -48,6 +48,7 @@ class PrivateFile(StrEnum):
     NEXT_SETTINGS = "settings.next"
     USED_BY = "used-by"
     SYNCED = "synced"
+    DIVERGED = "diverged"
     ARRIVED = "arrived"
     MEMBERS = "members.json"
 

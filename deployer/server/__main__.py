@@ -77,6 +77,12 @@ def _parser() -> argparse.ArgumentParser:
         default="standalone",
         help="primary: lets replicas follow it; replica: follows a primary",
     )
+    serve.add_argument("--member", type=int, default=None, help="number of this member in its cluster")
+    serve.add_argument(
+        "--primary", type=int, default=None, help="number of the primary: the member with this number, others follow it"
+    )
+    serve.add_argument("--cluster-uuid", default="", help="uuid of the data that this member must hold; empty: any")
+    serve.add_argument("--root-password-file", default="", help="file with root's password, for the first boot")
     serve.add_argument("--primary-url", default="", help="of a replica: the address of its primary")
     serve.add_argument("--secret-file", default="", help="file with the secret that primary and replicas share")
     serve.add_argument(
@@ -148,6 +154,10 @@ def _parser() -> argparse.ArgumentParser:
     fsck = verbs.add_parser("fsck", help="devpi's own check of a server directory on which no server runs")
     fsck.add_argument("--serverdir", required=True)
 
+    member = verbs.add_parser("member", help="show what a running member of a cluster has, as JSON")
+    member.add_argument("action", choices=("status",))
+    member.add_argument("--serverdir", required=True)
+
     health = verbs.add_parser("health", help="exit code 0 when the server answers")
     health.add_argument("--serverdir", default="", help="find the address of the server that runs on it")
     health.add_argument("--host", default="127.0.0.1")
@@ -202,6 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _upgrade(options)
         case "fsck":
             return _fsck(options)
+        case "member":
+            return _member(options)
         case "reach":
             from deployer.server.upstream.probe import reach
 
@@ -216,7 +228,10 @@ def _in_force(options: argparse.Namespace) -> argparse.Namespace:
 
     if not (taken := words(Path(options.serverdir))):
         return options
-    fixed = ("serverdir", "host", "port", "tls", "only_marked", "role", "primary_url", "secret_file")
+    fixed = (
+        *("serverdir", "host", "port", "tls", "only_marked"),
+        *("role", "primary_url", "secret_file", "member", "primary", "cluster_uuid", "root_password_file"),
+    )
     return argparse.Namespace(**vars(_parser().parse_args(taken)) | {name: getattr(options, name) for name in fixed})
 
 
@@ -344,6 +359,17 @@ def _fsck(options: argparse.Namespace) -> int:
     os.umask(0o077)
     sys.argv[:] = ["devpi-fsck", "--configfile", os.devnull, "--serverdir", options.serverdir]
     return int(fsck() or 0)
+
+
+def _member(options: argparse.Namespace) -> int:
+    from deployer.server.members.asking import ask
+
+    try:
+        sys.stdout.write(json.dumps(ask(Path(options.serverdir)).json) + "\n")
+    except Refusal as refusal:
+        sys.stderr.write(refusal.text)
+        return refusal.code
+    return 0
 
 
 def _report(work: Callable[[], Mapping[str, object]]) -> int:

@@ -201,6 +201,11 @@ class Private:
         return self.directory / PrivateFile.SYNCED
 
     @property
+    def diverged(self) -> Path:
+        """Present in a replica that has commits which its primary lacks; says which."""
+        return self.directory / PrivateFile.DIVERGED
+
+    @property
     def arrived(self) -> Path:
         """Files of a replica that came for a client, until replication has stored them."""
         return self.directory / PrivateFile.ARRIVED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import threading
@@ -10,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from deployer.protocol import Refusal
+from deployer.protocol import ExitCode, Refusal
 from deployer.server.members import replicas
 from deployer.server.members.messages import Report, State, Told
 from deployer.server.members.replicas import LIVE, LONGEST, Replicas
-from deployer.server.members.role import PRIMARY, REPLICA, STANDALONE, Role, take_secret
+from deployer.server.members.role import PRIMARY, REPLICA, STANDALONE, Role, password_in, take_secret
 from deployer.server.secret_files import Private
 
 URL = "http://127.0.0.1:3141"
@@ -164,6 +165,80 @@ def test_a_directory_keeps_its_role(tmp_path: Path) -> None:
     for role in (Role(PRIMARY), Role()):
         with pytest.raises(Refusal, match="replica"):
             role.check(tmp_path)
+
+
+def numbered(number: int, primary: int, uuid: str = "", url: str = URL) -> Role:
+    return Role.chosen(
+        argparse.Namespace(
+            role="standalone",
+            member=number,
+            primary=primary,
+            primary_url=url,
+            cluster_uuid=uuid,
+            write_wait=2.0,
+            replica_upstream=True,
+        )
+    )
+
+
+def test_a_numbered_member_has_its_role_by_the_numbers() -> None:
+    primary, replica = numbered(2, 2), numbered(0, 2)
+    assert (primary.kind, primary.primary_url, primary.number) == (PRIMARY, "", 2)
+    assert (replica.kind, replica.primary_url, replica.number) == (REPLICA, f"{URL}/", 0)
+    with pytest.raises(Refusal, match="needs the address"):
+        numbered(0, 2, url="")
+    options = argparse.Namespace(role="replica", member=1, primary=1, primary_url=URL)
+    with pytest.raises(Refusal, match="--role and --member"):
+        Role.chosen(options)
+    options.role, options.primary = "standalone", None
+    with pytest.raises(Refusal, match="own number and the primary's"):
+        Role.chosen(options)
+
+
+PRIMARY_DATA = {"uuid": "a", "role": "primary"}
+REPLICA_DATA = {"uuid": "b", "role": "replica", "primary-uuid": "a"}
+
+
+@pytest.mark.parametrize(
+    ("number", "uuid", "found", "why", "cure"),
+    [
+        (0, "a", {}, "is empty", "mount its volume"),
+        (0, "z", PRIMARY_DATA, "holds the data a", "mount its own volume"),
+        (1, "a", PRIMARY_DATA, "data of a primary", "renew this member"),
+        (0, "a", REPLICA_DATA, "data of a replica", "deployer cluster promote"),
+        (1, "z", REPLICA_DATA, "holds the data a", "renew this member"),
+        (0, "a", PRIMARY_DATA, "", ""),
+        (0, "", PRIMARY_DATA, "", ""),
+        (0, "", {}, "", ""),
+        (1, "a", REPLICA_DATA, "", ""),
+        (1, "a", {"uuid": "b", "role": "replica"}, "", ""),
+        (1, "a", {}, "", ""),
+    ],
+)
+def test_a_member_takes_no_other_data(
+    tmp_path: Path, number: int, uuid: str, found: dict[str, str], why: str, cure: str
+) -> None:
+    if found:
+        (tmp_path / ".nodeinfo").write_text(json.dumps(found))
+    role = numbered(number, 0, uuid)
+    if not why:
+        role.check(tmp_path)
+        return
+    with pytest.raises(Refusal, match=why) as caught:
+        role.check(tmp_path)
+    assert cure in caught.value.hint
+    assert (caught.value.code, f"member {number}" in caught.value.message) == (ExitCode.REFUSED, True)
+
+
+def test_root_s_password_comes_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    for content in (None, b"", b" \n", b"\xff"):
+        if content is not None:
+            file.write_bytes(content)
+        with pytest.raises(Refusal, match="root's password"):
+            password_in(str(file))
+    file.write_text("secret word\n")
+    assert password_in(str(file)) == "secret word"
 
 
 def test_the_secret_of_all_members_is_taken(tmp_path: Path) -> None:

@@ -14,10 +14,12 @@ from deployer.server.devpi.file_events import skip_mirrors
 from deployer.server.devpi.installed import inside
 from deployer.server.inventory.budget import BudgetKeeper
 from deployer.server.members.connect import OfReplica, follow, lead
+from deployer.server.members.standing import of_primary
 from deployer.server.middleware import clients, threads
 from deployer.server.middleware.bulkhead import Bulkhead
 from deployer.server.middleware.files import Mirrors
 from deployer.server.middleware.middleware import Middleware
+from deployer.server.middleware.orders import Orders
 from deployer.server.mirrors.json_api import JsonApi
 from deployer.server.mirrors.serving import Serving
 from deployer.server.mirrors.uploads import Uploads
@@ -46,7 +48,7 @@ def configure(pyramid_config: Any, credentials: Credentials) -> None:
     orders = views.add(pyramid_config, core, mirrors, inventory, middleware)
     tweens.add(pyramid_config, core, middleware, orders, inventory)
     tweens.add_pages(pyramid_config, core, mirrors, inventory)
-    _join(pyramid_config, core, mirrors, bulkhead)
+    _join(pyramid_config, core, mirrors, bulkhead, orders)
     _listen(core, inventory)
     _begin(core, mirrors, inventory)
 
@@ -90,13 +92,16 @@ def _middleware(core: Core, mirrors: OfMirrors) -> tuple[Middleware, Bulkhead]:
     return middleware, bulkhead
 
 
-def _join(pyramid_config: Any, core: Core, mirrors: OfMirrors, bulkhead: Bulkhead) -> None:
+def _join(pyramid_config: Any, core: Core, mirrors: OfMirrors, bulkhead: Bulkhead, orders: Orders) -> None:
     """Make the server a member, if it is a primary or a replica."""
+    role, changelog, uuid = core.role, core.changelog, core.config.nodeinfo["uuid"]
     shared = (core.indexes, core.store, core.changelog, core.switch, core.malicious)
     if isinstance(core.parts, OfReplica):
         gate = follow(core.xom, core.parts, mirrors.source, mirrors.remote, *shared)
         tweens.add_member(pyramid_config, gate, replica=True)
+        views.add_status(pyramid_config, core, orders, lambda: gate.following.status(role))
     elif core.role.is_primary:
+        views.add_status(pyramid_config, core, orders, lambda: of_primary(role, uuid, changelog.serial))
         tweens.add_member(pyramid_config, lead(core.xom, core.role, mirrors.source, *shared, bulkhead), replica=False)
 
 

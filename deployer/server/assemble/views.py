@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from deployer.protocol import (
@@ -12,6 +13,7 @@ from deployer.protocol import (
     CACHED_ROUTE,
     INVENTORY_ROUTE,
     KEEP_ROUTE,
+    MEMBER_STATUS_ROUTE,
     MINT_ROUTE,
     MIRRORED_ROUTE,
     OFFLINE_ROUTE,
@@ -20,11 +22,13 @@ from deployer.protocol import (
     REFRESH_ROUTE,
     RULES_ROUTE,
     Deleted,
+    MemberStatus,
 )
 from deployer.server.assemble import keys
 from deployer.server.assemble.parts import Core, OfInventory, OfMirrors
 from deployer.server.devpi import quotas
 from deployer.server.inventory.view import InventoryView, PruneView
+from deployer.server.members.standing import StatusView
 from deployer.server.middleware import bodies, threads
 from deployer.server.middleware.middleware import Middleware
 from deployer.server.middleware.orders import Orders
@@ -97,6 +101,13 @@ def add(pyramid_config: Any, core: Core, mirrors: OfMirrors, inventory: OfInvent
     for route, answer in orders.views.items():
         view(route, answer, request_method="POST")
     return orders
+
+
+def add_status(pyramid_config: Any, core: Core, orders: Orders, status: Callable[[], MemberStatus]) -> None:
+    """Add the endpoint of a member of a cluster."""
+    orders.views[MEMBER_STATUS_ROUTE] = answer = StatusView(core.challenge, status)
+    pyramid_config.add_route(MEMBER_STATUS_ROUTE, MEMBER_STATUS_ROUTE)
+    pyramid_config.add_view(answer, route_name=MEMBER_STATUS_ROUTE, request_method="POST")
 
 
 def _exchange(config: Any) -> Any:

@@ -36,7 +36,7 @@ from deployer.server.devpi.installed import installed
 from deployer.server.hosts import KnownHosts
 from deployer.server.listening import complete, parse_address, places, port_of
 from deployer.server.members import role as roles
-from deployer.server.members.role import Role, take_secret
+from deployer.server.members.role import Role, password_in, take_secret
 from deployer.server.middleware.drain import Drain
 from deployer.server.mirrors import rules
 from deployer.server.mirrors.rules import MirrorRules
@@ -79,6 +79,11 @@ def serve(options: argparse.Namespace, listening: Sequence[socket.socket] = ()) 
     for number in SIGNALS:
         signal.signal(number, stop)
     serverdir = Path(options.serverdir).absolute()
+    try:
+        role = Role.chosen(options)
+        role.check(serverdir)
+    except Refusal as refusal:
+        return _fail(refusal)
     order, kept = settings.ordered(Private.of(serverdir)), Kept.take()
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -97,7 +102,7 @@ def serve(options: argparse.Namespace, listening: Sequence[socket.socket] = ()) 
             private.lock.write_text(f"{os.getpid()}\n")  # from here on it takes orders
             copying.check_whole(private)
             prepare.repair(serverdir, private)
-            code = _serve_on(options, serverdir, private, listeners, stop, kept)
+            code = _serve_on(options, serverdir, private, listeners, stop, kept, role)
             if code == 0 and stop.drain.done:
                 _begin_anew(private, listeners, stop)
     except Refusal as refusal:
@@ -184,13 +189,10 @@ def _serve_on(
     listeners: list[socket.socket],
     stop: _Stop,
     kept: Kept | None,
+    role: Role,
 ) -> int:
     _keep_temporary_files(private)
     try:
-        role = Role.of(
-            options.role, options.primary_url, write_wait=options.write_wait, upstream=options.replica_upstream
-        )
-        role.check(serverdir)
         if options.secret_file:
             take_secret(private, options.secret_file)
         secret_files.ensure_keys(private)
@@ -198,7 +200,7 @@ def _serve_on(
         if first and options.only_marked:
             prepare.require_mark(serverdir, private)
         # Before devpi is imported: a hash may take 64 MiB for a moment.
-        pwhash = _first_password(serverdir, private) if first and not role.is_replica else ""
+        pwhash = "" if not first or role.is_replica else _first_password(serverdir, private, options.root_password_file)
         from devpi_server.main import Fatal
 
         from deployer.server.devpi import replacements
@@ -318,12 +320,19 @@ def plugins_of(credentials: Credentials, *, web: bool) -> PluginManager:
     return manager
 
 
-def _first_password(serverdir: Path, private: Private) -> str:
-    """Remove the files of an interrupted first boot, and choose root's password; its hash."""
+def _first_password(serverdir: Path, private: Private, file: str) -> str:
+    """Remove the files of an interrupted first boot, and choose root's password, or take it from ``file``; its hash.
+
+    Raises Refusal.
+    """
     from deployer.server.devpi import passwords
 
+    given = password_in(file) if file else None
     prepare.start_over(serverdir, private)
     known = secret_files.read_text(private.root_password)
+    if known is None and given is not None:
+        secret_files.write_private(private.root_password, f"{given}\n")
+        known = given
     if known is None:
         return passwords.hash_random(secret_files.new_password(private.root_password))
     from devpi_server.auth import hash_password
@@ -395,7 +404,7 @@ def _devpi(
         handler.setFormatter(_Masking(handler.formatter))
     xom = xom_from_config(config)
     if secret_files.read_text(private.root_password) is None and not role.is_replica:
-        _adopt(xom, private)
+        _adopt(xom, private, options.root_password_file)
     if proxy is not None:
         # devpi logs the addresses that it serves.
         config.waitress_info["addresses"].append(
@@ -506,19 +515,23 @@ def _arguments(
     return words
 
 
-def _adopt(xom: Any, private: Private) -> None:
+def _adopt(xom: Any, private: Private, file: str) -> None:
     """Adopt foreign data: replace an empty root password before the port opens; keep any other one, unless the data was
-    restored from a backup without it.
+    restored from a backup without it. Keep the password in ``file`` if it is root's: a replica became the primary.
 
     The new password has another file name until devpi has stored its hash, so a kill in between loses nothing.
     """
     from deployer.server.devpi import passwords
 
     candidate = secret_files.read_text(private.next_root_password)
+    given = password_in(file) if file else ""
     with xom.keyfs.read_transaction():
         root = xom.model.get_user("root")
         done = root is not None and candidate is not None and root.validate(candidate)
         empty = root is None or (not done and (private.reset_root.exists() or root.validate("")))
+        known = bool(given) and root is not None and not done and not empty and root.validate(given)
+    if known:
+        secret_files.write_private(private.root_password, f"{given}\n")
     if empty:
         candidate = secret_files.new_password(private.next_root_password)
         with xom.keyfs.write_transaction():

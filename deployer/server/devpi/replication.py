@@ -16,6 +16,8 @@ from deployer.server.devpi.installed import inside
 PAGE = "deployer_page"
 """Attribute of a replica's ``xom``: a function of a mirror and a project that returns the files of its page; None when
 there is no such project. It raises Silent."""
+NAMED = 10
+"""Files that a list of errors names."""
 _LINKS = "get_simplelinks_perstage"
 
 
@@ -75,6 +77,22 @@ class Progress:
                 condition.notify_all()
             return False
         return bool(self._files.queue.unfinished_tasks == 0)
+
+    @property
+    def missing(self) -> int:
+        """How many files it is to fetch, as far as it knows."""
+        return int(self._files.queue.unfinished_tasks) + int(self._files.error_queue.qsize())
+
+    @property
+    def has_files(self) -> bool:
+        """Whether it has all files of the primary's commits, but those that are fetched on demand."""
+        return self._files.init_queue_finished_at is not None and self.missing == 0
+
+    @property
+    def errors(self) -> list[str]:
+        """Files that could not be fetched, and why; the first of them."""
+        found = list(self._files.errors.errors.items())[:NAMED]
+        return [f"{path}: {error.get('message') or 'not fetched'}" for path, error in found]
 
     @property
     def primary(self) -> str:

@@ -12,11 +12,14 @@ from typing import Any
 
 from devpi_server.log import threadlog
 
+from deployer import __version__
+from deployer.protocol import MemberStatus
 from deployer.server.devpi.installed import inside
 from deployer.server.devpi.replication import Progress
 from deployer.server.members.files import ReplicaFiles
 from deployer.server.members.messages import Report, State
 from deployer.server.members.primary import Primary
+from deployer.server.members.role import Role
 from deployer.server.pages.changelog import FAR
 from deployer.server.pages.store import PageStore
 from deployer.server.secret_files import Private, read_text, write_private
@@ -28,6 +31,8 @@ SOON = 0.02
 """Seconds between two looks for a file that is on its way."""
 LOST = 300.0
 """Seconds after which a replica waits no longer for the file of an upload."""
+EVEN = 10.0
+"""Seconds within which a replica that is in sync lacked nothing."""
 PATIENCE = 2.0
 """Seconds that a request waits for what the primary has."""
 
@@ -59,6 +64,10 @@ class Following:
         """Of the primary's last commit, as last told."""
         self.answers = True
         """Whether the primary answered the last report."""
+        self._contact: float | None = None  # when the primary answered last
+        self._even: float | None = None  # when nothing was lacking last
+        self.diverged = read_text(private.diverged) or ""
+        """Which commits the primary lacks that are here: these are other data, and are not served. Empty: none."""
         self._whole = bool(read_text(private.synced))  # all of the primary's data were here once
         self._goal: int | None = None  # the serial from which on the primary waits for this replica
         self.serves = False
@@ -95,7 +104,7 @@ class Following:
         if serial != self._serial:
             self._serial = serial
             self._report_soon()
-        if self._goal is not None and serial >= self._goal:
+        if self._goal is not None and serial >= self._goal and not self.diverged:
             self.serves = True
         self._files.tidy()
 
@@ -135,9 +144,9 @@ class Following:
             self._wanted = False
             self._asked += 1
             number = self._asked
-        told, whole = None, self._whole
+        told, whole, serial = None, self._whole, self._serial
         try:
-            told = self._primary.report(Report(serial=self._serial, state=self._state, synced=whole))
+            told = self._primary.report(Report(serial=serial, state=self._state, synced=whole and not self.diverged))
         except NoAnswer as error:
             if self.answers:
                 threadlog.warn("the primary does not answer: %s", error)
@@ -145,7 +154,9 @@ class Following:
             self._take(told.state, told.releases)
             self._state = told.state.name
             self._report_soon()
-        if whole and not self.serves:
+        if told is not None:
+            self._compare(serial, told.serial)
+        if whole and not self.serves and not self.diverged:
             if told is None:
                 self.serves = True
             elif self._goal is None:
@@ -155,6 +166,40 @@ class Following:
             self.primary_serial = told.serial if told is not None else self.primary_serial
             self._told = number
             self._changed.notify_all()
+
+    def _compare(self, serial: int, primary_serial: int) -> None:
+        """Note how far this replica is behind, or that it is ahead: a replica that lacked commits became the primary,
+        or the primary was restored from a backup. Its next commits would be others with the same serials."""
+        self._contact = time.monotonic()
+        if serial >= primary_serial:
+            self._even = self._contact
+        if serial > primary_serial and not self.diverged:
+            found = f"it has commits up to {serial}, and its primary only up to {primary_serial}"
+            write_private(self._private.diverged, f"{found}\n")
+            self.diverged, self.serves = found, False
+            self._store.forget_all()
+            threadlog.error("%s: renew this member", found)
+
+    def status(self, role: Role) -> MemberStatus:
+        """What this replica has, for whoever runs it."""
+        now, progress = time.monotonic(), self._progress
+        even, contact = self._even, self._contact
+        lag = None if even is None else 0.0 if self.answers and even == contact else round(now - even, 1)
+        diverged = [f"{self.diverged}: renew this member"] if self.diverged else []
+        return MemberStatus(
+            number=role.number,
+            role=role.kind,
+            uuid=progress.primary,
+            serial=self._serial,
+            primary_serial=self.primary_serial,
+            lag_seconds=lag,
+            synced=self.serves and lag is not None and lag < EVEN,
+            files_in_sync=progress.has_files,
+            files_missing=progress.missing,
+            errors=(*diverged, *progress.errors),
+            version=__version__,
+            last_contact_seconds=None if contact is None else round(now - contact, 1),
+        )
 
     # Requests
 

@@ -12,6 +12,7 @@ from deployer.protocol import (
     IDENTITY_ROUTE,
     KEEP_ROUTE,
     LIVE_ROUTE,
+    MEMBER_STATUS_ROUTE,
     OFFLINE_ROUTE,
     PRUNE_ROUTE,
     REFRESH_ROUTE,
@@ -24,7 +25,7 @@ from deployer.server.middleware.responses import SharedResponse
 Handler = Callable[[Any], Any]
 AGAIN = "deployer.again"
 """Mark in the environment of a request that is answered a second time."""
-_ALWAYS = frozenset({IDENTITY_ROUTE, LIVE_ROUTE, "/+api", "/+status"})
+_ALWAYS = frozenset({IDENTITY_ROUTE, LIVE_ROUTE, MEMBER_STATUS_ROUTE, "/+api", "/+status"})
 _OF_THE_PRIMARY = frozenset({ACCEPT_ROUTE, KEEP_ROUTE, OFFLINE_ROUTE, PRUNE_ROUTE, REFRESH_ROUTE})
 """Orders that a replica can't carry out."""
 _READS = ("GET", "HEAD", "OPTIONS")
@@ -40,13 +41,20 @@ class Gate:
     """``seen``: the serial up to which commits are taken into account. ``is_mirror``: whether an index is a mirror."""
 
     def __init__(self, following: Following, seen: Callable[[], int], is_mirror: Callable[[str], bool]) -> None:
-        self._following, self._seen, self._is_mirror = following, seen, is_mirror
+        self._following = following
+        self._seen, self._is_mirror = seen, is_mirror
+
+    @property
+    def following(self) -> Following:
+        return self._following
 
     def tween(self, handler: Handler) -> Handler:
         def handle(request: Any) -> Any:
             if request.environ.get(AGAIN) or request.environ.get(INNER):
                 return handler(request)
             if not self._following.serves and request.path_info not in _ALWAYS:
+                if self._following.diverged:
+                    return later("this replica has other data than its primary, and has to be made anew", seconds=60)
                 return later("this replica has not yet got all data of its primary", seconds=5)
             if request.method == "POST" and request.path_info in _OF_THE_PRIMARY:
                 return SharedResponse.of_text(409, "this is a replica: ask its primary").to_pyramid()

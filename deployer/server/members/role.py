@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from deployer.protocol import NODEINFO, ExitCode, Refusal, parsed
 from deployer.server.devpi.installed import installed
@@ -11,6 +14,7 @@ from deployer.server.secret_files import Private, read_text, write_private
 
 NAME = "deployer-role"
 STANDALONE, PRIMARY, REPLICA = ROLES = ("standalone", "primary", "replica")
+PROMOTE = "deployer cluster promote MEMBER"
 SHORTEST_SECRET = 32
 """Characters of the shortest secret: devpi refuses a shorter one."""
 
@@ -21,13 +25,16 @@ class Role:
 
     ``primary_url``: of a replica's primary, with a slash at the end. ``write_wait``: seconds for which a primary waits
     until all replicas have a write. ``upstream``: whether a replica fetches files from upstreams while its primary is
-    down.
+    down. ``number``: of this member in its cluster; None without one. ``uuid``: of the cluster's data; empty while
+    nobody knows it.
     """
 
     kind: str = STANDALONE
     primary_url: str = ""
     write_wait: float = 2.0
     upstream: bool = True
+    number: int | None = None
+    uuid: str = ""
 
     @property
     def is_primary(self) -> bool:
@@ -43,6 +50,26 @@ class Role:
         if self.is_replica:
             return ("--role", REPLICA, "--primary-url", self.primary_url)
         return ("--role", PRIMARY) if self.is_primary else ()
+
+    @classmethod
+    def chosen(cls, options: argparse.Namespace) -> Role:
+        """The role that the arguments of ``serve`` give; a numbered member's comes from the numbers. Raises Refusal."""
+        kind, url = options.role, options.primary_url
+        if (options.member is None) != (options.primary is None):
+            raise Refusal(
+                "a member needs its own number and the primary's",
+                hint="give both --member and --primary, or none",
+                code=ExitCode.USAGE,
+            )
+        if options.member is not None:
+            if kind != STANDALONE:
+                raise Refusal(
+                    "--role and --member both say what this server is", hint="remove --role", code=ExitCode.USAGE
+                )
+            kind = PRIMARY if options.member == options.primary else REPLICA
+            url = url if kind == REPLICA else ""
+        made = cls.of(kind, url, write_wait=options.write_wait, upstream=options.replica_upstream)
+        return replace(made, number=options.member, uuid=options.cluster_uuid)
 
     @classmethod
     def of(cls, kind: str, primary_url: str, *, write_wait: float, upstream: bool) -> Role:
@@ -63,17 +90,54 @@ class Role:
         return cls(kind, primary_url and primary_url.rstrip("/") + "/", write_wait, upstream)
 
     def check(self, serverdir: Path) -> None:
-        """Raise Refusal for data of a server that had another role."""
-        try:
-            former = parsed((serverdir / NODEINFO).read_bytes())["role"]
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return
-        if self.is_replica != (former == REPLICA):
+        """Raise Refusal for data of a server that had another role, or of another cluster."""
+        found = nodeinfo(serverdir)
+        former = str(found.get("role", ""))
+        if not former:
+            if self.is_primary and self.uuid and not (serverdir / NODEINFO).exists():
+                raise Refusal(
+                    f"{self._name} is the primary of the data {self.uuid}, and {serverdir} is empty",
+                    hint=f"mount its volume; if its data is lost: {PROMOTE}",
+                    code=ExitCode.REFUSED,
+                )
+        elif self.is_replica != (former == REPLICA):
+            hint = "renew this member: remove its volume, and it copies all data" if self.is_replica else PROMOTE
+            if self.number is None:
+                hint = "give a replica a directory of its own, which is empty at first"
             raise Refusal(
-                f"{serverdir} holds the data of a {former}, and this server is a {self.kind}",
-                hint="give a replica a directory of its own, which is empty at first",
+                f"{serverdir} holds the data of a {former}, and {self._name} is a {self.kind}",
+                hint=hint,
                 code=ExitCode.REFUSED,
             )
+        else:
+            self._check_uuid(serverdir, uuid_of(found))
+
+    def _check_uuid(self, serverdir: Path, uuid: str) -> None:
+        if self.uuid and uuid and uuid != self.uuid:
+            what = "mount its own volume"
+            raise Refusal(
+                f"{serverdir} holds the data {uuid}, and {self._name} is a {self.kind} of the data {self.uuid}",
+                hint=f"{what}, or renew this member: remove its volume" if self.is_replica else what,
+                code=ExitCode.REFUSED,
+            )
+
+    @property
+    def _name(self) -> str:
+        return "this server" if self.number is None else f"member {self.number}"
+
+
+def nodeinfo(serverdir: Path) -> Mapping[str, Any]:
+    """devpi's record of what a server is; empty when it is absent or damaged."""
+    try:
+        found = parsed((serverdir / NODEINFO).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def uuid_of(found: Mapping[str, Any]) -> str:
+    """The uuid of the cluster's data, by devpi's record; empty for a replica that has never heard of its primary."""
+    return str(found.get("primary-uuid" if found.get("role") == REPLICA else "uuid", ""))
 
 
 def given(config: object) -> Role:
@@ -101,3 +165,18 @@ def take_secret(private: Private, file: str) -> None:
         )
     if secret != read_text(private.secret):
         write_private(private.secret, secret)
+
+
+def password_in(file: str) -> str:
+    """Root's password for the first boot, which everybody who runs the cluster knows. Raises Refusal."""
+    try:
+        password = Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refusal(
+            f"can't read root's password in {file}: {getattr(error, 'strerror', None) or 'it is not text'}",
+            hint="make this user its owner",
+            code=ExitCode.REFUSED,
+        ) from None
+    if not password:
+        raise Refusal(f"root's password in {file} is empty", hint="write one to it", code=ExitCode.REFUSED)
+    return password
