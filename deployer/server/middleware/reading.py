@@ -29,6 +29,7 @@ from deployer.protocol import (
     INVENTORY_ROUTE,
     KEEP_ROUTE,
     LIVE_ROUTE,
+    MEMBER_STATUS_ROUTE,
     MINT_ROUTE,
     MIRRORED_ROUTE,
     NAMES_ROUTE,
@@ -70,7 +71,7 @@ OF_NONE = frozenset(
         *(AUDIENCE_ROUTE, MINT_ROUTE, OIDC_ROUTE),
         # with root's proof
         *(ACCEPT_ROUTE, ACTIVITY_ROUTE, CACHED_ROUTE, INVENTORY_ROUTE, KEEP_ROUTE, OFFLINE_ROUTE, OPEN_ROUTE),
-        *(PRUNE_ROUTE, REFRESH_ROUTE),
+        *(MEMBER_STATUS_ROUTE, PRUNE_ROUTE, REFRESH_ROUTE),
         # filtered by their views
         IDENTITY_ROUTE,
     }
