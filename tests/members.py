@@ -13,10 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 from deployer.protocol import MemberStatus
-from tests.indexed_server import get
+from tests.indexed_server import FILE, JSON, Got, get
 from tests.server_process import COMMAND, PATIENCE, Server, request
+from tests.upstream import Distribution
 
 SERVES = {"Accept": "application/json"}
 
@@ -61,10 +63,10 @@ class Members:
         replica.launch(*self.role(replica, url=url), *more)
 
     def role(self, member: Server, *, url: str = "") -> tuple[str, ...]:
-        """The words that make a server a member: by its number, or by hand if it is none of :attr:`all`."""
+        """The words that make a server a member: by its number, or by hand if it has none."""
         url = url or f"http://127.0.0.1:{self.primary.port}"
         shared = ("--secret-file", str(self.secret), *self.words)
-        if member not in self.all:
+        if member not in self.started:
             return ("--role", "replica", "--primary-url", url, *shared)
         numbers = ("--member", str(self.number(member)), "--primary", str(self.number(self.primary)))
         return (*numbers, "--primary-url", url, *shared)
@@ -106,6 +108,22 @@ class Members:
     def end(self) -> None:
         for member in self.all:
             member.end()
+
+
+def page(member: Server, index: str, project: str) -> Got:
+    return get(member.port, f"/{index}/+simple/{project}/", JSON)
+
+
+def files(member: Server, index: str, project: str) -> dict[str, str]:
+    """The addresses of a project's files by their names."""
+    got = page(member, index, project)
+    assert got.status == 200, (got.status, got.body, member.output[-4000:])
+    above = f"/{index}/+simple/{project}/"
+    return {file["filename"]: urljoin(above, file["url"]).partition("#")[0] for file in json.loads(got.body)["files"]}
+
+
+def fetch(member: Server, index: str, wheel: Distribution) -> Got:
+    return get(member.port, files(member, index, wheel.project)[wheel.filename], FILE)
 
 
 class Behind:

@@ -49,6 +49,7 @@ class PrivateFile(StrEnum):
     USED_BY = "used-by"
     SYNCED = "synced"
     DIVERGED = "diverged"
+    PROMOTE = "promote.json"
     ARRIVED = "arrived"
     MEMBERS = "members.json"
 

@@ -44,6 +44,7 @@ class MemberStatus:
     ``files_in_sync``: it has all files of the primary but those that are fetched on demand. ``files_missing``: files
     that it is to fetch, as far as it knows. ``errors``: what keeps it from following, a line each.
     ``last_contact_seconds``: since the primary's last answer; None for a primary, and before the first one.
+    ``primary_answers``: whether it answered the last report; True for a primary.
     """
 
     number: int | None
@@ -58,6 +59,7 @@ class MemberStatus:
     errors: tuple[str, ...]
     version: str
     last_contact_seconds: float | None
+    primary_answers: bool
 
     @property
     def json(self) -> dict[str, Any]:
@@ -82,6 +84,7 @@ class MemberStatus:
                 errors=tuple(str(line) for line in found["errors"]),
                 version=str(found["version"]),
                 last_contact_seconds=_seconds(found["last_contact_seconds"]),
+                primary_answers=flag_of(found["primary_answers"]) is True,
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"no status of a member: {error}") from None

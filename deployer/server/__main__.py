@@ -154,9 +154,10 @@ def _parser() -> argparse.ArgumentParser:
     fsck = verbs.add_parser("fsck", help="devpi's own check of a server directory on which no server runs")
     fsck.add_argument("--serverdir", required=True)
 
-    member = verbs.add_parser("member", help="show what a running member of a cluster has, as JSON")
-    member.add_argument("action", choices=("status",))
+    member = verbs.add_parser("member", help="show what a running member has, or have it become the primary")
+    member.add_argument("action", choices=("status", "promote"))
     member.add_argument("--serverdir", required=True)
+    member.add_argument("--even-if-behind", action="store_true", help="promote: accept that commits or files are lost")
 
     health = verbs.add_parser("health", help="exit code 0 when the server answers")
     health.add_argument("--serverdir", default="", help="find the address of the server that runs on it")
@@ -363,13 +364,13 @@ def _fsck(options: argparse.Namespace) -> int:
 
 def _member(options: argparse.Namespace) -> int:
     from deployer.server.members.asking import ask
+    from deployer.server.members.promotion import order
 
-    try:
-        sys.stdout.write(json.dumps(ask(Path(options.serverdir)).json) + "\n")
-    except Refusal as refusal:
-        sys.stderr.write(refusal.text)
-        return refusal.code
-    return 0
+    os.umask(0o077)
+    serverdir = Path(options.serverdir)
+    if options.action == "status":
+        return _report(lambda: ask(serverdir).json)
+    return _report(lambda: order(serverdir, ask, even_if_behind=options.even_if_behind))
 
 
 def _report(work: Callable[[], Mapping[str, object]]) -> int:

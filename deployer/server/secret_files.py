@@ -206,6 +206,11 @@ class Private:
         return self.directory / PrivateFile.DIVERGED
 
     @property
+    def promote(self) -> Path:
+        """The order that a replica becomes the primary (JSON, :mod:`deployer.server.members.promotion`)."""
+        return self.directory / PrivateFile.PROMOTE
+
+    @property
     def arrived(self) -> Path:
         """Files of a replica that came for a client, until replication has stored them."""
         return self.directory / PrivateFile.ARRIVED

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from http import HTTPStatus
+from typing import Any
 
 import pytest
 
-from tests.indexed_server import get, make_indexes
-from tests.members import Members
-from tests.server_process import login
+from deployer.protocol import ExitCode
+from tests.indexed_server import get, make_indexes, upload
+from tests.members import Members, fetch
+from tests.server_process import COMMAND, PATIENCE, Server, login, request
 from tests.upstream import Upstream, make_wheel
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
@@ -53,3 +61,76 @@ def test_members_report_what_they_have(members: Members) -> None:
         assert found.last_contact_seconds is not None
         for path in ("/+ready", "/+live"):
             assert get(replica.port, path, {}).status == HTTPStatus.OK
+
+
+def copied(member: Server) -> int:
+    """How many files of this member were read, by its own log of requests."""
+    lines = (member.private / "log/access.log").read_text().splitlines()
+    return sum("/+f/" in line or "/+e/" in line for line in lines)
+
+
+def test_a_replica_becomes_the_primary(members: Members) -> None:
+    former, (one, two) = members.primary, members.others
+    uuid, auth = members.told(former).uuid, former.auth
+    wheels = [make_wheel("lasting", f"1.{number}", files={"data.bin": os.urandom(200_000)}) for number in range(20)]
+    for wheel in wheels:
+        assert upload(former, auth, "root/dev", wheel) == HTTPStatus.OK
+    for member in members.all:
+        assert fetch(member, "root/dev", make_wheel("warm", "1.0")).status == HTTPStatus.OK
+    for member in members.others:
+        members.wait_until(member, lambda found: found.synced and found.files_in_sync)
+
+    former.end()
+    code, told = promote(one)
+    assert (code, told["number"], told["uuid"], told["commits_lost"], told["missing"]) == (0, 1, uuid, 0, [])
+    assert not one.private.joinpath("root-password").exists()
+    refused = ("--member", "2", "--primary", "2", "--secret-file", str(members.secret))
+    assert two.send(signal.SIGTERM) == 0
+    code, said = two.refuses(*refused)
+    assert (code, "deployer cluster promote" in said) == (ExitCode.REFUSED, True)
+
+    members.start_primary()  # it answers again, so the order is void
+    deadline = time.monotonic() + PATIENCE
+    while (one.private / "promote.json").exists():
+        assert time.monotonic() < deadline, one.output[-4000:]
+        time.sleep(0.1)
+    former.end()
+    assert promote(one)[0] == 0
+    assert one.send(signal.SIGTERM) == 0
+
+    before = copied(one)
+    members.primary, members.others = one, [two]
+    members.start_primary("--cluster-uuid", uuid)
+    began = time.monotonic()
+    members.launch(two, "--cluster-uuid", uuid)
+    members.wait(two)
+    members.wait_until(two, lambda found: found.synced and found.files_in_sync and found.lag_seconds == 0)
+    print(f"the other member is in sync after {time.monotonic() - began:.1f} s")
+    assert copied(one) == before
+    found = members.told(one)
+    assert (found.number, found.role, found.uuid, found.synced) == (1, "primary", uuid, True)
+
+    assert one.password == PASSWORD
+    later = make_wheel("later", "1.0")
+    for number, member in enumerate(members.all):
+        assert request(member.port, "GET", "/root", headers=auth)[0] == HTTPStatus.OK
+        wheel = make_wheel("written", f"1.{number}")
+        assert upload(member, auth, "root/dev", wheel) == HTTPStatus.OK  # by a login that the former primary gave
+    assert upload(two, one.auth, "root/dev", later) == HTTPStatus.OK
+    for member in members.all:
+        for wheel in (*wheels, later, make_wheel("warm", "1.0"), make_wheel("cold", "1.0")):
+            assert fetch(member, "root/dev", wheel).body == wheel.content, wheel.filename
+
+    code, said = former.refuses(*members.role(former), "--cluster-uuid", uuid)
+    assert (code, "renew this member" in said) == (ExitCode.REFUSED, True), said
+    shutil.rmtree(former.serverdir)
+    members.others.append(former)
+    members.launch(former, "--cluster-uuid", uuid)
+    members.wait(former)
+    assert fetch(former, "root/dev", later).body == later.content
+
+
+def promote(member: Server, *more: str) -> tuple[int, dict[str, Any]]:
+    words = (*COMMAND, "member", "promote", "--serverdir", str(member.serverdir), *more)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    return done.returncode, json.loads(done.stdout) if done.stdout else {"said": done.stderr}

@@ -12,13 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from itertools import compress, cycle, product
 from threading import Barrier
-from urllib.parse import urljoin
 
 import pytest
 
-from tests.indexed_server import FILE, JSON, Got, get, make_indexes, upload
+from tests.indexed_server import FILE, get, make_indexes, upload
 from tests.integration.test_offline import switch
-from tests.members import Behind, Members
+from tests.members import Behind, Members, fetch, files, page
 from tests.server_process import PATIENCE, Server, login, request
 from tests.upstream import Distribution, Upstream, make_wheel
 
@@ -80,22 +79,6 @@ def members(
         made.end()
         for one in way:
             one.close()
-
-
-def page(member: Server, index: str, project: str) -> Got:
-    return get(member.port, f"/{index}/+simple/{project}/", JSON)
-
-
-def files(member: Server, index: str, project: str) -> dict[str, str]:
-    """The addresses of a project's files by their names."""
-    got = page(member, index, project)
-    assert got.status == 200, (got.status, got.body, member.output[-4000:])
-    above = f"/{index}/+simple/{project}/"
-    return {file["filename"]: urljoin(above, file["url"]).partition("#")[0] for file in json.loads(got.body)["files"]}
-
-
-def fetch(member: Server, index: str, wheel: Distribution) -> Got:
-    return get(member.port, files(member, index, wheel.project)[wheel.filename], FILE)
 
 
 def test_strangers_are_told_nothing(members: Members) -> None:

@@ -35,6 +35,7 @@ from deployer.server.devpi import relied_on
 from deployer.server.devpi.installed import installed
 from deployer.server.hosts import KnownHosts
 from deployer.server.listening import complete, parse_address, places, port_of
+from deployer.server.members import promotion
 from deployer.server.members import role as roles
 from deployer.server.members.role import Role, password_in, take_secret
 from deployer.server.middleware.drain import Drain
@@ -81,7 +82,7 @@ def serve(options: argparse.Namespace, listening: Sequence[socket.socket] = ()) 
     serverdir = Path(options.serverdir).absolute()
     try:
         role = Role.chosen(options)
-        role.check(serverdir)
+        role.check(serverdir, promoted=promotion.is_ordered(serverdir))
     except Refusal as refusal:
         return _fail(refusal)
     order, kept = settings.ordered(Private.of(serverdir)), Kept.take()
@@ -193,6 +194,8 @@ def _serve_on(
 ) -> int:
     _keep_temporary_files(private)
     try:
+        if promotion.take(serverdir, role):
+            log_line("this member is the primary from now on")
         if options.secret_file:
             take_secret(private, options.secret_file)
         secret_files.ensure_keys(private)

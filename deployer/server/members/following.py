@@ -22,7 +22,7 @@ from deployer.server.members.primary import Primary
 from deployer.server.members.role import Role
 from deployer.server.pages.changelog import FAR
 from deployer.server.pages.store import PageStore
-from deployer.server.secret_files import Private, read_text, write_private
+from deployer.server.secret_files import Private, read_text, remove, write_private
 from deployer.server.upstream.client import NoAnswer
 
 BEAT = 1.0
@@ -171,6 +171,9 @@ class Following:
         """Note how far this replica is behind, or that it is ahead: a replica that lacked commits became the primary,
         or the primary was restored from a backup. Its next commits would be others with the same serials."""
         self._contact = time.monotonic()
+        if self._private.promote.exists():
+            threadlog.warn("the primary answers again: the order to promote this member is void")
+            remove(self._private.promote)
         if serial >= primary_serial:
             self._even = self._contact
         if serial > primary_serial and not self.diverged:
@@ -199,6 +202,7 @@ class Following:
             errors=(*diverged, *progress.errors),
             version=__version__,
             last_contact_seconds=None if contact is None else round(now - contact, 1),
+            primary_answers=contact is not None and self.answers,
         )
 
     # Requests

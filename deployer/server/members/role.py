@@ -89,8 +89,11 @@ class Role:
             )
         return cls(kind, primary_url and primary_url.rstrip("/") + "/", write_wait, upstream)
 
-    def check(self, serverdir: Path) -> None:
-        """Raise Refusal for data of a server that had another role, or of another cluster."""
+    def check(self, serverdir: Path, *, promoted: bool = False) -> None:
+        """Raise Refusal for data of a server that had another role, or of another cluster.
+
+        ``promoted``: a replica's data may become the primary's.
+        """
         found = nodeinfo(serverdir)
         former = str(found.get("role", ""))
         if not former:
@@ -100,7 +103,7 @@ class Role:
                     hint=f"mount its volume; if its data is lost: {PROMOTE}",
                     code=ExitCode.REFUSED,
                 )
-        elif self.is_replica != (former == REPLICA):
+        elif self.is_replica != (former == REPLICA) and not (promoted and self.is_primary):
             hint = "renew this member: remove its volume, and it copies all data" if self.is_replica else PROMOTE
             if self.number is None:
                 hint = "give a replica a directory of its own, which is empty at first"

@@ -44,4 +44,5 @@ def of_primary(role: Role, uuid: str, serial: int) -> MemberStatus:
         errors=(),
         version=__version__,
         last_contact_seconds=None,
+        primary_answers=True,
     )
