@@ -30,6 +30,7 @@ def crosschecks(tree: Mapping[str, object], source_of: SourceOf) -> Iterator[Pro
     yield from _unknown_members(tree.get("groups"), users, source_of)
     yield from _unknown_groups(tree.get("groups"), indexes, source_of)
     yield from _unknown_of_jobs(tree.get("server"), indexes, users, source_of)
+    yield from _on_demand(tree.get("cluster"), indexes, source_of)
     yield from _unknown_client_index(tree.get("clients"), indexes, source_of)
     yield from _tls_without_nginx(tree, source_of)
     yield from _unsafe_fallback(tree.get("clients"), indexes, source_of)
@@ -117,6 +118,28 @@ def _unknown_of_jobs(
                     hint=did_you_mean(index, indexes) or "declare it under indexes:",
                     source=source_of((*path, "indexes")),
                 )
+
+
+def _on_demand(cluster: object, indexes: Mapping[str, object], source_of: SourceOf) -> Iterator[Problem]:
+    """Indexes of ``cluster.files_on_demand``: uploads are always copied, so that an acknowledged one is never lost."""
+    named = cluster.get("files_on_demand") if isinstance(cluster, Mapping) else None
+    for number, name in enumerate(named if isinstance(named, list | tuple) else ()):
+        path: KeyPath = ("cluster", "files_on_demand", number)
+        if not _is_index(name):
+            continue
+        index = indexes.get(name)
+        if name not in indexes:
+            yield Problem(
+                message=f"{dotted(path)}: unknown index {shown(name)}",
+                hint=did_you_mean(name, indexes) or "declare it under indexes:",
+                source=source_of(path),
+            )
+        elif isinstance(index, Mapping) and index.get("type") != "mirror":
+            yield Problem(
+                message=f"{dotted(path)}: {shown(name)} is no mirror, and each member has to have its uploads",
+                hint="remove it: files of mirrors alone can come on demand",
+                source=source_of(path),
+            )
 
 
 def _unknown_members(groups: object, users: Mapping[str, object], source_of: SourceOf) -> Iterator[Problem]:

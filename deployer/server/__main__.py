@@ -86,6 +86,13 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--primary-url", default="", help="of a replica: the address of its primary")
     serve.add_argument("--secret-file", default="", help="file with the secret that primary and replicas share")
     serve.add_argument(
+        "--files-on-demand",
+        action="append",
+        default=[],
+        metavar="USER/INDEX",
+        help="of a replica: fetch a file of this mirror when a client asks for it, and not before",
+    )
+    serve.add_argument(
         "--write-wait", type=float, default=2.0, help="seconds that a write waits until all replicas have it"
     )
     serve.add_argument(

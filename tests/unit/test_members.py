@@ -6,7 +6,7 @@ import argparse
 import itertools
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -167,7 +167,7 @@ def test_a_directory_keeps_its_role(tmp_path: Path) -> None:
             role.check(tmp_path)
 
 
-def numbered(number: int, primary: int, uuid: str = "", url: str = URL) -> Role:
+def numbered(number: int, primary: int, uuid: str = "", url: str = URL, on_demand: Sequence[str] = ()) -> Role:
     return Role.chosen(
         argparse.Namespace(
             role="standalone",
@@ -177,6 +177,7 @@ def numbered(number: int, primary: int, uuid: str = "", url: str = URL) -> Role:
             cluster_uuid=uuid,
             write_wait=2.0,
             replica_upstream=True,
+            files_on_demand=list(on_demand),
         )
     )
 
@@ -193,6 +194,16 @@ def test_a_numbered_member_has_its_role_by_the_numbers() -> None:
     options.role, options.primary = "standalone", None
     with pytest.raises(Refusal, match="own number and the primary's"):
         Role.chosen(options)
+
+
+def test_files_of_mirrors_may_come_on_demand() -> None:
+    assert numbered(1, 0, on_demand=["root/pypi", "a/b"]).words[-2:] == (
+        "--file-replication-skip-indexes",
+        "root/pypi,a/b",
+    )
+    for wrong in ("all", "root/pypi,a/b", "mirror"):
+        with pytest.raises(Refusal, match="no index"):
+            numbered(1, 0, on_demand=[wrong])
 
 
 PRIMARY_DATA = {"uuid": "a", "role": "primary"}

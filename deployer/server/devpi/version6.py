@@ -159,6 +159,13 @@ def uploads(keyfs: Any, connection: Any, serial: int) -> Iterator[tuple[str, boo
             yield relpath, bool(value and value.get("last_modified"))
 
 
+def removed(connection: Any, serial: int) -> Iterator[str]:
+    """The paths of files that a commit has removed."""
+    for relpath, (keyname, _, value) in connection.get_changes(serial).items():
+        if keyname in FILES and not (value and value.get("last_modified")):
+            yield relpath
+
+
 def raw(connection: Any, serial: int) -> bytes:
     """One entry of the changelog; empty when there is none."""
     return connection.get_raw_changelog_entry(serial) or b""

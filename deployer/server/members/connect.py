@@ -60,13 +60,19 @@ class OfReplica(Alone):
             has_room=has_room,
         )
         self._may_ask = lambda: role.upstream and not switch.on
+        self._on_demand = role.on_demand
 
     def source(self, *args: Any, **words: Any) -> Source:
         return ReplicaSource(*args, **words, primary=self.primary)
 
     def files(self, *args: Any) -> RemoteFiles:
-        arrived = self._private.arrived
-        return ReplicaFiles(*args, primary=self.primary, arrived=arrived, may_ask=self._may_ask)
+        return ReplicaFiles(
+            *args,
+            primary=self.primary,
+            arrived=self._private.arrived,
+            may_ask=self._may_ask,
+            on_demand=self._on_demand,
+        )
 
     def companions(self, *args: Any) -> Companions:
         return ReplicaCompanions(*args, primary=self.primary, may_ask=self._may_ask)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,19 @@ from deployer.server.upstream.client import NoAnswer
 
 class ReplicaFiles(RemoteFiles):
     """``arrived``: where files wait for replication. ``may_ask``: whether upstreams may be asked while the primary does
-    not answer."""
+    not answer. ``on_demand``: the mirrors whose files are not replicated: they stay when they have come."""
 
-    def __init__(self, *args: Any, primary: Primary, arrived: Path, may_ask: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        primary: Primary,
+        arrived: Path,
+        may_ask: Callable[[], bool],
+        on_demand: Collection[str] = (),
+    ) -> None:
         super().__init__(*args)
         self._primary, self._arrived, self.may_ask = primary, arrived, may_ask
+        self.on_demand = frozenset(on_demand)
         self._waiting: set[str] = set()
         self._lock = threading.Lock()
 
@@ -48,14 +56,21 @@ class ReplicaFiles(RemoteFiles):
         return super()._ask(stack, found, headers, method)
 
     def _keep(self, found: Found, spool: Any, last_modified: str) -> None:
-        path = f"{found.mirror.name}/{found.path}"
-        target = self._arrived / path
+        path, stays = f"{found.mirror.name}/{found.path}", found.mirror.name in self.on_demand
+        target = (self._files if stays else self._arrived) / path
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             os.link(spool.path, target)
-        with self._lock:
-            self._waiting.add(path)
+        if not stays:
+            with self._lock:
+                self._waiting.add(path)
         self.on_kept(found)
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Remove what the primary has removed of files that are not replicated; other files are devpi's to remove."""
+        for path in paths:
+            if "/".join(path.split("/")[:2]) in self.on_demand:
+                (self._files / path).unlink(missing_ok=True)
 
     def tidy(self) -> None:
         """Remove the files that replication has stored meanwhile."""

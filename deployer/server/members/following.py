@@ -55,6 +55,7 @@ class Following:
         self._stored = Path(xom.config.server_path) / "+files"
         self._seen = store.seen
         self._pending: deque[tuple[int, set[str], float]] = deque()  # serial, its files, and when it came
+        self._not_copied: set[str] = set()  # indexes with uploads that are not replicated
         self._state = ""
         self._changed = threading.Condition()
         self._serial = -1  # up to which all is here
@@ -114,14 +115,23 @@ class Following:
             with self._keyfs.get_connection() as connection:
                 for serial in range(self._seen + 1, current + 1):
                     self._add(serial, dict(inside().uploads(self._keyfs, connection, serial)))
+                    if self._files.on_demand:
+                        self._files.remove(inside().removed(connection, serial))
         self._seen = current
 
     def _add(self, serial: int, files: dict[str, bool]) -> None:
         for _, waiting, _ in self._pending:
             waiting.difference_update(path for path, is_there in files.items() if not is_there)
-        added = {path for path, is_there in files.items() if is_there}
+        added = {path for path, is_there in files.items() if is_there and not self._comes_later(path)}
         if added:
             self._pending.append((serial, added, time.monotonic()))
+
+    def _comes_later(self, path: str) -> bool:
+        """Whether an upload is of an index that was named as a mirror whose files come on demand."""
+        index = "/".join(path.split("/")[:2])
+        if index in self._files.on_demand:
+            self._not_copied.add(index)
+        return index in self._files.on_demand
 
     def _is_done(self, serial: int, paths: set[str], since: float) -> bool:
         """Whether the files of a commit are here, or are not waited for any more: the primary may have lost one."""
@@ -188,6 +198,7 @@ class Following:
         now, progress = time.monotonic(), self._progress
         even, contact = self._even, self._contact
         lag = None if even is None else 0.0 if self.answers and even == contact else round(now - even, 1)
+        uncopied = [f"{index} is no mirror: its uploads are not copied" for index in sorted(self._not_copied)]
         diverged = [f"{self.diverged}: renew this member"] if self.diverged else []
         return MemberStatus(
             number=role.number,
@@ -199,7 +210,7 @@ class Following:
             synced=self.serves and lag is not None and lag < EVEN,
             files_in_sync=progress.has_files,
             files_missing=progress.missing,
-            errors=(*diverged, *progress.errors),
+            errors=(*diverged, *uncopied, *progress.errors),
             version=__version__,
             last_contact_seconds=None if contact is None else round(now - contact, 1),
             primary_answers=contact is not None and self.answers,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from deployer.protocol import NODEINFO, ExitCode, Refusal, parsed
+from deployer.protocol import NODEINFO, ExitCode, Refusal, is_index_name, parsed
 from deployer.server.devpi.installed import installed
 from deployer.server.secret_files import Private, read_text, write_private
 
@@ -26,7 +26,7 @@ class Role:
     ``primary_url``: of a replica's primary, with a slash at the end. ``write_wait``: seconds for which a primary waits
     until all replicas have a write. ``upstream``: whether a replica fetches files from upstreams while its primary is
     down. ``number``: of this member in its cluster; None without one. ``uuid``: of the cluster's data; empty while
-    nobody knows it.
+    nobody knows it. ``on_demand``: mirrors of which a replica fetches a file when a client asks for it, and not before.
     """
 
     kind: str = STANDALONE
@@ -35,6 +35,7 @@ class Role:
     upstream: bool = True
     number: int | None = None
     uuid: str = ""
+    on_demand: tuple[str, ...] = ()
 
     @property
     def is_primary(self) -> bool:
@@ -48,7 +49,8 @@ class Role:
     def words(self) -> tuple[str, ...]:
         """devpi's options."""
         if self.is_replica:
-            return ("--role", REPLICA, "--primary-url", self.primary_url)
+            skipped = ("--file-replication-skip-indexes", ",".join(self.on_demand)) if self.on_demand else ()
+            return ("--role", REPLICA, "--primary-url", self.primary_url, *skipped)
         return ("--role", PRIMARY) if self.is_primary else ()
 
     @classmethod
@@ -69,7 +71,9 @@ class Role:
             kind = PRIMARY if options.member == options.primary else REPLICA
             url = url if kind == REPLICA else ""
         made = cls.of(kind, url, write_wait=options.write_wait, upstream=options.replica_upstream)
-        return replace(made, number=options.member, uuid=options.cluster_uuid)
+        return replace(
+            made, number=options.member, uuid=options.cluster_uuid, on_demand=_names(options.files_on_demand)
+        )
 
     @classmethod
     def of(cls, kind: str, primary_url: str, *, write_wait: float, upstream: bool) -> Role:
@@ -141,6 +145,14 @@ def nodeinfo(serverdir: Path) -> Mapping[str, Any]:
 def uuid_of(found: Mapping[str, Any]) -> str:
     """The uuid of the cluster's data, by devpi's record; empty for a replica that has never heard of its primary."""
     return str(found.get("primary-uuid" if found.get("role") == REPLICA else "uuid", ""))
+
+
+def _names(found: Sequence[str]) -> tuple[str, ...]:
+    """Raises Refusal for what is no name of an index."""
+    wrong = next((name for name in found if not is_index_name(name) or "," in name), None)
+    if wrong is not None:
+        raise Refusal(f"--files-on-demand {wrong}: no index", hint="write USER/INDEX", code=ExitCode.USAGE)
+    return tuple(found)
 
 
 def given(config: object) -> Role:
