@@ -16,10 +16,17 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
+from deployer.plan.container import OWN_DATA
+from deployer.protocol import IMAGE_PYTHON
 from deployer.spec import ExecResult, State
 
 if TYPE_CHECKING:
     from deployer.profile.models import Profile
+
+
+def in_image(words: Sequence[str]) -> tuple[str, ...]:
+    """The command of a verb of our server in a container of our own image, with the directory of its data."""
+    return (*IMAGE_PYTHON, "-m", "deployer.server", *words, "--serverdir", OWN_DATA)
 
 
 class PlaceName(StrEnum):
@@ -105,8 +112,11 @@ class Cluster(Protocol):
     def members(self) -> tuple[Member, ...]:
         """All members, by their number."""
 
-    def exec(self, number: int, argv: Sequence[str], *, stdin: bytes = b"") -> ExecResult:
-        """Run ``argv`` in a running member, as its user."""
+    def exec(self, number: int, words: Sequence[str], *, stdin: bytes = b"") -> ExecResult:
+        """Run a verb of our server in a running member, as its user: ``words`` such as ``("member", "status")``.
+
+        The place knows the interpreter and the member's directory: in our image :func:`in_image`.
+        """
 
     def logs(self, number: int, *, follow: bool = False, since: str = "", tail: int | None = None) -> Iterator[str]:
         """Yield the log lines of a member, as :meth:`deployer.engines.base.Engine.logs`."""
@@ -121,7 +131,11 @@ class Cluster(Protocol):
         """Stop a member, and keep it stopped: the fence of a promotion. Does nothing when it is stopped."""
 
     def reach(self) -> AbstractContextManager[str]:
-        """The address at which this host reaches the members together, such as ``http://127.0.0.1:3141``."""
+        """An address at which this host reaches the primary, such as ``http://127.0.0.1:3141``; where only one for all
+        members can be reached, that one: they pass writes on.
+
+        Where the place can, it has proved that a member answers there: it gets root's password.
+        """
 
     def address(self) -> str:
         """The address for clients, as far as the place knows one; empty otherwise."""
