@@ -102,6 +102,14 @@ def _parser() -> argparse.ArgumentParser:
         help="fetch nothing from upstreams while the primary is down",
     )
 
+    balance = verbs.add_parser("balance", help="be the one address of the members of a cluster")
+    balance.add_argument("--serverdir", required=True, help="a directory of the balancer's own")
+    balance.add_argument("--when-told", action="store_true", help="wait for the other options on standard input")
+    balance.add_argument("--listen", default="127.0.0.1:3141", help="IP:PORT")
+    balance.add_argument("--member", action="append", default=[], help="IP:PORT of a member, by its number")
+    balance.add_argument("--primary", type=int, default=0, help="number of the member that takes writes")
+    balance.add_argument("--wait", type=int, default=420, help="seconds that a member has for an answer")
+
     supervise = verbs.add_parser("supervise", help="run serve as a child process, with a log and restarts")
     supervise.add_argument("--log", required=True)
     supervise.add_argument("--log-max-size", default="10m", help="bytes, or with a unit b, k, m or g")
@@ -196,6 +204,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from deployer.server.boot.run import serve
 
             return serve(_in_force(options), listening)
+        case "balance" if options.when_told:
+            from deployer.server.boot.standby import wait_for_words
+
+            words = wait_for_words()
+            return 0 if words is None else main(("balance", "--serverdir", options.serverdir, *words))
+        case "balance":
+            from deployer.server.balance.run import balance
+
+            return balance(options)
         case "supervise":
             from deployer.server.boot.supervisor import supervise
 

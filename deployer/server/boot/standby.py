@@ -28,6 +28,11 @@ def stand_by() -> list[str] | None:
     gc.disable()  # as in a start
     for name in _MODULES:
         import_module(name)
+    return wait_for_words()
+
+
+def wait_for_words() -> list[str] | None:
+    """The words of the line on standard input, whose variables this process takes; None at the end of the input."""
     line = sys.stdin.readline()
     if not line:
         return None

@@ -58,7 +58,7 @@ _SOCKET_PATH = 100
 """Most bytes of a socket's path, with a margin (unix(7): 108)."""
 _SUFFIXES = {"whl": "x.whl", "zip": "x.zip", "gz": "x.tar.gz", "tgz": "x.tgz", "bz2": "x.tar.bz2", "egg": "x.egg"}
 # SIGTERM to the master when its parent dies (prctl(2)): it stops its workers; SIGKILL would leave them running.
-_TIED = """\
+TIED = """\
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 if os.getppid() == int(sys.argv[1]):
@@ -230,9 +230,9 @@ class ReverseProxy:
                 r"[^\x00-\x1f\x7f$\"\\\ud800-\udfff]+", path
             ):  # the last range stands for bytes that are not UTF-8
                 raise NginxUnusable(f"nginx can't use the path {path!r}")
-        connections = _open_files() // 2 - 32
+        connections = open_files() // 2 - 32
         if connections < FEWEST:
-            raise NginxUnusable(f"the limit of open files is too low (ulimit -n): {_open_files()}")
+            raise NginxUnusable(f"the limit of open files is too low (ulimit -n): {open_files()}")
         workers, prefix = min(os.cpu_count() or 1, 2), _prefix(outside)
         run = PrivateFile.NGINX.relative
         few = {"of_one_client": connections // 3, "of_one_file": connections // 6}
@@ -316,7 +316,7 @@ class ReverseProxy:
         if self.nginx.known.accepted == configuration:
             return
         done = subprocess.run(
-            [*self._command(), "-t", "-q"], capture_output=True, text=True, timeout=30, check=False, env=_environment()
+            [*self._command(), "-t", "-q"], capture_output=True, text=True, timeout=30, check=False, env=environment()
         )
         if done.returncode:
             raise NginxUnusable(f"nginx rejects its configuration: {' '.join(done.stderr.split())[-500:]}")
@@ -414,9 +414,9 @@ class ReverseProxy:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 listener.listen(BACKLOG)
             self._child = subprocess.Popen(
-                (sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *self._command()),
+                (sys.executable, "-I", "-S", "-c", TIED, str(os.getpid()), *self._command()),
                 stdin=subprocess.DEVNULL,
-                env=_environment() | {"NGINX": "".join(f"{number};" for number in numbers)},
+                env=environment() | {"NGINX": "".join(f"{number};" for number in numbers)},
                 pass_fds=numbers,
                 process_group=0,
             )
@@ -470,12 +470,12 @@ def end_orphans(private: Private) -> None:
                 os.kill(int(process.name), signal.SIGKILL)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     # Nothing else: an environment can be read in /proc for as long as nginx runs.
     return {"PATH": os.defpath} | {name: os.environ[name] for name in ("TZ",) if name in os.environ}
 
 
-def _open_files() -> int:
+def open_files() -> int:
     """The limit of open files, raised as far as it is useful and allowed."""
     import resource
 

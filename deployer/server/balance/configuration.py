@@ -1,0 +1,59 @@
+"""The configuration of the balancer. Pure."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployer.protocol import LIVE_ROUTE, ExitCode, Refusal
+
+TEMPLATE = "balance.conf.template"
+_ADDRESS = re.compile(r"(\[[0-9a-f:]+\]|[0-9.]+):([0-9]{1,5})")
+
+
+class _Template(string.Template):
+    delimiter = "%"  # nginx uses the dollar sign itself
+
+
+@dataclass(frozen=True, kw_only=True)
+class Balanced:
+    """``listen``: ``HOST:PORT``. ``members``: the same of each member. ``primary``: which of them takes writes.
+
+    ``wait``: seconds that a member has for an answer.
+    """
+
+    listen: str
+    members: Sequence[str]
+    primary: int
+    wait: int = 420
+
+    def __post_init__(self) -> None:
+        """Raise Refusal for what nginx would read in another way."""
+        for address in (self.listen, *self.members):
+            if _ADDRESS.fullmatch(address) is None:
+                raise _refusal(f"{address!r} is no address of the form IP:PORT")
+        if not 0 <= self.primary < len(self.members):
+            raise _refusal(f"member {self.primary} is the primary, and there are {len(self.members)} members")
+
+    def text(self, *, user: str, workers: int, connections: int, largest: int) -> str:
+        """The file that nginx reads. ``user``: its directive, or nothing. ``largest``: bytes of a body."""
+        ipv6 = " ipv6only=on" if self.listen.startswith("[") else ""
+        template = Path(__file__).with_name(TEMPLATE).read_text(encoding="utf-8")
+        return _Template(template).substitute(
+            user=user,
+            workers=workers,
+            connections=connections,
+            largest=largest,
+            reads="".join(f"    server {address} max_fails=0;\n" for address in self.members),
+            primary=self.members[self.primary],
+            listen=self.listen + ipv6,
+            live=LIVE_ROUTE,
+            wait=self.wait,
+        )
+
+
+def _refusal(message: str) -> Refusal:
+    return Refusal(message, hint="deployer up", code=ExitCode.USAGE)

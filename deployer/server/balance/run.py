@@ -1,0 +1,77 @@
+"""Run nginx as the balancer, and end when it ends: whoever started this process starts it again."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import FrameType
+
+from deployer.protocol import ExitCode, Refusal
+from deployer.server.balance.configuration import Balanced
+from deployer.server.nginx.program import Nginx, NginxUnusable
+from deployer.server.nginx.reverse_proxy import LARGEST_BODY, TIED, environment, open_files
+from deployer.server.secret_files import Private, write_private
+
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
+
+def balance(options: argparse.Namespace) -> int:
+    """Run until nginx ends, or a signal comes; the exit code."""
+    os.umask(0o077)
+    try:
+        balanced = Balanced(
+            listen=options.listen, members=tuple(options.member), primary=options.primary, wait=options.wait
+        )
+        nginx = Nginx.find(None)
+        return _run(nginx, balanced, Path(options.serverdir))
+    except Refusal as refusal:
+        return _fail(refusal)
+    except NginxUnusable as problem:
+        why = f"a cluster on one host needs nginx as its balancer: {problem}"
+        return _fail(Refusal(why, hint="install nginx", code=ExitCode.CONFLICT))
+
+
+def _run(nginx: Nginx, balanced: Balanced, directory: Path) -> int:
+    config = directory / "nginx.conf"
+    private = Private.of(directory)
+    private.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    text = balanced.text(
+        user="user root;" if os.geteuid() == 0 else "",
+        workers=min(os.cpu_count() or 1, 2),
+        connections=open_files(),
+        largest=LARGEST_BODY,
+    )
+    write_private(config, text, durable=False)
+    host, _, port = balanced.listen.rpartition(":")
+    write_private(private.running, f"{host.strip('[]')} {port}\n", durable=False)  # for the image's health check
+    command = (nginx.path, *nginx.options, "-p", f"{directory}/", "-c", str(config))
+    child = subprocess.Popen(
+        (sys.executable, "-I", "-S", "-c", TIED, str(os.getpid()), *command),
+        stdin=subprocess.DEVNULL,
+        env=environment(),
+        process_group=0,
+    )
+    stopping = False
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+        child.send_signal(signal.SIGQUIT)  # requests under way are finished
+
+    for number in _STOPS:
+        signal.signal(number, stop)
+    code = child.wait()
+    with contextlib.suppress(ProcessLookupError):  # workers of a killed master
+        os.killpg(child.pid, signal.SIGQUIT)
+    return 0 if stopping else code or ExitCode.INTERNAL
+
+
+def _fail(refusal: Refusal) -> int:
+    sys.stderr.write(refusal.text)
+    sys.stderr.flush()
+    return refusal.code
