@@ -133,10 +133,13 @@ class Indexes:
     def _load(self) -> None:
         keyfs = self._xom.keyfs
         before = self._mirrors
-        self._mirrors, self._bases = {}, {}
         configs: dict[str, Mapping[str, Any]] = {}
-        with keyfs.read_transaction() as transaction:
+        # A view of devpi may ask within its transaction, when a commit has changed indexes since that began.
+        with keyfs.read_transaction(allow_reuse=True) as transaction:
+            if transaction.at_serial <= self._at:
+                return  # one that began before: what is known is newer
             self._at = transaction.at_serial
+            self._mirrors, self._bases = {}, {}
             for user in self._xom.model.get_userlist():
                 for index, config in inside().configured(user).items():
                     configs[f"{user.name}/{index}"] = config
