@@ -22,6 +22,7 @@ from deployer.spec import ExecResult, State
 
 if TYPE_CHECKING:
     from deployer.profile.models import Profile
+    from deployer.secrets import Secret
 
 
 def in_image(words: Sequence[str]) -> tuple[str, ...]:
@@ -140,7 +141,7 @@ class Cluster(Protocol):
     def address(self) -> str:
         """The address for clients, as far as the place knows one; empty otherwise."""
 
-    def password(self) -> str:
+    def password(self) -> Secret:
         """Root's password. Raises ConflictError when it can't be read."""
 
     def down(self, *, purging: bool, on_line: Callable[[str], None]) -> tuple[str, ...]:
