@@ -54,6 +54,12 @@ _BACKUP = {
     "lost": "list of objects: `path`, `why`, `mirror`; files that the server had lost already",
 }
 
+_MEMBERS = {
+    "members": "of a cluster, list of objects: `number`, `role`, `state`, `where`, `ready`, `why`, and what the member "
+    "reports: `uuid`, `serial`, `primary_serial`, `lag_seconds`, `synced`, `files_in_sync`, `files_missing`, `errors`, "
+    "`version`, `last_contact_seconds`"
+}
+
 DATA: Mapping[str, Mapping[str, str]] = {
     "up": {
         "url": "address of the server",
@@ -65,6 +71,7 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "timings": "`{stage: seconds}` since the start, cumulative",
         "client_files": "list of paths: client files that are as the profile says",
         "warmed": "numbers of files for those under `warm` in the profile: `cached`, `fetched`, `missing`; or `null`",
+        **_MEMBERS,
     },
     "plan": {
         "engine": "as of `up`",
@@ -105,6 +112,9 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "indexes": "list of `USER/NAME`",
         "drift": "with `--check`: list of differences from the profile; else `null`",
         "compared_with": "with `--check`: the `profile`, and `overrides{}` of the last `up`",
+        "place": "of a cluster: `host`, `swarm` or `kubernetes`",
+        "primary": "of a cluster: number of the member that takes writes",
+        **_MEMBERS,
     },
     "logs": {
         "lines": "list of log lines, secrets blanked; empty with `-f`, which prints them as they come",

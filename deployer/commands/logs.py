@@ -22,6 +22,7 @@ class Options(Located):
     lines: Annotated[int | None, Option("--lines", "-n", metavar="N", min=0, help="Only the last N lines.")] = None
     changes: Annotated[bool, Option("--changes", help="Who changed what, instead of the log.")] = False
     refused: Annotated[bool, Option("--refused", help="Refused logins and writes, instead of the log.")] = False
+    member: Annotated[int | None, Option("--member", metavar="N", min=0, help="Of a cluster: this member only.")] = None
     grep: Annotated[str, Option("--grep", metavar="REGEX", help="Only lines that match.")] = ""
 
 
@@ -43,6 +44,8 @@ def run(options: Options, ui: UI) -> Result:
         pattern = re.compile(options.grep)
     except re.error as error:
         raise UsageError(f"--grep: {error}") from None
+    if options.member is not None:
+        raise UsageError(f"{options.name} is no cluster, so it has no member", hint="leave out --member")
     deployment = require(options.name, engine=options.engine)
     if options.changes or options.refused:
         return _changes(deployment, options, pattern)

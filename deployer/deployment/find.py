@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from deployer.deployment.cluster import server_of
 from deployer.deployment.passwords import Passwords
 from deployer.deployment.record import Applied, read_applied
 from deployer.deployment.server_dir import ServerDir
@@ -16,12 +17,14 @@ from deployer.spec import LABEL_PROFILE, LABEL_URL, LABEL_USER, PREVIOUS, Contai
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
-    """An existing container (or process) of ours, in any state."""
+    """An existing container (or process) of ours, in any state. ``cluster``: the name of the cluster on this host whose
+    primary it is; empty otherwise."""
 
     name: str
     engine: Engine
     container: Container
     applied: Applied | None = None
+    cluster: str = ""
 
     @property
     def url(self) -> str:
@@ -52,7 +55,7 @@ class Deployment:
 
     @property
     def passwords(self) -> Passwords:
-        return Passwords(name=self.name, server_dir=self.server_dir)
+        return Passwords(name=self.cluster or self.name, server_dir=self.server_dir)
 
 
 def candidates(wanted: str, applied: Applied | None) -> tuple[EngineName, ...]:
@@ -64,7 +67,7 @@ def candidates(wanted: str, applied: Applied | None) -> tuple[EngineName, ...]:
 
 
 def find(name: str, *, engine: str = "") -> Deployment | None:
-    """Find the deployment ``name``; ``None`` when there is none.
+    """Find the deployment ``name``; ``None`` when there is none. Of a cluster on this host: the server of its primary.
 
     An engine that does not answer is skipped, unless it is named or is the last known one of the deployment: then the
     deployment is not 'absent' but unknown, which is an error.
@@ -73,7 +76,9 @@ def find(name: str, *, engine: str = "") -> Deployment | None:
     """
     from deployer.engines import open_engine
 
-    applied = read_applied(name)
+    applied, cluster = read_applied(name), ""
+    if (server := server_of(name)) != name:
+        name, cluster = server, name
     engine = "" if engine == "auto" else engine
     for engine_name in candidates(engine, applied):
         opened = None
@@ -93,7 +98,7 @@ def find(name: str, *, engine: str = "") -> Deployment | None:
                     f"the deployment {name!r} on {engine_name} belongs to {owner}",
                     hint=f"choose another name with --name, or run it as {owner}",
                 )
-            return Deployment(name=name, engine=opened, container=container, applied=applied)
+            return Deployment(name=name, engine=opened, container=container, applied=applied, cluster=cluster)
         raise ConflictError(
             f"a container named {name!r} exists on {engine_name} and is not deployer's",
             hint="name another deployment with --name",

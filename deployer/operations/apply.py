@@ -167,7 +167,7 @@ def ensure_container(
         undo(rollback, engine.remove, name)
         engine.run(spec)
         return Done.CREATED if current.state is State.CREATED else Done.RECREATED
-    _set_aside(plan, engine, current, rollback)
+    set_aside(plan, engine, current, rollback)
     undo(rollback, engine.remove, name)
     engine.run(spec)
     return Done.RECREATED
@@ -202,7 +202,8 @@ def _change_back(engine: Engine, former: Container) -> None:
         settings.take(engine, former, taken_by(former, order=new_order()), deadline=BACK)
 
 
-def _set_aside(plan: Plan, engine: Engine, current: Container, rollback: ExitStack) -> None:
+def set_aside(plan: Plan, engine: Engine, current: Container, rollback: ExitStack) -> None:
+    """Stop the container with the planned name, and give it another one. The rollback restores it."""
     name = plan.name
     leftover = engine.inspect(name + PREVIOUS)
     if leftover is not None and not leftover.ours:

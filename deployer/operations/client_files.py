@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from deployer.clients.client import Account, ClientSettings
 from deployer.clients.configure import ClientChange
@@ -14,16 +14,25 @@ from deployer.deployment.record import read_applied
 from deployer.errors import ConflictError, UsageError
 
 if TYPE_CHECKING:
-    from deployer.plan import Plan
+    from deployer.plan import ClientPlan
     from deployer.profile.types import ClientName
     from deployer.ui.output import UI
 
 
-def _settings(plan: Plan) -> ClientSettings:
+class Pointed(Protocol):
+    """The part of a plan that says where clients are pointed."""
+
+    @property
+    def simple_url(self) -> str: ...
+    @property
+    def clients(self) -> ClientPlan: ...
+
+
+def _settings(plan: Pointed) -> ClientSettings:
     return ClientSettings(index_url=plan.simple_url, timeout=plan.clients.timeout)
 
 
-def preview(plan: Plan) -> dict[ClientName, ClientChange]:
+def preview(plan: Pointed) -> dict[ClientName, ClientChange]:
     """Return the changes of client files that ``up`` would make, for the clients that the profile names.
 
     Raises ClientFileError when a file can't be written.
@@ -35,7 +44,7 @@ def preview(plan: Plan) -> dict[ClientName, ClientChange]:
     }
 
 
-def configure(plan: Plan, ui: UI) -> list[ClientChange]:
+def configure(plan: Pointed, ui: UI) -> list[ClientChange]:
     """Write the client files that the profile names. Raises ClientFileError, Locked."""
     account, made = Account.of(os.environ), []
     for name in plan.clients.configure:

@@ -107,7 +107,21 @@ def prepare(
     ``new_data``: the user accepts that the recorded data is gone. ``adjust``: what will have changed by then.
     Raises ProfileError, EngineUnreachable, ConflictError, Refused.
     """
-    loaded = load(ref, overrides=overrides)
+    return prepare_loaded(
+        load(ref, overrides=overrides), name, replace=replace, moving=moving, new_data=new_data, adjust=adjust
+    )
+
+
+def prepare_loaded(
+    loaded: Loaded,
+    name: str,
+    *,
+    replace: bool = True,
+    moving: bool = False,
+    new_data: bool = False,
+    adjust: Callable[[Facts], Facts] = lambda facts: facts,
+) -> Prepared:
+    """As :func:`prepare`, of a profile that is loaded."""
     plugins = plugin_facts(loaded.profile, loaded.files, name=name)
     detection, found, image = _locate(loaded.profile, name, plugins)
     current = settings.current(detection.engine, found)

@@ -16,8 +16,11 @@ from deployer.protocol import Taken
 from deployer.spec import LABEL_MADE, LABEL_SPEC, LABEL_VERSION, Container, ContainerSpec, State
 
 VERB = "serve"
-_PLACE = ("--serverdir", "--host", "--port", "--tls")
-"""Options with a value that say where the server serves what; they go with the container."""
+_PLACE = (
+    *("--serverdir", "--host", "--port", "--tls"),
+    *("--member", "--primary", "--primary-url", "--secret-file", "--root-password-file", "--cluster-uuid"),
+)
+"""Options with a value that say where the server serves what, and whom it follows; they go with the container."""
 
 
 def arguments(container: Container) -> tuple[str, ...]:

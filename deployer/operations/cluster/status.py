@@ -1,0 +1,102 @@
+"""The status of a cluster: of each member, and of all together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from deployer.deployment.record import read_applied
+from deployer.errors import DeployerError, DriftError, NotReadyError
+from deployer.operations.cluster.standing import Standing, standing
+from deployer.ui.table import table
+
+if TYPE_CHECKING:
+    from deployer.clusters.base import Cluster
+
+HEAD = ("member", "role", "state", "serial", "lag", "files", "version", "where")
+
+
+def status(cluster: Cluster, name: str) -> tuple[dict[str, Any], tuple[Standing, ...], DeployerError | None]:
+    """The data of ``status --json``, the members, and why the cluster is not ready. Raises EngineError."""
+    identity, members, applied = cluster.identity(), standing(cluster), read_applied(name)
+    if not members:
+        data = {"name": name, "state": "absent", "ready": False, "members": []}
+        return data, (), NotReadyError(f"there is no deployment named {name!r}", hint="deployer up")
+    primary = identity.primary if identity is not None else 0
+    uuid = identity.uuid if identity is not None else ""
+    url, wrong = cluster.address(), trouble(members, primary)
+    data = {
+        "name": name,
+        "profile": applied.profile_name if applied else "",
+        "engine": applied.engine if applied else str(cluster.place),
+        "state": _state(members, primary),
+        "ready": wrong is None,
+        "url": url,
+        "simple_url": applied.simple_url if applied else "",
+        "server_version": next((one.status.version for one in members if one.status), None),
+        "server_uuid": uuid or None,
+        "place": str(cluster.place),
+        "primary": primary,
+        "members": [one.data for one in members],
+        "drift": None,
+    }
+    return data, members, wrong
+
+
+def trouble(members: Sequence[Standing], primary: int) -> NotReadyError | None:
+    """Why not all members are in sync; None when they are."""
+    failing = [one for one in members if not one.ready]
+    if not failing:
+        return None
+    first = next((one for one in failing if one.number == primary), failing[0])
+    role = "the primary" if first.number == primary else "a replica"
+    cure = (
+        f"start it: deployer up; if its host or disk is lost: deployer cluster promote {_other(members, primary)}"
+        if first.number == primary
+        else "deployer up"
+    )
+    lines = tuple(f"member {one.number}: {one.text}" for one in failing if one is not first)
+    return NotReadyError(f"member {first.number}, {role}, is not in sync: {first.text}", hint=cure, details=lines)
+
+
+def _other(members: Sequence[Standing], primary: int) -> int:
+    return next((one.number for one in members if one.number != primary), primary)
+
+
+def _state(members: Sequence[Standing], primary: int) -> str:
+    if all(one.status is None and one.member.state != "running" for one in members):
+        return "stopped"
+    return "running" if all(one.ready for one in members) else "unhealthy"
+
+
+def text(data: dict[str, Any], members: Sequence[Standing]) -> str:
+    """The status as people read it."""
+    if not members:
+        return f"{data['name']}: absent"
+    rows = {
+        "state": f"{data['state']}{'' if data['ready'] else ', not ready'} (profile {data['profile']})",
+        "engine": data["engine"],
+        "url": data["url"],
+        "index": data["simple_url"],
+    }
+    head = "\n".join(f"{key.ljust(10)}{value}" for key, value in rows.items() if value)
+    return f"{head}\n\n{table(HEAD, [row(one) for one in members])}"
+
+
+def row(one: Standing) -> tuple[str, ...]:
+    """A member in the table of :data:`HEAD`."""
+    found = one.status
+    if found is None:
+        return (str(one.number), one.role, one.text, "", "", "", "", one.member.where)
+    lag = "" if found.lag_seconds is None or one.role == "primary" else f"{found.lag_seconds:.0f} s"
+    files = "in sync" if found.files_in_sync else f"{found.files_missing} missing"
+    serial = str(found.serial) if found.serial == found.primary_serial else f"{found.serial}/{found.primary_serial}"
+    return (str(one.number), one.role, one.text, serial, lag, files, found.version, one.member.where)
+
+
+def compared(data: dict[str, Any], due: Sequence[str]) -> DeployerError | None:
+    """Add ``drift`` to the data. ``due``: what ``up`` would change."""
+    data["drift"] = list(due)
+    if not due:
+        return None
+    return DriftError(f"the members differ from the profile: {due[0]}", hint="deployer up", details=tuple(due[1:]))

@@ -1,0 +1,230 @@
+"""A cluster on one host, as its users see it: it comes up, serves, survives the loss of each member, and goes away."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.indexed_server import FILE, JSON, get, upload
+from tests.integration.cli import Cli
+from tests.integration.installers import pip, uv
+from tests.server_process import PATIENCE, request
+from tests.upstream import Upstream, make_wheel
+
+pytestmark = [pytest.mark.server, pytest.mark.timeout(900)]
+
+REPLICAS = 2
+MEMBERS = range(REPLICAS + 1)
+
+
+@dataclass
+class Team:
+    """The cluster: its command line, and the clients' address."""
+
+    cli: Cli
+    path: Path
+    told: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def port(self) -> int:
+        return self.cli.port
+
+    @property
+    def index(self) -> str:
+        return f"{self.cli.url}/root/dev/+simple/"
+
+    @property
+    def auth(self) -> dict[str, str]:
+        password = self.cli.run("secret", "show", "root").out.strip()
+        token = request(self.port, "POST", "/+login", body={"user": "root", "password": password})[1]["result"]
+        pair = f"root:{token['password']}".encode()
+        return {"X-Devpi-Auth": base64.b64encode(pair).decode()}
+
+    def up(self, *words: str) -> dict[str, Any]:
+        done = self.cli.run("up", "--json", *words, timeout=900)
+        assert done.code == 0, done.out + done.err
+        return done.data
+
+    def status(self) -> dict[str, Any]:
+        return dict(json.loads(self.cli.run("status", "--json").out)["data"])
+
+    def member(self, number: int) -> dict[str, Any]:
+        return next(dict(one) for one in self.status()["members"] if one["number"] == number)
+
+    def kill(self, number: int) -> None:
+        """``kill -9`` of the supervisor, with which its server ends; return when it is gone."""
+        record = self.cli.home / "state" / f"{self.cli.name}.{number}" / "process" / "record.json"
+        pid = json.loads(record.read_text())["pid"]
+        os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + PATIENCE
+        while self.member(number)["state"] == "running" or self._listens(number):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    def _listens(self, number: int) -> bool:
+        try:
+            request(self.port_of(number), "GET", "/+live")
+        except OSError:
+            return False
+        return True
+
+    def port_of(self, number: int) -> int:
+        record = self.cli.home / "state" / f"{self.cli.name}.{number}" / "process" / "record.json"
+        return int(json.loads(record.read_text())["spec"]["ports"][0]["host_port"])
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    with Upstream([make_wheel(name, "1.0") for name in ("warm", "known", "cold", "later")]) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Team]:
+    home = tmp_path_factory.mktemp("cluster")
+    path = home / "team.yaml"
+    cli = Cli(home=home, engine="process", extra={"DEPLOYER_PROFILE": str(path)})
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "extends": "default",
+                "engine": "process",
+                "data": str(cli.data),
+                "network": {"port": cli.port},
+                "cluster": {"replicas": REPLICAS},
+                "indexes": {"root/pypi": {"url": upstream.simple_url}},
+            }
+        )
+    )
+    made = Team(cli, path)
+    try:
+        made.told = made.up()
+        yield made
+    finally:
+        cli.run("down", "--purge", "--yes", "--wait", "30")
+
+
+def test_up_returns_when_all_members_are_in_sync(team: Team) -> None:
+    members = team.told["members"]
+    assert [(one["number"], one["role"], one["ready"]) for one in members] == [
+        (0, "primary", True),
+        (1, "replica", True),
+        (2, "replica", True),
+    ]
+    assert team.told["simple_url"] == team.index
+    found = team.status()
+    assert (found["state"], found["ready"], found["primary"]) == ("running", True, 0)
+
+
+def test_a_second_up_changes_nothing(team: Team) -> None:
+    pids = _pids(team)
+    assert team.up()["changes"] == []
+    assert _pids(team) == pids
+    planned = team.cli.run("plan", "--json")
+    assert (planned.code, planned.data["changes"]) == (0, [])
+
+
+def _pids(team: Team) -> list[int]:
+    names = (team.cli.name, *(f"{team.cli.name}.{number}" for number in MEMBERS))
+    return [json.loads((team.cli.home / "state" / n / "process/record.json").read_text())["pid"] for n in names]
+
+
+@pytest.mark.parametrize("install", [pip, uv])
+def test_clients_install_through_it(team: Team, install: Any) -> None:
+    done = install(team.index, "warm==1.0")
+    assert done.succeeded, done.told
+    assert done.versions == {"warm-1.0"}
+
+
+def test_what_twine_uploads_is_at_every_member_at_once(team: Team, tmp_path: Path) -> None:
+    wheel = make_wheel("acme", "1.0")
+    (tmp_path / wheel.filename).write_bytes(wheel.content)
+    password = team.cli.run("secret", "show", "root").out.strip()
+    words = ("upload", "--non-interactive", "--disable-progress-bar", "--repository-url", f"{team.cli.url}/root/dev/")
+    done = subprocess.run(
+        [sys.executable, "-m", "twine", *words, str(tmp_path / wheel.filename)],
+        env={**os.environ, "HOME": str(tmp_path), "TWINE_USERNAME": "root", "TWINE_PASSWORD": password},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for port in (team.port, team.port, team.port, *(team.port_of(number) for number in MEMBERS)):
+        page = get(port, "/root/dev/+simple/acme/", JSON)
+        assert page.status == 200
+        assert [one["filename"] for one in json.loads(page.body)["files"]] == [wheel.filename]
+
+
+def test_members_are_on_loopback_and_know_their_clients(team: Team) -> None:
+    addresses = [json.loads((_state(team, number)).read_text())["spec"]["ports"] for number in MEMBERS]
+    assert {port["host_ip"] for ports in addresses for port in ports} == {"127.0.0.1"}
+    # The balancer names the client: a member that trusts it believes the address.
+    command = json.loads(_state(team, 1).read_text())["spec"]["command"]
+    assert command[command.index("--trusted-proxy") + 1] == "127.0.0.1"
+
+
+def _state(team: Team, number: int) -> Path:
+    return team.cli.home / "state" / f"{team.cli.name}.{number}" / "process" / "record.json"
+
+
+@pytest.mark.parametrize("number", [1, 2, 0])
+def test_each_member_may_be_lost(team: Team, number: int) -> None:
+    page = json.loads(get(team.port, "/root/dev/+simple/warm/", JSON).body)
+    path = f"/root/pypi/{page['files'][0]['url'].partition('root/pypi/')[2].partition('#')[0]}"
+    team.kill(number)
+    for _ in range(3 * len(MEMBERS)):
+        assert get(team.port, "/root/dev/+simple/warm/", JSON).status == 200
+        assert get(team.port, path, FILE).status == 200
+    assert pip(team.index, "warm==1.0").succeeded
+    found = team.cli.run("status", "--json")
+    assert found.code == 6
+    lost = next(one for one in json.loads(found.out)["data"]["members"] if one["number"] == number)
+    assert (lost["ready"], lost["state"]) == (False, "stopped")
+    if number:
+        assert upload(team, team.auth, "root/dev", make_wheel("acme", f"2.{number}")) == 200
+    else:
+        status, _ = request(team.port, "POST", "/+login", body={"user": "root", "password": "x"})
+        assert status == 503
+        assert get(team.port, "/root/dev/+simple/unheard-of/", JSON).status == 502
+    done = team.up()
+    assert done["server"] == "changed"
+    assert team.member(number)["ready"]
+    assert team.status()["ready"]
+
+
+def test_down_keeps_the_data_and_nothing_else(team: Team) -> None:
+    pids = _pids(team)
+    done = team.cli.run("down", "--json")
+    assert done.code == 0, done.err
+    data = team.cli.data
+    kept = {str(data), *(f"{data}-{number}" for number in MEMBERS if number)}
+    assert set(done.data["data_kept"].split(", ")) == kept
+    assert not [pid for pid in pids if _runs(pid)]
+    with pytest.raises(OSError):
+        request(team.port, "GET", "/+live")
+    assert team.cli.run("status").code == 6
+    # It comes back with all that was uploaded.
+    assert team.up()["members"][0]["ready"]
+    page = json.loads(get(team.port, "/root/dev/+simple/acme/", JSON).body)
+    assert {one["filename"] for one in page["files"]} >= {"acme-1.0-py3-none-any.whl", "acme-2.1-py3-none-any.whl"}
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process runs; one that has ended and is not waited for has no command line."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes() != b""
+    except OSError:
+        return False
