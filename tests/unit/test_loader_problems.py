@@ -73,7 +73,7 @@ def test_all_problems_at_once_each_with_its_line_and_a_suggestion(write: Callabl
         ("server: {keep_deleted: maybe}\n", 1, "expected true or false, not 'maybe'"),
         ("server:\n  memory:\n", 2, "server.memory: has no value"),
         ("extends: default\ncluster: {files_on_demand: [root/pipy]}\n", 2, "unknown index 'root/pipy' (did you mean"),
-        ("extends: default\ncluster: {files_on_demand: [root/dev]}\n", 2, "[0]: 'root/dev' is no mirror, and each member"),
+        ("extends: default\ncluster: {files_on_demand: [root/dev]}\n", 2, "[0]: 'root/dev' is no mirror, and each"),
         ("server: {version: 8}\n", 1, "server.version: expected 6 or 7, not '8'"),
         ("image: {ref: --privileged}\n", 1, "image.ref: expected an image:"),
         ("image: {ref: '-v/:/h'}\n", 1, "image.ref: expected an image:"),
