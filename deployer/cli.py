@@ -18,7 +18,6 @@ import typer
 from typer.models import OptionInfo
 
 from deployer import __version__
-from deployer.commands.instead import clustered
 from deployer.errors import ClientFileError, DeployerError, Interrupted, OutputError, UsageError
 from deployer.host import interrupts
 from deployer.operations.recorded import DEFAULT_NAME
@@ -184,6 +183,8 @@ def _parameters(options: type[Any]) -> list[inspect.Parameter]:
 
 def _callback(verb: str, module: ModuleType) -> Callable[..., None]:
     def call(**values: Any) -> None:
+        from deployer.commands.instead import clustered
+
         raise SystemExit(execute(verb, clustered(verb, module.run), module.Options(**values)))
 
     parameters = _parameters(module.Options)

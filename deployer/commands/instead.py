@@ -70,9 +70,12 @@ def _instead(verb: str, options: Any, ui: UI) -> Result | None:
     if not name or (other is None and verb not in REFUSED):
         return None
     from deployer.deployment.cluster import read_kept
+    from deployer.deployment.record import read_applied
 
     kept = read_kept(name)
-    loaded = _profile(options, ui) if verb in _OF_THE_PROFILE or (kept is None and other is not None) else None
+    # A host that knows nothing of the deployment, such as a job of CI, learns from the profile where the members run.
+    unknown = kept is None and other is not None and read_applied(name) is None
+    loaded = _profile(options, verb) if verb in _OF_THE_PROFILE or unknown else None
     if kept is None and loaded is None:
         return None
     from deployer.operations.cluster import places
@@ -93,14 +96,15 @@ def _instead(verb: str, options: Any, ui: UI) -> Result | None:
     return other(options, ui, cluster)
 
 
-def _profile(options: Any, ui: UI) -> Loaded | None:
+def _profile(options: Any, verb: str) -> Loaded | None:
     """The profile of the command line; None where it names none, so that no cluster elsewhere can be meant."""
     from deployer.commands import Overrides, overrides
-    from deployer.profile.load import load
 
-    own = overrides(options) if isinstance(options, Overrides) else ()
+    own = overrides(options) if isinstance(options, Overrides) and verb in _OF_THE_PROFILE else ()
     if options.profile == DEFAULT_PROFILE and not own:
         return None
+    from deployer.profile.load import load
+
     return load(options.profile, overrides=own)
 
 

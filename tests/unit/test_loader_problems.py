@@ -28,7 +28,8 @@ def test_all_problems_at_once_each_with_its_line_and_a_suggestion(write: Callabl
     told = "\n".join(problems(ref))
     for wanted in (
         f"{ref}:1: netwrk: unknown key (did you mean 'network'?)",
-        f"{ref}:2: engine: expected auto, nerdctl, docker, podman or process, not 'dockr' (did you mean 'docker'?)",
+        f"{ref}:2: engine: expected auto, nerdctl, docker, podman, process, swarm or kubernetes, not 'dockr' "
+        "(did you mean 'docker'?)",
         f"{ref}:4: server.memory: expected auto, or a whole number with a unit b, k, m or g, like 512m, not 'lots'",
         f"{ref}:8: indexes.root/dev.bases: unknown index 'root/pipy' (did you mean 'root/pypi'?)",
         f"{ref}:9: clients.index: unknown index 'root/deb' (did you mean 'root/dev'?)",
