@@ -1,0 +1,191 @@
+"""The balancer of a cluster on one host: real nginx, and members that answer what a test says."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployer.protocol import Refusal
+from deployer.server.balance.configuration import Balanced
+from tests.plain_devpi import free_port
+
+PATIENCE = 60.0
+
+
+@dataclass
+class Fake:
+    """A member. ``status``: of each answer; 0: it breaks the connection once it has the request."""
+
+    name: str
+    status: int = 200
+    asked: list[tuple[str, str, bytes, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        member = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def _answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                member.asked.append((self.command, self.path, body, self.headers.get("X-Forwarded-For", "")))
+                if not member.status:
+                    self.close_connection = True
+                    return
+                told = f"{member.name} {self.headers['Host']}".encode()
+                self.send_response(member.status)
+                self.send_header("Content-Length", str(len(told)))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(told)
+
+            do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = _answer  # noqa: N815 - of the library
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - of the library
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port: int = self._server.server_port
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.status = 0  # for connections that are kept
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@dataclass
+class Front:
+    port: int
+    members: Sequence[Fake]
+    process: subprocess.Popen[bytes]
+
+    def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        try:
+            connection.request(method, path, body=body, headers=headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read(), answer.headers
+        finally:
+            connection.close()
+
+
+@pytest.fixture
+def front(tmp_path: Path) -> Iterator[Front]:
+    if shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") is None:
+        pytest.skip("no nginx on this host")
+    members, port = [Fake(str(number)) for number in range(3)], free_port()
+    words = [word for member in members for word in ("--member", f"127.0.0.1:{member.port}")]
+    command = [sys.executable, "-m", "deployer.server", "balance", "--serverdir", str(tmp_path), "--primary", "1"]
+    process = subprocess.Popen([*command, "--listen", f"127.0.0.1:{port}", *words])
+    made = Front(port, members, process)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            with contextlib.suppress(OSError):
+                if made.ask("GET", "/+live")[:2] == (200, b"live\n"):
+                    break
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield made
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(PATIENCE)
+        for member in members:
+            with contextlib.suppress(OSError):
+                member.close()
+
+
+def test_reads_go_round_and_writes_go_to_the_primary(front: Front) -> None:
+    answers = {front.ask("GET", "/x?y=1", Host="index.example.com")[1] for _ in range(12)}
+    assert answers == {b"0 index.example.com", b"1 index.example.com", b"2 index.example.com"}
+    for method in ("POST", "PUT", "PATCH", "DELETE"):
+        assert front.ask(method, "/a%2Fb?c", b"body", Host="h")[1] == b"1 h"
+        assert front.members[1].asked[-1] == (method, "/a%2Fb?c", b"body", "127.0.0.1")
+
+
+def test_a_read_goes_on_to_the_next_member(front: Front) -> None:
+    first, primary, second = front.members
+    first.status, second.status = 503, 0
+    for _ in range(9):
+        assert front.ask("GET", "/x")[1].startswith(b"1 ")
+    primary.status = 502
+    # All that answered say 502, or one of them is not ready.
+    assert front.ask("GET", "/x")[0] in (502, 503)
+    first.status = 502
+    for _ in range(6):
+        assert front.ask("GET", "/x")[0] == 502
+
+
+def test_404_is_an_answer(front: Front) -> None:
+    for member in front.members:
+        member.status = 404
+    assert front.ask("GET", "/x")[0] == 404
+    assert sum(len(member.asked) for member in front.members) == 1
+
+
+def test_members_that_are_gone_are_passed_over(front: Front) -> None:
+    front.members[0].close()
+    front.members[2].close()
+    assert [front.ask("GET", "/x")[1][:1] for _ in range(9)] == [b"1"] * 9
+    front.members[1].close()
+    for method, text in (("GET", b"no member"), ("POST", b"the primary does not answer")):
+        status, body, headers = front.ask(method, "/x")
+        assert (status, headers["Retry-After"]) == (503, "5")
+        assert body.startswith(text)
+    assert front.ask("GET", "/+live")[0] == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+def test_a_write_is_never_sent_twice(front: Front, method: str) -> None:
+    primary = front.members[1]
+    primary.status = 0  # it is killed after it has got the request
+    assert front.ask(method, "/x", b"body")[0] == 503
+    assert len(primary.asked) == 1
+    assert not front.members[0].asked + front.members[2].asked
+
+
+def test_the_chain_of_proxies_goes_on(front: Front) -> None:
+    front.ask("POST", "/x", b"", **{"X-Forwarded-For": "192.0.2.1"})
+    assert front.members[1].asked[-1][3] == "192.0.2.1, 127.0.0.1"
+
+
+def test_it_ends_with_its_nginx_and_nginx_with_it(front: Front) -> None:
+    front.process.kill()
+    front.process.wait(PATIENCE)
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            front.ask("GET", "/+live")
+        except OSError:
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("listen", "members", "primary"),
+    [
+        ("127.0.0.1:80;", ["127.0.0.1:1"], 0),
+        ("127.0.0.1:80", ["example.com:1"], 0),
+        ("127.0.0.1:80", ["127.0.0.1:1"], 1),
+        ("127.0.0.1:80", [], 0),
+    ],
+)
+def test_what_nginx_would_read_in_another_way_is_refused(listen: str, members: list[str], primary: int) -> None:
+    with pytest.raises(Refusal):
+        Balanced(listen=listen, members=members, primary=primary)
