@@ -38,6 +38,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("doctor", "Check this host and the server; suggest fixes."),
     "open": ("open", "Open the index in the browser, logged in as root."),
     "verify": ("verify", "Download with pip and uv through the index; show sources."),
+    "cluster status": ("cluster.status", "Show each member: role, serial, lag, files, version."),
+    "cluster scale": ("cluster.scale", "Have so many replicas, and wait until all are in sync."),
+    "cluster promote": ("cluster.promote", "Stop the primary, and make another member the primary."),
+    "cluster renew": ("cluster.renew", "Delete a replica's data, and have it copy all again."),
     "offline on": ("offline.on", "Turn offline mode on: ask no upstream, serve what is here."),
     "offline off": ("offline.off", "Turn offline mode off: upstreams are asked again."),
     "offline status": ("offline.status", "Show whether the server is offline."),
@@ -133,6 +137,7 @@ COMPLETING = "_DEPLOYER_COMPLETE"
 # Base class of usage errors; Typer may bring its own copy of click, so the class is not imported from click.
 _MISUSE: Any = typer.BadParameter.__base__
 GROUPS = {
+    "cluster": "See and change the members of a cluster.",
     "clients": "Point installers at the index, and back.",
     "locks": "Keep our addresses out of lock files.",
     "offline": "Serve without upstreams, and prove that it suffices.",

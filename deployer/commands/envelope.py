@@ -116,6 +116,21 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "primary": "of a cluster: number of the member that takes writes",
         **_MEMBERS,
     },
+    "cluster status": {
+        **dict.fromkeys(("name", "profile", "engine", "state", "ready", "url", "simple_url"), "as of `status`"),
+        **dict.fromkeys(("server_version", "server_uuid", "drift", "place", "primary"), "as of `status`"),
+        **_MEMBERS,
+    },
+    "cluster scale": {"replicas": "how many members follow the primary", **_MEMBERS},
+    "cluster renew": {**_MEMBERS},
+    "cluster promote": {
+        "primary": "number of the primary now",
+        "former": "number of the former primary",
+        "renewed": "whether the former primary follows now; else it is stopped and keeps its data",
+        "commits_lost": "commits of the former primary that are lost; `null` where that is unknown",
+        "uploads_missing": "uploads whose files the primary does not have",
+        **_MEMBERS,
+    },
     "logs": {
         "lines": "list of log lines, secrets blanked; empty with `-f`, which prints them as they come",
         "changes": "with `--changes` or `--refused`: list of objects `time`, `client`, `user`, `action`, `target`, "
@@ -134,6 +149,7 @@ DATA: Mapping[str, Mapping[str, str]] = {
         "hours": "with --since, instead of all counts: list of objects: `hour` (ISO 8601), `requests`, `hits`, "
         "`misses`, `errors`, `bytes_served`, `bytes_saved`, `upstreams` (`{origin: {requests, failures, bytes, "
         "answered, waited, slowest}}`; `waited`: seconds until answers began, in all)",
+        "members": "of a cluster, list of objects: `number`, and the counts of this member",
     },
     "top": {
         "at": "the time at the server, ISO 8601",

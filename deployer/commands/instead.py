@@ -23,33 +23,25 @@ Instead = Callable[[Any, "UI", "Cluster"], "Result"]
 _OF_THE_PROFILE = ("up", "plan")
 """Verbs that make a cluster of what is none so far."""
 REFUSED = {
-    "start": ("a cluster is not stopped and started as one", "deployer up starts the members that do not run"),
-    "stop": (
-        "a cluster is not stopped and started as one",
-        "deployer down keeps all data, and deployer up brings it back",
-    ),
+    "start": ("its members are not started by hand", "run deployer up: it starts those that do not run"),
+    "stop": ("its members are not stopped by hand", "run deployer down, which keeps all data, and later deployer up"),
     "move": (
-        "the data of a member is not moved",
-        "back it up, and restore it where it is to be: deployer backup create",
+        "the data of a member can't be moved",
+        "run deployer down, move the directories, and change data in the profile",
     ),
     "adopt": (
-        "what runs already becomes a single server at first",
-        "adopt it with cluster.replicas: 0, then: deployer up",
+        "what another program runs becomes a single server",
+        "adopt it with cluster.replicas: 0, then deployer up",
     ),
-    "upgrade": (
-        "a cluster needs devpi-server 6",
-        "to upgrade: deployer down, then deployer upgrade with cluster.replicas: 0",
-    ),
-    "rollback": ("a cluster has no former server to go back to", "run the former deployer, and: deployer up"),
-    "compact": (
-        "the database of a member is not written anew",
-        "deployer down, then deployer up with cluster.replicas: 0",
-    ),
-    "restore": ("a backup is restored into a single server", "restore it with cluster.replicas: 0, then: deployer up"),
-    "install-service": ("the members of a cluster are started by their engine", "nothing is needed at boot"),
-    "tls ca": ("the balancer of a cluster has no HTTPS", "put a proxy with HTTPS before it: network.outside_url"),
-    "tls renew": ("the balancer of a cluster has no HTTPS", "put a proxy with HTTPS before it: network.outside_url"),
-    "top": ("top shows one server", "deployer stats shows the counts of all members"),
+    "upgrade": ("a cluster needs devpi-server 6", "run deployer down, then deployer up with cluster.replicas: 0"),
+    "rollback": ("a cluster has no former version of its data", "install the former deployer, and run deployer up"),
+    "compact": ("a member serves while it is a member", "run deployer down, then deployer up with cluster.replicas: 0"),
+    "backup restore": ("a backup becomes a single server", "restore it with cluster.replicas: 0, then deployer up"),
+    "install-service": ("the engine starts its members at boot", "leave it out"),
+    "tls ca": ("its balancer has no HTTPS", "put a proxy with HTTPS before it, and set network.outside_url"),
+    "tls renew": ("its balancer has no HTTPS", "put a proxy with HTTPS before it, and set network.outside_url"),
+    "top": ("top shows one server", "run deployer stats for the counts of all members"),
+    "render": ("one script can't wait until its members are in sync", "run deployer up"),
 }
 """Verbs that mean nothing for a cluster: why, and what to do."""
 
@@ -248,4 +240,78 @@ def _pattern(options: Any) -> Any:
         raise UsageError(f"--grep: {error}") from None
 
 
-_VERBS: dict[str, Instead] = {"up": _up, "plan": _plan, "down": _down, "status": _status, "logs": _logs}
+def _restart(options: Any, ui: UI, cluster: Cluster) -> Result:
+    from deployer.operations.cluster.change import restart
+    from deployer.ui.output import Result
+
+    restart(options.profile, options.name, lock_wait=options.wait, ui=ui)
+    return Result(data={"url": cluster.address(), "timings": {}})
+
+
+def _stats(options: Any, ui: UI, cluster: Cluster) -> Result:
+    from deployer.errors import UsageError
+    from deployer.operations.cluster.stats import counts, rows, summed
+    from deployer.ui.output import Result
+    from deployer.ui.table import table
+
+    if options.since:
+        raise UsageError("--since is not there for a cluster", hint="leave it out")
+    found = counts(cluster)
+    return Result(
+        data={
+            "name": options.name,
+            "front": None,
+            "since": min(one["since"] for one in found.values()),
+            "indexes": summed(list(found.values())),
+            "upstreams": {},
+            "missed": None,
+            "members": [{"number": number, **one} for number, one in found.items()],
+        },
+        text=table(("index", "requests", "hits", "misses", "served", "saved"), rows(found)),
+    )
+
+
+def _doctor(options: Any, ui: UI, cluster: Cluster) -> Result:
+    from deployer.errors import Refused, VerificationError
+    from deployer.operations.cluster.doctor import checks
+    from deployer.secrets import mask
+    from deployer.ui.output import Result
+
+    if options.fix:
+        raise Refused("--fix is for a single server", hint="deployer up brings each member to its state")
+    found = []
+    for check in checks(cluster):
+        found.append(check)
+        cure = f"\n{'':20}-> {check.cure}" if check.cure else ""
+        mark = "FAILURE" if check.level == "failure" else str(check.level)
+        if not ui.silent:
+            ui.line(ui.address(mask(f"{mark.ljust(8)}  {check.name.ljust(10)}{check.evidence}{cure}")))
+    failed = [check.name for check in found if check.level == "failure"]
+    shown = ("name", "level", "evidence", "cure")
+    return Result(
+        data={"checks": [{key: ui.address(str(getattr(check, key))) for key in shown} for check in found]},
+        error=VerificationError(f"failed checks: {', '.join(failed)}", hint="apply the fix below each failed check")
+        if failed
+        else None,
+    )
+
+
+def _cluster_status(options: Any, ui: UI, cluster: Cluster) -> Result:
+    from deployer.operations.cluster.status import status, text
+    from deployer.ui.output import Result
+
+    data, members, error = status(cluster, options.name)
+    return Result(data=data, text=text(data, members), error=error)
+
+
+_VERBS: dict[str, Instead] = {
+    "up": _up,
+    "plan": _plan,
+    "down": _down,
+    "status": _status,
+    "logs": _logs,
+    "restart": _restart,
+    "stats": _stats,
+    "doctor": _doctor,
+    "cluster status": _cluster_status,
+}

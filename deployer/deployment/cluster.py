@@ -20,13 +20,15 @@ HERE = "host"
 @dataclass(frozen=True, kw_only=True)
 class Kept:
     """``place``: ``host``, ``swarm`` or ``kubernetes``. The rest is of a cluster on this host; another place keeps it
-    itself: ``engine``, ``primary``, ``uuid``, and ``size``: how many members there may be."""
+    itself: ``engine``, ``primary``, ``uuid``, and ``size``: the most members that there were. ``former``: the member that
+    was the primary, and whose data are not yet given up; -1 without."""
 
     place: str
     engine: str = ""
     primary: int = 0
     uuid: str = ""
     size: int = 0
+    former: int = -1
 
 
 def member_name(name: str, number: int) -> str:

@@ -130,6 +130,10 @@ def _parser() -> argparse.ArgumentParser:
     secret.add_argument("user", choices=("root",))
     secret.add_argument("--serverdir", required=True)
 
+    show = verbs.add_parser("show", help="print what this server has counted, as JSON")
+    show.add_argument("file", choices=("statistics",))
+    show.add_argument("--serverdir", required=True)
+
     store = verbs.add_parser("store", help="store a file of deployer's from standard input")
     store.add_argument("file", choices=("credentials", "malicious", "pinned", "declared", "tls"))
     store.add_argument("--serverdir", required=True)
@@ -219,6 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return supervise(options)
         case "secret":
             return _secret(options)
+        case "show":
+            return _show(options)
         case "store":
             return _stored(options)
         case "take":
@@ -288,6 +294,20 @@ def _secret(options: argparse.Namespace) -> int:
     if known is None:
         return _refuse("root's password is not stored here", "store it: secret set root")
     sys.stdout.write(known + "\n")
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    from deployer.server.secret_files import Private, read_text
+
+    path: Path = getattr(Private.of(Path(options.serverdir)), options.file)
+    try:
+        found = read_text(path)
+    except OSError as error:
+        return _refuse(f"can't read {path}: {error.strerror}", "run this as the owner of the server directory")
+    if found is None:
+        return _refuse("nothing is counted yet", "counts lag by two seconds and need nginx")
+    sys.stdout.write(found + "\n")
     return 0
 
 

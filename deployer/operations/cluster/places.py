@@ -80,6 +80,21 @@ def open_kept(name: str, ui: UI) -> Cluster | None:
     return _opened(place, name, Profile.model_validate(applied.profile))
 
 
+def open_deployed(profile: str, name: str, ui: UI) -> tuple[Cluster, Loaded]:
+    """The place of a cluster with its profile and the options of its last ``up``, to change it.
+
+    Raises ConflictError when it is no cluster, ProfileError.
+    """
+    from deployer.operations.recorded import deployed
+    from deployer.profile.load import load
+
+    ref, held = deployed(profile, read_applied(name))
+    loaded = load(ref, overrides=held)
+    if place_of(loaded.profile) is None:
+        raise ConflictError(f"{name} is no cluster", hint="set cluster.replicas in its profile, then: deployer up")
+    return open_wanted(loaded, name, ui), loaded
+
+
 def _opened(place: PlaceName, name: str, profile: Profile) -> Cluster:
     module, function = _OPENERS[place]
     opener: Opener = getattr(import_module(module), function)

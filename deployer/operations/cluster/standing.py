@@ -136,9 +136,14 @@ def await_all(
         if now != seen:
             seen, until = now, clock() + deadline.total_seconds()
             on_line("; ".join(f"member {one.number} {one.text}" for one in found if not one.ready))
-        if clock() > until:
+        if clock() > until or (len(found) >= size and _hopeless(found)):
             raise late(found, size)
         sleep(_PAUSE)
+
+
+def _hopeless(found: Sequence[Standing]) -> bool:
+    """Whether all that are not in sync have ended, and nobody starts them again."""
+    return all(one.ready or one.member.state in (State.STOPPED, State.LOST) for one in found)
 
 
 def _progress(found: Iterable[Standing]) -> Iterable[object]:

@@ -139,11 +139,11 @@ def raised(cluster: Cluster, loaded: Loaded, name: str, ui: UI, *, prune: bool =
     with ui.working("members", f"{wanted.size} of {name}") as progress:
         cluster.apply(wanted, progress)
         timings = {"members": time.monotonic() - started}
-        members = await_all(lambda: standing(cluster), wanted.size, deadline=_deadline(own), on_line=progress)
+        members = await_all(lambda: standing(cluster), wanted.size, deadline=deadline_of(own), on_line=progress)
     timings["sync"] = time.monotonic() - started
     ui.step("members", ", ".join(f"{one.number} {one.role}" for one in members))
     identity = _remembered(cluster, wanted, members)
-    _give_credentials(cluster, identity.primary, headers)
+    give_credentials(cluster, identity.primary, headers)
     with cluster.reach() as url:
         changes = _seeded(cluster, url, own, name, wanted.upstream, prune=prune)
     timings["index"] = time.monotonic() - started
@@ -168,7 +168,8 @@ def raised(cluster: Cluster, loaded: Loaded, name: str, ui: UI, *, prune: bool =
     )
 
 
-def _deadline(profile: Profile) -> timedelta:
+def deadline_of(profile: Profile) -> timedelta:
+    """How long a member may make no progress."""
     return timedelta(seconds=profile.server.ready_timeout)
 
 
@@ -183,7 +184,7 @@ def _remembered(cluster: Cluster, wanted: Wanted, members: Sequence[Standing]) -
     return found
 
 
-def _give_credentials(cluster: Cluster, primary: int, headers: Mapping[str, Secret]) -> None:
+def give_credentials(cluster: Cluster, primary: int, headers: Mapping[str, Secret]) -> None:
     """Give the primary the credentials of mirrors, before the first request to one. Raises EngineError."""
     content = {url.rstrip("/"): header.reveal() for url, header in headers.items()}
     text = json.dumps(content, indent=1, sort_keys=True) + "\n"

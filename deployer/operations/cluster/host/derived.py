@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,7 +81,14 @@ def member_words(profile: Profile, *, number: int, primary: int, primary_url: st
     words = ["--member", str(number), "--primary", str(primary), "--primary-url", primary_url]
     words += ["--secret-file", f"{given}/{SECRET}", "--root-password-file", f"{given}/{PASSWORD}"]
     words += ["--write-wait", f"{cluster.write_wait:g}"]
+    words += [word for index in cluster.files_on_demand for word in ("--files-on-demand", index)]
     return (*words, *(() if cluster.replica_upstream else ("--no-replica-upstream",)))
+
+
+def leads(words: Sequence[str], primary: int) -> bool:
+    """Whether a server with these words is the member ``primary``, as the primary."""
+    pairs = set(pairwise(words))
+    return ("--member", str(primary)) in pairs and ("--primary", str(primary)) in pairs
 
 
 def with_words(spec: ContainerSpec, words: tuple[str, ...], *, given: Path | None, relabel: bool) -> ContainerSpec:

@@ -20,11 +20,11 @@ from deployer.deployment.record import forget, read_applied
 from deployer.deployment.server_dir import ServerDir
 from deployer.engines import open_engine
 from deployer.engines.base import Engine
-from deployer.errors import ConflictError, NotReadyError, Refused
+from deployer.errors import ConflictError, Refused
 from deployer.host.state_dir import state_dir
 from deployer.operations.apply import set_aside, settle, undo
 from deployer.operations.cluster.host import balancer
-from deployer.operations.cluster.host.derived import check, whole
+from deployer.operations.cluster.host.derived import check, leads, whole
 from deployer.operations.cluster.host.member import HostMember, answered, commit, launch, planned, record
 from deployer.operations.cluster.host.shared import Shared
 from deployer.operations.cluster.standing import await_synced
@@ -47,21 +47,30 @@ STOP = timedelta(seconds=30)
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """What is wanted on this host. ``whole``: the deployment as clients see it; ``surplus``: members to remove."""
+    """What is wanted on this host. ``whole``: the deployment as clients see it; ``surplus``: members to remove;
+    ``former``: number of the former primary, which has its data still; -1 without."""
 
     whole: Prepared
     members: tuple[HostMember, ...]
     primary: int
     balancer: ContainerSpec
     surplus: tuple[int, ...]
+    former: int
 
     @property
     def leader(self) -> HostMember:
         return self.members[self.primary]
 
     @property
-    def replicas(self) -> tuple[HostMember, ...]:
-        return tuple(member for member in self.members if member.number != self.primary)
+    def due(self) -> tuple[HostMember, ...]:
+        """The members that do not run as planned. The former primary waits until its data are given up."""
+        return tuple(member for member in self.members if not member.is_current and member.number != self.former)
+
+    @property
+    def leads(self) -> bool:
+        """Whether the primary runs as the primary, so that replicas can be changed before it."""
+        current = self.leader.prepared.current
+        return self.leader.runs and current is not None and leads(current.command, self.primary)
 
     @property
     def single(self) -> Container | None:
@@ -110,7 +119,10 @@ class HostCluster:
         return None if kept is None else Identity(primary=kept.primary, uuid=kept.uuid)
 
     def remember(self, identity: Identity) -> None:
-        write_kept(self._name, replace(self._kept, primary=identity.primary, uuid=identity.uuid))
+        kept = self._kept
+        former = kept.primary if kept.primary != identity.primary else kept.former
+        former = -1 if former == identity.primary else former
+        write_kept(self._name, replace(kept, primary=identity.primary, uuid=identity.uuid, former=former))
 
     def members(self) -> tuple[Member, ...]:
         found = ((number, self._container(number)) for number in range(self._kept.size))
@@ -121,11 +133,18 @@ class HostCluster:
                 state=container.state,
                 where=f"{self._engine.name} {container.name}",
                 image=container.image,
-                why="" if container.state is State.RUNNING else _why(container),
+                why="" if container.state is State.RUNNING else self._why(container, number),
             )
             for number, container in found
             if container is not None
         )
+
+    def _why(self, container: Container, number: int) -> str:
+        if number == self._kept.former:
+            return f"it has the data of the former primary: deployer cluster renew {number}"
+        if container.oom_killed:
+            return "out of memory (OOM-killed)"
+        return container.error or ("" if container.exit_code is None else f"exit code {container.exit_code}")
 
     def _container(self, number: int) -> Container | None:
         found = self._engine.inspect(member_name(self._name, number))
@@ -185,10 +204,8 @@ class HostCluster:
             yield f"image: {plan.image.ref} ({'build' if image is None else 'rebuild'})"
         if layout.single is not None:
             yield f"{plan.name}: the single server becomes member 0; its data stays in {plan.data.source}"
-        for member in layout.members:
+        for member in layout.due:
             role = "primary" if member.number == layout.primary else "replica"
-            if member.is_current:
-                continue
             if member.prepared.current is None:
                 yield f"member {member.number}: start a {role} on {member.prepared.plan.data.source}"
             elif not member.runs:
@@ -198,7 +215,9 @@ class HostCluster:
         for number in layout.surplus:
             yield f"member {number}: remove it, and keep its data"
         if not layout.balances:
-            yield f"balancer: start it at {plan.url}"
+            current = layout.whole.current
+            new = current is None or layout.single is not None or current.state is not State.RUNNING
+            yield f"balancer: {'start it' if new else 'give it other members or settings'} at {plan.url}"
 
     def _whole(self, loaded: Loaded) -> Prepared:
         return prepare_loaded(replace(loaded, profile=whole(loaded.profile)), self._name)
@@ -230,6 +249,7 @@ class HostCluster:
                 for number in range(wanted.size, self._kept.size)
                 if made.engine.inspect(member_name(self._name, number)) is not None
             ),
+            former=self._kept.former,
         )
 
     @property
@@ -242,7 +262,7 @@ class HostCluster:
     def apply(self, wanted: Wanted, on_line: Callable[[str], None]) -> bool:
         layout = self._layout(wanted)
         engine = layout.whole.engine
-        due = [member for member in layout.members if not member.is_current]
+        due = layout.due
         if not due and layout.balances and not layout.surplus and layout.single is None:
             return False
         image = self._image(layout)
@@ -253,7 +273,7 @@ class HostCluster:
                 on_line(f"{self._name}: its server becomes member 0")
                 set_aside(layout.whole.plan, engine, current, rollback)
                 current = None
-            if layout.leader.runs:
+            if layout.leads:
                 self._one_by_one(layout, due, image, on_line)
             else:
                 self._together(layout, due, image, on_line, rollback)
@@ -265,7 +285,6 @@ class HostCluster:
         for number in layout.surplus:
             on_line(f"member {number}: removed, its data is kept")
             self._remove(number)
-        write_kept(self._name, replace(self._kept, size=wanted.size))
         return True
 
     def _image(self, layout: _Layout) -> Image | None:
@@ -294,7 +313,7 @@ class HostCluster:
         on_line: Callable[[str], None],
         rollback: ExitStack,
     ) -> None:
-        """Start all that do not run as planned, the primary first: nobody is served meanwhile."""
+        """Start all that do not run as planned, the primary first: without it no replica can get in sync."""
         ordered = sorted(due, key=lambda member: member.number != layout.primary)
         started = [(member, launch(member, self._name, image, rollback)) for member in ordered]
         for member, done in started:
@@ -356,7 +375,15 @@ class HostCluster:
                 f"member {number} is the primary, and its data is the cluster's",
                 hint="promote another one first: deployer cluster promote MEMBER",
             )
-        raise NotReadyError("not yet", hint="deployer up")
+        assert self._loaded is not None  # noqa: S101 - a member is started by its profile
+        loaded, identity = self._loaded, Identity(primary=self._kept.primary, uuid=self._kept.uuid)
+        self._remove(number, purging=True)
+        if self._kept.former == number:
+            write_kept(self._name, replace(self._kept, former=-1))
+        self.apply(
+            Wanted(name=self._name, profile=loaded.profile, profile_name=loaded.name, image="", identity=identity),
+            self._ui.note,
+        )
 
     def _remove(self, number: int, *, purging: bool = False) -> str:
         """Remove a member, with its data if ``purging``; where data is left."""
@@ -374,17 +401,12 @@ class HostCluster:
         primary, left = self._kept.primary, []
         # The primary last: a replica that stops has told it what it has.
         for number in sorted(range(self._kept.size), key=lambda number: number == primary):
-            left.append(self._remove(number, purging=purging))
-            on_line(f"member {number}: removed")
+            if purging or self._container(number) is not None:
+                left.append(self._remove(number, purging=purging))
+                on_line(f"member {number}: removed")
         if purging:
             forget(self._name)
             Passwords(name=self._name).forget_all()
             self._shared.forget()
             forget_kept(self._name)
         return tuple(filter(None, left))
-
-
-def _why(container: Container) -> str:
-    if container.oom_killed:
-        return "out of memory (OOM-killed)"
-    return container.error or ("" if container.exit_code is None else f"exit code {container.exit_code}")

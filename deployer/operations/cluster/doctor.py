@@ -1,0 +1,84 @@
+"""The checks of a cluster: its place, each member, and the address for clients."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from deployer.diagnosis import Check, Level, ok
+from deployer.errors import DeployerError
+from deployer.operations.cluster.standing import Standing, standing
+from deployer.protocol import LIVE_ROUTE
+
+if TYPE_CHECKING:
+    from deployer.clusters.base import Cluster
+
+SECONDS = 5.0
+LATE = 60.0
+"""Seconds of lag from which on a replica is not just busy."""
+
+
+def checks(cluster: Cluster) -> Iterator[Check]:
+    """Check after check, as each is made."""
+    try:
+        yield ok("place", f"{cluster.place}: {cluster.probe()}")
+    except DeployerError as error:
+        yield Check(name="place", level=Level.FAILURE, evidence=error.message, cure=error.hint)
+        return
+    members = standing(cluster)
+    if not members:
+        yield Check(name="members", level=Level.FAILURE, evidence="there are none", cure="deployer up")
+        return
+    for one in members:
+        yield of_member(one)
+    yield of_versions(members)
+    yield of_address(cluster.address())
+
+
+def of_member(one: Standing) -> Check:
+    """What is wrong with a member. Pure."""
+    name = f"member {one.number}"
+    if one.ready:
+        return ok(name, f"{one.role}, {one.text}")
+    if one.status is None:
+        cure = "deployer up" if one.member.state != "running" else f"deployer logs --member {one.number}"
+        return Check(name=name, level=Level.FAILURE, evidence=one.text, cure=cure)
+    if one.status.errors:
+        return Check(
+            name=name,
+            level=Level.FAILURE,
+            evidence=one.text,
+            cure=f"deployer logs --member {one.number}; if it stays so: deployer cluster renew {one.number}",
+        )
+    late = (one.status.lag_seconds or 0) > LATE
+    return Check(
+        name=name,
+        level=Level.FAILURE if late else Level.WARNING,
+        evidence=f"{one.text}, for {one.status.lag_seconds or 0:.0f} s",
+        cure=f"wait; if it stays so: deployer logs --member {one.number}",
+    )
+
+
+def of_versions(members: tuple[Standing, ...]) -> Check:
+    """Whether all members run the same version of deployer's server. Pure."""
+    found = {one.status.version for one in members if one.status is not None}
+    if len(found) > 1:
+        return Check(
+            name="versions", level=Level.WARNING, evidence=f"members run {', '.join(sorted(found))}", cure="deployer up"
+        )
+    return ok("versions", ", ".join(found) or "unknown")
+
+
+def of_address(url: str) -> Check:
+    """Whether clients are answered."""
+    if not url:
+        return ok("address", "the place gives none to clients")
+    try:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"{url}{LIVE_ROUTE}", timeout=SECONDS):
+            return ok("address", url)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "reason", error)
+        return Check(name="address", level=Level.FAILURE, evidence=f"{url} does not answer: {why}", cure="deployer up")
