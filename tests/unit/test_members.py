@@ -197,10 +197,7 @@ def test_a_numbered_member_has_its_role_by_the_numbers() -> None:
 
 
 def test_files_of_mirrors_may_come_on_demand() -> None:
-    assert numbered(1, 0, on_demand=["root/pypi", "a/b"]).words[-2:] == (
-        "--file-replication-skip-indexes",
-        "root/pypi,a/b",
-    )
+    assert numbered(1, 0, on_demand=["root/pypi", "a/b"]).on_demand == ("root/pypi", "a/b")
     for wrong in ("all", "root/pypi,a/b", "mirror"):
         with pytest.raises(Refusal, match="no index"):
             numbered(1, 0, on_demand=[wrong])

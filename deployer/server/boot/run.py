@@ -511,6 +511,7 @@ def _arguments(
         private.arrived.mkdir(mode=0o700)
         words += ["--replica-file-search-path", str(private.arrived), "--hard-links"]
         words += ["--proxy-timeout", str(_WRITE_SECONDS)]
+        words += ["--file-replication-skip-indexes", ",".join(role.on_demand)]
     elif options.offline:  # a replica learns it of its primary; devpi's own mode would stop replication
         words.append("--offline-mode")
     if options.outside_url:

@@ -47,10 +47,9 @@ class Role:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """devpi's options."""
+        """devpi's options, also of its first boot."""
         if self.is_replica:
-            skipped = ("--file-replication-skip-indexes", ",".join(self.on_demand)) if self.on_demand else ()
-            return ("--role", REPLICA, "--primary-url", self.primary_url, *skipped)
+            return ("--role", REPLICA, "--primary-url", self.primary_url)
         return ("--role", PRIMARY) if self.is_primary else ()
 
     @classmethod
