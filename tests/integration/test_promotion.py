@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ import pytest
 from deployer.protocol import ExitCode
 from tests.indexed_server import get, make_indexes, upload
 from tests.members import Members, fetch
+from tests.plain_devpi import free_port
 from tests.server_process import COMMAND, PATIENCE, Server, login, request
 from tests.upstream import Upstream, make_wheel
 
@@ -94,8 +96,10 @@ def test_a_replica_becomes_the_primary(members: Members) -> None:
     while (one.private / "promote.json").exists():
         assert time.monotonic() < deadline, one.output[-4000:]
         time.sleep(0.1)
+    members.wait_until(one, lambda found: found.lag_seconds == 0 and found.files_in_sync)
     former.end()
-    assert promote(one)[0] == 0
+    code, told = promote(one)
+    assert code == 0, told
     assert one.send(signal.SIGTERM) == 0
 
     before = copied(one)
@@ -125,9 +129,36 @@ def test_a_replica_becomes_the_primary(members: Members) -> None:
     assert (code, "renew this member" in said) == (ExitCode.REFUSED, True), said
     shutil.rmtree(former.serverdir)
     members.others.append(former)
-    members.launch(former, "--cluster-uuid", uuid)
-    members.wait(former)
-    assert fetch(former, "root/dev", later).body == later.content
+    with balancer(members) as url:  # a member at another site follows whoever is the primary
+        members.launch(former, "--cluster-uuid", uuid, url=url)
+        members.wait(former)
+        members.wait_until(former, lambda found: found.synced and found.files_in_sync)
+        assert fetch(former, "root/dev", later).body == later.content
+        assert upload(former, auth, "root/dev", make_wheel("written", "2.0")) == HTTPStatus.OK
+
+
+@contextlib.contextmanager
+def balancer(members: Members) -> Iterator[str]:
+    """The address of a balancer before all members but the last one."""
+    port, before = free_port(), members.all[:-1]
+    words = [*COMMAND, "balance", "--serverdir", str(members.root / "balancer"), "--listen", f"127.0.0.1:{port}"]
+    words += [word for member in before for word in ("--member", f"127.0.0.1:{member.port}")]
+    with subprocess.Popen([*words, "--primary", str(before.index(members.primary))]) as running:
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while not listens(port):
+                assert running.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            running.terminate()
+
+
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError):
+        return request(port, "GET", "/+live")[0] == HTTPStatus.OK
+    return False
 
 
 def promote(member: Server, *more: str) -> tuple[int, dict[str, Any]]:
