@@ -20,8 +20,8 @@ HERE = "host"
 @dataclass(frozen=True, kw_only=True)
 class Kept:
     """``place``: ``host``, ``swarm`` or ``kubernetes``. The rest is of a cluster on this host; another place keeps it
-    itself: ``engine``, ``primary``, ``uuid``, and ``size``: the most members that there were. ``former``: the member that
-    was the primary, and whose data are not yet given up; -1 without."""
+    itself: ``engine``, ``primary``, ``uuid``, and ``size``: the most members that there were. ``former``: the member
+    that was the primary, and whose data are not yet given up; -1 without."""
 
     place: str
     engine: str = ""
