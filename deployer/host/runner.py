@@ -113,6 +113,25 @@ class Runner:
         if code:
             raise ProcessFailed(argv, code)
 
+    @contextmanager
+    def beside(self, argv: Sequence[str]) -> Iterator[Iterator[str]]:
+        """Run beside a block, which gets the lines of stdout and stderr; the process ends with the block.
+
+        Somebody must read the lines, or the process waits at some point. Raises EngineUnreachable when the binary is
+        missing.
+        """
+        try:
+            process = subprocess.Popen(
+                list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=self._env
+            )
+        except OSError as error:
+            raise _missing(argv[0], error) from None
+        assert process.stdout is not None  # noqa: S101 - it is a pipe
+        try:
+            yield (line.decode("utf-8", "replace").rstrip("\r\n") for line in process.stdout)
+        finally:
+            _end(process)
+
 
 class ProcessFailed(Exception):
     """A streamed process failed."""
