@@ -41,7 +41,6 @@ REFUSED = {
     "tls ca": ("its balancer has no HTTPS", "put a proxy with HTTPS before it, and set network.outside_url"),
     "tls renew": ("its balancer has no HTTPS", "put a proxy with HTTPS before it, and set network.outside_url"),
     "top": ("top shows one server", "run deployer stats for the counts of all members"),
-    "render": ("one script can't wait until its members are in sync", "run deployer up"),
 }
 """Verbs that mean nothing for a cluster: why, and what to do."""
 

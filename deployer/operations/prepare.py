@@ -13,6 +13,7 @@ from pathlib import Path
 from deployer import __version__
 from deployer.addresses import is_loopback, split
 from deployer.deployment import certificate, settings
+from deployer.deployment.cluster import read_kept, server_of
 from deployer.deployment.passwords import Passwords
 from deployer.deployment.record import read_applied
 from deployer.deployment.server_dir import ServerDir
@@ -107,9 +108,20 @@ def prepare(
     ``new_data``: the user accepts that the recorded data is gone. ``adjust``: what will have changed by then.
     Raises ProfileError, EngineUnreachable, ConflictError, Refused.
     """
-    return prepare_loaded(
-        load(ref, overrides=overrides), name, replace=replace, moving=moving, new_data=new_data, adjust=adjust
-    )
+    loaded, name = _of_primary(load(ref, overrides=overrides), name)
+    return prepare_loaded(loaded, name, replace=replace, moving=moving, new_data=new_data, adjust=adjust)
+
+
+def _of_primary(loaded: Loaded, name: str) -> tuple[Loaded, str]:
+    """The same, or for a cluster on this host its primary, as :func:`deployer.deployment.find.find` finds it."""
+    if server_of(name) == name:
+        return loaded, name
+    from deployer.operations.cluster.host.derived import of_member
+
+    kept = read_kept(name)
+    assert kept is not None  # noqa: S101 - it has a primary
+    profile = of_member(loaded.profile, name, kept.primary, home=Path.home(), uid=os.getuid())
+    return dataclasses.replace(loaded, profile=profile), server_of(name)
 
 
 def prepare_loaded(

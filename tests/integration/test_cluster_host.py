@@ -180,29 +180,61 @@ def _state(team: Team, number: int) -> Path:
     return team.cli.home / "state" / f"{team.cli.name}.{number}" / "process" / "record.json"
 
 
-@pytest.mark.parametrize("number", [1, 2, 0])
-def test_each_member_may_be_lost(team: Team, number: int) -> None:
+@pytest.mark.parametrize("lost", [(1, 2), (0,)], ids=["replicas", "primary"])
+def test_members_may_be_lost(team: Team, lost: tuple[int, ...]) -> None:
     page = json.loads(get(team.port, "/root/dev/+simple/warm/", JSON).body)
     path = f"/root/pypi/{page['files'][0]['url'].partition('root/pypi/')[2].partition('#')[0]}"
-    team.kill(number)
-    for _ in range(3 * len(MEMBERS)):
-        assert get(team.port, "/root/dev/+simple/warm/", JSON).status == 200
-        assert get(team.port, path, FILE).status == 200
+    auth = team.auth
+    for number in lost:
+        team.kill(number)
+        for _ in range(3 * len(MEMBERS)):
+            assert get(team.port, "/root/dev/+simple/warm/", JSON).status == 200
+            assert get(team.port, path, FILE).status == 200
     assert pip(team.index, "warm==1.0").succeeded
     found = team.cli.run("status", "--json")
     assert found.code == 6
-    lost = next(one for one in json.loads(found.out)["data"]["members"] if one["number"] == number)
-    assert (lost["ready"], lost["state"]) == (False, "stopped")
-    if number:
-        assert upload(team, team.auth, "root/dev", make_wheel("acme", f"2.{number}")) == 200
-    else:
-        status, _ = request(team.port, "POST", "/+login", body={"user": "root", "password": "x"})
-        assert status == 503
+    states = {one["number"]: (one["ready"], one["state"]) for one in json.loads(found.out)["data"]["members"]}
+    assert {states[number] for number in lost} == {(False, "stopped")}
+    doctor = team.cli.run("doctor")
+    assert doctor.code == 9
+    assert f"member {lost[0]}" in doctor.out
+    written = upload(team, auth, "root/dev", make_wheel("acme", f"2.{lost[0]}"))
+    assert written == (503 if 0 in lost else 200)
+    if 0 in lost:
         assert get(team.port, "/root/dev/+simple/unheard-of/", JSON).status == 502
-    done = team.up()
-    assert done["server"] == "changed"
-    assert team.member(number)["ready"]
+    assert team.up()["server"] == "changed"
     assert team.status()["ready"]
+
+
+def test_a_replica_is_promoted_when_the_primary_is_lost(team: Team) -> None:
+    wheel = make_wheel("acme", "3.0")
+    assert upload(team, team.auth, "root/dev", wheel) == 200
+    stored = [next(_data(team, number).rglob(wheel.filename)).stat().st_ino for number in (1, 2)]
+    team.kill(0)
+    refused = team.cli.run("cluster", "promote", "0")
+    assert (refused.code, "member 0 is the primary" in refused.err) == (5, True)
+    done = team.cli.run("cluster", "promote", "1", "--json", timeout=900)
+    assert done.code == 0, done.out
+    assert (done.data["primary"], done.data["former"], done.data["commits_lost"]) == (1, 0, 0)
+    assert done.data["renewed"]
+    assert {one["number"]: (one["role"], one["ready"]) for one in done.data["members"]} == {
+        0: ("replica", True),
+        1: ("primary", True),
+        2: ("replica", True),
+    }
+    # Nothing was copied again.
+    assert [next(_data(team, number).rglob(wheel.filename)).stat().st_ino for number in (1, 2)] == stored
+    assert upload(team, team.auth, "root/dev", make_wheel("acme", "3.1")) == 200
+    for number in MEMBERS:
+        page = json.loads(get(team.port_of(number), "/root/dev/+simple/acme/", JSON).body)
+        assert {one["filename"] for one in page["files"]} >= {wheel.filename, "acme-3.1-py3-none-any.whl"}
+    # Commands go to the new primary, and a profile without changes changes nothing.
+    assert team.cli.run("user", "create", "ann").code == 0
+    assert team.up()["changes"] == []
+
+
+def _data(team: Team, number: int) -> Path:
+    return Path(f"{team.cli.data}-{number}" if number else team.cli.data) / "+files"
 
 
 def test_down_keeps_the_data_and_nothing_else(team: Team) -> None:
@@ -219,7 +251,7 @@ def test_down_keeps_the_data_and_nothing_else(team: Team) -> None:
     # It comes back with all that was uploaded.
     assert team.up()["members"][0]["ready"]
     page = json.loads(get(team.port, "/root/dev/+simple/acme/", JSON).body)
-    assert {one["filename"] for one in page["files"]} >= {"acme-1.0-py3-none-any.whl", "acme-2.1-py3-none-any.whl"}
+    assert {one["filename"] for one in page["files"]} >= {"acme-1.0-py3-none-any.whl", "acme-3.1-py3-none-any.whl"}
 
 
 def _runs(pid: int) -> bool:
