@@ -32,7 +32,7 @@ from deployer.protocol.inventory import (
     Pruned,
     PruneRequest,
 )
-from deployer.protocol.members import MemberRequest, MemberStatus
+from deployer.protocol.members import CLUSTER_UUID, MemberRequest, MemberStatus
 from deployer.protocol.mirrored import (
     COMPANIONS,
     CachedAnswer,
@@ -83,6 +83,7 @@ __all__ = [
     "BODY_ROUTE",
     "CACHED_ROUTE",
     "CHANGE_LOGS",
+    "CLUSTER_UUID",
     "COMPANIONS",
     "FINAL",
     "FORWARDED_HEADER",

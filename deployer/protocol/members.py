@@ -8,6 +8,9 @@ from typing import Any
 
 from deployer.protocol.values import flag_of, text_of
 
+CLUSTER_UUID = "DEPLOYER_CLUSTER_UUID"
+"""The variable for ``--cluster-uuid``, for a place that gives it to a container that it starts anew by itself."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MemberRequest:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from deployer import __version__
-from deployer.protocol import WEB_LEVELS, ExitCode, Refusal
+from deployer.protocol import CLUSTER_UUID, WEB_LEVELS, ExitCode, Refusal
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,7 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--primary", type=int, default=None, help="number of the primary: the member with this number, others follow it"
     )
-    serve.add_argument("--cluster-uuid", default="", help="uuid of the data that this member must hold; empty: any")
+    serve.add_argument(
+        "--cluster-uuid",
+        default=os.environ.get(CLUSTER_UUID, ""),
+        help="uuid of the data that this member must hold; empty: any",
+    )
     serve.add_argument("--root-password-file", default="", help="file with root's password, for the first boot")
     serve.add_argument("--primary-url", default="", help="of a replica: the address of its primary")
     serve.add_argument("--secret-file", default="", help="file with the secret that primary and replicas share")
@@ -106,7 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     balance.add_argument("--serverdir", required=True, help="a directory of the balancer's own")
     balance.add_argument("--when-told", action="store_true", help="wait for the other options on standard input")
     balance.add_argument("--listen", default="127.0.0.1:3141", help="IP:PORT")
-    balance.add_argument("--member", action="append", default=[], help="IP:PORT of a member, by its number")
+    balance.add_argument(
+        "--member", action="append", default=[], help="IP:PORT or NAME:PORT of a member, by its number"
+    )
     balance.add_argument("--primary", type=int, default=0, help="number of the member that takes writes")
     balance.add_argument("--wait", type=int, default=420, help="seconds that a member has for an answer")
 

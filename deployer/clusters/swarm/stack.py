@@ -19,7 +19,7 @@ from deployer.errors import Refused, UsageError
 from deployer.plan.container import EVERY, METRICS_PORT, OWN_DATA, OWN_PORT, serve_command
 from deployer.plan.limits import wanted_limits
 from deployer.plan.order import read_by_everybody
-from deployer.protocol import IMAGE_PYTHON
+from deployer.protocol import CLUSTER_UUID, IMAGE_PYTHON
 from deployer.spec import LABEL_NAME, LABEL_PROFILE, LABEL_SPEC, LABEL_VERSION
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ BALANCER_MEMORY = "128m"
 SUBNET = "10.41.31.0/24"
 """The addresses in a rendered stack, whose network is made by hand; ``up`` lets docker choose them."""
 TEMPORARY = "/tmp"  # noqa: S108 - inside the container
-UUID_VARIABLE = "DEPLOYER_CLUSTER_UUID"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +165,7 @@ def _member(wanted: Wanted, ground: Ground, number: int) -> dict[str, Any]:
     return {
         **_contained(wanted, member_command(wanted, ground, number)),
         # Swarm fills this in when a task starts, so that a new uuid replaces no task.
-        "environment": {UUID_VARIABLE: '{{index .Service.Labels "' + names.LABEL_UUID + '"}}'},
+        "environment": {CLUSTER_UUID: '{{index .Service.Labels "' + names.LABEL_UUID + '"}}'},
         "healthcheck": {
             "test": ["CMD", *_health()],
             "interval": HEALTHY_WITHIN,

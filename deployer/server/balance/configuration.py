@@ -12,6 +12,7 @@ from deployer.protocol import LIVE_ROUTE, ExitCode, Refusal
 
 TEMPLATE = "balance.conf.template"
 _ADDRESS = re.compile(r"(\[[0-9a-f:]+\]|[0-9.]+):([0-9]{1,5})")
+_NAMED = re.compile(r"[a-zA-Z][a-zA-Z0-9.-]{0,252}:[0-9]{1,5}")
 
 
 class _Template(string.Template):
@@ -20,7 +21,8 @@ class _Template(string.Template):
 
 @dataclass(frozen=True, kw_only=True)
 class Balanced:
-    """``listen``: ``HOST:PORT``. ``members``: the same of each member. ``primary``: which of them takes writes.
+    """``listen``: ``IP:PORT``. ``members``: the same of each member, or ``NAME:PORT``. ``primary``: which of them takes
+    writes.
 
     ``wait``: seconds that a member has for an answer.
     """
@@ -32,14 +34,19 @@ class Balanced:
 
     def __post_init__(self) -> None:
         """Raise Refusal for what nginx would read in another way."""
-        for address in (self.listen, *self.members):
-            if _ADDRESS.fullmatch(address) is None:
-                raise _refusal(f"{address!r} is no address of the form IP:PORT")
+        if _ADDRESS.fullmatch(self.listen) is None:
+            raise _refusal(f"{self.listen!r} is no address of the form IP:PORT")
+        for address in self.members:
+            if _ADDRESS.fullmatch(address) is None and not is_named(address):
+                raise _refusal(f"{address!r} is no address of the form IP:PORT or NAME:PORT")
         if not 0 <= self.primary < len(self.members):
             raise _refusal(f"member {self.primary} is the primary, and there are {len(self.members)} members")
 
-    def text(self, *, user: str, workers: int, connections: int, largest: int) -> str:
-        """The file that nginx reads. ``user``: its directive, or nothing. ``largest``: bytes of a body."""
+    def text(self, known: Sequence[str], *, user: str, workers: int, connections: int, largest: int) -> str:
+        """The file that nginx reads. ``known``: ``IP:PORT`` of each member; empty for one that has none now.
+
+        ``user``: its directive, or nothing. ``largest``: bytes of a body.
+        """
         ipv6 = " ipv6only=on" if self.listen.startswith("[") else ""
         template = Path(__file__).with_name(TEMPLATE).read_text(encoding="utf-8")
         return _Template(template).substitute(
@@ -47,12 +54,22 @@ class Balanced:
             workers=workers,
             connections=connections,
             largest=largest,
-            reads="".join(f"    server {address} max_fails=0;\n" for address in self.members),
-            primary=self.members[self.primary],
+            reads="".join(f"    {_server(address)}\n" for address in known),
+            writes=_server(known[self.primary]),
             listen=self.listen + ipv6,
             live=LIVE_ROUTE,
             wait=self.wait,
         )
+
+
+def is_named(address: str) -> bool:
+    """Whether a member is told by its name, whose address may change."""
+    return _NAMED.fullmatch(address) is not None
+
+
+def _server(address: str) -> str:
+    """The directive for a member. One without an address is not asked; nginx wants one all the same."""
+    return f"server {address} max_fails=0;" if address else "server 127.0.0.1:9 down;"
 
 
 def _refusal(message: str) -> Refusal:

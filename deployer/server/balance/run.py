@@ -8,11 +8,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
 from deployer.protocol import ExitCode, Refusal
 from deployer.server.balance.configuration import Balanced
+from deployer.server.balance.resolving import Following
 from deployer.server.nginx.program import Nginx, NginxUnusable
 from deployer.server.nginx.reverse_proxy import LARGEST_BODY, TIED, environment, open_files
 from deployer.server.secret_files import Private, write_private
@@ -40,13 +43,27 @@ def _run(nginx: Nginx, balanced: Balanced, directory: Path) -> int:
     config = directory / "nginx.conf"
     private = Private.of(directory)
     private.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    text = balanced.text(
-        user="user root;" if os.geteuid() == 0 else "",
-        workers=min(os.cpu_count() or 1, 2),
-        connections=open_files(),
-        largest=LARGEST_BODY,
-    )
-    write_private(config, text, durable=False)
+
+    def configure(known: Sequence[str]) -> None:
+        text = balanced.text(
+            known,
+            user="user root;" if os.geteuid() == 0 else "",
+            workers=min(os.cpu_count() or 1, 2),
+            connections=open_files(),
+            largest=LARGEST_BODY,
+        )
+        write_private(config, text, durable=False)
+
+    def changed(known: Sequence[str]) -> None:
+        configure(known)
+        while not (directory / "nginx.pid").exists():  # before that, the signal would end it
+            time.sleep(0.05)
+        with contextlib.suppress(ProcessLookupError):
+            child.send_signal(signal.SIGHUP)
+
+    following = Following(balanced.members, changed)
+    (directory / "nginx.pid").unlink(missing_ok=True)
+    configure(following.known)
     host, _, port = balanced.listen.rpartition(":")
     write_private(private.running, f"{host.strip('[]')} {port}\n", durable=False)  # for the image's health check
     command = (nginx.path, *nginx.options, "-p", f"{directory}/", "-c", str(config))
@@ -65,6 +82,7 @@ def _run(nginx: Nginx, balanced: Balanced, directory: Path) -> int:
 
     for number in _STOPS:
         signal.signal(number, stop)
+    following.start()
     code = child.wait()
     with contextlib.suppress(ProcessLookupError):  # workers of a killed master
         os.killpg(child.pid, signal.SIGQUIT)
