@@ -286,7 +286,8 @@ class SwarmCluster:
         python, *options = IMAGE_PYTHON
         words = (
             *("service", "create", "--detach=true", "--quiet", "--no-resolve-image", f"--name={job}"),
-            *(f"--label={LABEL_NAME}={self._name}", "--mode=replicated-job", "--restart-condition=none"),
+            *(f"--label={LABEL_NAME}={self._name}", "--restart-condition=none"),
+            f"--container-label={names.NAMESPACE}={self._name}",  # `down` waits for it
             *(f"--constraint={service.constraint}", f"--mount=type=volume,source={volume},target={OWN_DATA}"),
             *("--read-only", "--cap-drop=ALL", "--no-healthcheck", f"--entrypoint={python}", service.image),
             *(*options, "-c", EMPTY),
@@ -332,11 +333,15 @@ class SwarmCluster:
 
     def logs(self, number: int, *, follow: bool = False, since: str = "", tail: int | None = None) -> Iterator[str]:
         service = self._service(number)
+        begun = [task for task in self._tasks([service])[service.id] if task.container]
+        task = current(begun)
+        if task is None:
+            return iter(())
         words = ["service", "logs", "--raw"]
         words += ["--follow"] if follow else []
         words += [f"--since={since}"] if since else []
         words += [f"--tail={tail}"] if tail is not None else []
-        return self._docker.lines(*words, names.full(self._name, service.part))
+        return self._docker.lines(*words, task.id)
 
     def password(self) -> Secret:
         kept = self._objects.kept()

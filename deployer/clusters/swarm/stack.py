@@ -31,11 +31,11 @@ OWN_USER = "3141"
 """The user of our image, who reads the secrets."""
 HEALTHY_WITHIN = "5s"
 """Swarm takes a task for running after its first good health check, which the image has only once a minute."""
-TMPFS_BYTES = 64 << 20
 BALANCER_MEMORY = "128m"
 SUBNET = "10.41.31.0/24"
 """The addresses in a rendered stack, whose network is made by hand; ``up`` lets docker choose them."""
 TEMPORARY = "/tmp"  # noqa: S108 - inside the container
+_TMPFS = {"type": "tmpfs", "target": TEMPORARY, "tmpfs": {"size": 64 << 20}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,10 +173,8 @@ def _member(wanted: Wanted, ground: Ground, number: int) -> dict[str, Any]:
             "retries": 5,
             "start_period": "120s",
         },
-        "volumes": [
-            {"type": "volume", "source": names.member(number), "target": OWN_DATA},
-            _tmpfs(TEMPORARY, TMPFS_BYTES),
-        ],
+        # In the order of `docker service update`, which would replace the task for another one.
+        "volumes": [_TMPFS, {"type": "volume", "source": names.member(number), "target": OWN_DATA}],
         "secrets": secrets,
         "stop_signal": wanted.profile.image.stop_signal,
         "stop_grace_period": f"{server.stop_timeout}s",
@@ -228,7 +226,7 @@ def balancer_command(wanted: Wanted) -> tuple[str, ...]:
     """The arguments of a balancer."""
     members = (f"{names.member(number)}:{OWN_PORT}" for number in range(wanted.size))
     return (
-        *("balance", "--serverdir", OWN_DATA, "--listen", f"{EVERY}:{OWN_PORT}"),
+        *("balance", "--serverdir", f"{TEMPORARY}/balancer", "--listen", f"{EVERY}:{OWN_PORT}"),
         *("--primary", str(wanted.identity.primary)),
         *(word for address in members for word in ("--member", address)),
         *("--wait", str(300 + 4 * wanted.profile.server.request_timeout)),
@@ -239,9 +237,11 @@ def _balancer(wanted: Wanted, where: str) -> dict[str, Any]:
     port = wanted.profile.network.port
     return {
         **_contained(wanted, balancer_command(wanted)),
+        # Docker asks other name servers for a member that is gone: they may not answer.
+        "environment": {"RES_OPTIONS": "timeout:1 attempts:1"},
         # The image's own check fails while no member answers: a new balancer would not help.
         "healthcheck": {"disable": True},
-        "volumes": [_tmpfs(TEMPORARY, TMPFS_BYTES), _tmpfs(OWN_DATA, TMPFS_BYTES)],
+        "volumes": [_TMPFS],
         "ports": [{"target": OWN_PORT, "published": port, "protocol": "tcp", "mode": "host"}],
         "stop_signal": "SIGQUIT",
         "deploy": _deploy(wanted, where, memory=BALANCER_MEMORY, replicas=1),
@@ -258,10 +258,6 @@ def _contained(wanted: Wanted, command: tuple[str, ...]) -> dict[str, Any]:
         "cap_drop": ["ALL"],
         **({"ulimits": {"nofile": nofile}} if nofile else {}),
     }
-
-
-def _tmpfs(target: str, size: int) -> dict[str, Any]:
-    return {"type": "tmpfs", "target": target, "tmpfs": {"size": size}}
 
 
 def _deploy(wanted: Wanted, where: str, *, memory: str, replicas: int) -> dict[str, Any]:
