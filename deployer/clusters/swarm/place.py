@@ -129,12 +129,10 @@ class SwarmCluster:
     def _ground(self, wanted: Wanted, services: Sequence[Service]) -> Ground:
         kept, versions = self._objects.kept(), self._objects.secrets()
         home = kept.home if kept is not None and kept.home else str(at(self._info(), "Swarm", "NodeID") or "")
-        image = None if wanted.profile.cluster.image else self._docker.image(wanted.image)
         promoted = any(one.labels.get(names.LABEL_PRIMARY) != str(wanted.identity.primary) for one in services)
         stopped = (one.number for one in services if promoted and one.number is not None and not one.replicas)
         return Ground(
             home=home,
-            image_id=str(image.get("Id") or "") if image is not None else "",
             subnet=self._objects.subnet() or Ground().subnet,
             secrets={secret: version or 1 for secret, version in versions.items()},
             # The former primary: it follows once it has been renewed.

@@ -42,14 +42,12 @@ _TMPFS = {"type": "tmpfs", "target": TEMPORARY, "tmpfs": {"size": 64 << 20}}
 class Ground:
     """What is known of the swarm.
 
-    ``home``: the ID of the node with all members when the profile names no nodes; empty: any manager. ``image_id``:
-    the ID of the image at the node, which tells a rebuilt one; empty for an image of a registry. ``subnet``: the
-    addresses of the network of members. ``secrets``: the version of each secret.
-    ``stopped``: members that stay stopped.
+    ``home``: the ID of the node with all members when the profile names no nodes; empty: any manager. ``subnet``: the
+    addresses of the network of members. ``secrets``: the version of each secret. ``stopped``: members that stay
+    stopped.
     """
 
     home: str = ""
-    image_id: str = ""
     subnet: str = SUBNET
     secrets: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(names.SECRETS, 1))
     stopped: frozenset[int] = frozenset()
@@ -80,6 +78,11 @@ def _refusals(wanted: Wanted) -> Iterator[tuple[str, str]]:
         )
     if not network.port:
         yield "network.port is 0, and each node of a swarm publishes the same port", "set network.port"
+    if server.plugins and not profile.cluster.image:
+        yield (
+            "the image on the nodes of the swarm lacks server.plugins",
+            "deployer image build; push that image to a registry, and set cluster.image",
+        )
     if server.option_files:
         yield "server.option_files are files of this host, which the nodes of a swarm lack", "use server.options"
     if not network.expose and read_by_everybody(profile.indexes):
@@ -298,7 +301,7 @@ def _labelled(wanted: Wanted, part: str, service: dict[str, Any], ground: Ground
     from deployer import __version__
 
     told = {**service, "deploy": {**service["deploy"], "replicas": None}}
-    digest = hashlib.sha256(json.dumps([told, ground.image_id, dict(ground.secrets)], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([told, _build(wanted), dict(ground.secrets)], sort_keys=True).encode())
     kind, _, number = part.partition("-")
     service["labels"] = {LABEL_NAME: wanted.name, LABEL_SPEC: digest.hexdigest()}
     service["deploy"]["labels"] = {
@@ -308,3 +311,11 @@ def _labelled(wanted: Wanted, part: str, service: dict[str, Any], ground: Ground
         names.LABEL_PRIMARY: str(wanted.identity.primary),
         **({names.LABEL_MEMBER: number, names.LABEL_UUID: wanted.identity.uuid} if kind == "member" else {}),
     }
+
+
+def _build(wanted: Wanted) -> str:
+    """The digest of what our image is built from: a rebuilt one has the same name. Empty for one of a registry."""
+    from deployer.image import build_digest
+
+    profile = wanted.profile
+    return "" if profile.cluster.image else build_digest(profile.image.base, profile.server.version)

@@ -25,6 +25,7 @@ from deployer.devpi.declared import wanted as declared
 from deployer.errors import EngineError
 from deployer.image import reference
 from deployer.operations import client_files, logins
+from deployer.operations.cluster.image import have_own_image
 from deployer.operations.cluster.places import open_wanted
 from deployer.operations.cluster.standing import Standing, await_all, standing
 from deployer.operations.prepare import is_ours
@@ -136,6 +137,8 @@ def raised(cluster: Cluster, loaded: Loaded, name: str, ui: UI, *, prune: bool =
     due = cluster.differences(wanted)
     for line in due:
         ui.note(line)
+    if due:
+        have_own_image(cluster, own, ui)
     with ui.working("members", f"{wanted.size} of {name}") as progress:
         cluster.apply(wanted, progress)
         timings = {"members": time.monotonic() - started}
