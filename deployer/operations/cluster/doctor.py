@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from deployer.diagnosis import Check, Level, ok
 from deployer.errors import DeployerError
 from deployer.operations.cluster.standing import Standing, standing
-from deployer.protocol import LIVE_ROUTE
+from deployer.operations.cluster.status import unanswered
 
 if TYPE_CHECKING:
     from deployer.clusters.base import Cluster
 
-SECONDS = 5.0
 LATE = 60.0
 """Seconds of lag from which on a replica is not just busy."""
 
@@ -75,10 +72,6 @@ def of_address(url: str) -> Check:
     """Whether clients are answered."""
     if not url:
         return ok("address", "the place gives none to clients")
-    try:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"{url}{LIVE_ROUTE}", timeout=SECONDS):
-            return ok("address", url)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "reason", error)
+    if (why := unanswered(url)) is not None:
         return Check(name="address", level=Level.FAILURE, evidence=f"{url} does not answer: {why}", cure="deployer up")
+    return ok("address", url)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import urllib.request
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from deployer.deployment.record import read_applied
 from deployer.errors import DeployerError, DriftError, NotReadyError
 from deployer.operations.cluster.standing import Standing, standing
+from deployer.protocol import LIVE_ROUTE
 from deployer.ui.table import table
 
 if TYPE_CHECKING:
     from deployer.clusters.base import Cluster
 
+SECONDS = 5.0
 HEAD = ("member", "role", "state", "serial", "lag", "files", "version", "where")
 
 
@@ -24,7 +27,8 @@ def status(cluster: Cluster, name: str) -> tuple[dict[str, Any], tuple[Standing,
         return data, (), NotReadyError(f"there is no deployment named {name!r}", hint="deployer up")
     primary = identity.primary if identity is not None else 0
     uuid = identity.uuid if identity is not None else ""
-    url, wrong = cluster.address(), trouble(members, primary)
+    url = cluster.address()
+    wrong = trouble(members, primary) or silent(url)
     data = {
         "name": name,
         "profile": applied.profile_name if applied else "",
@@ -57,6 +61,23 @@ def trouble(members: Sequence[Standing], primary: int) -> NotReadyError | None:
     )
     lines = tuple(f"member {one.number}: {one.text}" for one in failing if one is not first)
     return NotReadyError(f"member {first.number}, {role}, is not in sync: {first.text}", hint=cure, details=lines)
+
+
+def silent(url: str) -> NotReadyError | None:
+    """Why clients are not answered; None where they are, or where the place knows no address for them."""
+    if not url or (why := unanswered(url)) is None:
+        return None
+    return NotReadyError(f"the members run, but {url} does not answer: {why}", hint="deployer up")
+
+
+def unanswered(url: str) -> str | None:
+    """Why nothing answers at an address for clients; None when something does."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{url}{LIVE_ROUTE}", timeout=SECONDS):
+            return None
+    except (OSError, ValueError) as error:
+        return str(getattr(error, "reason", error))
 
 
 def _other(members: Sequence[Standing], primary: int) -> int:

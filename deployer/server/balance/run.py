@@ -16,6 +16,8 @@ from types import FrameType
 from deployer.protocol import ExitCode, Refusal
 from deployer.server.balance.configuration import Balanced
 from deployer.server.balance.resolving import Following
+from deployer.server.boot.handover import Kept
+from deployer.server.listening import complete, parse_address
 from deployer.server.nginx.program import Nginx, NginxUnusable
 from deployer.server.nginx.reverse_proxy import LARGEST_BODY, TIED, environment, open_files
 from deployer.server.secret_files import Private, write_private
@@ -49,7 +51,7 @@ def _run(nginx: Nginx, balanced: Balanced, directory: Path) -> int:
             known,
             user="user root;" if os.geteuid() == 0 else "",
             workers=min(os.cpu_count() or 1, 2),
-            connections=open_files(),
+            connections=open_files() - 64,
             largest=LARGEST_BODY,
         )
         write_private(config, text, durable=False)
@@ -64,13 +66,17 @@ def _run(nginx: Nginx, balanced: Balanced, directory: Path) -> int:
     following = Following(balanced.members, changed)
     (directory / "nginx.pid").unlink(missing_ok=True)
     configure(following.known)
-    host, _, port = balanced.listen.rpartition(":")
-    write_private(private.running, f"{host.strip('[]')} {port}\n", durable=False)  # for the image's health check
+    host, port = parse_address(balanced.listen)
+    write_private(private.running, f"{host} {port}\n", durable=False)  # for the image's health check
+    kept = Kept.take()  # of a single server that becomes a cluster
+    listeners = complete(kept.sockets if kept else [], [(host, port)])
+    numbers = [listener.fileno() for listener in listeners]
     command = (nginx.path, *nginx.options, "-p", f"{directory}/", "-c", str(config))
     child = subprocess.Popen(
         (sys.executable, "-I", "-S", "-c", TIED, str(os.getpid()), *command),
         stdin=subprocess.DEVNULL,
-        env=environment(),
+        env=environment() | {"NGINX": "".join(f"{number};" for number in numbers)},
+        pass_fds=numbers,
         process_group=0,
     )
     stopping = False
@@ -78,12 +84,16 @@ def _run(nginx: Nginx, balanced: Balanced, directory: Path) -> int:
     def stop(_number: int, _frame: FrameType | None) -> None:
         nonlocal stopping
         stopping = True
+        for listener in listeners:
+            listener.close()
         child.send_signal(signal.SIGQUIT)  # requests under way are finished
 
     for number in _STOPS:
         signal.signal(number, stop)
     following.start()
     code = child.wait()
+    for listener in listeners:
+        listener.close()
     with contextlib.suppress(ProcessLookupError):  # workers of a killed master
         os.killpg(child.pid, signal.SIGQUIT)
     return 0 if stopping else code or ExitCode.INTERNAL

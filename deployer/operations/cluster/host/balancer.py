@@ -8,12 +8,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from deployer.plan import Plan
-from deployer.plan.container import OWN_DATA, TMPFS
+from deployer.plan.container import TMPFS
 from deployer.plan.drift import strayed
+from deployer.protocol import BALANCER
 from deployer.spec import LABEL_SPEC, Container, ContainerSpec, Port, State
 
 VERB = "balance"
-_OWN = f"{OWN_DATA}:rw,noexec,nosuid,nodev,size=16m"
+_OWN = f"{BALANCER}:rw,noexec,nosuid,nodev,size=16m,mode=1777"
 
 
 def balancer_spec(plan: Plan, urls: Sequence[str], *, primary: int, directory: Path) -> ContainerSpec:
@@ -23,7 +24,7 @@ def balancer_spec(plan: Plan, urls: Sequence[str], *, primary: int, directory: P
     """
     spec, inside = plan.spec, plan.engine.features.containers
     bind, port = _option(spec.command, "--host"), int(_option(spec.command, "--port"))
-    words = [VERB, "--serverdir", OWN_DATA if inside else str(directory)]
+    words = [VERB, "--serverdir", BALANCER if inside else str(directory)]
     words += ["--listen", f"[{bind}]:{port}" if ":" in bind else f"{bind}:{port}", "--primary", str(primary)]
     words += [word for url in urls for word in ("--member", urlsplit(url).netloc)]
     words += ["--wait", str(300 + 4 * int(_option(spec.command, "--request-timeout")))]

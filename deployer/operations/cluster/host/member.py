@@ -14,7 +14,7 @@ from deployer.deployment.record import Applied, forget, read_applied, write_appl
 from deployer.deployment.server_dir import ServerDir
 from deployer.engines.base import Engine
 from deployer.errors import DeployerError
-from deployer.host.gather import mark_used
+from deployer.host.gather import mark_used, used_by
 from deployer.host.state_dir import state_root
 from deployer.host.untrusted import Untrusted
 from deployer.operations import option_files
@@ -125,6 +125,11 @@ def _recorded_as(name: str, former: Applied | None) -> None:
         write_applied(name, former)
 
 
+def _used_as(path: Path, former: Usage) -> None:
+    with suppress(OSError, Untrusted):
+        mark_used(path, former)
+
+
 def commit(member: HostMember) -> None:
     """Remove the former container of a member that answers."""
     member.engine.remove(member.name + PREVIOUS)
@@ -162,6 +167,8 @@ def record(member: HostMember, uuid: str, rollback: ExitStack) -> None:
     path = member.server_dir.path
     if path is not None:
         with suppress(OSError, Untrusted):  # only the container can write there
+            if (former := used_by(path)) is not None:
+                rollback.callback(_used_as, path, former)
             mark_used(path, Usage(name=plan.name, state=str(state_root()), uid=prepared.facts.uid))
     write_applied(
         plan.name,
