@@ -303,6 +303,20 @@ def _cluster_status(options: Any, ui: UI, cluster: Cluster) -> Result:
     return Result(data=data, text=text(data, members), error=error)
 
 
+def _secret_show(options: Any, ui: UI, cluster: Cluster) -> Result:
+    from deployer.deployment.passwords import ROOT, Passwords
+    from deployer.errors import ConflictError
+    from deployer.ui.output import Result
+
+    password = cluster.password() if options.user == ROOT else Passwords(name=options.name).stored(options.user)
+    if password is None:
+        raise ConflictError(
+            f"the password of {options.user} is not stored on this host",
+            hint=f"store it: deployer secret set {options.user}",
+        )
+    return Result(data={"user": options.user, "password": password.reveal()}, text=password.reveal())
+
+
 _VERBS: dict[str, Instead] = {
     "up": _up,
     "plan": _plan,
@@ -313,4 +327,5 @@ _VERBS: dict[str, Instead] = {
     "stats": _stats,
     "doctor": _doctor,
     "cluster status": _cluster_status,
+    "secret show": _secret_show,
 }
