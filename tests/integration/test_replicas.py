@@ -9,12 +9,14 @@ import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from http import HTTPStatus
 from itertools import compress, cycle, product
 from threading import Barrier
 
 import pytest
 
+from deployer.protocol import AcceptRequest, client_proof
 from tests.indexed_server import FILE, get, make_indexes, upload
 from tests.integration.test_offline import switch
 from tests.members import Behind, Members, fetch, files, page
@@ -25,7 +27,7 @@ pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
 COLD = ("direct", "staged", "ordered")
 INDEXES = {"direct": "root/pypi", "staged": "root/dev", "ordered": "root/ordered"}
-OTHERS = ("held", "secret", "off", "warm", "named", "unknown", "late", "mixed")
+OTHERS = ("seen", "held", "secret", "off", "warm", "named", "unknown", "late", "mixed")
 CLIENTS = 60
 
 
@@ -193,6 +195,31 @@ def test_a_rule_and_a_hidden_password_hold_at_a_replica(members: Members, hidden
         assert time.monotonic() < deadline, [get(member.port, address, FILE).status for member in members.all]
         time.sleep(0.1)
     assert "held-1.0-py3-none-any.whl" not in files(replica, "root/pypi", "held")
+
+
+def owner(member: Server, project: str) -> str:
+    path = member.private / "owners/root/ordered" / project
+    return path.read_text().strip() if path.exists() else ""
+
+
+def test_who_served_a_project_first_is_the_same_everywhere(members: Members) -> None:
+    """And what is accepted at the primary is accepted everywhere."""
+
+    def all_have(expected: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while (found := [owner(member, "seen") for member in members.all]) != [expected] * len(members.all):
+            assert time.monotonic() < deadline, found
+            time.sleep(0.1)
+
+    assert page(members.others[0], "root/ordered", "seen").status == HTTPStatus.OK
+    all_have("root/pypi")
+    wanted = AcceptRequest(index="root/ordered", projects=("seen",))
+    about = request(members.primary.port, "GET", "/+deployer")[1]
+    key = (members.primary.private / "proof-key").read_text().strip()
+    proof = client_proof(key, challenge=about["challenge"], uuid=about["uuid"], order=wanted.order)
+    body = replace(wanted, proof=proof).json
+    assert request(members.primary.port, "POST", "/+deployer/accept", body=body)[0] == HTTPStatus.OK
+    all_have("")
 
 
 def test_offline_holds_at_all_members(members: Members, upstream: Upstream) -> None:

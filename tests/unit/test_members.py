@@ -8,15 +8,20 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from deployer.protocol import ExitCode, Refusal
+from deployer.protocol import ExitCode, MemberStatus, Refusal
+from deployer.server.guard.owners import Owners
 from deployer.server.members import replicas
+from deployer.server.members.following import Following
 from deployer.server.members.messages import Report, State, Told
 from deployer.server.members.replicas import LIVE, LONGEST, Replicas
 from deployer.server.members.role import PRIMARY, REPLICA, STANDALONE, Role, password_in, take_secret
 from deployer.server.secret_files import Private
+from deployer.server.upstream.client import NoAnswer
 
 URL = "http://127.0.0.1:3141"
 
@@ -263,3 +268,91 @@ def test_the_secret_of_all_members_is_taken(tmp_path: Path) -> None:
     file.write_text("s" * 48 + "\n")
     take_secret(private, str(file))
     assert (private.secret.read_text(), private.secret.stat().st_mode & 0o777) == ("s" * 48, 0o600)
+
+
+class OnePrimary:
+    """A primary as its replica asks it."""
+
+    def __init__(self, serial: int) -> None:
+        self.serial, self.answers = serial, True
+        self.reports: list[Report] = []
+
+    def report(self, report: Report) -> Told:
+        self.reports.append(report)
+        if not self.answers:
+            raise NoAnswer("connection refused")
+        return Told(serial=self.serial, state=State(offline=False, malicious=""), owners="root/pypi  root/dev/demo\n")
+
+
+def following(tmp_path: Path, primary: OnePrimary, *, seen: int) -> Following:
+    """A replica that has all commits up to ``seen``, as after a start."""
+    private = Private.of(tmp_path)
+    private.directory.mkdir(exist_ok=True)
+    private.synced.write_text("data\n")
+    queue = SimpleNamespace(unfinished_tasks=0, qsize=lambda: 0)
+    shared = SimpleNamespace(
+        queue=queue, error_queue=queue, init_queue_finished_at=1.0, errors=SimpleNamespace(errors={})
+    )
+    config = SimpleNamespace(server_path=tmp_path, get_primary_uuid=lambda: "data")
+    thread = SimpleNamespace(shared_data=shared, xom=SimpleNamespace(config=config))
+    xom: Any = SimpleNamespace(keyfs=None, replica_thread=thread, config=config)
+    store: Any = SimpleNamespace(seen=seen, forget=lambda project: None, forget_all=lambda: None)
+    made = Following(
+        xom, private, cast("Any", primary), store, cast("Any", None), lambda *_: None, Owners(private.owners)
+    )
+    made._serial = seen
+    return made
+
+
+def test_a_replica_tells_how_far_behind_it_is(tmp_path: Path) -> None:
+    primary, role = OnePrimary(7), numbered(1, 0)
+    replica = following(tmp_path, primary, seen=7)
+    found = replica.status(role)
+    assert (found.lag_seconds, found.last_contact_seconds, found.synced, found.primary_answers) == (
+        None,
+        None,
+        False,
+        False,
+    )
+    replica._report()
+    replica.serves = True
+    found = replica.status(role)
+    assert (found.number, found.role, found.uuid, found.serial, found.primary_serial) == (1, REPLICA, "data", 7, 7)
+    assert (found.lag_seconds, found.synced, found.files_in_sync, found.primary_answers) == (0.0, True, True, True)
+    primary.serial = 8
+    replica._report()
+    assert replica.status(role).lag_seconds is not None
+    primary.answers = False
+    replica._report()
+    found = replica.status(role)
+    assert (found.serial, found.primary_serial, found.primary_answers, found.errors) == (7, 8, False, ())
+    assert MemberStatus.parse(found.json) == found
+
+
+def test_a_replica_takes_who_served_projects_first(tmp_path: Path) -> None:
+    primary = OnePrimary(7)
+    replica = following(tmp_path, primary, seen=7)
+    owners = Owners(Private.of(tmp_path).owners)
+    replica._owners.note("root/dev", "own", "root/pypi")
+    primary.answers = False
+    replica._report()
+    assert primary.reports[-1].noted == (("root/dev", "own", "root/pypi"),)
+    primary.answers = True
+    replica._report()
+    assert primary.reports[-1].noted == (("root/dev", "own", "root/pypi"),)
+    replica._report()
+    assert (primary.reports[-1].noted, len(primary.reports[-1].owners)) == ((), 32)
+    assert owners.projects("root/dev") == ["demo"]
+
+
+def test_a_replica_that_is_ahead_of_its_primary_serves_nothing(tmp_path: Path) -> None:
+    """Another member was promoted, or the primary was restored from a backup."""
+    replica = following(tmp_path, OnePrimary(6), seen=7)
+    replica.serves = True
+    replica._report()
+    found = replica.status(numbered(1, 0))
+    assert (replica.serves, found.synced) == (False, False)
+    assert found.errors == ("it has commits up to 7, and its primary only up to 6: renew this member",)
+    again = following(tmp_path, OnePrimary(9), seen=9)  # its next commits have the same serials
+    again._report()
+    assert (again.serves, again.status(numbered(1, 0)).errors) == (False, found.errors)

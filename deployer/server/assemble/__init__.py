@@ -95,7 +95,7 @@ def _middleware(core: Core, mirrors: OfMirrors) -> tuple[Middleware, Bulkhead]:
 def _join(pyramid_config: Any, core: Core, mirrors: OfMirrors, bulkhead: Bulkhead, orders: Orders) -> None:
     """Make the server a member, if it is a primary or a replica."""
     role, changelog, uuid = core.role, core.changelog, core.config.nodeinfo["uuid"]
-    shared = (core.indexes, core.store, core.changelog, core.switch, core.malicious)
+    shared = (core.indexes, core.store, core.changelog, core.switch, core.malicious, mirrors.owners)
     if isinstance(core.parts, OfReplica):
         gate = follow(core.xom, core.parts, mirrors.source, mirrors.remote, *shared)
         tweens.add_member(pyramid_config, gate, replica=True)

@@ -97,6 +97,7 @@ class OfMirrors:
     sendable: Sendable
     grants: Grants
     takeovers: Takeovers
+    owners: Owners
 
 
 @dataclass(frozen=True)
@@ -223,6 +224,7 @@ def of_mirrors(core: Core, credentials: Credentials) -> OfMirrors:
         sendable=sendable,
         grants=grants,
         takeovers=Takeovers(xom, owners, core.challenge, forget),
+        owners=owners,
     )
 
 

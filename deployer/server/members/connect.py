@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deployer.server.devpi import replication
+from deployer.server.guard.owners import Owners
 from deployer.server.guard.watched import MaliciousFile
 from deployer.server.members.files import ReplicaCompanions, ReplicaFiles
 from deployer.server.members.following import Following
@@ -88,6 +89,7 @@ def follow(
     changelog: Changelog,
     switch: OfflineSwitch,
     malicious: MaliciousFile,
+    owners: Owners,
 ) -> Gate:
     """Have this replica follow its primary; the gate before all requests."""
     private = Private.of(Path(xom.config.server_path))
@@ -108,7 +110,7 @@ def follow(
         return None if found is None else [storable(file) for file in found.each() if is_archive(file["filename"])]
 
     setattr(xom, replication.PAGE, page)
-    following = Following(xom, private, parts.primary, store, files, take)
+    following = Following(xom, private, parts.primary, store, files, take, owners)
     following.start()
     return Gate(following, lambda: store.seen, lambda index: indexes.mirror(index) is not None)
 
@@ -122,6 +124,7 @@ def lead(
     changelog: Changelog,
     switch: OfflineSwitch,
     malicious: MaliciousFile,
+    owners: Owners,
     bulkhead: Bulkhead,
 ) -> PrimaryTween:
     """Have replicas follow this primary; the tween before all requests."""
@@ -142,4 +145,5 @@ def lead(
         state=state,
         timeout=xom.config.request_timeout,
         forget=store.forget,
+        owners=owners,
     )

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from deployer import __version__
 from deployer.protocol import MemberStatus
 from deployer.server.devpi.installed import inside
 from deployer.server.devpi.replication import Progress
+from deployer.server.guard.owners import Listing, Owners
 from deployer.server.members.files import ReplicaFiles
 from deployer.server.members.messages import Report, State
 from deployer.server.members.primary import Primary
@@ -33,6 +35,8 @@ LOST = 300.0
 """Seconds after which a replica waits no longer for the file of an upload."""
 EVEN = 10.0
 """Seconds within which a replica that is in sync lacked nothing."""
+NOTED_AT_ONCE, MOST_NOTED = 500, 50_000
+"""Records of one report; those that are kept while the primary does not answer."""
 PATIENCE = 2.0
 """Seconds that a request waits for what the primary has."""
 
@@ -49,6 +53,7 @@ class Following:
         store: PageStore,
         files: ReplicaFiles,
         take: Callable[[State, str | None], None],
+        owners: Owners,
     ) -> None:
         self._keyfs, self._progress, self._primary, self._store = xom.keyfs, Progress(xom), primary, store
         self._files, self._take, self._private = files, take, private
@@ -56,6 +61,9 @@ class Following:
         self._seen = store.seen
         self._pending: deque[tuple[int, set[str], float]] = deque()  # serial, its files, and when it came
         self._not_copied: set[str] = set()  # indexes with uploads that are not replicated
+        self._owners, self._list = owners, ""  # the name of the primary's list that was taken last
+        self._noted: deque[tuple[str, str, str]] = deque(maxlen=MOST_NOTED)
+        owners.on_note = lambda *record: self._noted.append(record)
         self._state = ""
         self._changed = threading.Condition()
         self._serial = -1  # up to which all is here
@@ -155,8 +163,17 @@ class Following:
             self._asked += 1
             number = self._asked
         told, whole, serial = None, self._whole, self._serial
+        noted = tuple(islice(self._noted, NOTED_AT_ONCE))
         try:
-            told = self._primary.report(Report(serial=serial, state=self._state, synced=whole and not self.diverged))
+            told = self._primary.report(
+                Report(
+                    serial=serial,
+                    state=self._state,
+                    synced=whole and not self.diverged,
+                    owners=self._list,
+                    noted=noted,
+                )
+            )
         except NoAnswer as error:
             if self.answers:
                 threadlog.warn("the primary does not answer: %s", error)
@@ -166,6 +183,7 @@ class Following:
             self._report_soon()
         if told is not None:
             self._compare(serial, told.serial)
+            self._take_owners(len(noted), told.owners)
         if whole and not self.serves and not self.diverged:
             if told is None:
                 self.serves = True
@@ -176,6 +194,20 @@ class Following:
             self.primary_serial = told.serial if told is not None else self.primary_serial
             self._told = number
             self._changed.notify_all()
+
+    def _take_owners(self, sent: int, listed: str | None) -> None:
+        """Have the primary's records of who served projects first. ``sent``: how many of one's own it has now."""
+        for _ in range(sent):
+            self._noted.popleft()
+        if listed is None:
+            return
+        try:
+            for project in self._owners.take(listed, keeping=list(self._noted)):
+                self._store.forget(project)
+        except (ValueError, OSError) as error:
+            threadlog.error("can't take who served projects first: %s", error)
+            return
+        self._list = Listing(listed).name
 
     def _compare(self, serial: int, primary_serial: int) -> None:
         """Note how far this replica is behind, or that it is ahead: a replica that lacked commits became the primary,

@@ -19,11 +19,14 @@ AGE_HEADER, CURRENT_HEADER = "X-Deployer-Age", "X-Deployer-Current"
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """What a replica has. ``serial``: up to which it has all commits, and the files that they uploaded. ``state``: the
-    last :class:`State` that it has taken. ``synced``: whether it serves."""
+    last :class:`State` that it has taken. ``synced``: whether it serves. ``owners``: the name of the last list that it
+    has taken of who served projects first. ``noted``: records that it has made since: index, project, owner."""
 
     serial: int
     state: str
     synced: bool
+    owners: str = ""
+    noted: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def json(self) -> dict[str, object]:
@@ -34,7 +37,13 @@ class Report:
         """Raises ValueError."""
         found = _object(body)
         try:
-            return cls(serial=int(found["serial"]), state=str(found["state"]), synced=found["synced"] is True)
+            return cls(
+                serial=int(found["serial"]),
+                state=str(found["state"]),
+                synced=found["synced"] is True,
+                owners=str(found.get("owners", "")),  # another version has none
+                noted=tuple((str(index), str(project), str(owner)) for index, project, owner in found.get("noted", ())),
+            )
         except (KeyError, TypeError) as error:
             raise ValueError(str(error)) from None
 
@@ -55,11 +64,12 @@ class State:
 @dataclass(frozen=True, kw_only=True)
 class Told:
     """The answer to a report. ``serial``: of the primary's last commit. ``releases``: the list of malicious releases,
-    where the replica has another one; None otherwise."""
+    where the replica has another one; None otherwise. ``owners``: the same of who served projects first."""
 
     serial: int
     state: State
     releases: str | None = None
+    owners: str | None = None
 
     @property
     def json(self) -> dict[str, object]:
@@ -71,8 +81,13 @@ class Told:
         found = _object(body)
         try:
             state = State(offline=found["state"]["offline"] is True, malicious=str(found["state"]["malicious"]))
-            releases = found["releases"]
-            return cls(serial=int(found["serial"]), state=state, releases=None if releases is None else str(releases))
+            releases, owners = found["releases"], found.get("owners")
+            return cls(
+                serial=int(found["serial"]),
+                state=state,
+                releases=None if releases is None else str(releases),
+                owners=None if owners is None else str(owners),
+            )
         except (KeyError, TypeError) as error:
             raise ValueError(str(error)) from None
 

@@ -17,6 +17,7 @@ from pyramid.response import Response
 
 from deployer.protocol import is_index_name, is_project_name, parsed
 from deployer.server.devpi.replication import is_member, member_of
+from deployer.server.guard.owners import Owners
 from deployer.server.json_text import dumps
 from deployer.server.members.messages import (
     AGE_HEADER,
@@ -149,12 +150,13 @@ class PrimaryTween:
         state: Callable[[], tuple[State, str]],
         timeout: float,
         forget: Callable[[str], None],
+        owners: Owners,
     ) -> None:
         """``serial``: of the last commit. ``configured``: the serial of the last change of any index. ``state``: what
         replicas have to know besides, and the list of malicious releases. ``forget``: drops the pages of a project."""
         self._replicas, self._source, self._indexes, self._bulkhead = replicas, source, indexes, bulkhead
         self._serial, self._configured, self._state, self._timeout = serial, configured, state, timeout
-        self._forget = forget
+        self._forget, self._owners = forget, owners
         self._flights: SingleFlight[Answer] = SingleFlight("page")
 
     def tween(self, handler: Handler) -> Handler:
@@ -185,8 +187,21 @@ class PrimaryTween:
         serial = self._serial()
         self._replicas.note(member_of(request), report, serial=serial)
         state, releases = self._state()
-        told = Told(serial=serial, state=state, releases=None if report.state == state.name else releases)
+        told = Told(
+            serial=serial,
+            state=state,
+            releases=None if report.state == state.name else releases,
+            owners=self._first(report),
+        )
         return Response(body=json.dumps(told.json).encode(), content_type="application/json")
+
+    def _first(self, report: Report) -> str | None:
+        """Record what a replica saw first; the list of all records, where the replica has another one."""
+        for index, project, owner in report.noted:
+            if is_index_name(owner) and self._owners.first(index, project) is None:
+                self._owners.note(index, project, owner)
+        found = self._owners.listing
+        return None if report.owners == found.name else found.text
 
     def _page(self, request: Any) -> Any:
         name, _, project = request.path_info.removeprefix(PAGE_ROUTE).rpartition("/")

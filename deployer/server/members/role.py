@@ -147,7 +147,7 @@ def uuid_of(found: Mapping[str, Any]) -> str:
 
 
 def _names(found: Sequence[str]) -> tuple[str, ...]:
-    """Raises Refusal for an invalid name of an index."""
+    """Raise Refusal for an invalid name of an index."""
     wrong = next((name for name in found if not is_index_name(name) or "," in name), None)
     if wrong is not None:
         raise Refusal(f"--files-on-demand {wrong}: no index", hint="write USER/INDEX", code=ExitCode.USAGE)
