@@ -266,7 +266,7 @@ OF_6 = _table(
         "devpi_server.replica": (
             (
                 "FileReplicationSharedData.__init__",
-                ("_replica_metadata_in_sync_cv", "init_queue_finished_at", "queue"),
+                ("_replica_metadata_in_sync_cv", "error_queue", "errors", "init_queue_finished_at", "queue"),
             ),
             ("FileReplicationThread.find_pre_existing_file", ("devpi_srcpath", "file_search_path")),
             ("FileReplicationThread.importer", ("find_pre_existing_file",)),
