@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
 COLD = ("direct", "staged", "ordered")
 INDEXES = {"direct": "root/pypi", "staged": "root/dev", "ordered": "root/ordered"}
-OTHERS = ("seen", "held", "secret", "off", "warm", "named", "unknown", "late", "mixed")
+OTHERS = ("seen", "apart", "held", "secret", "off", "warm", "named", "unknown", "late", "mixed")
 CLIENTS = 60
 
 
@@ -254,7 +254,13 @@ def test_without_a_primary_replicas_serve_what_they_have(
 ) -> None:
     one, two = members.others
     auth = members.primary.auth
-    warm, named = make_wheel("warm", "1.0"), make_wheel("named", "1.0")
+    warm, named, apart = (make_wheel(name, "1.0") for name in ("warm", "named", "apart"))
+    assert fetch(members.primary, "root/dev", apart).body == apart.content
+    for member in members.others:
+        deadline = time.monotonic() + PATIENCE
+        while not (member.private / "upstream/root/pypi/apart").exists():  # nobody asks this member for it
+            assert time.monotonic() < deadline, member.output[-4000:]
+            time.sleep(0.1)
     for member in members.others:
         assert fetch(member, "root/dev", warm).body == warm.content
         assert "named-1.0-py3-none-any.whl" in files(member, "root/dev", "named")
@@ -269,8 +275,9 @@ def test_without_a_primary_replicas_serve_what_they_have(
         members.launch(two, url=f"http://127.0.0.1:{way[0].port}")
         members.wait(two)  # it had everything once
         for member in members.others:
-            for wheel in (warm, named, make_wheel("lasting", "1.0")):
+            for wheel in (warm, named, apart, make_wheel("lasting", "1.0")):
                 assert fetch(member, "root/dev", wheel).body == wheel.content, wheel.filename
+            assert upstream.pages("apart") == 1
             before = len(upstream.requests)
             for index in INDEXES.values():
                 assert page(member, index, "unknown").status == HTTPStatus.BAD_GATEWAY

@@ -6,6 +6,7 @@ import argparse
 import itertools
 import json
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from deployer.server.guard.owners import Owners
 from deployer.server.members import replicas
 from deployer.server.members.following import Following
 from deployer.server.members.messages import Report, State, Told
+from deployer.server.members.pages import AT_ONCE, Copying, Journal, Written
 from deployer.server.members.replicas import LIVE, LONGEST, Replicas
 from deployer.server.members.role import PRIMARY, REPLICA, STANDALONE, Role, password_in, take_secret
 from deployer.server.secret_files import Private
@@ -297,9 +299,9 @@ def following(tmp_path: Path, primary: OnePrimary, *, seen: int) -> Following:
     thread = SimpleNamespace(shared_data=shared, xom=SimpleNamespace(config=config))
     xom: Any = SimpleNamespace(keyfs=None, replica_thread=thread, config=config)
     store: Any = SimpleNamespace(seen=seen, forget=lambda project: None, forget_all=lambda: None)
-    made = Following(
-        xom, private, cast("Any", primary), store, cast("Any", None), lambda *_: None, Owners(private.owners)
-    )
+    owners, copying = Owners(private.owners), Copying(lambda *_: None)
+    asked, files = cast("Any", primary), cast("Any", None)
+    made = Following(xom, private, asked, store, files, lambda *_: None, owners, copying)
     made._serial = seen
     return made
 
@@ -356,3 +358,66 @@ def test_a_replica_that_is_ahead_of_its_primary_serves_nothing(tmp_path: Path) -
     again = following(tmp_path, OnePrimary(9), seen=9)  # its next commits have the same serials
     again._report()
     assert (again.serves, again.status(numbered(1, 0)).errors) == (False, found.errors)
+
+
+def test_the_journal_names_each_page_once_in_the_order_of_writing() -> None:
+    kept = [("root/pypi", f"p{number}") for number in range(AT_ONCE + 1)]
+    journal = Journal(lambda: kept)
+    journal.note("root/pypi", "early")  # it is among those that are kept when somebody asks
+    first = journal.since("")
+    assert first.names == tuple(kept[:-1])
+    journal.note(*kept[0])
+    second = journal.since(first.mark)
+    assert second.names == (kept[-1], kept[0])
+    assert journal.since(second.mark) == Written(second.mark, ())
+    journal.note("a/b", "new")
+    assert journal.since(second.mark).names == (("a/b", "new"),)
+    other = Journal(lambda: kept[:2])
+    for mark in (second.mark, "", "nonsense", f"{second.mark.partition(':')[0]}:x"):
+        assert other.since(mark).names == tuple(kept[:2])
+
+
+def test_pages_are_copied_until_the_primary_is_silent() -> None:
+    silent, copied, asked = threading.Event(), list[str](), threading.Semaphore(0)
+
+    def copy(mirror: str, project: str) -> None:
+        asked.release()
+        if silent.is_set():
+            raise NoAnswer("connection refused")
+        copied.append(project)
+        if project == "damaged":
+            raise ValueError(project)
+
+    def until(mark: str) -> None:
+        deadline = time.monotonic() + 60
+        while copying.mark != mark:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    copying = Copying(copy)
+    copying.start()
+    assert copying.mark == ""
+    copying.take(Written("x:2", (("a/b", "damaged"), ("a/b", "whole"))))
+    until("x:2")
+    assert copied == ["damaged", "whole"]
+    silent.set()
+    copying.take(Written("x:3", (("a/b", "later"),)))
+    assert all(asked.acquire(timeout=60) for _ in range(3))
+    until("x:2")
+    silent.clear()
+    copying.take(Written("x:3", (("a/b", "later"),)))
+    until("x:3")
+    assert copied == ["damaged", "whole", "later"]
+
+
+@pytest.mark.parametrize("pages", [None, Written("x:1", (("a/b", "demo"),))])
+def test_reports_and_answers_of_other_versions_are_read(pages: Written | None) -> None:
+    told = Told(serial=7, state=State(offline=False, malicious=""), pages=pages)
+    assert Told.parse(json.dumps(told.json).encode()) == told
+    whole = Report(serial=7, state="s", synced=True, owners="o", noted=(("a/b", "demo", "c/d"),), pages="x:1")
+    assert Report.parse(json.dumps(whole.json).encode()) == whole
+    for later in ("owners", "noted", "pages"):
+        old = {key: value for key, value in whole.json.items() if key != later}
+        assert Report.parse(json.dumps(old).encode()).serial == 7
+        old = {key: value for key, value in told.json.items() if key != later}
+        assert Told.parse(json.dumps(old).encode()).serial == 7

@@ -102,7 +102,9 @@ def _join(pyramid_config: Any, core: Core, mirrors: OfMirrors, bulkhead: Bulkhea
         views.add_status(pyramid_config, core, orders, lambda: gate.following.status(role))
     elif core.role.is_primary:
         views.add_status(pyramid_config, core, orders, lambda: of_primary(role, uuid, changelog.serial))
-        tweens.add_member(pyramid_config, lead(core.xom, core.role, mirrors.source, *shared, bulkhead), replica=False)
+        tweens.add_member(
+            pyramid_config, lead(core.xom, core.role, mirrors.source, *shared, mirrors.pages, bulkhead), replica=False
+        )
 
 
 def _listen(core: Core, inventory: OfInventory) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from deployer.server.members.files import ReplicaCompanions, ReplicaFiles
 from deployer.server.members.following import Following
 from deployer.server.members.gate import Gate
 from deployer.server.members.messages import State
+from deployer.server.members.pages import Copying, Journal
 from deployer.server.members.primary import Primary
 from deployer.server.members.replicas import PrimaryTween, Replicas
 from deployer.server.members.role import Role
@@ -23,6 +24,7 @@ from deployer.server.mirrors.files import RemoteFiles
 from deployer.server.mirrors.indexes import Indexes
 from deployer.server.mirrors.page import is_archive, storable
 from deployer.server.mirrors.source import Source
+from deployer.server.mirrors.store import UpstreamPages
 from deployer.server.pages.changelog import Changelog
 from deployer.server.pages.offline import OfflineSwitch
 from deployer.server.pages.store import PageStore
@@ -110,7 +112,14 @@ def follow(
         return None if found is None else [storable(file) for file in found.each() if is_archive(file["filename"])]
 
     setattr(xom, replication.PAGE, page)
-    following = Following(xom, private, parts.primary, store, files, take, owners)
+
+    def copy(name: str, project: str) -> None:
+        indexes.refresh(store.configured)
+        mirror = indexes.mirror(name)
+        if mirror is not None and isinstance(source, ReplicaSource):
+            source.copy(mirror, project)
+
+    following = Following(xom, private, parts.primary, store, files, take, owners, Copying(copy))
     following.start()
     return Gate(following, lambda: store.seen, lambda index: indexes.mirror(index) is not None)
 
@@ -125,6 +134,7 @@ def lead(
     switch: OfflineSwitch,
     malicious: MaliciousFile,
     owners: Owners,
+    pages: UpstreamPages,
     bulkhead: Bulkhead,
 ) -> PrimaryTween:
     """Have replicas follow this primary; the tween before all requests."""
@@ -134,6 +144,17 @@ def lead(
     def state() -> tuple[State, str]:
         return State(offline=switch.on, malicious=malicious.latest.digest), read_text(private.malicious) or ""
 
+    def kept() -> Iterator[tuple[str, str]]:
+        for mirror in indexes.all(configured=store.configured):
+            yield from ((mirror, project) for project in pages.projects(mirror))
+
+    journal, written = Journal(kept), pages.on_write
+
+    def on_write(mirror: str, project: str, size: int, url: str) -> None:
+        written(mirror, project, size, url)
+        journal.note(mirror, project)
+
+    pages.on_write = on_write
     switch.on_turn = lambda: replicas.wait_for_state(state()[0])
     return PrimaryTween(
         replicas,
@@ -146,4 +167,5 @@ def lead(
         timeout=xom.config.request_timeout,
         forget=store.forget,
         owners=owners,
+        journal=journal,
     )

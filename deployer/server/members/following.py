@@ -20,6 +20,7 @@ from deployer.server.devpi.replication import Progress
 from deployer.server.guard.owners import Listing, Owners
 from deployer.server.members.files import ReplicaFiles
 from deployer.server.members.messages import Report, State
+from deployer.server.members.pages import Copying
 from deployer.server.members.primary import Primary
 from deployer.server.members.role import Role
 from deployer.server.pages.changelog import FAR
@@ -54,6 +55,7 @@ class Following:
         files: ReplicaFiles,
         take: Callable[[State, str | None], None],
         owners: Owners,
+        copying: Copying,
     ) -> None:
         self._keyfs, self._progress, self._primary, self._store = xom.keyfs, Progress(xom), primary, store
         self._files, self._take, self._private = files, take, private
@@ -61,6 +63,7 @@ class Following:
         self._seen = store.seen
         self._pending: deque[tuple[int, set[str], float]] = deque()  # serial, its files, and when it came
         self._not_copied: set[str] = set()  # indexes with uploads that are not replicated
+        self._copying = copying
         self._owners, self._list = owners, ""  # the name of the primary's list that was taken last
         self._noted: deque[tuple[str, str, str]] = deque(maxlen=MOST_NOTED)
         owners.on_note = lambda *record: self._noted.append(record)
@@ -83,6 +86,7 @@ class Following:
         """Whether clients get answers: this replica has what the primary has, or the primary does not answer."""
 
     def start(self) -> None:
+        self._copying.start()
         for name, work in (("following", self._follow), ("reports", self._report)):
             threading.Thread(target=self._forever, args=(work,), name=name, daemon=True).start()
 
@@ -172,6 +176,7 @@ class Following:
                     synced=whole and not self.diverged,
                     owners=self._list,
                     noted=noted,
+                    pages=self._copying.mark if whole else None,
                 )
             )
         except NoAnswer as error:
@@ -184,6 +189,8 @@ class Following:
         if told is not None:
             self._compare(serial, told.serial)
             self._take_owners(len(noted), told.owners)
+            if told.pages is not None:
+                self._copying.take(told.pages)
         if whole and not self.serves and not self.diverged:
             if told is None:
                 self.serves = True

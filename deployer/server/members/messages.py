@@ -7,11 +7,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from deployer.protocol import parsed
+from deployer.server.members.pages import Written
 
 MEMBER_ROUTE = "/+deployer/member"
 """Of a primary: a replica reports what it has, and learns what the primary has."""
 PAGE_ROUTE = "/+deployer/page/"
 """Of a primary, with mirror and project: its own page of a mirror, with the addresses at the upstream."""
+STORED = "only-if-cached"
+"""``Cache-Control`` of a replica that copies a page: no upstream is asked (RFC 9111, 5.2.1.7)."""
 AGE_HEADER, CURRENT_HEADER = "X-Deployer-Age", "X-Deployer-Current"
 """Of a page: seconds since the upstream was asked for it; ``no`` when the upstream did not answer the last time."""
 
@@ -20,13 +23,15 @@ AGE_HEADER, CURRENT_HEADER = "X-Deployer-Age", "X-Deployer-Current"
 class Report:
     """What a replica has. ``serial``: up to which it has all commits, and the files that they uploaded. ``state``: the
     last :class:`State` that it has taken. ``synced``: whether it serves. ``owners``: the name of the last list that it
-    has taken of who served projects first. ``noted``: records that it has made since: index, project, owner."""
+    has taken of who served projects first. ``noted``: records that it has made since: index, project, owner. ``pages``:
+    the mark up to which it has all pages of mirrors; None when it wants none now."""
 
     serial: int
     state: str
     synced: bool
     owners: str = ""
     noted: tuple[tuple[str, str, str], ...] = ()
+    pages: str | None = None
 
     @property
     def json(self) -> dict[str, object]:
@@ -36,6 +41,7 @@ class Report:
     def parse(cls, body: bytes) -> Report:
         """Raises ValueError."""
         found = _object(body)
+        pages = found.get("pages")
         try:
             return cls(
                 serial=int(found["serial"]),
@@ -43,6 +49,7 @@ class Report:
                 synced=found["synced"] is True,
                 owners=str(found.get("owners", "")),  # another version has none
                 noted=tuple((str(index), str(project), str(owner)) for index, project, owner in found.get("noted", ())),
+                pages=None if pages is None else str(pages),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(str(error)) from None
@@ -64,12 +71,14 @@ class State:
 @dataclass(frozen=True, kw_only=True)
 class Told:
     """The answer to a report. ``serial``: of the primary's last commit. ``releases``: the list of malicious releases,
-    where the replica has another one; None otherwise. ``owners``: the same of who served projects first."""
+    where the replica has another one; None otherwise. ``owners``: the same of who served projects first. ``pages``: the
+    mirrors and projects of pages that were written since, and the mark up to which; None for none."""
 
     serial: int
     state: State
     releases: str | None = None
     owners: str | None = None
+    pages: Written | None = None
 
     @property
     def json(self) -> dict[str, object]:
@@ -81,15 +90,21 @@ class Told:
         found = _object(body)
         try:
             state = State(offline=found["state"]["offline"] is True, malicious=str(found["state"]["malicious"]))
-            releases, owners = found["releases"], found.get("owners")
+            releases, owners, pages = found["releases"], found.get("owners"), found.get("pages")
             return cls(
                 serial=int(found["serial"]),
                 state=state,
                 releases=None if releases is None else str(releases),
                 owners=None if owners is None else str(owners),
+                pages=None if pages is None else Written(str(pages["mark"]), tuple(map(_pair, pages["names"]))),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(str(error)) from None
+
+
+def _pair(found: Any) -> tuple[str, str]:
+    mirror, project = found
+    return str(mirror), str(project)
 
 
 def _object(body: bytes) -> Mapping[str, Any]:

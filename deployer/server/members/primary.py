@@ -10,7 +10,7 @@ from urllib.parse import quote
 import httpx
 from devpi_server.httpclient import FatalResponse
 
-from deployer.server.members.messages import MEMBER_ROUTE, PAGE_ROUTE, Report, Told
+from deployer.server.members.messages import MEMBER_ROUTE, PAGE_ROUTE, STORED, Report, Told
 from deployer.server.upstream.body import LARGEST_LIST, InvalidBody
 from deployer.server.upstream.client import Client, NoAnswer
 from deployer.server.upstream.health import Upstreams
@@ -72,6 +72,11 @@ class Primary:
         headers = {**self._proof(), **({"If-None-Match": tag} if tag else {})}
         if again:
             headers["Cache-Control"] = "no-cache"
+        return self._client.page(f"{self.url}{PAGE_ROUTE.lstrip('/')}{quote(mirror)}/{quote(project)}", headers=headers)
+
+    def stored(self, mirror: str, project: str, *, tag: str) -> httpx.Response:
+        """The primary's page of a mirror as it keeps it; nobody else is asked. Raises NoAnswer."""
+        headers = {**self._proof(), "Cache-Control": STORED, **({"If-None-Match": tag} if tag else {})}
         return self._client.page(f"{self.url}{PAGE_ROUTE.lstrip('/')}{quote(mirror)}/{quote(project)}", headers=headers)
 
     def get(self, path: str, headers: Mapping[str, str]) -> httpx.Response:

@@ -24,10 +24,12 @@ from deployer.server.members.messages import (
     CURRENT_HEADER,
     MEMBER_ROUTE,
     PAGE_ROUTE,
+    STORED,
     Report,
     State,
     Told,
 )
+from deployer.server.members.pages import Journal, Written
 from deployer.server.middleware.bulkhead import Bulkhead
 from deployer.server.middleware.responses import SharedResponse, busy
 from deployer.server.middleware.single_flight import CHECK_EVERY, SingleFlight
@@ -151,12 +153,13 @@ class PrimaryTween:
         timeout: float,
         forget: Callable[[str], None],
         owners: Owners,
+        journal: Journal,
     ) -> None:
         """``serial``: of the last commit. ``configured``: the serial of the last change of any index. ``state``: what
         replicas have to know besides, and the list of malicious releases. ``forget``: drops the pages of a project."""
         self._replicas, self._source, self._indexes, self._bulkhead = replicas, source, indexes, bulkhead
         self._serial, self._configured, self._state, self._timeout = serial, configured, state, timeout
-        self._forget, self._owners = forget, owners
+        self._forget, self._owners, self._journal = forget, owners, journal
         self._flights: SingleFlight[Answer] = SingleFlight("page")
 
     def tween(self, handler: Handler) -> Handler:
@@ -192,6 +195,7 @@ class PrimaryTween:
             state=state,
             releases=None if report.state == state.name else releases,
             owners=self._first(report),
+            pages=self._written(report),
         )
         return Response(body=json.dumps(told.json).encode(), content_type="application/json")
 
@@ -203,12 +207,21 @@ class PrimaryTween:
         found = self._owners.listing
         return None if report.owners == found.name else found.text
 
+    def _written(self, report: Report) -> Written | None:
+        written = None if report.pages is None else self._journal.since(report.pages)
+        return written if written is not None and written.names else None
+
     def _page(self, request: Any) -> Any:
         name, _, project = request.path_info.removeprefix(PAGE_ROUTE).rpartition("/")
         self._indexes.refresh(self._configured())
         mirror = self._indexes.mirror(name)
         if mirror is None or not is_index_name(name) or not is_project_name(project):
             return SharedResponse.of_text(404, f"no mirror {name}").to_pyramid()
+        if request.headers.get("Cache-Control") == STORED:
+            kept = self._source.known(mirror, project)
+            if kept is None:
+                return SharedResponse.of_text(504, f"no page of {project} is kept").to_pyramid()
+            return _answered(request, Answer(kept, current=True, until=0.0, at=kept.at))
         self._source.hasten([mirror], project, request.headers.get("Cache-Control", ""), forget=self._forget)
         try:
             answer = self._asked(mirror, project)

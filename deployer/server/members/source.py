@@ -48,6 +48,18 @@ class ReplicaSource(Source):
         state.failed = time.monotonic()
         return Answer(found.kept, False, time.time() + RETRY, at=state.at)
 
+    def copy(self, mirror: Mirror, project: str) -> None:
+        """Keep the page as the primary keeps it. Raises NoAnswer."""
+        state = self._state(mirror, project)
+        with state.lock:
+            known = self.known(mirror, project)
+            answer = self._primary.stored(mirror.name, project, tag="" if known is None else tag(known))
+            at = time.time() - _seconds(answer.headers.get(AGE_HEADER, ""))
+            if answer.status_code == HTTPStatus.OK and AGE_HEADER in answer.headers:
+                self._take(mirror, project, state, known, _kept(mirror, answer.content, at))
+            elif answer.status_code == HTTPStatus.NOT_MODIFIED and known is not None and at > state.at:
+                self._confirmed(mirror, project, state, known, at)
+
     def ask(self, mirror: Mirror, url: str, headers: dict[str, str]) -> Any:
         """A page of the JSON API, as the primary's canonical view has it."""
         _, _, name = urlsplit(url).path.rpartition(_API)
