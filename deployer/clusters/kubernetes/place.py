@@ -15,7 +15,7 @@ from deployer.clusters.kubernetes import reading
 from deployer.clusters.kubernetes.forward import forwarded
 from deployer.clusters.kubernetes.kubectl import FIELD_MANAGER, TIMEOUT, Kubectl, checked, failure, parsed
 from deployer.clusters.kubernetes.manifests import KINDS, manifests
-from deployer.clusters.kubernetes.manifests.checks import check
+from deployer.clusters.kubernetes.manifests.checks import check, warnings
 from deployer.clusters.kubernetes.manifests.names import (
     CONTAINER,
     DATA,
@@ -37,6 +37,7 @@ from deployer.clusters.kubernetes.manifests.quantities import quantity
 from deployer.clusters.kubernetes.rollout import Rollout, until
 from deployer.errors import ConflictError, EngineError
 from deployer.protocol import IMAGE_PYTHON
+from deployer.secrets import Secret
 from deployer.spec import ExecResult
 
 _APPLY = ("--server-side", "--force-conflicts", FIELD_MANAGER)
@@ -48,12 +49,15 @@ _FOR_FENCE = "--field-manager=deployer-fence"
 
 
 class Kubernetes:
-    """The members of the deployment ``name`` in one namespace. ``secret``: that of the user, if it is not ours."""
+    """The members of the deployment ``name`` in one namespace.
+
+    ``secret``: that of the user, if it is not ours. ``address``: for clients; empty where only pods reach the members.
+    """
 
     place = PlaceName.KUBERNETES
 
-    def __init__(self, name: str, kubectl: Kubectl, *, secret: str = "") -> None:
-        self._name, self._kubectl = name, kubectl
+    def __init__(self, name: str, kubectl: Kubectl, *, secret: str = "", address: str = "") -> None:
+        self._name, self._kubectl, self._address = name, kubectl, address
         self._secret = secret or name
 
     def probe(self) -> str:
@@ -61,7 +65,7 @@ class Kubernetes:
         found = parsed(self._kubectl.ask("version", "--output=json"))
         version = (found.get("serverVersion") or {}).get("gitVersion", "")
         self._kubectl.ask("get", "namespace", self._kubectl.target.namespace, "--output=name")
-        return f"Kubernetes {version}, {self._kubectl.target}"
+        return f"kubernetes {version.removeprefix('v')}, {self._kubectl.target}"
 
     def identity(self) -> Identity | None:
         found = self._config_map()
@@ -79,9 +83,8 @@ class Kubernetes:
         return (*new, *reading.differences(done.stdout), *removed)
 
     def apply(self, wanted: Wanted, on_line: Callable[[str], None]) -> bool:
-        check(wanted)
-        self._check_ours()
-        self._check_volumes(wanted)
+        for line in warnings(wanted):
+            on_line(line)
         changed = bool(self.differences(wanted))
         self._make_secret(wanted)
         if changed:
@@ -152,12 +155,10 @@ class Kubernetes:
         return forwarded(self._kubectl, target, PORTS["http"])
 
     def address(self) -> str:
-        found = self._kubectl.found("ingress", self._name)
-        if found is not None:
-            return f"https://{found['spec']['rules'][0]['host']}"
-        return f"http://{self._name}.{self._kubectl.target.namespace}.svc:{PORTS['http']}"
+        """That of the Ingress, or of the profile. The service's name is known to pods alone."""
+        return self._address
 
-    def password(self) -> str:
+    def password(self) -> Secret:
         found = self._kubectl.found("secret", self._secret)
         text = ((found or {}).get("data") or {}).get(ROOT_PASSWORD, "")
         try:
@@ -168,7 +169,7 @@ class Kubernetes:
             raise ConflictError(
                 f"root's password is not in the Secret {self._secret}", hint=f"give it the key {ROOT_PASSWORD}"
             )
-        return password
+        return Secret(password)
 
     def down(self, *, purging: bool, on_line: Callable[[str], None]) -> tuple[str, ...]:
         """The Secret and the ConfigMap stay with the volumes: without them, these can't be used again."""

@@ -13,11 +13,14 @@ from deployer.clusters.kubernetes.kubectl import Kubectl
 from deployer.clusters.kubernetes.manifests.names import pod_name
 from deployer.clusters.kubernetes.reading import Pod
 from deployer.errors import EngineError, NotReadyError
+from deployer.spec import State
 
 _PERIOD = 1.0
 """Seconds between two looks."""
 _SYNC = timedelta(hours=1)
 """How long a replaced member may take until it is in sync."""
+_FAILING = timedelta(minutes=2)
+"""How long the server of a replaced member may fail at each start."""
 _OBSERVED = timedelta(minutes=1)
 """How long the controller may take to look at a changed StatefulSet."""
 
@@ -63,11 +66,26 @@ class Rollout:
             on_line(f"{pod.name}: replaced")
             if not by_itself:
                 self._delete(pod)
-            until(lambda uid=pod.uid, number=pod.number: self._is_new(number, uid), _SYNC, f"{pod.name} is not in sync")  # type: ignore[misc]
+            self._await_next(pod)
         return bool(stale)
 
-    def _is_new(self, number: int, uid: str) -> bool:
-        return any(one.number == number and one.uid != uid and one.ready for one in self.pods())
+    def _await_next(self, former: Pod) -> None:
+        """Wait until the next pod of a member is in sync. Raises NotReadyError, early if its server keeps failing."""
+        started, failing = time.monotonic(), 0.0
+        while True:
+            pod = self._of(former.number)
+            if pod is not None and pod.uid != former.uid and pod.ready:
+                return
+            now = time.monotonic()
+            fails = pod is not None and pod.uid != former.uid and pod.member.state is State.RESTARTING
+            failing = (failing or now) if fails else 0.0
+            if now - started > _SYNC.total_seconds() or (failing and now - failing > _FAILING.total_seconds()):
+                why = pod.member.why if pod is not None else ""
+                raise NotReadyError(
+                    f"{former.name} is not in sync after it was replaced{why and f': {why}'}",
+                    hint=f"deployer logs --member {former.number}",
+                )
+            time.sleep(_PERIOD)
 
     def delete(self, number: int, *, timeout: timedelta) -> None:
         """Delete a pod, and wait until there is another one. Raises NotReadyError."""
