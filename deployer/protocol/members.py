@@ -46,6 +46,7 @@ class MemberStatus:
     is unknown since its start. ``synced``: it serves, and lacked nothing within the last ten seconds.
     ``files_in_sync``: it has all files of the primary but those that are fetched on demand. ``files_missing``: files
     that it is to fetch, as far as it knows. ``errors``: what keeps it from following, a line each.
+    ``version``: deployer's; ``server_version``: devpi-server's.
     ``last_contact_seconds``: since the primary's last answer; None for a primary, and before the first one.
     ``primary_answers``: whether it answered the last report; True for a primary.
     """
@@ -61,6 +62,7 @@ class MemberStatus:
     files_missing: int
     errors: tuple[str, ...]
     version: str
+    server_version: str
     last_contact_seconds: float | None
     primary_answers: bool
 
@@ -86,6 +88,7 @@ class MemberStatus:
                 files_missing=int(found["files_missing"]),
                 errors=tuple(str(line) for line in found["errors"]),
                 version=str(found["version"]),
+                server_version=str(found["server_version"]),
                 last_contact_seconds=_seconds(found["last_contact_seconds"]),
                 primary_answers=flag_of(found["primary_answers"]) is True,
             )

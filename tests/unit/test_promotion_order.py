@@ -40,6 +40,7 @@ REPLICA_STATUS = MemberStatus(
     files_missing=0,
     errors=(),
     version="1",
+    server_version="6.20.3",
     last_contact_seconds=20.0,
     primary_answers=False,
 )

@@ -15,7 +15,7 @@ from devpi_server.log import threadlog
 
 from deployer import __version__
 from deployer.protocol import MemberStatus
-from deployer.server.devpi.installed import inside
+from deployer.server.devpi.installed import inside, server_version
 from deployer.server.devpi.replication import Progress
 from deployer.server.guard.owners import Listing, Owners
 from deployer.server.members.files import ReplicaFiles
@@ -251,6 +251,7 @@ class Following:
             files_missing=progress.missing,
             errors=(*diverged, *uncopied, *progress.errors),
             version=__version__,
+            server_version=server_version(),
             last_contact_seconds=None if contact is None else round(now - contact, 1),
             primary_answers=contact is not None and self.answers,
         )

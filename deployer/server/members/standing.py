@@ -10,6 +10,7 @@ from pyramid.response import Response
 from deployer import __version__
 from deployer.protocol import MemberRequest, MemberStatus
 from deployer.server.challenge import INVALID, Challenge
+from deployer.server.devpi.installed import server_version
 from deployer.server.members.role import Role
 
 
@@ -43,6 +44,7 @@ def of_primary(role: Role, uuid: str, serial: int) -> MemberStatus:
         files_missing=0,
         errors=(),
         version=__version__,
+        server_version=server_version(),
         last_contact_seconds=None,
         primary_answers=True,
     )
