@@ -291,7 +291,8 @@ DATA: Mapping[str, Mapping[str, str]] = {
     "render": {
         "engine": "as of `up`; empty for files of Prometheus and Grafana",
         "argv": "list: the command that would be run",
-        "text": "the script, command line, unit or file",
+        "text": "the script, command line, unit or file; empty with `files`",
+        "files": "list of the paths of what was written with `--output`",
     },
     "configure-pip": _PIP,
     "clients list": {

@@ -15,6 +15,7 @@ from deployer.ui.output import UI, Result
 
 if TYPE_CHECKING:
     from deployer.plan import Plan
+    from deployer.profile.load import Loaded
     from deployer.profile.models import Profile
     from deployer.render import Directory
     from deployer.spec import ContainerSpec, EngineInfo, EngineName
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 OF_SERVER = ("sh", "argv", "systemd", "quadlet", "compose")
 OF_CLIENTS = ("dockerfile", "devcontainer", "buildkitd")
 OF_MONITORING = {"prometheus": "prometheus.yaml", "alerts": "alerts.yaml", "grafana": "grafana.json"}
-FORMATS = (*OF_SERVER, *OF_CLIENTS, *OF_MONITORING)
+OF_CLUSTERS = ("kubernetes", "kustomize", "helm")
+IN_DIRECTORY = ("kustomize", "helm")
+FORMATS = (*OF_SERVER, *OF_CLUSTERS, *OF_CLIENTS, *OF_MONITORING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +36,14 @@ class Options(Overrides):
             "--format",
             metavar="FORMAT",
             help="The server: sh (script), argv (one line), systemd (unit for a deployment of `up`), quadlet (podman), "
-            "compose. What uses its index: dockerfile, devcontainer, buildkitd. What watches it: prometheus, alerts, "
-            "grafana.",
+            "compose. A cluster: kubernetes, kustomize, helm. What uses its index: dockerfile, devcontainer, "
+            "buildkitd. What watches it: prometheus, alerts, grafana.",
         ),
     ] = "sh"
+    output: Annotated[
+        Path | None,
+        Option("--output", metavar="DIRECTORY", help="Of kustomize and helm: where their files are written."),
+    ] = None
 
 
 def run(options: Options, ui: UI) -> Result:
@@ -56,9 +63,21 @@ def run(options: Options, ui: UI) -> Result:
 
     if options.format not in FORMATS:
         raise UsageError(f"--format is one of {', '.join(FORMATS)}")
+    if (options.output is not None) != (options.format in IN_DIRECTORY):
+        raise UsageError(
+            f"{options.format} is {'several files' if options.output is None else 'one file'}",
+            hint="add --output DIRECTORY" if options.output is None else "leave out --output",
+        )
     loaded = load(options.profile, overrides=overrides(options))
+    if options.format in OF_CLUSTERS:
+        return _of_clusters(loaded, options)
     if options.format in OF_MONITORING:
         return _of_monitoring(options.format, loaded.profile.server.metrics)
+    if loaded.profile.engine in ("swarm", "kubernetes"):
+        raise UsageError(
+            f"{options.format} is of a single server, and {loaded.profile.engine} runs a cluster",
+            hint="add --engine docker, or choose a format of a cluster",
+        )
     info = _engine(loaded.profile.engine, options.name, server=loaded.profile.server.version)
     plugins = plugin_facts(loaded.profile, loaded.files, name=options.name)
     facts = gather(loaded.profile, info, None, name=options.name, plugins=plugins, any_port=True)
@@ -67,7 +86,9 @@ def run(options: Options, ui: UI) -> Result:
     made = plan(loaded.profile, facts, name=options.name, profile_name=loaded.name)
     if options.format in OF_CLIENTS:
         text = _of_clients(options.format, made, loaded.profile)
-        return Result(data={"engine": info.name, "argv": [], "text": text}, text=text, warnings=made.warnings)
+        return Result(
+            data={"engine": info.name, "argv": [], "text": text, "files": []}, text=text, warnings=made.warnings
+        )
     spec = by_hand(made.spec)
     argv = run_argv(spec, info.name)
     data = made.data
@@ -86,7 +107,9 @@ def run(options: Options, ui: UI) -> Result:
     if made.plugins is not None and made.plugins.environment is not None:
         header.append(f"It needs the plugins in {made.plugins.environment}, which deployer up installs.")
     text = _text(options.format, spec, info.name, directories=directories, header=tuple(header))
-    return Result(data={"engine": info.name, "argv": list(argv), "text": text}, text=text, warnings=made.warnings)
+    return Result(
+        data={"engine": info.name, "argv": list(argv), "text": text, "files": []}, text=text, warnings=made.warnings
+    )
 
 
 def _text(
@@ -119,6 +142,16 @@ def _text(
             return run_script(spec, engine, directories=directories, header=header)
 
 
+def _of_clusters(loaded: Loaded, options: Options) -> Result:
+    """The files of a cluster. Nothing of this host is asked for them."""
+    from deployer.operations.rendered import rendered, write
+
+    made = rendered(loaded, options.name, options.format)
+    written = [str(path) for path in write(made.files, options.output)] if options.output is not None else []
+    data = {"engine": "kubernetes", "argv": [], "text": made.text, "files": written}
+    return Result(data=data, text=made.text.rstrip() or "\n".join(written), warnings=made.warnings)
+
+
 def _of_monitoring(form: str, address: str) -> Result:
     """A shipped file. ``address``: the profile's address of metrics."""
     from deployer.resources import templates_dir
@@ -126,7 +159,7 @@ def _of_monitoring(form: str, address: str) -> Result:
     text = (templates_dir() / "monitoring" / OF_MONITORING[form]).read_text(encoding="utf-8")
     warnings = () if address else ("the server has no metrics: set server.metrics, like 127.0.0.1:9141",)
     text = text.replace("127.0.0.1:9141", address or "127.0.0.1:9141").rstrip()
-    return Result(data={"engine": "", "argv": [], "text": text}, text=text, warnings=warnings)
+    return Result(data={"engine": "", "argv": [], "text": text, "files": []}, text=text, warnings=warnings)
 
 
 def _of_clients(form: str, made: Plan, profile: Profile) -> str:
