@@ -421,3 +421,15 @@ def test_reports_and_answers_of_other_versions_are_read(pages: Written | None) -
         assert Report.parse(json.dumps(old).encode()).serial == 7
         old = {key: value for key, value in told.json.items() if key != later}
         assert Told.parse(json.dumps(old).encode()).serial == 7
+
+
+def test_a_primary_that_answers_again_makes_an_order_void(tmp_path: Path) -> None:
+    primary = OnePrimary(7)
+    replica, promote = following(tmp_path, primary, seen=7), Private.of(tmp_path).promote
+    promote.write_text('{"uuid": "data", "serial": 7}')
+    primary.answers = False
+    replica._report()
+    assert promote.exists()
+    primary.answers = True
+    replica._report()
+    assert not promote.exists()
