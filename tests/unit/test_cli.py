@@ -54,6 +54,9 @@ WORDS = {
     "user create": "dev",
     "user modify": "dev --email dev@example.com",
     "user delete": "dev",
+    "cluster scale": "2",
+    "cluster promote": "1",
+    "cluster renew": "1",
     "index accept": "root/dev",
     "index show": "root/dev",
     "index create": "root/dev",
@@ -85,6 +88,7 @@ WORDS = {
 }
 """What a verb needs to be understood. An engine is named where this host's own would be taken into use."""
 CODES = {
+    "cluster scale": (11,),  # the profile ci is for one server
     "up": (4,),
     "plan": (0, 10),
     "down": (0,),

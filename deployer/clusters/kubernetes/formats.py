@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,7 +136,7 @@ _OF_KIND: Mapping[str, tuple[Change, ...]] = {
 
 def _with_values(manifest: Manifest, wanted: Wanted) -> Any:
     """A manifest with expressions where the values of the chart belong."""
-    made: Any = json.loads(json.dumps(manifest))
+    made: Any = deepcopy(manifest)
     for path, text in _OF_KIND.get(manifest["kind"], ()):
         inner = made
         for key in path[:-1]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deployer import protocol
 from deployer.errors import ConflictError, EngineError, EngineUnreachable, ProfileError
 from deployer.host.runner import Completed, ProcessFailed, Runner
 
@@ -77,7 +77,7 @@ def choose(context: str, namespace: str, runner: Runner, *, in_pod: Path = _IN_P
 def parsed(text: str) -> dict[str, Any]:
     """An object of JSON. Raises EngineError."""
     try:
-        found = json.loads(text)
+        found = protocol.parsed(text)
     except ValueError:
         found = None
     if not isinstance(found, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from deployer.engines.client import Client
 from deployer.engines.dialects import DOCKER
 from deployer.errors import EngineError, EngineUnreachable
 from deployer.host.runner import Completed, ProcessFailed, Runner
+from deployer.protocol import parsed
 
 _NO_MANAGER = re.compile(r"this node is not a swarm manager|not part of a swarm", re.IGNORECASE)
 
@@ -71,7 +71,7 @@ class Docker(Client):
     def endpoint(self) -> str:
         """The address of the engine, as docker tells it of the context."""
         found = self.checked("context", "inspect", "--format", "{{json .Endpoints.docker.Host}}", *self._named)
-        return str(json.loads(found.stdout))
+        return str(parsed(found.stdout))
 
     @property
     def _named(self) -> tuple[str, ...]:
