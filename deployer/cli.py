@@ -41,7 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cluster status": ("cluster.status", "Show each member: role, serial, lag, files, version."),
     "cluster scale": ("cluster.scale", "Have so many replicas, and wait until all are in sync."),
     "cluster promote": ("cluster.promote", "Stop the primary, and make another member the primary."),
-    "cluster renew": ("cluster.renew", "Delete a replica's data, and have it copy all again."),
+    "cluster renew": ("cluster.renew", "Delete the data of a replica, and have it copy all again."),
     "offline on": ("offline.on", "Turn offline mode on: ask no upstream, serve what is here."),
     "offline off": ("offline.off", "Turn offline mode off: upstreams are asked again."),
     "offline status": ("offline.status", "Show whether the server is offline."),
@@ -187,6 +187,8 @@ def _parameters(options: type[Any]) -> list[inspect.Parameter]:
 
 
 def _callback(verb: str, module: ModuleType) -> Callable[..., None]:
+    from deployer.commands.instead import clustered
+
     def call(**values: Any) -> None:
         from deployer.commands.instead import clustered
 

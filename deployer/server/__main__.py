@@ -312,7 +312,7 @@ def _show(options: argparse.Namespace) -> int:
     except OSError as error:
         return _refuse(f"can't read {path}: {error.strerror}", "run this as the owner of the server directory")
     if found is None:
-        return _refuse("there are no counts yet", "counts lag by two seconds and need nginx")
+        return _refuse("requests are not counted yet", "counts lag by two seconds and need nginx")
     sys.stdout.write(found + "\n")
     return 0
 

@@ -18,7 +18,7 @@ class Options(Exclusive, Located):
 
 
 def run(options: Options, ui: UI) -> Result:
-    """Delete a replica's data, and have it copy all again.
+    """Delete the data of a replica, and have it copy all again.
 
     For a replica that can't follow any more, and for a former primary whose uploads are not needed.
     """
