@@ -119,6 +119,7 @@ class FakeCluster:
                     files_missing=0,
                     errors=one.errors,
                     version="1",
+                    server_version="6",
                     last_contact_seconds=None,
                 )
                 return ExecResult(returncode=0, stdout=json.dumps(told.json), stderr="")

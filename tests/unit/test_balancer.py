@@ -181,7 +181,7 @@ def test_it_ends_with_its_nginx_and_nginx_with_it(front: Front) -> None:
     ("listen", "members", "primary"),
     [
         ("127.0.0.1:80;", ["127.0.0.1:1"], 0),
-        ("127.0.0.1:80", ["example.com:1"], 0),
+        ("127.0.0.1:80", ["example.com;:1"], 0),
         ("127.0.0.1:80", ["127.0.0.1:1"], 1),
         ("127.0.0.1:80", [], 0),
     ],
