@@ -190,7 +190,6 @@ def _callback(verb: str, module: ModuleType) -> Callable[..., None]:
     from deployer.commands.instead import clustered
 
     def call(**values: Any) -> None:
-        from deployer.commands.instead import clustered
 
         raise SystemExit(execute(verb, clustered(verb, module.run), module.Options(**values)))
 

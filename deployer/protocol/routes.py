@@ -5,6 +5,8 @@ from __future__ import annotations
 NONCE_HEADER = "X-Deployer-Nonce"
 LIVE_ROUTE = "/+live"
 """200 while clients are answered at all; nginx answers, so a busy server is not restarted."""
+BALANCER_HEADER = "X-Deployer-Balancer"
+"""Which balancer of a cluster answered there."""
 READY_ROUTE = "/+ready"
 """200 while the server reads its database and can write; else 503 with the reason."""
 IDENTITY_ROUTE = "/+deployer"

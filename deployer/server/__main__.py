@@ -116,6 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     balance.add_argument("--primary", type=int, default=0, help="number of the member that takes writes")
     balance.add_argument("--wait", type=int, default=420, help="seconds that a member has for an answer")
 
+    balance.add_argument("--mark", default="", help="hexadecimal digits that GET /+live answers with")
+
     supervise = verbs.add_parser("supervise", help="run serve as a child process, with a log and restarts")
     supervise.add_argument("--log", required=True)
     supervise.add_argument("--log-max-size", default="10m", help="bytes, or with a unit b, k, m or g")

@@ -46,8 +46,9 @@ def early(wanted: Sequence[Place]) -> list[socket.socket]:
     return found
 
 
-def complete(found: Sequence[socket.socket], wanted: Sequence[Place]) -> list[socket.socket]:
-    """``found`` without the sockets of other ports, and new sockets for the ports that have none. Raises Refusal."""
+def complete(found: Sequence[socket.socket], wanted: Sequence[Place], *, shared: bool = False) -> list[socket.socket]:
+    """``found`` without the sockets of other ports, and new sockets for the ports that have none. ``shared``: another
+    process of this user may listen there, too. Raises Refusal."""
     ports = {port for _, port in wanted}
     for listener in found:
         if port_of(listener) not in ports:
@@ -56,7 +57,7 @@ def complete(found: Sequence[socket.socket], wanted: Sequence[Place]) -> list[so
     have = {port_of(listener) for listener in kept}
     for host, port in wanted:
         if port not in have:
-            kept += bind(host, port)
+            kept += bind(host, port, shared=shared)
     return kept
 
 
@@ -64,8 +65,9 @@ def port_of(listener: socket.socket) -> int:
     return int(listener.getsockname()[1])
 
 
-def bind(host: str, port: int, *, patience: float = PATIENCE) -> list[socket.socket]:
-    """Listen on the port; ``patience``: seconds that its holder may still need to stop. Raises Refusal."""
+def bind(host: str, port: int, *, patience: float = PATIENCE, shared: bool = False) -> list[socket.socket]:
+    """Listen on the port; ``patience``: seconds that its holder may still need to stop. ``shared``: with another
+    process of this user that listens there so. Raises Refusal."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
@@ -78,6 +80,8 @@ def bind(host: str, port: int, *, patience: float = PATIENCE) -> list[socket.soc
         taken.append(listener)
         listener.setblocking(False)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            share(listener)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
@@ -91,6 +95,11 @@ def bind(host: str, port: int, *, patience: float = PATIENCE) -> list[socket.soc
                 f"port {port} of {host} {why}", hint="free the port, or choose another one", code=ExitCode.CONFLICT
             ) from None
     return taken
+
+
+def share(listener: socket.socket) -> None:
+    """Let another process of this user listen at the same address, until one of both ends (socket(7))."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
 
 def _bind(listener: socket.socket, address: Any, patience: float) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +86,41 @@ class Team:
     def port_of(self, number: int) -> int:
         record = self.cli.home / "state" / f"{self.cli.name}.{number}" / "process" / "record.json"
         return int(json.loads(record.read_text())["spec"]["ports"][0]["host_port"])
+
+
+class Readers:
+    """Clients that read a page again and again; ``answers``: how often which status, or error."""
+
+    def __init__(self, port: int, path: str, *, clients: int = 2) -> None:
+        self.answers: Counter[object] = Counter()
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._read, args=(port, path)) for _ in range(clients)]
+
+    def __enter__(self) -> Readers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _read(self, port: int, path: str) -> None:
+        while not self._over.wait(0.02):
+            try:
+                self.answers[self._get(port, path)] += 1
+            except (OSError, http.client.HTTPException) as error:
+                self.answers[repr(error)] += 1
+
+    @staticmethod
+    def _get(port: int, path: str) -> int:
+        """The status; a connection that breaks is tried once more, as pip and uv do: the kernel resets those that a
+        balancer has not accepted when it ends."""
+        try:
+            return get(port, path, JSON).status
+        except ConnectionResetError:
+            return get(port, path, JSON).status
 
 
 @pytest.fixture(scope="module")
@@ -216,8 +254,10 @@ def test_a_replica_is_promoted_when_the_primary_is_lost(team: Team) -> None:
     team.kill(0)
     refused = team.cli.run("cluster", "promote", "0")
     assert (refused.code, "member 0 is the primary" in refused.err) == (5, True)
-    done = team.cli.run("cluster", "promote", "1", "--json", timeout=900)
+    with Readers(team.port, "/root/dev/+simple/warm/") as readers:
+        done = team.cli.run("cluster", "promote", "1", "--json", timeout=900)
     assert done.code == 0, done.out
+    assert set(readers.answers) == {200}, readers.answers
     assert (done.data["primary"], done.data["former"], done.data["commits_lost"]) == (1, 0, 0)
     assert done.data["renewed"]
     assert {one["number"]: (one["role"], one["ready"]) for one in done.data["members"]} == {

@@ -177,6 +177,25 @@ def test_it_ends_with_its_nginx_and_nginx_with_it(front: Front) -> None:
         time.sleep(0.05)
 
 
+def test_one_that_follows_listens_before_the_former_one_ends(front: Front, tmp_path: Path) -> None:
+    words = ["--listen", f"127.0.0.1:{front.port}", "--member", f"127.0.0.1:{front.members[0].port}", "--mark", "0a"]
+    directory = tmp_path / "next"
+    directory.mkdir()
+    command = [sys.executable, "-m", "deployer.server", "balance", "--serverdir", str(directory), *words]
+    process = subprocess.Popen(command)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while front.ask("GET", "/+live")[2]["X-Deployer-Balancer"] != "0a":
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        front.process.send_signal(signal.SIGTERM)
+        front.process.wait(PATIENCE)
+        assert {front.ask("GET", "/x")[1][:1] for _ in range(6)} == {b"0"}
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(PATIENCE)
+
+
 @pytest.mark.parametrize(
     ("listen", "members", "primary"),
     [

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployer.protocol import LIVE_ROUTE, ExitCode, Refusal
+from deployer.protocol import BALANCER_HEADER, LIVE_ROUTE, ExitCode, Refusal
 
 TEMPLATE = "balance.conf.template"
 _ADDRESS = re.compile(r"(\[[0-9a-f:]+\]|[0-9.]+):([0-9]{1,5})")
@@ -24,13 +24,14 @@ class Balanced:
     """``listen``: ``IP:PORT``. ``members``: the same of each member, or ``NAME:PORT``. ``primary``: which of them takes
     writes.
 
-    ``wait``: seconds that a member has for an answer.
+    ``wait``: seconds that a member has for an answer. ``mark``: what tells this balancer from the one before it.
     """
 
     listen: str
     members: Sequence[str]
     primary: int
     wait: int = 420
+    mark: str = ""
 
     def __post_init__(self) -> None:
         """Raise Refusal for what nginx would read in another way."""
@@ -39,6 +40,8 @@ class Balanced:
         for address in self.members:
             if _ADDRESS.fullmatch(address) is None and not is_named(address):
                 raise _refusal(f"{address!r} is no address of the form IP:PORT or NAME:PORT")
+        if re.fullmatch(r"[0-9a-f]*", self.mark) is None:
+            raise _refusal(f"{self.mark!r} is no mark")
         if not 0 <= self.primary < len(self.members):
             raise _refusal(f"member {self.primary} is the primary, and there are {len(self.members)} members")
 
@@ -58,6 +61,8 @@ class Balanced:
             writes=_server(known[self.primary]),
             listen=self.listen + ipv6,
             live=LIVE_ROUTE,
+            header=BALANCER_HEADER,
+            mark=self.mark,
             wait=self.wait,
         )
 

@@ -17,7 +17,7 @@ from deployer.protocol import ExitCode, Refusal
 from deployer.server.balance.configuration import Balanced
 from deployer.server.balance.resolving import Following
 from deployer.server.boot.handover import Kept
-from deployer.server.listening import complete, parse_address
+from deployer.server.listening import complete, parse_address, share
 from deployer.server.nginx.program import Nginx, NginxUnusable
 from deployer.server.nginx.reverse_proxy import LARGEST_BODY, TIED, environment, open_files
 from deployer.server.secret_files import Private, write_private
@@ -30,7 +30,11 @@ def balance(options: argparse.Namespace) -> int:
     os.umask(0o077)
     try:
         balanced = Balanced(
-            listen=options.listen, members=tuple(options.member), primary=options.primary, wait=options.wait
+            listen=options.listen,
+            members=tuple(options.member),
+            primary=options.primary,
+            wait=options.wait,
+            mark=options.mark,
         )
         nginx = Nginx.find(None)
         return _run(nginx, balanced, Path(options.serverdir))
@@ -69,7 +73,10 @@ def _run(nginx: Nginx, balanced: Balanced, directory: Path) -> int:
     host, port = parse_address(balanced.listen)
     write_private(private.running, f"{host} {port}\n", durable=False)  # for the image's health check
     kept = Kept.take()  # of a single server that becomes a cluster
-    listeners = complete(kept.sockets if kept else [], [(host, port)])
+    # The balancer that takes the place of this one listens before this one ends: nobody is refused meanwhile.
+    listeners = complete(kept.sockets if kept else [], [(host, port)], shared=True)
+    for listener in listeners:
+        share(listener)
     numbers = [listener.fileno() for listener in listeners]
     command = (nginx.path, *nginx.options, "-p", f"{directory}/", "-c", str(config))
     child = subprocess.Popen(

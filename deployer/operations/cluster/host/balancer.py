@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,28 +16,52 @@ from deployer.protocol import BALANCER
 from deployer.spec import LABEL_SPEC, Container, ContainerSpec, Port, State
 
 VERB = "balance"
+NEXT = ".next"
+"""Suffix of the name of a balancer that begins while the one before it still runs."""
 _OWN = f"{BALANCER}:rw,noexec,nosuid,nodev,size=16m,mode=1777"
 
 
 def balancer_spec(plan: Plan, urls: Sequence[str], *, primary: int, directory: Path) -> ContainerSpec:
     """The balancer at the address of ``plan``, before the members at ``urls``.
 
-    ``directory``: of a process; a container has one in memory.
+    ``directory``: below which a process has one of its own; a container has one in memory.
     """
     spec, inside = plan.spec, plan.engine.features.containers
     bind, port = _option(spec.command, "--host"), int(_option(spec.command, "--port"))
-    words = [VERB, "--serverdir", BALANCER if inside else str(directory)]
-    words += ["--listen", f"[{bind}]:{port}" if ":" in bind else f"{bind}:{port}", "--primary", str(primary)]
+    words = ["--listen", f"[{bind}]:{port}" if ":" in bind else f"{bind}:{port}", "--primary", str(primary)]
     words += [word for url in urls for word in ("--member", urlsplit(url).netloc)]
     words += ["--wait", str(300 + 4 * int(_option(spec.command, "--request-timeout")))]
+    mark = hashlib.sha256(json.dumps([words, spec.image, spec.build]).encode()).hexdigest()[:12]
+    own = BALANCER if inside else str(directory / mark)
     return replace(
         spec,
-        command=tuple(words),
+        command=(VERB, "--serverdir", own, *words, "--mark", mark),
         mounts=(),
         env=(),
         tmpfs=(TMPFS, _OWN) if inside else (),
         ports=() if inside else (Port(host_ip=bind, host_port=port, container_port=port),),
         stop_signal="SIGQUIT",
+    )
+
+
+def following(spec: ContainerSpec) -> ContainerSpec:
+    """The same under the name that it has until the balancer before it has ended."""
+    return replace(spec, name=spec.name + NEXT)
+
+
+def mark_of(spec: ContainerSpec) -> str:
+    """What tells this balancer from others at the same address."""
+    return _option(spec.command, "--mark")
+
+
+def takes_over(spec: ContainerSpec, container: Container) -> bool:
+    """Whether both can listen for a moment: ``container`` is a balancer that runs at the address of ``spec``."""
+    words = container.command
+    return (
+        container.state is State.RUNNING
+        and is_balancer(container)
+        and "--mark" in words
+        and _option(words, "--listen") == _option(spec.command, "--listen")
     )
 
 
@@ -49,7 +75,7 @@ def runs_as(spec: ContainerSpec, container: Container | None) -> bool:
     return (
         container is not None
         and container.state is State.RUNNING
-        and container.labels.get(LABEL_SPEC) == spec.sha256()
+        and container.labels.get(LABEL_SPEC) in {spec.sha256(), following(spec).sha256()}
         and not strayed(spec, container)
     )
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from deployer.clusters.base import Identity, Member, PlaceName, Wanted, in_image
 from deployer.deployment.cluster import HERE, Kept, forget_kept, member_name, read_kept, write_kept
@@ -20,7 +23,7 @@ from deployer.deployment.record import forget, read_applied
 from deployer.deployment.server_dir import ServerDir
 from deployer.engines import open_engine
 from deployer.engines.base import Engine
-from deployer.errors import ConflictError, Refused
+from deployer.errors import ConflictError, NotReadyError, Refused
 from deployer.host.state_dir import state_dir
 from deployer.operations.apply import set_aside, settle, undo
 from deployer.operations.cluster.host import balancer
@@ -33,9 +36,10 @@ from deployer.operations.down import down as down_one
 from deployer.operations.images import fits, have_image
 from deployer.operations.prepare import Prepared, prepare_loaded
 from deployer.operations.purge import remove
-from deployer.protocol import OWN_PYTHON
+from deployer.protocol import BALANCER_HEADER, LIVE_ROUTE, OWN_PYTHON
 from deployer.readiness import check_ours, wait
-from deployer.secrets import Secret
+from deployer.readiness.watch import Watch
+from deployer.secrets import Secret, mask
 from deployer.spec import LABEL_URL, PREVIOUS, Container, ContainerSpec, EngineName, ExecResult, Image, State, features
 
 if TYPE_CHECKING:
@@ -343,10 +347,12 @@ class HostCluster:
         plan, engine = layout.whole.plan, layout.whole.engine
         if balancer.runs_as(layout.balancer, current):
             return
+        engine.remove(self._name + balancer.NEXT)  # of a killed run
+        if current is not None and balancer.takes_over(layout.balancer, current):
+            self._hand_on(layout, rollback)
+            return
         if current is not None:
             set_aside(plan, engine, current, rollback)
-        if not features(engine.name).containers:
-            self._directory.mkdir(mode=0o700, exist_ok=True)
         undo(rollback, engine.remove, self._name)
         engine.run(layout.balancer)
         wait(
@@ -360,6 +366,30 @@ class HostCluster:
             deadline=plan.ready_timeout,
             on_stage=lambda stage, seconds: None,
         ).api.close()
+
+    def _hand_on(self, layout: _Layout, rollback: ExitStack) -> None:
+        """Let the new balancer listen beside the former one, before that ends: no client is refused."""
+        engine, spec = layout.whole.engine, balancer.following(layout.balancer)
+        undo(rollback, engine.remove, spec.name)
+        engine.run(spec)
+        await_balancer(
+            layout.whole.plan.url,
+            balancer.mark_of(spec),
+            Watch(engine, spec.name, mask=mask, clock=time.monotonic),
+            deadline=layout.whole.plan.ready_timeout,
+        )
+        engine.stop(self._name, timeout=STOP)
+        engine.remove(self._name)
+        engine.rename(spec.name, self._name)
+        self._tidy(keeping=balancer.mark_of(spec))
+
+    def _tidy(self, *, keeping: str) -> None:
+        """Remove what former balancers have left that were processes."""
+        for path in self._directory.glob("*"):
+            if path.name != keeping:
+                shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):
+            state_dir(self._name + balancer.NEXT).rmdir()
 
     def restart(self, number: int) -> None:
         name = self._member(number).name
@@ -397,6 +427,7 @@ class HostCluster:
         container = self._engine.inspect(self._name)
         if container is not None and container.ours:
             remove(Deployment(name=self._name, engine=self._engine, container=container), self._ui)
+        self._engine.remove(self._name + balancer.NEXT)
         shutil.rmtree(self._directory, ignore_errors=True)
         primary, left = self._kept.primary, []
         # The primary last: a replica that stops has told it what it has.
@@ -410,3 +441,23 @@ class HostCluster:
             self._shared.forget()
             forget_kept(self._name)
         return tuple(filter(None, left))
+
+
+def await_balancer(url: str, mark: str, watch: Watch, *, deadline: timedelta) -> None:
+    """Wait until the balancer with this mark answers; another one may answer at the same address.
+
+    Raises NotReadyError.
+    """
+    parts, until = urlsplit(url), time.monotonic() + deadline.total_seconds()
+    while True:
+        connection = HTTPConnection(parts.hostname or "", parts.port, timeout=5.0)
+        with suppress(OSError, HTTPException), closing(connection):
+            connection.request("GET", LIVE_ROUTE)
+            if connection.getresponse().headers.get(BALANCER_HEADER) == mark:
+                return
+        watch.alive()
+        if time.monotonic() > until:
+            raise NotReadyError(
+                f"the new balancer does not answer at {url}", hint="deployer up", details=watch.last_lines()
+            )
+        time.sleep(0.02)
