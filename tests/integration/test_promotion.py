@@ -30,7 +30,7 @@ PASSWORD = "the-password-of-the-cluster"
 
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[Upstream]:
-    with Upstream([make_wheel(name, "1.0") for name in ("cold", "warm")]) as running:
+    with Upstream([make_wheel(name, "1.0") for name in ("cold", "warm", "apart")]) as running:
         yield running
 
 
@@ -39,7 +39,8 @@ def members(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Ite
     root = tmp_path_factory.mktemp("members")
     password = root / "password"
     password.write_text(f"{PASSWORD}\n")
-    made = Members(root, words=("--write-wait", "60", "--root-password-file", str(password)))
+    words = ("--write-wait", "60", "--root-password-file", str(password), "--files-on-demand", "root/pypi")
+    made = Members(root, words=words)
     try:
         made.start_primary()
         make_indexes(made.primary.port, made.primary.auth, upstream)
@@ -86,8 +87,10 @@ def test_a_replica_becomes_the_primary(members: Members) -> None:
         assert upload(former, auth, "root/dev", wheel) == HTTPStatus.OK
     for member in members.all:
         assert fetch(member, "root/dev", make_wheel("warm", "1.0")).status == HTTPStatus.OK
+    assert fetch(former, "root/dev", make_wheel("apart", "1.0")).status == HTTPStatus.OK
+    serial = members.told(former).serial
     for member in members.others:
-        members.wait_until(member, lambda found: found.synced and found.files_in_sync)
+        members.wait_until(member, lambda found: found.synced and found.files_in_sync and found.serial >= serial)
 
     former.end()
     code, told = promote(one)
@@ -118,7 +121,8 @@ def test_a_replica_becomes_the_primary(members: Members) -> None:
         assert upload(member, auth, "root/dev", wheel) == HTTPStatus.OK  # by a login that the former primary gave
     assert upload(two, one.auth, "root/dev", later) == HTTPStatus.OK
     for member in members.all:
-        for wheel in (*wheels, later, make_wheel("warm", "1.0"), make_wheel("cold", "1.0")):
+        # The file of apart was at the former primary alone.
+        for wheel in (*wheels, *(make_wheel(name, "1.0") for name in ("warm", "apart", "cold")), later):
             assert fetch(member, "root/dev", wheel).body == wheel.content, wheel.filename
 
     code, said = former.refuses(*members.role(former), "--cluster-uuid", uuid)
