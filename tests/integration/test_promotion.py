@@ -126,7 +126,7 @@ def test_a_replica_becomes_the_primary(members: Members) -> None:
             assert fetch(member, "root/dev", wheel).body == wheel.content, wheel.filename
 
     code, said = former.refuses(*members.role(former), "--cluster-uuid", uuid)
-    assert (code, "renew this member" in said) == (ExitCode.REFUSED, True), said
+    assert (code, "deployer cluster renew 0" in said) == (ExitCode.REFUSED, True), said
     shutil.rmtree(former.serverdir)
     members.others.append(former)
     with balancer(members) as url:  # a member at another site follows whoever is the primary

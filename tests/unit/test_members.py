@@ -219,9 +219,9 @@ REPLICA_DATA = {"uuid": "b", "role": "replica", "primary-uuid": "a"}
     [
         (0, "a", {}, "is empty", "mount its volume"),
         (0, "z", PRIMARY_DATA, "holds the data a", "mount its own volume"),
-        (1, "a", PRIMARY_DATA, "data of a primary", "renew this member"),
+        (1, "a", PRIMARY_DATA, "data of a primary", "deployer cluster renew 1"),
         (0, "a", REPLICA_DATA, "data of a replica", "deployer cluster promote"),
-        (1, "z", REPLICA_DATA, "holds the data a", "renew this member"),
+        (1, "z", REPLICA_DATA, "holds the data a", "deployer cluster renew 1"),
         (0, "a", PRIMARY_DATA, "", ""),
         (0, "", PRIMARY_DATA, "", ""),
         (0, "", {}, "", ""),

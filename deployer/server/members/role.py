@@ -107,7 +107,7 @@ class Role:
                     code=ExitCode.REFUSED,
                 )
         elif self.is_replica != (former == REPLICA) and not (promoted and self.is_primary):
-            hint = "renew this member: remove its volume, and it copies all data" if self.is_replica else PROMOTE
+            hint = f"copy all data to it anew: deployer cluster renew {self.number}" if self.is_replica else PROMOTE
             if self.number is None:
                 hint = "give a replica a directory of its own, which is empty at first"
             raise Refusal(
@@ -123,9 +123,13 @@ class Role:
             what = "mount its own volume"
             raise Refusal(
                 f"{serverdir} holds the data {uuid}, and {self._name} is a {self.kind} of the data {self.uuid}",
-                hint=f"{what}, or renew this member: remove its volume" if self.is_replica else what,
+                hint=f"{what}, or empty it: deployer cluster renew {self.number}" if self._can_renew else what,
                 code=ExitCode.REFUSED,
             )
+
+    @property
+    def _can_renew(self) -> bool:
+        return self.is_replica and self.number is not None
 
     @property
     def _name(self) -> str:
