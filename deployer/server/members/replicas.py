@@ -202,7 +202,7 @@ class PrimaryTween:
     def _first(self, report: Report) -> str | None:
         """Record what a replica saw first; the list of all records, where the replica has another one."""
         for index, project, owner in report.noted:
-            if is_index_name(owner) and self._owners.first(index, project) is None:
+            if is_index_name(index) and is_index_name(owner) and self._owners.first(index, project) is None:
                 self._owners.note(index, project, owner)
         found = self._owners.listing
         return None if report.owners == found.name else found.text
