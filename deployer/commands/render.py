@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 OF_SERVER = ("sh", "argv", "systemd", "quadlet", "compose")
 OF_CLIENTS = ("dockerfile", "devcontainer", "buildkitd")
 OF_MONITORING = {"prometheus": "prometheus.yaml", "alerts": "alerts.yaml", "grafana": "grafana.json"}
-OF_CLUSTERS = ("kubernetes", "kustomize", "helm")
+OF_CLUSTERS = ("stack", "kubernetes", "kustomize", "helm")
 IN_DIRECTORY = ("kustomize", "helm")
 FORMATS = (*OF_SERVER, *OF_CLUSTERS, *OF_CLIENTS, *OF_MONITORING)
 
@@ -36,8 +36,8 @@ class Options(Overrides):
             "--format",
             metavar="FORMAT",
             help="The server: sh (script), argv (one line), systemd (unit for a deployment of `up`), quadlet (podman), "
-            "compose. A cluster: kubernetes, kustomize, helm. What uses its index: dockerfile, devcontainer, "
-            "buildkitd. What watches it: prometheus, alerts, grafana.",
+            "compose. A cluster: stack (Docker Swarm), kubernetes, kustomize, helm. What uses its index: dockerfile, "
+            "devcontainer, buildkitd. What watches it: prometheus, alerts, grafana.",
         ),
     ] = "sh"
     output: Annotated[
@@ -148,7 +148,7 @@ def _of_clusters(loaded: Loaded, options: Options) -> Result:
 
     made = rendered(loaded, options.name, options.format)
     written = [str(path) for path in write(made.files, options.output)] if options.output is not None else []
-    data = {"engine": "kubernetes", "argv": [], "text": made.text, "files": written}
+    data = {"engine": made.engine, "argv": [], "text": made.text, "files": written}
     return Result(data=data, text=made.text.rstrip() or "\n".join(written), warnings=made.warnings)
 
 

@@ -19,8 +19,9 @@ HEADER = "# Made by deployer render. It is replaced when that runs again.\n"
 
 @dataclass(frozen=True, kw_only=True)
 class Rendered:
-    """``text``: of one file; ``files``: by their paths in a directory."""
+    """``engine``: what the files are for. ``text``: of one file; ``files``: by their paths in a directory."""
 
+    engine: str = "kubernetes"
     text: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -39,6 +40,11 @@ def rendered(loaded: Loaded, name: str, form: str) -> Rendered:
     places.check(profile)
     image = profile.cluster.image or reference(profile.server.version)
     wanted = Wanted(name=name, profile=profile, profile_name=loaded.name, image=image, identity=Identity())
+    if form == "stack":
+        from deployer.clusters.swarm import stack
+
+        stack.check(wanted)
+        return Rendered(engine="swarm", text=stack.by_hand(wanted), warnings=tuple(stack.warnings(wanted)))
     check(wanted)
     said = warnings(wanted)
     if not profile.cluster.image:

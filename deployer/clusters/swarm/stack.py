@@ -129,6 +129,35 @@ def text(document: Mapping[str, Any]) -> str:
     return yaml.dump(escaped(document), Dumper=_plain(), sort_keys=False, width=1000)
 
 
+def warnings(wanted: Wanted) -> Iterator[str]:
+    """What a stack can't be sure of on its own."""
+    nodes = wanted.profile.swarm.nodes
+    if not wanted.profile.cluster.image:
+        yield f"cluster.image is not set: the nodes must have {wanted.image}"
+    if not nodes:
+        yield "swarm.nodes is empty: with several managers, members may move away from their volumes"
+
+
+def by_hand(wanted: Wanted) -> str:
+    """The file for somebody who deploys it without ``deployer up``, and what has to be there before."""
+    from deployer.container_files import commented
+
+    ground = Ground()
+    made = [
+        f"  openssl rand -hex 32 | docker secret create {names.versioned(wanted.name, secret, version)} -"
+        for secret, version in ground.secrets.items()
+    ]
+    network = names.full(wanted.name, names.NETWORK)
+    lines = (
+        f"The cluster {wanted.name!r} of the profile {wanted.profile_name!r}. Before:",
+        *made,
+        f"  docker network create --driver overlay --opt encrypted=true --subnet {ground.subnet} {network}",
+        f"It starts with: docker stack deploy --compose-file FILE {wanted.name}",
+        "Without deployer up, nobody makes users and indexes, and a primary on an empty volume begins anew.",
+    )
+    return commented(lines, text(stack(wanted, ground)))
+
+
 def _plain() -> type[Any]:
     import yaml
 
