@@ -33,6 +33,14 @@ MEMBERS = range(REPLICAS + 1)
 LATE = PATIENCE
 
 
+class InMemory(Machine):
+    """Its engine writes nothing to this host's disk: an image and three servers come and go there."""
+
+    def _serving(self) -> tuple[str, ...]:
+        disk = self._directory / "disk"
+        return ("sh", "-c", f'mkdir {disk} && mount -t tmpfs tmpfs {disk} && exec "$@"', "sh", *super()._serving())
+
+
 @dataclass
 class Team:
     """The cluster: its command line, the engine with the swarm, and what ``up`` told."""
@@ -94,7 +102,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     Cli(home=tmp_path_factory.mktemp("built"), engine="docker").have_image()
     with ExitStack() as stack:
         directory = stack.enter_context(TemporaryDirectory(prefix="deployer-", ignore_cleanup_errors=True))
-        machine = Machine(Path(directory))
+        machine = InMemory(Path(directory))
         stack.callback(machine.stop)
         machine.wait()
         outside = world()

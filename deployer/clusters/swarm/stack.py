@@ -251,6 +251,7 @@ def member_command(wanted: Wanted, ground: Ground, number: int) -> tuple[str, ..
         *("--root-password-file", f"/run/secrets/{names.ROOT_PASSWORD}"),
         *("--write-wait", f"{cluster.write_wait:g}"),
         *(() if cluster.replica_upstream else ("--no-replica-upstream",)),
+        *(word for index in cluster.files_on_demand for word in ("--files-on-demand", index)),
     )
 
 
