@@ -67,3 +67,9 @@ def server_of(name: str) -> str:
     """The deployment whose server takes what commands do to ``name``: the primary of a cluster on this host."""
     kept = read_kept(name)
     return name if kept is None or kept.place != HERE else member_name(name, kept.primary)
+
+
+def elsewhere(name: str) -> str:
+    """The place of a cluster whose members are not on this host: ``swarm`` or ``kubernetes``; empty for all else."""
+    kept = read_kept(name)
+    return "" if kept is None or kept.place == HERE else kept.place

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from deployer.deployment.cluster import server_of
+from deployer.deployment.cluster import elsewhere, server_of
 from deployer.deployment.passwords import Passwords
 from deployer.deployment.record import Applied, read_applied
 from deployer.deployment.server_dir import ServerDir
 from deployer.engines.base import Engine
-from deployer.errors import ConflictError, EngineError
+from deployer.errors import ConflictError, EngineError, Refused
 from deployer.ownership import user_name
 from deployer.spec import LABEL_PROFILE, LABEL_URL, LABEL_USER, PREVIOUS, Container, EngineName
 
@@ -117,7 +117,12 @@ def _set_aside(engine: Engine, name: str) -> Container | None:
 
 
 def require(name: str, *, engine: str = "") -> Deployment:
-    """As :func:`find`. Raises ConflictError when there is none."""
+    """As :func:`find`. Raises ConflictError when there is none, Refused for a cluster on other hosts."""
+    if (place := elsewhere(name)) and not engine:
+        raise Refused(
+            f"{name} runs on {place}, and this command needs a server on this host",
+            hint="run commands about users, indexes, packages and tokens only",
+        )
     deployment = find(name, engine=engine)
     if deployment is None:
         raise ConflictError(f"there is no deployment named {name!r}", hint="deployer up")

@@ -174,6 +174,15 @@ def test_what_twine_uploads_is_at_every_member_at_once(team: Team, tmp_path: Pat
         assert [one["filename"] for one in json.loads(page.body)["files"]] == [wheel.filename]
 
 
+def test_commands_go_to_the_cluster(team: Team) -> None:
+    assert team.cli.run("user", "create", "ann").code == 0
+    assert team.cli.run("user", "list").out.split() == ["ann", "root"]
+    assert team.cli.run("secret", "show", "ann").out.strip()
+    refused = team.cli.run("cache", "du")
+    assert (refused.code, "runs on swarm" in refused.err) == (11, True), refused.err
+    assert team.cli.run("user", "delete", "ann", "--yes").code == 0
+
+
 def test_members_know_their_clients(team: Team) -> None:
     """A balancer publishes its port in host mode, and tells members who a client is."""
     seen = f"/root/dev/+simple/seen-{os.getpid()}/"
