@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from deployer.host.runner import Completed, Runner
+from deployer.protocol import MemberStatus
 
 CONFIG = {
     "contexts": [{"name": "test", "context": {"cluster": "test", "namespace": "pypi"}}],
     "current-context": "test",
 }
+UUID = "1" * 32
 KINDS = {"pvc": "PersistentVolumeClaim", "pods": "Pod"}
 
 
@@ -36,6 +38,8 @@ class FakeKubernetes(Runner):
         self.deleted: list[str] = []
         """Pods, in the order in which they were deleted."""
         self._made = 0
+        self.name = "devpi"
+        """Of the StatefulSet."""
 
     def run(
         self,
@@ -63,7 +67,8 @@ class FakeKubernetes(Runner):
 
     def stream(self, argv: Sequence[str]) -> Iterator[str]:
         self.argvs.append(tuple(argv))
-        yield from ("first", "second")
+        tail = next((int(word.removeprefix("--tail=")) for word in argv if word.startswith("--tail=")), 2)
+        yield from ("first", "second")[-tail:]
 
     @contextmanager
     def beside(self, argv: Sequence[str]) -> Iterator[Iterator[str]]:
@@ -112,7 +117,7 @@ class FakeKubernetes(Runner):
             made = json.loads(json.dumps(wanted))
             if there is not None and made["kind"] == "ConfigMap":
                 made["data"] = {
-                    **{key: text for key, text in there["data"].items() if key == "stopped"},
+                    **{key: text for key, text in there["data"].items() if key in ("stopped", "former")},
                     **made["data"],
                 }
             yield there, made
@@ -139,6 +144,7 @@ class FakeKubernetes(Runner):
             self.objects[key] = made
             said.append(f"{key[0].lower()}/{key[1]} serverside-applied")
             if key[0] == "StatefulSet":
+                self.name = key[1]
                 self._controlled(there, made)
         return "\n".join(said), ""
 
@@ -153,15 +159,18 @@ class FakeKubernetes(Runner):
         for number in range(size):
             self._pod(number)
         for number in range(size, 100):
-            self.objects.pop(("Pod", f"devpi-{number}"), None)
+            self.objects.pop(("Pod", f"{self.name}-{number}"), None)
         if changed and made["spec"]["updateStrategy"]["type"] == "RollingUpdate":
             for number in reversed(range(size)):
-                if self.objects["Pod", f"devpi-{number}"]["metadata"]["labels"]["controller-revision-hash"] != revision:
-                    self._end(f"devpi-{number}")
+                if (
+                    self.objects["Pod", f"{self.name}-{number}"]["metadata"]["labels"]["controller-revision-hash"]
+                    != revision
+                ):
+                    self._end(f"{self.name}-{number}")
 
     def _pod(self, number: int) -> None:
         """Make a pod and its claim, unless they are there."""
-        spec, name = self.objects["StatefulSet", "devpi"], f"devpi-{number}"
+        spec, name = self.objects["StatefulSet", self.name], f"{self.name}-{number}"
         template = spec["spec"]["template"]
         if ("Pod", name) in self.objects:
             return
@@ -173,7 +182,7 @@ class FakeKubernetes(Runner):
             ("PersistentVolumeClaim", claim),
             {"kind": "PersistentVolumeClaim", "metadata": {"name": claim, "uid": uid, "labels": labels}},
         )
-        held = str(number) in self.objects["ConfigMap", "devpi"]["data"].get("stopped", "").split()
+        held = str(number) in self.objects["ConfigMap", self.name]["data"].get("stopped", "").split()
         waiting = {"name": "devpi", "state": {"waiting": {"reason": "PodInitializing"}}}
         running = {"name": "devpi", "state": {"running": {}}}
         status = {
@@ -202,7 +211,7 @@ class FakeKubernetes(Runner):
         claim = self.objects.get(("PersistentVolumeClaim", f"data-{name}"), {"metadata": {}})
         if claim["metadata"].get("deletionTimestamp"):
             del self.objects["PersistentVolumeClaim", f"data-{name}"]
-        if ("StatefulSet", "devpi") in self.objects:
+        if ("StatefulSet", self.name) in self.objects:
             self._pod(int(name.rpartition("-")[2]))
 
     def _create(self, words: list[str], stdin: bytes) -> tuple[str, str]:
@@ -238,5 +247,30 @@ class FakeKubernetes(Runner):
         return "patched", ""
 
     def _exec(self, words: list[str], stdin: bytes) -> Completed:
-        code, out, error = self.executed[next(word for word in words if word.startswith("devpi-"))]
+        pod = next(word for word in words if word.startswith(f"{self.name}-"))
+        code, out, error = self.executed.get(pod) or self._status(pod)
         return Completed(argv=("kubectl", "exec"), returncode=code, stdout=out, stderr=error)
+
+    def _status(self, pod: str) -> tuple[int, str, str]:
+        """What ``member status`` prints in a pod."""
+        if ("Pod", pod) not in self.objects:
+            return 1, "", f'Error from server (NotFound): pods "{pod}" not found\n'
+        number = pod.rpartition("-")[2]
+        primary = number == self.objects["ConfigMap", self.name]["data"]["primary"]
+        status = MemberStatus(
+            number=int(number),
+            role="primary" if primary else "replica",
+            uuid=UUID,
+            serial=2,
+            primary_serial=2,
+            lag_seconds=0.0,
+            synced=True,
+            files_in_sync=True,
+            files_missing=0,
+            errors=(),
+            version="1",
+            server_version="6.20",
+            last_contact_seconds=None if primary else 0.1,
+            primary_answers=True,
+        )
+        return 0, json.dumps(status.json), ""

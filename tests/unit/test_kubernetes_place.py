@@ -15,7 +15,7 @@ from deployer.clusters.kubernetes import rollout
 from deployer.clusters.kubernetes.kubectl import Kubectl, choose, failure
 from deployer.clusters.kubernetes.place import Kubernetes
 from deployer.clusters.kubernetes.reading import differences
-from deployer.errors import ConflictError, EngineError, EngineUnreachable, NotReadyError, ProfileError
+from deployer.errors import ConflictError, EngineError, EngineUnreachable, NotReadyError, ProfileError, Refused
 from deployer.host.runner import Completed
 from deployer.profile.models import Profile
 from deployer.spec import State
@@ -99,6 +99,7 @@ def test_a_promotion_begins_with_the_new_primary(place: Kubernetes, fake: FakeKu
     other = 3 - promoted
     assert fake.deleted == ["devpi-0", f"devpi-{promoted}", f"devpi-{other}"]
     assert place.members()[0].state is State.STOPPED  # an apply does not take the fence away
+    assert "renew 0" in place.members()[0].why
     before = fake.objects["PersistentVolumeClaim", "data-devpi-0"]["metadata"]["uid"]
     place.renew(0)
     assert place.members()[0].state is State.RUNNING
@@ -114,6 +115,24 @@ def test_back_to_0_does_not_wait_for_the_fenced_one(place: Kubernetes, fake: Fak
     assert "devpi-0" in fake.deleted
     place.renew(2)
     assert {member.state for member in place.members()} == {State.RUNNING}
+
+
+def test_up_starts_what_was_stopped(place: Kubernetes, fake: FakeKubernetes) -> None:
+    """A promotion that was interrupted after its fence is given up, or a replica that somebody stopped."""
+    place.apply(wanted(), silent)
+    for number in (0, 2):
+        place.stop(number, timeout=SOON)
+    assert place.differences(wanted()) == ("Pod devpi-0: + started", "Pod devpi-2: + started")
+    assert place.apply(wanted(), silent)
+    assert {member.state for member in place.members()} == {State.RUNNING}
+    assert place.differences(wanted()) == ()
+
+
+def test_the_primary_is_not_renewed(place: Kubernetes, fake: FakeKubernetes) -> None:
+    place.apply(wanted(), silent)
+    with pytest.raises(Refused, match="member 0 is the primary"):
+        place.renew(0)
+    assert fake.deleted == []
 
 
 def test_a_pod_on_a_lost_node_is_not_fenced(place: Kubernetes, fake: FakeKubernetes) -> None:

@@ -7,6 +7,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +20,7 @@ from deployer.clusters.kubernetes.manifests.checks import check, warnings
 from deployer.clusters.kubernetes.manifests.names import (
     CONTAINER,
     DATA,
+    FORMER,
     MANAGER,
     MEMBERS_SECRET,
     PORTS,
@@ -35,7 +37,7 @@ from deployer.clusters.kubernetes.manifests.names import (
 )
 from deployer.clusters.kubernetes.manifests.quantities import quantity
 from deployer.clusters.kubernetes.rollout import Rollout, until
-from deployer.errors import ConflictError, EngineError
+from deployer.errors import ConflictError, EngineError, Refused
 from deployer.protocol import IMAGE_PYTHON
 from deployer.secrets import Secret
 from deployer.spec import ExecResult
@@ -80,7 +82,8 @@ class Kubernetes:
         if done.returncode not in (0, 1) or (done.returncode == 1 and not done.stdout):
             raise failure(done)
         removed = tuple(f"{kind} {name}: - removed" for kind, name in self._left_over(wanted))
-        return (*new, *reading.differences(done.stdout), *removed)
+        started = tuple(f"Pod {pod_name(self._name, number)}: + started" for number in self._resting(wanted))
+        return (*new, *reading.differences(done.stdout), *removed, *started)
 
     def apply(self, wanted: Wanted, on_line: Callable[[str], None]) -> bool:
         for line in warnings(wanted):
@@ -93,10 +96,17 @@ class Kubernetes:
                 on_line(line)
             for kind, name in self._left_over(wanted):
                 on_line(self._kubectl.ask("delete", kind, name).strip())
+        for number in self._resting(wanted):
+            on_line(f"{pod_name(self._name, number)}: started")
+            self.restart(number)
         replaced = self._rollout.replace(wanted, on_line)
         return changed or replaced
 
     def remember(self, identity: Identity) -> None:
+        """The former primary is remembered, too: an apply leaves it stopped, since its data are no replica's."""
+        before = self.identity()
+        if before is not None and before.primary != identity.primary:
+            self._patch("configmap", self._name, {"data": {FORMER: str(before.primary)}}, _FOR_FENCE)
         patch = {"data": {PRIMARY: str(identity.primary), UUID: identity.uuid}}
         self._patch("configmap", self._name, patch, FIELD_MANAGER)
 
@@ -104,7 +114,10 @@ class Kubernetes:
         found = self._kubectl.found("statefulset", self._name)
         config_map = self._config_map() or {}
         size = found["spec"]["replicas"] if found is not None else 0
-        return reading.members(self._pods(), name=self._name, size=size, held=reading.stopped(config_map))
+        found_members = reading.members(self._pods(), name=self._name, size=size, held=reading.stopped(config_map))
+        former = reading.former(config_map)
+        why = f"it has the data of the former primary: deployer cluster renew {former}"
+        return tuple(replace(one, why=why) if one.number == former else one for one in found_members)
 
     def exec(self, number: int, words: Sequence[str], *, stdin: bytes = b"") -> ExecResult:
         argv = (*IMAGE_PYTHON, "-m", "deployer.server", *words, "--serverdir", SERVER_DIR)
@@ -129,9 +142,18 @@ class Kubernetes:
         yield from self._kubectl.lines(*words)
 
     def restart(self, number: int) -> None:
+        self._hold(number, held=False)
         self._rollout.delete(number, timeout=timedelta(minutes=10))
 
     def renew(self, number: int) -> None:
+        identity = self.identity()
+        if identity is not None and number == identity.primary:
+            raise Refused(
+                f"member {number} is the primary, and its data are the cluster's",
+                hint="promote another one first: deployer cluster promote MEMBER",
+            )
+        if reading.former(self._config_map() or {}) == number:
+            self._patch("configmap", self._name, {"data": {FORMER: ""}}, _FOR_FENCE)
         claim = claim_name(self._name, number)
         # The claim goes when its pod has gone; the next pod gets a new one.
         self._kubectl.run("delete", "pvc", claim, "--ignore-not-found", "--wait=false")
@@ -146,6 +168,12 @@ class Kubernetes:
         """
         self._hold(number, held=True)
         self._rollout.fence(number, timeout=timeout)
+
+    def _resting(self, wanted: Wanted) -> tuple[int, ...]:
+        """The stopped members that an apply starts: all but the former primary."""
+        config_map = self._config_map() or {}
+        held = reading.stopped(config_map) - {reading.former(config_map)}
+        return tuple(number for number in sorted(held) if number < wanted.size)
 
     def reach(self) -> AbstractContextManager[str]:
         """A port of this host's loopback that leads to the primary, or to any member while that one is not ready."""

@@ -10,6 +10,7 @@ from deployer.clusters.base import Identity, Member
 from deployer.clusters.kubernetes.manifests.names import (
     CONTAINER,
     FENCE,
+    FORMER,
     PRIMARY,
     ROLE,
     STOPPED,
@@ -59,6 +60,12 @@ def stopped(config_map: Object) -> frozenset[int]:
     """The numbers of the members that must not run."""
     text = (config_map.get("data") or {}).get(STOPPED) or ""
     return frozenset(int(word) for word in text.split() if word.isdigit())
+
+
+def former(config_map: Object) -> int:
+    """The number of the former primary, which has its data still; -1 without."""
+    text = (config_map.get("data") or {}).get(FORMER) or ""
+    return int(text) if text.isdigit() else -1
 
 
 def pods(items: Iterable[Object], name: str) -> tuple[Pod, ...]:

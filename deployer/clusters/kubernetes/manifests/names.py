@@ -21,8 +21,11 @@ SERVER_DIR = f"{OWN_DATA}/server"
 """Below the root of the volume, which belongs to root, and where file systems keep ``lost+found``."""
 SECRET_DIR, STATE_DIR = "/etc/deployer/secret", "/etc/deployer/cluster"
 MEMBERS_SECRET, ROOT_PASSWORD = "members-secret", "root-password"
-PRIMARY, UUID, STOPPED = "primary", "uuid", "stopped"
-"""Keys of the ConfigMap. ``stopped``: the numbers of the members that must not run, with spaces between."""
+PRIMARY, UUID, STOPPED, FORMER = "primary", "uuid", "stopped", "former"
+"""Keys of the ConfigMap. ``stopped``: the numbers of the members that must not run, with spaces between.
+
+``former``: the one that was the primary, and whose data are not yet given up.
+"""
 ROLE = "io.devpi.deployer/primary"
 """Annotation of a pod: the primary that it was started with."""
 HTTP, METRICS = "http", "metrics"
