@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,8 @@ from deployer.errors import DeployerError
 from deployer.profile.load import load
 from deployer.profile.load.files import available
 from deployer.profile.models import Profile
+from tests.engines import REQUIRED
+from tests.kubernetes_types import Types
 
 FULL = {
     "cluster": {"replicas": 2, "write_wait": 1.5, "replica_upstream": False, "files_on_demand": ["root/pypi"]},
@@ -129,6 +132,30 @@ def test_each_shipped_profile_is_made_or_refused(tmp_path: Path) -> None:
         assert [one["kind"] for one in documents] == ["ConfigMap", "Service", *KINDS[1:-2]]
         assert documents == [json.loads(json.dumps(one)) for one in manifests(found)]
     assert refused == ["members on Kubernetes can't end with a job"]  # the profile ci
+
+
+@pytest.fixture(scope="module")
+def types() -> Types:
+    """Those of Kubernetes 1.34: ``go mod download -json k8s.io/client-go@v0.34.4`` says where they are."""
+    file = os.environ.get("DEPLOYER_TEST_KUBERNETES_TYPES", "")
+    if not file:
+        reason = "DEPLOYER_TEST_KUBERNETES_TYPES does not name the types of Kubernetes, a file of k8s.io/client-go"
+        (pytest.fail if "kubernetes-types" in REQUIRED else pytest.skip)(reason)
+    return Types(Path(file))
+
+
+def test_kubernetes_knows_each_field(types: Types, tmp_path: Path) -> None:
+    for found in (*shipped(tmp_path), wanted(FULL), wanted(FULL, identity=Identity(primary=2, uuid="1"))):
+        for one in manifests(found):
+            if one["kind"] != "ServiceMonitor":
+                assert list(types.problems(one)) == []
+    wrong = of_kind(wanted(FULL), "StatefulSet")
+    wrong["spec"]["template"]["spec"]["containers"][0]["imagePolicy"] = "Always"
+    wrong["spec"]["replicas"] = "3"
+    assert list(types.problems(wrong)) == [
+        "StatefulSet.spec.replicas: '3' is not numeric",
+        "StatefulSet.spec.template.spec.containers[0].imagePolicy: no such field",
+    ]
 
 
 @pytest.mark.parametrize("told", [FULL, {"cluster": {"replicas": 1}}], ids=["full", "plain"])

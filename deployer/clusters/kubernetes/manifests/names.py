@@ -64,7 +64,7 @@ def selector(name: str) -> dict[str, str]:
 
 
 def labels(name: str, image: str = "") -> dict[str, str]:
-    """The labels of each object. ``image``: its tag is the version."""
+    """The labels of each object. ``image``: of the one that has it; its tag is the version."""
     tag = image.partition("@")[0].rpartition("/")[2].partition(":")[2]
     version = {"app.kubernetes.io/version": tag} if _VERSION.fullmatch(tag) else {}
     return {

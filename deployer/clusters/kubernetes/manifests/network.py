@@ -35,7 +35,7 @@ def _object(wanted: Wanted, kind: str, api: str, name: str = "", *, component: s
         kind,
         api,
         name or wanted.name,
-        labels=labels(wanted.name, wanted.image) | own,
+        labels=labels(wanted.name) | own,
         annotations=of_profile(wanted.profile_name),
         **rest,
     )
