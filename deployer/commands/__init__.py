@@ -246,14 +246,9 @@ class Pointing(Comparing, ChosenClients):
 
 def connect(options: Talking) -> AbstractContextManager[Session]:
     """Open a session with the server of ``options``."""
-    from deployer.deployment import session
-    from deployer.deployment.cluster import elsewhere
+    from deployer.operations.cluster.session import connect
 
-    if not options.url and elsewhere(options.name):
-        from deployer.operations.cluster.session import connect
-
-        return connect(options.name, user=options.as_user)
-    return session.connect(options.name, engine=options.engine, url=options.url, user=options.as_user)
+    return connect(options.name, engine=options.engine, url=options.url, user=options.as_user)
 
 
 def client_index(options: Talking, index: str) -> str:

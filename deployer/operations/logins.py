@@ -97,7 +97,7 @@ def made(session: Session, url: str) -> Login:
 
 def ensure(name: str, url: str, ui: UI) -> None:
     """Have the clients of this user read a protected index of the deployment ``name``; what fails is a warning."""
-    from deployer.deployment.session import connect
+    from deployer.operations.cluster.session import connect
 
     account = Account.of(os.environ)
     try:

@@ -39,9 +39,9 @@ def run(options: Options, ui: UI) -> Result:
     from deployer.clients.client import Account
     from deployer.clients.netrc import Login, host_of
     from deployer.deployment.secret_refs import referenced
-    from deployer.deployment.session import connect
     from deployer.operations import logins
     from deployer.operations.client_files import settings_for
+    from deployer.operations.cluster.session import connect
     from deployer.ui.prompts import read_password
 
     account = Account.of(os.environ)

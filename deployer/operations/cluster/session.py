@@ -1,12 +1,14 @@
-"""A session with a cluster on a Swarm or Kubernetes, as one of its users. On this host the primary is a server."""
+"""A session with a server of this host, or with a cluster on a Swarm or Kubernetes, as one of its users."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from deployer.clusters.base import Cluster
+from deployer.deployment import session
+from deployer.deployment.cluster import elsewhere
 from deployer.deployment.passwords import ROOT, Passwords
 from deployer.deployment.session import Session
 from deployer.devpi.packages import PackageApi
@@ -55,9 +57,18 @@ class ClusterSession(Session):
         return Passwords(name=self.name).generate(user)
 
 
+def connect(name: str, *, engine: str = "", url: str = "", user: str = ROOT) -> AbstractContextManager[Session]:
+    """Open a session with the server at ``url``, or that of the deployment ``name``, wherever it is.
+
+    Raises as :func:`deployer.deployment.session.connect`, and EngineError where a place does not answer.
+    """
+    if url or not elsewhere(name):
+        return session.connect(name, engine=engine, url=url, user=user)
+    return _elsewhere(name, user)
+
+
 @contextmanager
-def connect(name: str, *, user: str) -> Iterator[Session]:
-    """Open a session with the cluster ``name``, which is not on this host. Raises EngineError."""
+def _elsewhere(name: str, user: str) -> Iterator[Session]:
     from deployer.operations.cluster.places import open_kept
 
     cluster = open_kept(name, UI(quiet=True))
