@@ -305,3 +305,40 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/cmdline").read_bytes() != b""
     except OSError:
         return False
+
+
+@pytest.mark.endurance
+@pytest.mark.parametrize("single", [False, True], ids=["from-nothing", "from-a-single-server"])
+def test_an_up_that_is_killed_is_completed_by_the_next_one(tmp_path: Path, upstream: Upstream, single: bool) -> None:
+    path = tmp_path / "team.yaml"
+    cli = Cli(home=tmp_path, engine="process", extra={"DEPLOYER_PROFILE": str(path)})
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "extends": "default",
+                "engine": "process",
+                "data": str(cli.data),
+                "network": {"port": cli.port},
+                "cluster": {"replicas": REPLICAS},
+                "indexes": {"root/pypi": {"url": upstream.simple_url}},
+            }
+        )
+    )
+    team = Team(cli, path)
+    try:
+        for step in range(1, 12):
+            if single:
+                team.up("--set", "cluster.replicas=0")
+                assert upload(team, team.auth, "root/dev", make_wheel("before", "1.0")) == 200
+            killed = subprocess.Popen(cli.argv("up", "--quiet"), env=cli.env, cwd=cli.home, stdout=subprocess.DEVNULL)
+            time.sleep(step / 2)  # at any moment of it
+            killed.kill()
+            killed.wait(PATIENCE)
+            assert all(one["ready"] for one in team.up()["members"])
+            if single:
+                assert get(team.port, "/root/dev/+simple/before/", JSON).status == 200
+            assert cli.run("plan").code == 0
+            assert cli.run("down", "--purge", "--yes").code == 0
+            assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("data")) == []
+    finally:
+        cli.run("down", "--purge", "--yes", "--wait", "30")

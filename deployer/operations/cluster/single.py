@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deployer.deployment.cluster import HERE, forget_kept, read_kept
+from deployer.deployment.cluster import HERE, forget_kept, member_name, read_kept
+from deployer.deployment.record import forget
 from deployer.errors import Refused
 from deployer.operations.cluster.places import open_kept
 
@@ -32,3 +33,4 @@ def leave(name: str, ui: UI, *, keeping: bool) -> None:
         )
     if not keeping:
         forget_kept(name)
+        forget(member_name(name, 0))  # its data are those of the single server from now on

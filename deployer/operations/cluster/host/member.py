@@ -63,10 +63,13 @@ class HostMember:
 
     @property
     def is_current(self) -> bool:
-        """Whether it runs as planned."""
+        """Whether it runs as planned, and is on record: a run may have been killed before."""
         prepared = self.prepared
         return (
-            self.runs and not prepared.plan.data.begin and is_current(prepared.plan, prepared.current, prepared.image)
+            read_applied(self.name) is not None
+            and self.runs
+            and not prepared.plan.data.begin
+            and is_current(prepared.plan, prepared.current, prepared.image)
         )
 
     def following(self, cluster: str, *, primary: int, url: str) -> HostMember:
