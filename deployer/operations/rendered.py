@@ -41,10 +41,10 @@ def rendered(loaded: Loaded, name: str, form: str) -> Rendered:
     image = profile.cluster.image or reference(profile.server.version)
     wanted = Wanted(name=name, profile=profile, profile_name=loaded.name, image=image, identity=Identity())
     if form == "stack":
-        from deployer.clusters.swarm import stack
+        from deployer.clusters.swarm import checks, stack
 
-        stack.check(wanted)
-        return Rendered(engine="swarm", text=stack.by_hand(wanted), warnings=tuple(stack.warnings(wanted)))
+        checks.check(wanted)
+        return Rendered(engine="swarm", text=stack.by_hand(wanted), warnings=checks.warnings_by_hand(wanted))
     check(wanted)
     said = warnings(wanted)
     if not profile.cluster.image:

@@ -1,4 +1,4 @@
-"""What every place for the members of a cluster does: the one in memory, and this host with the process engine."""
+"""What every place for the members of a cluster does: the one in memory, a swarm in memory, and this host."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from deployer.clusters.base import Cluster, Identity, Wanted
+from deployer.clusters.swarm.place import SwarmCluster
 from deployer.errors import DeployerError
 from deployer.operations.cluster.host.place import HostCluster
 from deployer.operations.cluster.standing import await_all, await_synced, standing
@@ -20,6 +21,7 @@ from deployer.spec import State
 from deployer.ui.output import UI
 from tests.engines import need
 from tests.fake_cluster import FakeCluster
+from tests.fake_swarm import FakeSwarm
 from tests.plain_devpi import free_port
 
 pytestmark = pytest.mark.timeout(600)
@@ -43,7 +45,7 @@ class Place:
         await_all(lambda: standing(self.cluster), self.wanted().size, deadline=PATIENCE)
 
 
-@pytest.fixture(params=["fake", pytest.param("host", marks=pytest.mark.server)])
+@pytest.fixture(params=["fake", "swarm", pytest.param("host", marks=pytest.mark.server)])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.setenv("DEPLOYER_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -52,9 +54,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         yaml.safe_dump(
             {
                 "extends": "default",
-                "engine": "process",
+                "engine": "swarm" if request.param == "swarm" else "process",
                 "data": str(tmp_path / "data"),
-                "network": {"port": free_port()},
+                "network": {"port": free_port(), "expose": True},
                 "cluster": {"replicas": 1},
             }
         )
@@ -62,6 +64,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     loaded = load(str(file))
     if request.param == "fake":
         yield Place(FakeCluster(), loaded)
+        return
+    if request.param == "swarm":
+        yield Place(SwarmCluster(NAME, runner=FakeSwarm()), loaded)
         return
     need("process")
     cluster = HostCluster(NAME, UI(quiet=True), loaded=loaded)

@@ -16,8 +16,9 @@ from syrupy.assertion import SnapshotAssertion
 
 from deployer import __version__
 from deployer.clusters.base import Identity, Wanted
+from deployer.clusters.swarm.checks import check, warnings_by_hand
 from deployer.clusters.swarm.difference import part_of
-from deployer.clusters.swarm.stack import Ground, by_hand, check, stack, text, warnings
+from deployer.clusters.swarm.stack import Ground, by_hand, stack, text
 from deployer.errors import DeployerError
 from deployer.profile.load import load
 from deployer.profile.load.files import available
@@ -132,8 +133,8 @@ def test_what_is_replaced() -> None:
 
 
 def test_what_a_stack_can_not_be_sure_of() -> None:
-    assert list(warnings(wanted(FULL))) == []
-    assert len(list(warnings(wanted({"network": {"expose": True}})))) == 2
+    assert warnings_by_hand(wanted(FULL)) == ()
+    assert len(warnings_by_hand(wanted({"network": {"expose": True}, "data": "lib"}))) == 3
 
 
 @given(value=st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=30))

@@ -256,6 +256,8 @@ def test_members_of_named_nodes(swarm: FakeSwarm, cluster: SwarmCluster) -> None
         ({"network": {}}, "Swarm publishes port 3141 at all addresses of a node"),
         ({"network": {"expose": True, "port": 0}}, "network.port is 0"),
         ({"network": {"expose": True, "tls": {"cert": "auto"}}}, "a swarm has no HTTPS of deployer's"),
+        ({"network": {"expose": True, "ca_file": "/etc/ca.pem"}}, "/etc/ca.pem is a file of this host"),
+        ({"network": {"expose": True, "proxy": True}}, "network.proxy: the proxy of this host"),
         ({"swarm": {"nodes": ["elsewhere"]}}, "the swarm has no node named elsewhere"),
         ({"server": {"plugins": ["devpi-ldap==2.2.0"]}}, "lacks server.plugins"),
     ],

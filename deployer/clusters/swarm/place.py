@@ -13,10 +13,11 @@ from typing import Any
 from deployer.clusters.base import Identity, Member, PlaceName, Wanted, in_image
 from deployer.clusters.swarm import names
 from deployer.clusters.swarm.answers import Service, Task, current, member_of, service_of, task_of
+from deployer.clusters.swarm.checks import check, warnings
 from deployer.clusters.swarm.difference import Difference, compare, part_of
 from deployer.clusters.swarm.docker import Docker, no_manager
 from deployer.clusters.swarm.objects import Kept, Objects
-from deployer.clusters.swarm.stack import Ground, check, node_of, stack, text
+from deployer.clusters.swarm.stack import Ground, node_of, stack, text
 from deployer.engines.answers import at
 from deployer.engines.remote import far
 from deployer.errors import ConflictError, EngineError, EngineUnreachable, NotReadyError, Refused
@@ -162,6 +163,8 @@ class SwarmCluster:
     def apply(self, wanted: Wanted, on_line: Callable[[str], None]) -> bool:
         check(wanted)
         info = self._info()
+        for line in warnings(wanted):
+            on_line(line)
         if self._objects.kept() is None:
             self._compared(wanted)  # every refusal before the first effect
             self._objects.keep(Kept(home=str(at(info, "Swarm", "NodeID") or "")))

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from deployer.clusters.swarm import names
-from deployer.errors import Refused, UsageError
 from deployer.plan.container import EVERY, METRICS_PORT, OWN_DATA, OWN_PORT, serve_command
 from deployer.plan.limits import wanted_limits
-from deployer.plan.order import read_by_everybody
 from deployer.protocol import CLUSTER_UUID, IMAGE_PYTHON
 from deployer.spec import LABEL_NAME, LABEL_PROFILE, LABEL_SPEC, LABEL_VERSION
 
@@ -53,53 +51,6 @@ class Ground:
     stopped: frozenset[int] = frozenset()
 
 
-def check(wanted: Wanted) -> None:
-    """Raise UsageError for an unusable name, Refused with every reason why a swarm can't do what is wanted."""
-    if not names.fits(wanted.name):
-        raise UsageError(
-            f"{wanted.name!r} can't begin the names of services: Docker takes {names.LONGEST} letters and digits, with "
-            "_ and - between them",
-            hint="choose another name with --name",
-        )
-    if found := list(_refusals(wanted)):
-        (cause, cure), *others = found
-        raise Refused(cause, hint=cure, details=tuple(f"also: {more} ({hint})" for more, hint in others))
-
-
-def _refusals(wanted: Wanted) -> Iterator[tuple[str, str]]:
-    profile = wanted.profile
-    network, server = profile.network, profile.server
-    if profile.image.ref:
-        yield f"{profile.image.ref} can't be a member of a cluster", "remove image.ref: deployer's own image can"
-    if network.tls.cert:
-        yield (
-            "a swarm has no HTTPS of deployer's: the key would have to be on its nodes",
-            "remove network.tls, put a TLS proxy in front, and give its address as network.outside_url",
-        )
-    if not network.port:
-        yield "network.port is 0, and each node of a swarm publishes the same port", "set network.port"
-    if server.plugins and not profile.cluster.image:
-        yield (
-            "the image on the nodes of the swarm lacks server.plugins",
-            "deployer image build; push that image to a registry, and set cluster.image",
-        )
-    if server.option_files:
-        yield "server.option_files are files of this host, which the nodes of a swarm lack", "use server.options"
-    if not network.expose and read_by_everybody(profile.indexes):
-        yield (
-            f"Swarm publishes port {network.port} at all addresses of a node, where other hosts can read indexes "
-            "without a password",
-            "name the readers of each index (read: of the index), or accept the risk with --expose (key "
-            "network.expose)",
-        )
-    if wanted.identity.primary >= wanted.size:
-        yield (
-            f"member {wanted.identity.primary} is the primary, and cluster.replicas: {profile.cluster.replicas} would "
-            "remove it",
-            "deployer cluster promote 0",
-        )
-
-
 def stack(wanted: Wanted, ground: Ground) -> dict[str, Any]:
     """The whole document. Its strings are plain: :func:`text` escapes what docker would take for variables."""
     numbers = range(wanted.size)
@@ -127,15 +78,6 @@ def text(document: Mapping[str, Any]) -> str:
     from deployer.container_files import escaped
 
     return yaml.dump(escaped(document), Dumper=_plain(), sort_keys=False, width=1000)
-
-
-def warnings(wanted: Wanted) -> Iterator[str]:
-    """What a stack can't be sure of on its own."""
-    nodes = wanted.profile.swarm.nodes
-    if not wanted.profile.cluster.image:
-        yield f"cluster.image is not set: the nodes must have {wanted.image}"
-    if not nodes:
-        yield "swarm.nodes is empty: with several managers, members may move away from their volumes"
 
 
 def by_hand(wanted: Wanted) -> str:
