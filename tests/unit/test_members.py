@@ -276,14 +276,15 @@ class OnePrimary:
     """A primary as its replica asks it."""
 
     def __init__(self, serial: int) -> None:
-        self.serial, self.answers = serial, True
+        self.serial, self.answers, self.uuid = serial, True, "data"
         self.reports: list[Report] = []
 
     def report(self, report: Report) -> Told:
         self.reports.append(report)
         if not self.answers:
             raise NoAnswer("connection refused")
-        return Told(serial=self.serial, state=State(offline=False, malicious=""), owners="root/pypi  root/dev/demo\n")
+        state = State(offline=False, malicious="")
+        return Told(serial=self.serial, state=state, owners="root/pypi  root/dev/demo\n", uuid=self.uuid)
 
 
 def following(tmp_path: Path, primary: OnePrimary, *, seen: int) -> Following:
@@ -349,8 +350,13 @@ def test_a_replica_takes_who_served_projects_first(tmp_path: Path) -> None:
 
 def test_a_replica_that_is_ahead_of_its_primary_serves_nothing(tmp_path: Path) -> None:
     """Another member was promoted, or the primary was restored from a backup."""
-    replica = following(tmp_path, OnePrimary(6), seen=7)
+    primary = OnePrimary(6)
+    replica = following(tmp_path, primary, seen=7)
     replica.serves = True
+    primary.uuid = "another one's"  # at the wrong address
+    replica._report()
+    assert (replica.serves, replica.answers, replica.diverged) == (True, False, "")
+    primary.uuid = "data"
     replica._report()
     found = replica.status(numbered(1, 0))
     assert (replica.serves, found.synced) == (False, False)
@@ -412,11 +418,11 @@ def test_pages_are_copied_until_the_primary_is_silent() -> None:
 
 @pytest.mark.parametrize("pages", [None, Written("x:1", (("a/b", "demo"),))])
 def test_reports_and_answers_of_other_versions_are_read(pages: Written | None) -> None:
-    told = Told(serial=7, state=State(offline=False, malicious=""), pages=pages)
+    told = Told(serial=7, state=State(offline=False, malicious=""), pages=pages, uuid="u")
     assert Told.parse(json.dumps(told.json).encode()) == told
     whole = Report(serial=7, state="s", synced=True, owners="o", noted=(("a/b", "demo", "c/d"),), pages="x:1")
     assert Report.parse(json.dumps(whole.json).encode()) == whole
-    for later in ("owners", "noted", "pages"):
+    for later in ("owners", "noted", "pages", "uuid"):
         old = {key: value for key, value in whole.json.items() if key != later}
         assert Report.parse(json.dumps(old).encode()).serial == 7
         old = {key: value for key, value in told.json.items() if key != later}

@@ -168,4 +168,5 @@ def lead(
         forget=store.forget,
         owners=owners,
         journal=journal,
+        uuid=xom.config.nodeinfo["uuid"],
     )

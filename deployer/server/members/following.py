@@ -19,7 +19,7 @@ from deployer.server.devpi.installed import inside, server_version
 from deployer.server.devpi.replication import Progress
 from deployer.server.guard.owners import Listing, Owners
 from deployer.server.members.files import ReplicaFiles
-from deployer.server.members.messages import Report, State
+from deployer.server.members.messages import Report, State, Told
 from deployer.server.members.pages import Copying
 from deployer.server.members.primary import Primary
 from deployer.server.members.role import Role
@@ -169,7 +169,7 @@ class Following:
         told, whole, serial = None, self._whole, self._serial
         noted = tuple(islice(self._noted, NOTED_AT_ONCE))
         try:
-            told = self._primary.report(
+            told = self._answer(
                 Report(
                     serial=serial,
                     state=self._state,
@@ -201,6 +201,13 @@ class Following:
             self.primary_serial = told.serial if told is not None else self.primary_serial
             self._told = number
             self._changed.notify_all()
+
+    def _answer(self, report: Report) -> Told:
+        """The primary's answer. Raises NoAnswer, also where another primary answers."""
+        told, known = self._primary.report(report), self._progress.primary
+        if known and told.uuid not in ("", known):
+            raise NoAnswer(f"the data {told.uuid} are there, and this replica has {known}")
+        return told
 
     def _take_owners(self, sent: int, listed: str | None) -> None:
         """Have the primary's records of who served projects first. ``sent``: how many of one's own it has now."""

@@ -70,15 +70,19 @@ class State:
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """The answer to a report. ``serial``: of the primary's last commit. ``releases``: the list of malicious releases,
-    where the replica has another one; None otherwise. ``owners``: the same of who served projects first. ``pages``: the
-    mirrors and projects of pages that were written since, and the mark up to which; None for none."""
+    """The answer to a report. ``uuid``: of the primary's data. ``serial``: of its last commit.
+
+    Where the replica has another one: ``releases``, the list of malicious releases, and ``owners``, the one of who
+    served projects first; None otherwise. ``pages``: the mirrors and projects of pages that were written since, and the
+    mark up to which; None for none.
+    """
 
     serial: int
     state: State
     releases: str | None = None
     owners: str | None = None
     pages: Written | None = None
+    uuid: str = ""
 
     @property
     def json(self) -> dict[str, object]:
@@ -97,6 +101,7 @@ class Told:
                 releases=None if releases is None else str(releases),
                 owners=None if owners is None else str(owners),
                 pages=None if pages is None else Written(str(pages["mark"]), tuple(map(_pair, pages["names"]))),
+                uuid=str(found.get("uuid", "")),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(str(error)) from None

@@ -154,12 +154,13 @@ class PrimaryTween:
         forget: Callable[[str], None],
         owners: Owners,
         journal: Journal,
+        uuid: str,
     ) -> None:
         """``serial``: of the last commit. ``configured``: the serial of the last change of any index. ``state``: what
         replicas have to know besides, and the list of malicious releases. ``forget``: drops the pages of a project."""
         self._replicas, self._source, self._indexes, self._bulkhead = replicas, source, indexes, bulkhead
         self._serial, self._configured, self._state, self._timeout = serial, configured, state, timeout
-        self._forget, self._owners, self._journal = forget, owners, journal
+        self._forget, self._owners, self._journal, self._uuid = forget, owners, journal, uuid
         self._flights: SingleFlight[Answer] = SingleFlight("page")
 
     def tween(self, handler: Handler) -> Handler:
@@ -196,6 +197,7 @@ class PrimaryTween:
             releases=None if report.state == state.name else releases,
             owners=self._first(report),
             pages=self._written(report),
+            uuid=self._uuid,
         )
         return Response(body=json.dumps(told.json).encode(), content_type="application/json")
 
