@@ -1,4 +1,4 @@
-"""What every place for the members of a cluster does: the one in memory, a swarm in memory, and this host."""
+"""What every place for the members of a cluster does: one in memory, Swarm and Kubernetes in memory, and this host."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from deployer.clusters.base import Cluster, Identity, Wanted
+from deployer.clusters.kubernetes.kubectl import Kubectl, choose
+from deployer.clusters.kubernetes.place import Kubernetes
 from deployer.clusters.swarm.place import SwarmCluster
 from deployer.errors import DeployerError
 from deployer.operations.cluster.host.place import HostCluster
@@ -21,6 +23,7 @@ from deployer.spec import State
 from deployer.ui.output import UI
 from tests.engines import need
 from tests.fake_cluster import FakeCluster
+from tests.fake_kubernetes import FakeKubernetes
 from tests.fake_swarm import FakeSwarm
 from tests.plain_devpi import free_port
 
@@ -45,7 +48,7 @@ class Place:
         await_all(lambda: standing(self.cluster), self.wanted().size, deadline=PATIENCE)
 
 
-@pytest.fixture(params=["fake", "swarm", pytest.param("host", marks=pytest.mark.server)])
+@pytest.fixture(params=["fake", "swarm", "kubernetes", pytest.param("host", marks=pytest.mark.server)])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.setenv("DEPLOYER_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -67,6 +70,10 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         return
     if request.param == "swarm":
         yield Place(SwarmCluster(NAME, runner=FakeSwarm()), loaded)
+        return
+    if request.param == "kubernetes":
+        runner = FakeKubernetes()
+        yield Place(Kubernetes(NAME, Kubectl(choose("", "", runner), runner)), loaded)
         return
     need("process")
     cluster = HostCluster(NAME, UI(quiet=True), loaded=loaded)
