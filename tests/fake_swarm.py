@@ -157,6 +157,9 @@ class FakeSwarm(Runner):
             }
         ), ""
 
+    def _config_inspect(self, words: list[str], stdin: bytes) -> tuple[str, str]:
+        return json.dumps([self.objects["config"][word]["raw"] for word in words]), ""
+
     # Effects
 
     def _labels(self, words: list[str]) -> dict[str, str]:

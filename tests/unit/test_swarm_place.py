@@ -229,6 +229,9 @@ def test_members_are_kept_at_the_first_manager(swarm: FakeSwarm, cluster: SwarmC
     up(cluster)
     swarm.swarm = {**swarm.swarm, "NodeID": "node-there"}
     assert cluster.differences(wanted(cluster)) == ()
+    assert cluster.differences(wanted(cluster, changed(swarm={"nodes": ["here"]})))
+    with pytest.raises(Refused, match="its volume is at the node here, not there"):
+        cluster.differences(wanted(cluster, changed(swarm={"nodes": ["there"]})))
 
 
 def test_members_of_named_nodes(swarm: FakeSwarm, cluster: SwarmCluster) -> None:

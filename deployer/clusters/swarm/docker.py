@@ -15,6 +15,9 @@ from deployer.protocol import parsed
 
 _NO_MANAGER = re.compile(r"this node is not a swarm manager|not part of a swarm", re.IGNORECASE)
 
+_ABSENT = re.compile(r"^(Error: |Error response from daemon: )?(no such|.* not found)", re.IGNORECASE | re.MULTILINE)
+"""Clients have different words for an object that is not there. One that reaches no engine has none of them."""
+
 
 class Docker(Client):
     """``context``: the name of docker's context; empty: the current one."""
@@ -55,7 +58,7 @@ class Docker(Client):
         if not names:
             return []
         done = self.call("inspect", "--type", kind, *names)
-        if done.returncode and not self.absent(done):
+        if done.returncode and not _ABSENT.search(done.stderr):
             raise self.failure(done)
         return self.listed(done)
 

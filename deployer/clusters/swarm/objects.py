@@ -45,7 +45,7 @@ class Objects:
         if not version:
             return None
         config = names.versioned(self._name, names.IDENTITY, version)
-        found = self._docker.inspected("config", (config,))
+        found = self._docker.listed(self._docker.checked("config", "inspect", config))
         try:
             return built(Kept, parsed(base64.b64decode(str(at(found[0], "Spec", "Data") or ""))))
         except (ValueError, IndexError):

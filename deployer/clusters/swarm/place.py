@@ -17,7 +17,7 @@ from deployer.clusters.swarm.checks import check, warnings
 from deployer.clusters.swarm.difference import Difference, compare, part_of
 from deployer.clusters.swarm.docker import Docker, no_manager
 from deployer.clusters.swarm.objects import Kept, Objects
-from deployer.clusters.swarm.stack import Ground, node_of, stack, text
+from deployer.clusters.swarm.stack import Ground, constraint, stack, text
 from deployer.engines.answers import at
 from deployer.engines.remote import far
 from deployer.errors import ConflictError, EngineError, EngineUnreachable, NotReadyError, Refused
@@ -123,8 +123,9 @@ class SwarmCluster:
                 f"the stack {self._name} has services that are not deployer's: {', '.join(foreign)}",
                 hint="choose another name with --name",
             )
-        self._check_nodes(wanted, services)
-        document = stack(wanted, self._ground(wanted, services))
+        ground = self._ground(wanted, services)
+        self._check_nodes(wanted, services, ground)
+        document = stack(wanted, ground)
         return document, compare(document, services, wanted.identity.primary), services
 
     def _ground(self, wanted: Wanted, services: Sequence[Service]) -> Ground:
@@ -140,9 +141,10 @@ class SwarmCluster:
             stopped=frozenset(number for number in stopped if number != wanted.identity.primary),
         )
 
-    def _check_nodes(self, wanted: Wanted, services: Sequence[Service]) -> None:
+    def _check_nodes(self, wanted: Wanted, services: Sequence[Service], ground: Ground) -> None:
         """Raise Refused for a node that is not there, or one that is not the primary's."""
-        known, profile = list(self._nodes().values()), wanted.profile
+        nodes, profile = self._nodes(), wanted.profile
+        known = list(nodes.values())
         for node in dict.fromkeys(profile.swarm.nodes):
             if known.count(node) != 1:
                 why = "has several nodes" if node in known else "has no node"
@@ -150,9 +152,16 @@ class SwarmCluster:
                     f"the swarm {why} named {node}", hint=f"set swarm.nodes to some of: {', '.join(sorted(set(known)))}"
                 )
         leader = next((one for one in services if one.number == wanted.identity.primary), None)
-        node = node_of(profile, wanted.identity.primary)
-        former = leader.constraint.partition("node.hostname == ")[2] if leader is not None else ""
-        if node and former and node != former:
+        if leader is None:
+            return
+        node, former = (
+            nodes.get(value, value)
+            for value in (
+                constraint(profile, ground, wanted.identity.primary).rpartition(" ")[2],
+                leader.constraint.rpartition(" ")[2],
+            )
+        )
+        if node != former:
             raise Refused(
                 f"member {wanted.identity.primary} is the primary, and its volume is at the node {former}, not {node}",
                 hint="promote another member first: deployer cluster promote MEMBER",
@@ -196,7 +205,7 @@ class SwarmCluster:
             else ("--resolve-image=never",)
         )
         given = text(part_of(document, parts)).encode()
-        self._docker.told("stack", "deploy", "--compose-file=-", "--detach=true", *resolving, self._name, stdin=given)
+        self._docker.told("stack", "deploy", "--compose-file=-", *resolving, self._name, stdin=given)
 
     def _await_replaced(self, part: str, labels: Mapping[str, str], on_line: Callable[[str], None]) -> None:
         """Wait until the new task of a service is healthy. Raises NotReadyError."""
