@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.engines import BASE, need
 from tests.indexed_server import FILE, JSON, get, upload
 from tests.integration.cli import Cli
 from tests.integration.installers import pip, uv
@@ -28,6 +29,7 @@ from tests.upstream import Upstream, make_wheel
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(900)]
 
+CONTAINERS = [pytest.param(name, marks=getattr(pytest.mark, name)) for name in ("docker", "podman")]
 REPLICAS = 2
 MEMBERS = range(REPLICAS + 1)
 
@@ -342,3 +344,42 @@ def test_an_up_that_is_killed_is_completed_by_the_next_one(tmp_path: Path, upstr
             assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("data")) == []
     finally:
         cli.run("down", "--purge", "--yes", "--wait", "30")
+
+
+@pytest.mark.endurance
+@pytest.mark.parametrize("engine", CONTAINERS)
+@pytest.mark.parametrize("data", ["", "volume:"], ids=["directory", "volume"])
+def test_containers_are_members_as_well(engine: str, data: str, tmp_path: Path, upstream: Upstream) -> None:
+    need(engine)
+    tmp_path.chmod(0o755)  # the container's user goes through it
+    path = tmp_path / "team.yaml"
+    cli = Cli(home=tmp_path, engine=engine, extra={"DEPLOYER_PROFILE": str(path)})
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "extends": "default",
+                "engine": engine,
+                "data": f"{data}{cli.name}" if data else str(cli.data),
+                "image": {"base": BASE},
+                "network": {"port": cli.port},
+                "cluster": {"replicas": 1},
+                "indexes": {"root/pypi": {"url": upstream.simple_url}},
+            }
+        )
+    )
+    team = Team(cli, path)
+    try:
+        assert all(one["ready"] for one in team.up()["members"])
+        assert team.up()["changes"] == []
+        wheel = make_wheel("acme", "1.0")
+        assert upload(team, team.auth, "root/dev", wheel) == 200
+        subprocess.run([engine, "kill", f"{cli.name}.0"], check=True, capture_output=True, timeout=PATIENCE)
+        assert pip(team.index, "acme==1.0").succeeded
+        done = cli.run("cluster", "promote", "1", "--json", timeout=900)
+        assert (done.code, done.data["renewed"]) == (0, True), done.out
+        assert upload(team, team.auth, "root/dev", make_wheel("acme", "1.1")) == 200
+        assert team.status()["ready"]
+    finally:
+        done = cli.run("down", "--purge", "--yes", "--wait", "30")
+    assert done.code == 0, done.err
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("data")]
