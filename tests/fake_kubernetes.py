@@ -246,6 +246,11 @@ class FakeKubernetes(Runner):
         self.objects["ConfigMap", words[1]]["data"].update(patch["data"])
         return "patched", ""
 
+    def _logs(self, words: list[str], stdin: bytes) -> tuple[str, str]:
+        number = words[0].rpartition("-")[2]
+        held = number in self.objects["ConfigMap", self.name]["data"].get("stopped", "").split()
+        return "stopped by deployer" if held and "--container=fence" in words else "", ""
+
     def _exec(self, words: list[str], stdin: bytes) -> Completed:
         pod = next(word for word in words if word.startswith(f"{self.name}-"))
         code, out, error = self.executed.get(pod) or self._status(pod)

@@ -308,6 +308,28 @@ def test_a_pod_says_why_it_does_not_run(place: Kubernetes, fake: FakeKubernetes)
     assert place.members()[1].why == "it has no pod"
 
 
+def test_a_pod_that_passes_the_fence_is_not_stopped(place: Kubernetes, fake: FakeKubernetes) -> None:
+    place.apply(wanted(), silent)
+    status: dict[str, Any] = fake.objects["Pod", "devpi-1"]["status"]
+    status["initContainerStatuses"] = [{"name": "fence", "state": {"running": {}}}]
+    status["containerStatuses"] = [{"name": "devpi", "state": {"waiting": {"reason": "PodInitializing"}}}]
+    status["conditions"] = []
+    assert (place.members()[1].state, place.members()[1].why) == (State.CREATED, "PodInitializing")
+    place.stop(1, timeout=SOON)
+    assert place.members()[1].state is State.STOPPED
+
+
+def test_a_member_is_fenced_when_it_has_said_so(
+    place: Kubernetes, fake: FakeKubernetes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pod that is made with an older list passes the fence, and is deleted again."""
+    place.apply(wanted(), silent)
+    silences = ["", ""]
+    monkeypatch.setattr(fake, "_logs", lambda words, stdin: (silences.pop() if silences else "stopped by deployer", ""))
+    place.stop(0, timeout=SOON)
+    assert silences == []
+
+
 def test_differences_of_kubectl() -> None:
     text = (
         "diff -u -N /tmp/LIVE-1/apps.v1.StatefulSet.pypi.devpi.a /tmp/MERGED-2/apps.v1.StatefulSet.pypi.devpi.a\n"

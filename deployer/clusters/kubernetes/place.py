@@ -225,7 +225,8 @@ class Kubernetes:
         return self._kubectl.found("configmap", self._name)
 
     def _pods(self) -> tuple[reading.Pod, ...]:
-        return reading.pods(self._kubectl.listed("pods", _labels(self._name)), self._name)
+        held = reading.stopped(self._config_map() or {})
+        return reading.pods(self._kubectl.listed("pods", _labels(self._name)), self._name, held)
 
     def _ours(self) -> tuple[tuple[str, str], ...]:
         """Kind and name of each object that has our label, and would be made again; the StatefulSet first."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from deployer.clusters.base import Wanted
 from deployer.clusters.kubernetes.kubectl import Kubectl
-from deployer.clusters.kubernetes.manifests.names import pod_name
+from deployer.clusters.kubernetes.manifests.names import FENCE, WAITS, pod_name
 from deployer.clusters.kubernetes.reading import Pod
 from deployer.errors import EngineError, NotReadyError
 from deployer.spec import State
@@ -104,14 +104,18 @@ class Rollout:
         """Wait until the pod of a member stands at the fence, and delete each one that does not. Raises EngineError."""
         deadline = time.monotonic() + timeout.total_seconds()
         asked = ""
-        while (pod := self._of(number)) is None or not pod.fenced:
-            # A pod that was made before its node knew of the fence runs; it has another uid.
-            if pod is not None and not pod.leaving and pod.uid != asked:
+        while (pod := self._of(number)) is None or not self._waits(pod):
+            # A pod that was made before its node knew of the fence passes it, and runs; it has another uid.
+            if pod is not None and not (pod.leaving or pod.fenced) and pod.uid != asked:
                 self._delete(pod)
                 asked = pod.uid
             if time.monotonic() > deadline:
                 raise self._unfenced(number, pod)
             time.sleep(_PERIOD)
+
+    def _waits(self, pod: Pod) -> bool:
+        """Whether it has said that it waits at the fence: it may also just be passing it."""
+        return pod.fenced and WAITS in self.kubectl.run("logs", pod.name, f"--container={FENCE}", "--tail=1").stdout
 
     def _unfenced(self, number: int, pod: Pod | None) -> EngineError:
         name = pod_name(self.name, number)

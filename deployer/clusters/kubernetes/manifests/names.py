@@ -14,6 +14,8 @@ Manifest = dict[str, Any]
 MANAGER = "deployer"
 """The field manager, and the value of ``app.kubernetes.io/managed-by``."""
 CONTAINER, FENCE = "devpi", "fence"
+WAITS = "stopped by deployer"
+"""What the fence says when it holds a member."""
 DATA, SECRET, TMP = "data", "secret", "tmp"
 """Names of volumes. The one of the ConfigMap is :data:`STATE`."""
 STATE = "cluster"

@@ -22,6 +22,7 @@ from deployer.clusters.kubernetes.manifests.names import (
     TMP,
     UID,
     UUID,
+    WAITS,
     Manifest,
     labels,
     made,
@@ -43,7 +44,7 @@ _FENCE = f"""
 import os, pathlib, time
 stopped = pathlib.Path("{STATE_DIR}/{STOPPED}")
 while stopped.exists() and os.environ["MEMBER"] in stopped.read_text().split():
-    print("stopped by deployer", flush=True)
+    print("{WAITS}", flush=True)
     time.sleep(5)
 """
 """A member that must not run waits here: the StatefulSet makes each pod again that is removed."""
