@@ -86,6 +86,7 @@ def write(path: Path, port: int, upstream: str, *, replicas: int = REPLICAS) -> 
                 "extends": "default",
                 "engine": "swarm",
                 "network": {"port": port, "expose": True},
+                "server": {"ready_timeout": 300},
                 "cluster": {"replicas": replicas},
                 "indexes": {"root/pypi": {"url": upstream}},
             }

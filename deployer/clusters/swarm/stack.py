@@ -143,8 +143,9 @@ def _member(wanted: Wanted, ground: Ground, number: int) -> dict[str, Any]:
         "healthcheck": {
             "test": ["CMD", *_health()],
             "interval": HEALTHY_WITHIN,
-            "timeout": "10s",
-            "retries": 5,
+            # Swarm replaces an unhealthy task: never one of a node that is only slow for a while.
+            "timeout": "20s",
+            "retries": 12,
             "start_period": "120s",
         },
         # In the order of `docker service update`, which would replace the task for another one.
