@@ -175,6 +175,7 @@ def test_what_twine_uploads_is_at_every_member_at_once(team: Team, tmp_path: Pat
         assert [one["filename"] for one in json.loads(page.body)["files"]] == [wheel.filename]
 
 
+@pytest.mark.endurance
 def test_commands_go_to_the_cluster(team: Team) -> None:
     assert team.cli.run("user", "create", "ann").code == 0
     assert team.cli.run("user", "list").out.split() == ["ann", "root"]
