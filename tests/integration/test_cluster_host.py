@@ -7,12 +7,14 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -234,6 +236,7 @@ def test_members_may_be_lost(team: Team, lost: tuple[int, ...]) -> None:
             assert get(team.port, "/root/dev/+simple/warm/", JSON).status == 200
             assert get(team.port, path, FILE).status == 200
     assert pip(team.index, "warm==1.0").succeeded
+    taken = team.port_of(lost[0])
     found = team.cli.run("status", "--json")
     assert found.code == 6
     states = {one["number"]: (one["ready"], one["state"]) for one in json.loads(found.out)["data"]["members"]}
@@ -245,7 +248,11 @@ def test_members_may_be_lost(team: Team, lost: tuple[int, ...]) -> None:
     assert written == (503 if 0 in lost else 200)
     if 0 in lost:
         assert get(team.port, "/root/dev/+simple/unheard-of/", JSON).status == 502
-    assert team.up()["server"] == "changed"
+    # Meanwhile somebody takes the port of one.
+    with ExitStack() as held:
+        with suppress(OSError):  # somebody else has it already
+            held.enter_context(socket.create_server(("127.0.0.1", taken)))
+        assert team.up()["server"] == "changed"
     assert team.status()["ready"]
 
 

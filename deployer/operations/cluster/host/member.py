@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from deployer.deployment.cluster import member_name
@@ -14,17 +15,17 @@ from deployer.deployment.record import Applied, forget, read_applied, write_appl
 from deployer.deployment.server_dir import ServerDir
 from deployer.engines.base import Engine
 from deployer.errors import DeployerError
-from deployer.host.gather import mark_used, used_by
+from deployer.host.gather import mark_used, port_facts, used_by
 from deployer.host.state_dir import state_root
 from deployer.host.untrusted import Untrusted
 from deployer.operations import option_files
 from deployer.operations.apply import Done, ensure_container, is_current, make_data, settle, undo
-from deployer.operations.cluster.host.derived import GIVEN_TARGET, member_words, of_member, with_words
+from deployer.operations.cluster.host.derived import GIVEN_TARGET, LOOPBACK, member_words, of_member, with_words
 from deployer.operations.cluster.host.shared import Shared
 from deployer.operations.plugins import have_environment
 from deployer.operations.prepare import Prepared, prepare_loaded
 from deployer.operations.start import ROLLBACK, answering
-from deployer.plan.facts import Usage
+from deployer.plan.facts import Facts, Usage
 from deployer.profile.load import Loaded
 from deployer.readiness import Ready, wait
 from deployer.spec import PREVIOUS, Image, State
@@ -97,10 +98,17 @@ def planned(loaded: Loaded, cluster: str, number: int, *, taken: Collection[str]
     profile = of_member(loaded.profile, cluster, number, home=Path.home(), uid=os.getuid())
     own = replace(loaded, profile=profile)
     for _ in range(_TRIES):
-        found = HostMember(number=number, prepared=prepare_loaded(own, member_name(cluster, number)))
+        found = HostMember(
+            number=number, prepared=prepare_loaded(own, member_name(cluster, number), adjust=_with_free_port)
+        )
         if found.url not in taken:
             break
     return found
+
+
+def _with_free_port(facts: Facts) -> Facts:
+    """Another port where a member that has ended has lost its own: nobody but its balancer has to know it."""
+    return facts if facts.port.free else replace(facts, port=port_facts(IPv4Address(LOOPBACK), 0))
 
 
 def launch(member: HostMember, cluster: str, image: Image | None, rollback: ExitStack) -> Done:
