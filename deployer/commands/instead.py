@@ -37,7 +37,10 @@ REFUSED = {
     "rollback": ("a cluster has no former version of its data", "install the former deployer, and run deployer up"),
     "compact": ("a member serves while it is a member", "run deployer down, then deployer up with cluster.replicas: 0"),
     "backup restore": ("a backup becomes a single server", "restore it with cluster.replicas: 0, then deployer up"),
-    "install-service": ("the engine starts its members at boot", "leave it out"),
+    "install-service": (
+        "docker and nerdctl start its members at boot",
+        "with podman or processes, have the host run deployer up at boot",
+    ),
     "tls ca": ("its balancer has no HTTPS", "put a proxy with HTTPS before it, and set network.outside_url"),
     "tls renew": ("its balancer has no HTTPS", "put a proxy with HTTPS before it, and set network.outside_url"),
     "top": ("top shows one server", "run deployer stats for the counts of all members"),
