@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -69,6 +69,23 @@ def test_the_former_primary_keeps_its_data_where_something_may_be_lost(cluster: 
     promoted(cluster, loaded, 1, losing=True)
     assert "renew 0" not in cluster.done
     assert cluster.there[0].state is State.STOPPED
+
+
+def test_a_member_that_has_more_than_the_new_primary_is_not_waited_for(
+    cluster: FakeCluster, loaded: Loaded, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.there[2].serial, cluster.lost = 5, 3
+    apply = cluster.apply
+
+    def applied(wanted: Wanted, on_line: Callable[[str], None]) -> bool:
+        cluster.there[2].errors = ("it is ahead of its primary",)
+        return apply(wanted, on_line)
+
+    monkeypatch.setattr(cluster, "apply", applied)
+    found = promote(cluster, loaded, "x", 1, losing=True, yes=True, headers={}, ui=UI())
+    assert [one.number for one in found.members] == [1]
+    assert "member 2 has commits that member 1 lacks" in capsys.readouterr().err
+    assert not any(line.startswith("renew") for line in cluster.done)
 
 
 def test_a_refused_order_lets_the_primary_run_again(cluster: FakeCluster, loaded: Loaded) -> None:

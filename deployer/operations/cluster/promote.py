@@ -89,20 +89,22 @@ def promote(
     if renewed:
         with ui.working("renew", f"member {identity.primary} on an empty directory"):
             cluster.renew(identity.primary)
-    size = wanted.size if renewed else wanted.size - 1
+    ahead = {one.number for one in _ahead(found, identity.primary, number)}
+    apart = ahead if renewed else ahead | {identity.primary}
     with ui.working("members", name) as progress:
         members = await_all(
-            lambda: _others(cluster, -1 if renewed else identity.primary),
-            size,
+            lambda: [one for one in standing(cluster) if one.number not in apart],
+            wanted.size - len(apart),
             deadline=deadline_of(loaded.profile),
             on_line=progress,
         )
     ui.step("members", ", ".join(f"{one.number} {one.role}" for one in members))
+    for other in sorted(ahead):
+        ui.warn(
+            f"member {other} has commits that member {number} lacks, and does not follow it: take out what is missing, "
+            f"then run deployer cluster renew {other}"
+        )
     return Promoted(primary=number, former=identity.primary, lost=lost, renewed=renewed, members=members)
-
-
-def _others(cluster: Cluster, left_out: int) -> Sequence[Standing]:
-    return [one for one in standing(cluster) if one.number != left_out]
 
 
 def check(found: Sequence[Standing], primary: int, number: int, *, losing: bool) -> None:
@@ -121,7 +123,7 @@ def check(found: Sequence[Standing], primary: int, number: int, *, losing: bool)
             f"member {number} does not follow its primary: {chosen.status.errors[0]}",
             hint="choose another member: deployer cluster status",
         )
-    ahead = [one for one in found if one.number != primary and one.status and one.status.serial > chosen.status.serial]
+    ahead = _ahead(found, primary, number)
     if ahead and not losing:
         best = max(ahead, key=lambda one: one.status.serial if one.status else 0)
         assert best.status is not None  # noqa: S101 - chosen by it
@@ -129,6 +131,12 @@ def check(found: Sequence[Standing], primary: int, number: int, *, losing: bool)
             f"member {best.number} has {best.status.serial - chosen.status.serial} commits more than member {number}",
             hint=f"deployer cluster promote {best.number}; to lose them: --even-if-behind",
         )
+
+
+def _ahead(found: Sequence[Standing], primary: int, number: int) -> list[Standing]:
+    """The replicas that have more than ``number``, the next primary."""
+    serial = next(one.status.serial if one.status else 0 for one in found if one.number == number)
+    return [one for one in found if one.number != primary and one.status and one.status.serial > serial]
 
 
 def _ordered(cluster: Cluster, number: int, former: int, *, losing: bool, running: bool) -> Mapping[str, Any]:
