@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,8 +20,9 @@ from typing import Any
 
 import pytest
 
-from deployer.protocol import Refusal
+from deployer.protocol import LIVE_ROUTE, Refusal
 from deployer.server.balance.configuration import Balanced
+from deployer.server.balance.watching import Member
 from tests.plain_devpi import free_port
 
 PATIENCE = 60.0
@@ -28,20 +30,31 @@ PATIENCE = 60.0
 
 @dataclass
 class Fake:
-    """A member. ``status``: of each answer; 0: it breaks the connection once it has the request."""
+    """A member. ``status``: of each answer; 0: it breaks the connection once it has the request.
+
+    ``asked``: all requests but those that only look whether it is there. While ``answering`` is not set, it hangs.
+    """
 
     name: str
     status: int = 200
     asked: list[tuple[str, str, bytes, str]] = field(default_factory=list)
+    answering: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         member = self
+        member.answering.set()
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def _answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                member.answering.wait(PATIENCE)
+                if self.path == LIVE_ROUTE:
+                    self.send_response(200)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 member.asked.append((self.command, self.path, body, self.headers.get("X-Forwarded-For", "")))
                 if not member.status:
                     self.close_connection = True
@@ -73,9 +86,22 @@ class Front:
     port: int
     members: Sequence[Fake]
     process: subprocess.Popen[bytes]
+    config: Path
 
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        return self._ask(method, path, body, headers, PATIENCE)
+
+    def answered(self, times: int) -> set[bytes]:
+        """Which members answer so many reads; empty where one of them is not answered within two seconds."""
+        try:
+            return {self._ask("GET", "/x", None, {}, 2.0)[1][:1] for _ in range(times)}
+        except TimeoutError:
+            return set()
+
+    def _ask(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str], timeout: float
+    ) -> tuple[int, bytes, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
             connection.request(method, path, body=body, headers=headers)
             answer = connection.getresponse()
@@ -92,7 +118,7 @@ def front(tmp_path: Path) -> Iterator[Front]:
     words = [word for member in members for word in ("--member", f"127.0.0.1:{member.port}")]
     command = [sys.executable, "-m", "deployer.server", "balance", "--serverdir", str(tmp_path), "--primary", "1"]
     process = subprocess.Popen([*command, "--listen", f"127.0.0.1:{port}", *words])
-    made = Front(port, members, process)
+    made = Front(port, members, process, tmp_path / "nginx.conf")
     try:
         deadline = time.monotonic() + PATIENCE
         while True:
@@ -148,6 +174,42 @@ def test_members_that_are_gone_are_passed_over(front: Front) -> None:
         assert (status, headers["Retry-After"]) == (503, "5")
         assert body.startswith(text)
     assert front.ask("GET", "/+live")[0] == 200
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_member_that_hangs_is_left_out_until_it_answers(front: Front) -> None:
+    hanging = front.members[0]
+    hanging.answering.clear()
+    until(lambda: f":{hanging.port} " not in front.config.read_text())
+    until(lambda: front.answered(9) == {b"1", b"2"})  # nginx has been told, and may need a moment
+    hanging.answering.set()
+    until(lambda: f":{hanging.port} " in front.config.read_text())
+    until(lambda: front.answered(9) == {b"0", b"1", b"2"})
+
+
+def test_reads_leave_out_who_is_silent_and_writes_nobody() -> None:
+    members = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]
+    balanced = Balanced(listen="127.0.0.1:80", members=members, primary=1)
+
+    def servers(*silent: int, gone: int = -1) -> list[str]:
+        known = [
+            Member(address="" if number == gone else address, silent=number in silent)
+            for number, address in enumerate(members)
+        ]
+        text = balanced.text(known, user="", workers=1, connections=8, largest=1)
+        return re.findall(r"server 127.0.0.1:([123]) ", text)
+
+    assert servers() == ["1", "2", "3", "2"]
+    assert servers(0) == ["2", "3", "2"]
+    assert servers(1) == ["1", "3", "2"]
+    assert servers(0, 1, 2) == ["1", "2", "3", "2"]  # it may be the balancer that hears nobody
+    assert servers(0, 1, gone=2) == ["1", "2", "2"]
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])

@@ -7,12 +7,22 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from deployer.protocol import BALANCER_HEADER, LIVE_ROUTE, ExitCode, Refusal
 
 TEMPLATE = "balance.conf.template"
 _ADDRESS = re.compile(r"(\[[0-9a-f:]+\]|[0-9.]+):([0-9]{1,5})")
 _NAMED = re.compile(r"[a-zA-Z][a-zA-Z0-9.-]{0,252}:[0-9]{1,5}")
+
+
+class Known(Protocol):
+    """``address``: ``IP:PORT`` of a member; empty for one that has none now. ``silent``: it does not answer."""
+
+    @property
+    def address(self) -> str: ...
+    @property
+    def silent(self) -> bool: ...
 
 
 class _Template(string.Template):
@@ -45,11 +55,13 @@ class Balanced:
         if not 0 <= self.primary < len(self.members):
             raise _refusal(f"member {self.primary} is the primary, and there are {len(self.members)} members")
 
-    def text(self, known: Sequence[str], *, user: str, workers: int, connections: int, largest: int) -> str:
-        """The file that nginx reads. ``known``: ``IP:PORT`` of each member; empty for one that has none now.
+    def text(self, known: Sequence[Known], *, user: str, workers: int, connections: int, largest: int) -> str:
+        """The file that nginx reads. ``known``: of each member.
 
-        ``user``: its directive, or nothing. ``largest``: bytes of a body.
+        Reads leave out those that are silent, unless all are. Writes go to the primary in any case: whether it is too
+        late for one is the client's to say. ``user``: its directive, or nothing. ``largest``: bytes of a body.
         """
+        silent = all(member.silent for member in known if member.address)
         ipv6 = " ipv6only=on" if self.listen.startswith("[") else ""
         template = Path(__file__).with_name(TEMPLATE).read_text(encoding="utf-8")
         return _Template(template).substitute(
@@ -57,8 +69,8 @@ class Balanced:
             workers=workers,
             connections=connections,
             largest=largest,
-            reads="".join(f"    {_server(address)}\n" for address in known),
-            writes=_server(known[self.primary]),
+            reads="".join(f"    {_server('' if one.silent and not silent else one.address)}\n" for one in known),
+            writes=_server(known[self.primary].address),
             listen=self.listen + ipv6,
             live=LIVE_ROUTE,
             header=BALANCER_HEADER,

@@ -15,7 +15,7 @@ from types import FrameType
 
 from deployer.protocol import ExitCode, Refusal
 from deployer.server.balance.configuration import Balanced
-from deployer.server.balance.resolving import Following
+from deployer.server.balance.watching import Member, Watching
 from deployer.server.boot.handover import Kept
 from deployer.server.listening import complete, parse_address, share
 from deployer.server.nginx.program import Nginx, NginxUnusable
@@ -50,7 +50,7 @@ def _run(nginx: Nginx, balanced: Balanced, directory: Path) -> int:
     private = Private.of(directory)
     private.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def configure(known: Sequence[str]) -> None:
+    def configure(known: Sequence[Member]) -> None:
         text = balanced.text(
             known,
             user="user root;" if os.geteuid() == 0 else "",
@@ -60,16 +60,16 @@ def _run(nginx: Nginx, balanced: Balanced, directory: Path) -> int:
         )
         write_private(config, text, durable=False)
 
-    def changed(known: Sequence[str]) -> None:
+    def changed(known: Sequence[Member]) -> None:
         configure(known)
         while not (directory / "nginx.pid").exists():  # before that, the signal would end it
             time.sleep(0.05)
         with contextlib.suppress(ProcessLookupError):
             child.send_signal(signal.SIGHUP)
 
-    following = Following(balanced.members, changed)
+    watching = Watching(balanced.members, changed)
     (directory / "nginx.pid").unlink(missing_ok=True)
-    configure(following.known)
+    configure(watching.known)
     host, port = parse_address(balanced.listen)
     write_private(private.running, f"{host} {port}\n", durable=False)  # for the image's health check
     kept = Kept.take()  # of a single server that becomes a cluster
@@ -97,7 +97,7 @@ def _run(nginx: Nginx, balanced: Balanced, directory: Path) -> int:
 
     for number in _STOPS:
         signal.signal(number, stop)
-    following.start()
+    watching.start()
     code = child.wait()
     for listener in listeners:
         listener.close()
