@@ -206,13 +206,14 @@ def _status(options: Any, ui: UI, cluster: Cluster) -> Result:
 
 
 def _logs(options: Any, ui: UI, cluster: Cluster) -> Result:
+    from deployer.errors import DeployerError
     from deployer.operations.cluster.logs import followed, lines
     from deployer.secrets import mask
     from deployer.ui.output import Result
 
     pattern = _pattern(options)
     numbers = [member.number for member in cluster.members()]
-    with suppress(Exception):
+    with suppress(DeployerError):
         cluster.password()  # from now on known to mask()
     chosen = numbers if options.member is None else [options.member]
     tail = None if options.grep else options.lines
