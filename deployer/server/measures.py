@@ -41,6 +41,7 @@ def measured(config: Any, registry: Any, *, can_write: Callable[[], bool]) -> Me
         certificate=certificate.expiry(private.tls),
         quotas=registry[keys.ACTIVITY].quotas(),
         threads=registry[keys.ACTIVITY].threads(),
+        member=registry[keys.MEMBER]() if keys.MEMBER in registry else None,
     )
 
 

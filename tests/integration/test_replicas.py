@@ -20,6 +20,7 @@ from deployer.protocol import AcceptRequest, client_proof
 from tests.indexed_server import FILE, get, make_indexes, upload
 from tests.integration.test_offline import switch
 from tests.members import Behind, Members, fetch, files, page
+from tests.plain_devpi import free_port
 from tests.server_process import PATIENCE, Server, login, request
 from tests.upstream import Distribution, Upstream, make_wheel
 
@@ -296,8 +297,8 @@ def test_without_a_primary_replicas_serve_what_they_have(
 def test_a_new_replica_answers_503_until_it_has_everything(members: Members) -> None:
     wheel = make_wheel("whole", "1.0")
     assert upload(members.primary, members.primary.auth, "root/dev", wheel) == 200
-    new = Server(members.root / "new")
-    members.launch(new)
+    new, metrics = Server(members.root / "new"), free_port()
+    members.launch(new, "--metrics", f"127.0.0.1:{metrics}")
     try:
         new.wait()
         seen = set()
@@ -307,6 +308,9 @@ def test_a_new_replica_answers_503_until_it_has_everything(members: Members) -> 
             assert time.monotonic() < deadline, new.output[-4000:]
         assert seen <= {(503, True)}
         assert fetch(new, "root/dev", wheel).body == wheel.content
+        members.wait_until(new, lambda status: status.synced and status.files_in_sync)
+        told = get(metrics, "/metrics", {}).body.decode().splitlines()
+        assert {"deployer_member_synced 1", "deployer_replica_missing_files 0"} <= set(told)
     finally:
         new.end()
         shutil.rmtree(new.serverdir)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deployer.certificates.authority import Authority
 from deployer.commands.render import OF_MONITORING, _of_monitoring
-from deployer.protocol import IndexCounts, UpstreamCounts
+from deployer.protocol import IndexCounts, MemberStatus, UpstreamCounts
 from deployer.resources import templates_dir
 from deployer.server.histogram import BOUNDS, Histogram
 from deployer.server.nginx.certificate import expiry
@@ -68,6 +69,22 @@ def value(family: Read, suffix: str = "", **labels: str) -> float:
     return float(found)
 
 
+REPLICA = MemberStatus(
+    number=1,
+    role="replica",
+    uuid="u",
+    serial=4,
+    primary_serial=5,
+    lag_seconds=12.5,
+    synced=False,
+    files_in_sync=False,
+    files_missing=3,
+    errors=(),
+    version="1",
+    server_version="6.20",
+    last_contact_seconds=0.5,
+    primary_answers=True,
+)
 ALL = Measured(
     build=("1", "6.20", "nginx 1.22"),
     upstreams=(UpstreamMeasured(origin="https://u.example.com", requests=1, up=False, asking=2, seconds=Histogram()),),
@@ -75,6 +92,7 @@ ALL = Measured(
     quotas={"root/dev": {"used": 3, "limit": 4}},
     backup=1e9,
     certificate=2e9,
+    member=REPLICA,
 )
 
 
@@ -86,6 +104,17 @@ def test_all_metrics_are_read_with_their_type_and_their_help() -> None:
         labels = {label for one in found[name].samples for label in one.labels} - {"le"}
         assert labels == set(metric.labels)
     assert len(found) == len(METRICS)
+
+
+def test_a_member_tells_how_far_it_is() -> None:
+    found = exported({}, measured=ALL)
+    told = ("deployer_member_synced", "deployer_replica_lag_seconds", "deployer_replica_missing_files")
+    assert [value(found[name]) for name in told] == [0, 12.5, 3]
+    primary = replace(REPLICA, role="primary", synced=True, lag_seconds=0.0, files_missing=0)
+    found = exported({}, measured=replace(ALL, member=primary))
+    assert value(found[told[0]]) == 1
+    assert told[1] not in found and told[2] not in found
+    assert not set(told) & set(exported({}, measured=replace(ALL, member=None)))
 
 
 def test_names_follow_the_convention() -> None:

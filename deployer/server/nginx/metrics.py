@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeVar
 
-from deployer.protocol import Counted, ExitCode, QuotaNow, Refusal, ThreadsNow
+from deployer.protocol import Counted, ExitCode, MemberStatus, QuotaNow, Refusal, ThreadsNow
 from deployer.server.histogram import Histogram
 from deployer.server.nginx.exposition import TYPE, Metric, Samples, text
 from deployer.server.nginx.latency import Latency
@@ -71,6 +71,13 @@ GAUGES: Mapping[str, Metric] = {
     "certificate": Metric(
         "deployer_certificate_expiry_timestamp_seconds", "gauge", "When the certificate expires; absent without HTTPS."
     ),
+    "synced": Metric(
+        "deployer_member_synced", "gauge", "Whether this member of a cluster serves, and lacks nothing: 1 or 0."
+    ),
+    "lag": Metric("deployer_replica_lag_seconds", "gauge", "Time since when this replica may lack something."),
+    "missing": Metric(
+        "deployer_replica_missing_files", "gauge", "Files that this replica is to fetch from its primary."
+    ),
     "threads": Metric("deployer_threads", "gauge", "Threads that answer requests."),
     "busy": Metric("deployer_threads_busy", "gauge", "Threads that answer a request now."),
     "queued": Metric("deployer_requests_queued", "gauge", "Requests that wait for a thread."),
@@ -121,6 +128,7 @@ class Measured:
 
     ``build``: versions of deployer and of devpi-server, and the front. ``cache``: bytes, and the budget. ``database``,
     ``free``, ``size``: bytes. ``backup``, ``certificate``: seconds since the epoch. ``quotas``: by index.
+    ``member``: None for a single server.
     """
 
     build: tuple[str, str, str]
@@ -135,6 +143,7 @@ class Measured:
     certificate: float | None = None
     quotas: Mapping[str, QuotaNow] = field(default_factory=dict)
     threads: ThreadsNow = field(default_factory=lambda: ThreadsNow(total=0, busy=0, queued=0))
+    member: MemberStatus | None = None
 
     @property
     def gauges(self) -> Mapping[str, float | None]:
@@ -149,10 +158,20 @@ class Measured:
             "disk_size": self.size,
             "backup": self.backup,
             "certificate": self.certificate,
+            **self._of_member,
             "threads": self.threads["total"],
             "busy": self.threads["busy"],
             "queued": self.threads["queued"],
         }
+
+    @property
+    def _of_member(self) -> Mapping[str, float | None]:
+        if self.member is None:
+            return {}
+        synced = {"synced": int(self.member.synced and not self.member.errors)}
+        if self.member.role != "replica":
+            return synced
+        return {**synced, "lag": self.member.lag_seconds, "missing": self.member.files_missing}
 
 
 def samples(
