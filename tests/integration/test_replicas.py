@@ -313,4 +313,4 @@ def test_a_new_replica_answers_503_until_it_has_everything(members: Members) -> 
         assert {"deployer_member_synced 1", "deployer_replica_missing_files 0"} <= set(told)
     finally:
         new.end()
-        shutil.rmtree(new.serverdir)
+        shutil.rmtree(new.serverdir, ignore_errors=True)  # its nginx may still be ending
