@@ -104,10 +104,10 @@ class World:
         return found[0]
 
 
-def until(true: Callable[[], bool], what: str) -> None:
+def until(true: Callable[[], bool], what: str | Callable[[], str]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not true():
-        assert time.monotonic() < deadline, what
+        assert time.monotonic() < deadline, what if isinstance(what, str) else what()
         time.sleep(0.2)
 
 
@@ -272,11 +272,14 @@ def test_an_error_of_the_proxy_is_named_with_its_cure(world: World, error: str) 
     url, server = f"https://localhost:{world.wrong[error]}/pypi", f"http://127.0.0.1:{world.cli.port}"
     cure = WRONG[error][1].format(server=server)
 
+    said: list[str] = []
+
     def found() -> bool:
         told = checks(url, server, through(url, here, early=PATIENCE if error == "body" else 0.01), trusted=True)
+        said[:] = [f"{one.level}: {one.evidence} -> {one.cure}" for one in told]
         return any(cure in one.cure for one in told if one.level != "ok")
 
-    until(found, cure)
+    until(found, lambda: f"{cure} in {said}")
 
 
 def test_the_commands_of_this_host_need_no_proxy(world: World) -> None:

@@ -137,10 +137,11 @@ class Role:
 
 
 def nodeinfo(serverdir: Path) -> Mapping[str, Any]:
-    """devpi's record of what a server is; empty when it is absent or damaged."""
+    """devpi's record of what a server is; empty when it is absent or damaged, or when somebody else has the directory,
+    which is refused later, in words."""
     try:
         found = parsed((serverdir / NODEINFO).read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, PermissionError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
