@@ -275,7 +275,7 @@ def test_an_error_of_the_proxy_is_named_with_its_cure(world: World, error: str) 
     said: list[str] = []
 
     def found() -> bool:
-        told = checks(url, server, through(url, here, early=PATIENCE if error == "body" else 0.01), trusted=True)
+        told = [*checks(url, server, through(url, here, early=PATIENCE if error == "body" else 0.01), trusted=True)]
         said[:] = [f"{one.level}: {one.evidence} -> {one.cure}" for one in told]
         return any(cure in one.cure for one in told if one.level != "ok")
 
