@@ -55,7 +55,8 @@ class Identity:
 class Wanted:
     """What ``up`` asks for. ``image``: the reference of our image at the place; empty where it needs none.
 
-    ``upstream``: the address of the default upstream, empty for the server's own default.
+    ``upstream``: the address of the default upstream, empty for the server's own default. ``build``: the digest of what
+    our image is built from, since a rebuilt one has the same name; empty for one of a registry.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Wanted:
     image: str
     identity: Identity
     upstream: str = ""
+    build: str = ""
 
     @property
     def size(self) -> int:

@@ -35,11 +35,19 @@ def rendered(loaded: Loaded, name: str, form: str) -> Rendered:
     from deployer.container_files import commented
     from deployer.image import reference
     from deployer.operations.cluster import places
+    from deployer.operations.cluster.image import build_of
 
     profile = loaded.profile
     places.check(profile)
     image = profile.cluster.image or reference(profile.server.version)
-    wanted = Wanted(name=name, profile=profile, profile_name=loaded.name, image=image, identity=Identity())
+    wanted = Wanted(
+        name=name,
+        profile=profile,
+        profile_name=loaded.name,
+        image=image,
+        identity=Identity(),
+        build=build_of(profile),
+    )
     if form == "stack":
         from deployer.clusters.swarm import checks, stack
 

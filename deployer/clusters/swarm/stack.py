@@ -274,7 +274,7 @@ def _labelled(wanted: Wanted, part: str, service: dict[str, Any], ground: Ground
     from deployer import __version__
 
     told = {**service, "deploy": {**service["deploy"], "replicas": None}}
-    digest = hashlib.sha256(json.dumps([told, _build(wanted), dict(ground.secrets)], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([told, wanted.build, dict(ground.secrets)], sort_keys=True).encode())
     kind, _, number = part.partition("-")
     service["labels"] = {LABEL_NAME: wanted.name, LABEL_SPEC: digest.hexdigest()}
     service["deploy"]["labels"] = {
@@ -284,11 +284,3 @@ def _labelled(wanted: Wanted, part: str, service: dict[str, Any], ground: Ground
         names.LABEL_PRIMARY: str(wanted.identity.primary),
         **({names.LABEL_MEMBER: number, names.LABEL_UUID: wanted.identity.uuid} if kind == "member" else {}),
     }
-
-
-def _build(wanted: Wanted) -> str:
-    """The digest of what our image is built from: a rebuilt one has the same name. Empty for one of a registry."""
-    from deployer.image import build_digest
-
-    profile = wanted.profile
-    return "" if profile.cluster.image else build_digest(profile.image.base, profile.server.version)

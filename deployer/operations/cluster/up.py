@@ -25,7 +25,7 @@ from deployer.devpi.declared import wanted as declared
 from deployer.errors import EngineError
 from deployer.image import reference
 from deployer.operations import client_files, logins
-from deployer.operations.cluster.image import have_own_image
+from deployer.operations.cluster.image import build_of, have_own_image
 from deployer.operations.cluster.places import open_wanted
 from deployer.operations.cluster.standing import Standing, await_all, standing
 from deployer.operations.prepare import is_ours
@@ -100,6 +100,7 @@ def wanted_of(loaded: Loaded, name: str, cluster: Cluster) -> Wanted:
         image="" if cluster.place is PlaceName.HOST else own,
         identity=cluster.identity() or Identity(),
         upstream=found.value if found else "",
+        build=build_of(profile),
     )
 
 
