@@ -80,7 +80,7 @@ class Balanced:
 
 
 def is_named(address: str) -> bool:
-    """Whether a member is told by its name, whose address may change."""
+    """Whether a member is given by name; the address of a name may change."""
     return _NAMED.fullmatch(address) is not None
 
 

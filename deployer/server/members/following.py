@@ -210,7 +210,7 @@ class Following:
         return told
 
     def _take_owners(self, sent: int, listed: str | None) -> None:
-        """Have the primary's records of who served projects first. ``sent``: how many of one's own it has now."""
+        """Take the primary's list of first owners. ``sent``: how many of this replica's own records the primary has."""
         for _ in range(sent):
             self._noted.popleft()
         if listed is None:
@@ -219,7 +219,7 @@ class Following:
             for project in self._owners.take(listed, keeping=list(self._noted)):
                 self._store.forget(project)
         except (ValueError, OSError) as error:
-            threadlog.error("can't take who served projects first: %s", error)
+            threadlog.error("can't store the list of first owners: %s", error)
             return
         self._list = Listing(listed).name
 

@@ -22,9 +22,9 @@ AGE_HEADER, CURRENT_HEADER = "X-Deployer-Age", "X-Deployer-Current"
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """What a replica has. ``serial``: up to which it has all commits, and the files that they uploaded. ``state``: the
-    last :class:`State` that it has taken. ``synced``: whether it serves. ``owners``: the name of the last list that it
-    has taken of who served projects first. ``noted``: records that it has made since: index, project, owner. ``pages``:
-    the mark up to which it has all pages of mirrors; None when it wants none now."""
+    last :class:`State` that it has taken. ``synced``: whether it serves. ``owners``: the name
+    of the list of first owners that it has taken last. ``noted``: records that it has made since: index, project,
+    owner. ``pages``: the mark up to which it has all pages of mirrors; None when it wants none now."""
 
     serial: int
     state: str
@@ -72,8 +72,8 @@ class State:
 class Told:
     """The answer to a report. ``uuid``: of the primary's data. ``serial``: of its last commit.
 
-    Where the replica has another one: ``releases``, the list of malicious releases, and ``owners``, the one of who
-    served projects first; None otherwise. ``pages``: the mirrors and projects of pages that were written since, and the
+    Where the replica has another one: ``releases``, the list of malicious releases, and ``owners``, the list
+    of first owners; None otherwise. ``pages``: the mirrors and projects of pages that were written since, and the
     mark up to which; None for none.
     """
 

@@ -1,7 +1,7 @@
 """ETags of pages: the same for the same content, from nginx, from the middleware, and from each member of a cluster.
 
 nginx makes an ETag of a file's mtime and size (its ngx_http_set_etag). So a stored page has an mtime that is made of
-its content; nobody is told it as a date.
+its content; it is never sent as a date.
 """
 
 from __future__ import annotations
