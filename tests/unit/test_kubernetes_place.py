@@ -12,7 +12,7 @@ import pytest
 
 from deployer.clusters.base import Identity, Wanted
 from deployer.clusters.kubernetes import rollout
-from deployer.clusters.kubernetes.kubectl import Kubectl, choose, failure
+from deployer.clusters.kubernetes.kubectl import Kubectl, choose, failure, parsed
 from deployer.clusters.kubernetes.place import Kubernetes
 from deployer.clusters.kubernetes.reading import differences
 from deployer.errors import ConflictError, EngineError, EngineUnreachable, NotReadyError, ProfileError, Refused
@@ -359,3 +359,10 @@ def test_a_name_that_no_object_can_have(place: Kubernetes) -> None:
 
     with pytest.raises(UsageError, match="team_a can't be the name"):
         place.differences(replace(wanted(), name="team_a"))
+
+
+@pytest.mark.parametrize("answer", ['{"data": {"root-password": "cGFzc3dvcmQ="}', '["cGFzc3dvcmQ="]', ""])
+def test_an_error_shows_nothing_of_a_secret_that_breaks_off(answer: str) -> None:
+    with pytest.raises(EngineError) as told:
+        parsed(answer)
+    assert "cGFzc" not in str(told.value) + told.value.message + told.value.hint

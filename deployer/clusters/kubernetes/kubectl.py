@@ -81,7 +81,8 @@ def parsed(text: str) -> dict[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise EngineError(f"kubectl answered with no JSON: {text[:80]!r}", hint="check: kubectl version")
+        # Not the text: it may be the beginning of a Secret.
+        raise EngineError("kubectl did not answer with a JSON object", hint="check: kubectl version")
     return found
 
 
