@@ -133,23 +133,26 @@ def upstream() -> Iterator[Upstream]:
         yield running
 
 
+def of_processes(cli: Cli, upstream: Upstream) -> str:
+    """A profile of members that are processes."""
+    return yaml.safe_dump(
+        {
+            "extends": "default",
+            "engine": "process",
+            "data": str(cli.data),
+            "network": {"port": cli.port},
+            "cluster": {"replicas": REPLICAS},
+            "indexes": {"root/pypi": {"url": upstream.simple_url}},
+        }
+    )
+
+
 @pytest.fixture(scope="module")
 def team(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Team]:
     home = tmp_path_factory.mktemp("cluster")
     path = home / "team.yaml"
     cli = Cli(home=home, engine="process", extra={"DEPLOYER_PROFILE": str(path)})
-    path.write_text(
-        yaml.safe_dump(
-            {
-                "extends": "default",
-                "engine": "process",
-                "data": str(cli.data),
-                "network": {"port": cli.port},
-                "cluster": {"replicas": REPLICAS},
-                "indexes": {"root/pypi": {"url": upstream.simple_url}},
-            }
-        )
-    )
+    path.write_text(of_processes(cli, upstream))
     made = Team(cli, path)
     try:
         assert made.up("--set", "cluster.replicas=0")["server"] == "created"
@@ -321,18 +324,7 @@ def _runs(pid: int) -> bool:
 def test_an_up_that_is_killed_is_completed_by_the_next_one(tmp_path: Path, upstream: Upstream, single: bool) -> None:
     path = tmp_path / "team.yaml"
     cli = Cli(home=tmp_path, engine="process", extra={"DEPLOYER_PROFILE": str(path)})
-    path.write_text(
-        yaml.safe_dump(
-            {
-                "extends": "default",
-                "engine": "process",
-                "data": str(cli.data),
-                "network": {"port": cli.port},
-                "cluster": {"replicas": REPLICAS},
-                "indexes": {"root/pypi": {"url": upstream.simple_url}},
-            }
-        )
-    )
+    path.write_text(of_processes(cli, upstream))
     team = Team(cli, path)
     try:
         for step in range(1, 12):
