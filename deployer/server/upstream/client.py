@@ -118,12 +118,9 @@ class Client(HTTPClient):
             except InvalidBody as error:
                 threadlog.warn("invalid page: %s has %s", address, error)
                 return FatalResponse(address, f"invalid page: {error}"), None
-            except (httpx.RemoteProtocolError, httpx.ReadError) as error:
-                # The upstream may have closed a keep-alive connection at this moment.
-                if again and not self._is_down(error):
-                    continue
-                return self._failed(address, error), None
             except self.Errors as error:
+                if again and self._may_ask_again(error):
+                    continue
                 return self._failed(address, error), None
             return self._page(address, response)
         raise AssertionError("the second try returns")
@@ -155,8 +152,15 @@ class Client(HTTPClient):
             response.headers["Content-Type"] = _JSON
         return response, response.text
 
-    def _is_down(self, error: httpx.RequestError) -> bool:
-        return self._upstreams.of(str(error.request.url)).down
+    def _may_ask_again(self, error: BaseException) -> bool:
+        """Whether a read may have failed only because the upstream closed a keep-alive connection at that moment."""
+        if not isinstance(error, httpx.RemoteProtocolError | httpx.ReadError | httpx.WriteError):
+            return False
+        upstream = self._upstreams.of(str(error.request.url))
+        if upstream.down:
+            return False
+        upstream.ended(id(error.request))
+        return True
 
     def get(
         self,
@@ -168,25 +172,26 @@ class Client(HTTPClient):
     ) -> Any:
         """Get a whole answer; a ``FatalResponse`` when that fails."""
         address = getattr(url, "url", url)
-        try:
-            with (
-                self.client.stream(
-                    "GET",
-                    address,
-                    follow_redirects=allow_redirects,
-                    headers=extra_headers,
-                    timeout=timeout or self.timeout,
-                ) as response,
-                _body(response, self._largest_page(address)) as body,
-            ):
-                for piece in response.iter_raw():
-                    for _size in body.feed(piece):
-                        pass
-                return _read(response, body)
-        except InvalidBody as error:
-            return FatalResponse(address, f"invalid answer: {error}")
-        except self.Errors as error:
-            return self._failed(address, error)
+        for again in (True, False):
+            try:
+                return self._whole_answer(address, allow_redirects, extra_headers, timeout or self.timeout)
+            except InvalidBody as error:
+                return FatalResponse(address, f"invalid answer: {error}")
+            except self.Errors as error:
+                if again and self._may_ask_again(error):
+                    continue
+                return self._failed(address, error)
+        raise AssertionError("the second try returns")
+
+    def _whole_answer(
+        self, address: str, follow: bool, headers: dict[str, str] | None, seconds: float | None
+    ) -> httpx.Response:
+        asked = self.client.stream("GET", address, follow_redirects=follow, headers=headers, timeout=seconds)
+        with asked as response, _body(response, self._largest_page(address)) as body:
+            for piece in response.iter_raw():
+                for _size in body.feed(piece):
+                    pass
+            return _read(response, body)
 
     def page(self, address: str, *, headers: dict[str, str]) -> httpx.Response:
         """Get a page: an answer of any status, with its body decoded. Raises NoAnswer."""
@@ -197,12 +202,9 @@ class Client(HTTPClient):
                 return self._whole_page(address, headers, wait, until=time.monotonic() + WHOLE * seconds)
             except InvalidBody as error:
                 raise NoAnswer(f"invalid page: {error}") from None
-            except (httpx.RemoteProtocolError, httpx.ReadError) as error:
-                # The upstream may have closed a keep-alive connection at this moment.
-                if again and not self._is_down(error):
-                    continue
-                raise NoAnswer(self._failed(address, error).reason_phrase) from None
             except self.Errors as error:
+                if again and self._may_ask_again(error):
+                    continue
                 raise NoAnswer(self._failed(address, error).reason_phrase) from None
         raise AssertionError("the second try returns")
 
@@ -232,13 +234,17 @@ class Client(HTTPClient):
         self, cstack: contextlib.ExitStack, method: str, url: Any, *, raise_on_error: bool = False, **more: Any
     ) -> Any:
         """Get an answer whose body is not read yet; a ``FatalResponse`` when that fails."""
-        try:
-            return super().stream(cstack, method, url, raise_on_error=True, **more)
-        except self.Errors as error:
-            fatal = self._failed(getattr(url, "url", url), error)
-            if raise_on_error:
-                raise
-            return fatal
+        for again in (method in _READS, False):
+            try:
+                return super().stream(cstack, method, url, raise_on_error=True, **more)
+            except self.Errors as error:
+                if again and self._may_ask_again(error):
+                    continue
+                fatal = self._failed(getattr(url, "url", url), error)
+                if raise_on_error:
+                    raise
+                return fatal
+        raise AssertionError("the second try returns")
 
     def _failed(self, address: str, error: BaseException) -> FatalResponse:
         threadlog.warn("%s while getting %s: %s", type(error).__name__, address, error)
