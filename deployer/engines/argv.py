@@ -256,14 +256,28 @@ class ArgvEngine:
         seconds = round(timeout.total_seconds())
         deadline = time.monotonic() + seconds + REST_TIMEOUT
         while True:
+            ended = bool(self._dialect.late) and not self._runs(name)
             done = self._client.call("stop", f"--time={seconds}", name, timeout=seconds + 30)
             if done.returncode and not (self._raced(done, deadline) or self._is_lost(name)):
                 raise self._client.failure(done)
-            if self._rests(name):
+            if self._rests(name) and not (ended and self._starts_late(name)):
                 return
             if time.monotonic() > deadline:
                 raise EngineError(f"{name} can't be stopped: it restarts again and again", hint="deployer down")
             time.sleep(0.05)
+
+    def _runs(self, name: str) -> bool:
+        found = self.inspect(name)
+        return found is not None and found.state is State.RUNNING
+
+    def _starts_late(self, name: str) -> bool:
+        """Whether the engine starts a stopped container in the time in which it still may."""
+        until = time.monotonic() + self._dialect.late
+        while time.monotonic() < until:
+            if self._runs(name):
+                return True
+            time.sleep(0.1)
+        return False
 
     def _is_lost(self, name: str) -> bool:
         """Whether the container ended with its monitor; podman fails to stop such a one."""

@@ -145,6 +145,9 @@ class Dialect:
     at_rest: frozenset[str] = frozenset()
     """The states of a finished stop, for an engine whose ``stop`` ignores a container that has just died and is about
     to be restarted. Empty: ``stop`` always works."""
+    late: float = 0.0
+    """Seconds after a ``stop`` in which the engine may start a container that had ended before, since it had already
+    chosen to."""
     raced: re.Pattern[str] | None = None
     """Its message if it starts or cleans up the same container at the same moment."""
     held: tuple[str, str] | None = None
@@ -228,6 +231,8 @@ NERDCTL = Dialect(
     # containerd checks every ten seconds what to restart. Before nerdctl 2.3.2 it starts a container that nerdctl is
     # just starting a second time, which may then have no published port.
     held=("containerd.io/restart.policy", "no"),
+    # Between its look at the containers and their starts it does not see that one was stopped.
+    late=1.0,
     raced=re.compile(
         r"task \S+: already exists|runtime\.v2\.task/\S+: file exists|cannot start a container that has stopped"
     ),
