@@ -90,7 +90,11 @@ def test_a_second_backup_adds_nothing_and_restores_whole(server: Server, tmp_pat
     first = create(server, directory)
     assert (first["files"], first["left_out"], first["lost"]) == (len(digests(server.serverdir)), 0, [])
     again = create(server, directory)
-    assert (again["files"], again["new_bytes"]) == (first["files"], 0)
+    for _ in range(10):
+        if again["serial"] == first["serial"]:
+            break
+        first, again = again, create(server, directory)  # devpi committed something of its own in between
+    assert (again["serial"], again["files"], again["new_bytes"]) == (first["serial"], first["files"], 0)
     record = Path(".deployer/owners/root/dev/demo")
     (server.serverdir / record).parent.mkdir(parents=True, exist_ok=True)
     (server.serverdir / record).write_text("root/dev\n")
