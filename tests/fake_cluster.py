@@ -162,6 +162,9 @@ class FakeCluster:
     def address(self) -> str:
         return ""
 
+    def https(self) -> None:
+        return None
+
     def password(self) -> Secret:
         return Secret("fake-password")
 

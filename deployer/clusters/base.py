@@ -86,6 +86,14 @@ class Member:
     """Why it does not run, in the place's words; empty if it does."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Https:
+    """HTTPS that a place answers by itself. ``url``: on this host. ``public``: as clients on other hosts get it."""
+
+    url: str
+    public: str
+
+
 class Cluster(Protocol):
     """The members of one deployment at one place."""
 
@@ -142,6 +150,9 @@ class Cluster(Protocol):
 
     def address(self) -> str:
         """The address for clients, as far as the place knows one; empty otherwise."""
+
+    def https(self) -> Https | None:
+        """Where the place answers HTTPS by itself; None without, or where something before it does."""
 
     def password(self) -> Secret:
         """Root's password. Raises ConflictError when it can't be read."""

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from deployer.ui.output import UI, Result
 
 Run = Callable[[Any, "UI"], "Result"]
-Instead = Callable[[Any, "UI", "Cluster"], "Result"]
+Instead = Callable[[Any, "UI", "Cluster"], "Result | None"]
+"""Without a result the verb is as for a server."""
 
 _OF_THE_PROFILE = ("up", "plan")
 """Verbs that make a cluster of what is none so far."""
@@ -41,8 +42,6 @@ REFUSED = {
         "docker and nerdctl start its members at boot",
         "with podman or processes, have the host run deployer up at boot",
     ),
-    "tls ca": ("its balancer has no HTTPS", "put a proxy with HTTPS before it, and set network.outside_url"),
-    "tls renew": ("its balancer has no HTTPS", "put a proxy with HTTPS before it, and set network.outside_url"),
     "top": ("top shows one server", "run deployer stats for the counts of all members"),
 }
 """Verbs that mean nothing for a cluster: why, and what to do."""
@@ -307,6 +306,32 @@ def _cluster_status(options: Any, ui: UI, cluster: Cluster) -> Result:
     return Result(data=data, text=text(data, members), error=error)
 
 
+def _tls_ca(options: Any, _ui: UI, cluster: Cluster) -> None:
+    """On this host it is the same as for a server."""
+    _check_https(options.name, cluster)
+
+
+def _tls_renew(options: Any, ui: UI, cluster: Cluster) -> Result:
+    from deployer.operations.cluster.host.renew import renew
+    from deployer.ui.output import Result
+
+    _check_https(options.name, cluster)
+    found = renew(options.profile, options.name, lock_wait=options.wait, ui=ui)
+    ui.step("tls", f"certificate until {found.ends:%Y-%m-%d}: {'renewed' if found.changed else 'unchanged'}")
+    return Result(data={"changed": found.changed, "ends": found.ends.isoformat(), "fingerprint": found.fingerprint})
+
+
+def _check_https(name: str, cluster: Cluster) -> None:
+    from deployer.clusters.base import PlaceName
+    from deployer.errors import Refused
+
+    if cluster.place is not PlaceName.HOST:
+        raise Refused(
+            f"{name} is a cluster: its members have no HTTPS of their own",
+            hint="put a proxy or an Ingress with HTTPS before it, and set network.outside_url",
+        )
+
+
 def _secret_show(options: Any, ui: UI, cluster: Cluster) -> Result:
     from deployer.deployment.passwords import ROOT, Passwords
     from deployer.errors import ConflictError
@@ -332,4 +357,6 @@ _VERBS: dict[str, Instead] = {
     "doctor": _doctor,
     "cluster status": _cluster_status,
     "secret show": _secret_show,
+    "tls ca": _tls_ca,
+    "tls renew": _tls_renew,
 }

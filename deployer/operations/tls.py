@@ -45,10 +45,14 @@ class Given:
 
     def wait(self, ui: UI) -> None:
         """Wait until clients get it, and show where. Raises NotReadyError."""
-        certificate.wait_served(self.plan.url, self.pair.shown.fingerprint)
-        ends = f"{self.pair.shown.ends:%Y-%m-%d}"
-        cure = "; CA for clients: deployer tls ca" if self.plan.own_ca else ""
-        ui.step("tls", f"{self.plan.public} (certificate until {ends}{cure})")
+        await_served(self.plan, self.pair, ui)
+
+
+def await_served(plan: TlsPlan, pair: Pair, ui: UI) -> None:
+    """Wait until clients get the certificate, and show where. Raises NotReadyError."""
+    certificate.wait_served(plan.url, pair.shown.fingerprint)
+    cure = "; CA for clients: deployer tls ca" if plan.own_ca else ""
+    ui.step("tls", f"{plan.public} (certificate until {pair.shown.ends:%Y-%m-%d}{cure})")
 
 
 def obtain(prepared: Prepared, rollback: ExitStack) -> Given | None:

@@ -110,6 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     balance.add_argument("--serverdir", required=True, help="a directory of the balancer's own")
     balance.add_argument("--when-told", action="store_true", help="wait for the other options on standard input")
     balance.add_argument("--listen", default="127.0.0.1:3141", help="IP:PORT")
+    balance.add_argument("--tls", default="", help="IP:PORT of HTTPS")
+    balance.add_argument("--certificate", default="", help="file with the certificate of HTTPS and its key")
     balance.add_argument(
         "--member", action="append", default=[], help="IP:PORT or NAME:PORT of a member, by its number"
     )

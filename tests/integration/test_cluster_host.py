@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -19,13 +20,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
+from deployer.deployment.certificate import served
 from tests.engines import BASE, need
 from tests.indexed_server import FILE, JSON, get, upload
 from tests.integration.cli import Cli
 from tests.integration.installers import pip, uv
+from tests.plain_devpi import free_port
 from tests.server_process import PATIENCE, request
 from tests.upstream import Upstream, make_wheel
 
@@ -311,6 +315,48 @@ def test_down_keeps_the_data_and_nothing_else(team: Team) -> None:
     assert {one["filename"] for one in page["files"]} >= {"acme-1.0-py3-none-any.whl", "acme-3.1-py3-none-any.whl"}
 
 
+def test_clients_have_https(tmp_path: Path, upstream: Upstream) -> None:
+    path, port = tmp_path / "team.yaml", free_port()
+    cli = Cli(home=tmp_path, engine="process", extra={"DEPLOYER_PROFILE": str(path)})
+    profile = yaml.safe_load(of_processes(cli, upstream))
+    profile["network"] |= {"hosts": ["index.example.com"]}
+    profile["cluster"]["replicas"] = 1
+    path.write_text(yaml.safe_dump(profile))
+    words = ("--no-pip", "--set", "network.tls.cert=auto", "--set", f"network.tls.port={port}")
+    team, url = Team(cli, path), f"https://index.example.com:{port}"
+    try:
+        assert team.up("--no-pip")["server"] == "changed"
+        assert (team.status()["tls"], cli.run("tls", "ca").code, cli.run("tls", "renew").code) == (None, 5, 5)
+        done = cli.run("up", *words, timeout=900)
+        assert (done.code, f"tls       {url} (certificate until" in done.err) == (0, True), done.err
+        assert cli.run("up", "--json", *words).data["changes"] == []
+        tls = team.status()["tls"]
+        assert (tls["url"], tls["answers"], "index.example.com" in tls["names"]) == (url, True, True)
+        assert [one["level"] for one in cli.run("doctor", "--json").data["checks"]] == ["ok"] * 6
+        ca = tmp_path / "ca.pem"
+        ca.write_text(cli.run("tls", "ca").out)
+        trust = ssl.create_default_context(cafile=str(ca))
+        with httpx.Client(base_url=f"https://localhost:{port}", verify=trust, trust_env=False) as client:
+            assert client.get("/root/pypi/+simple/warm/").status_code == 200
+            # Members know how the client came.
+            told = client.get("/+api", headers={"Host": f"index.example.com:{port}"}).json()["result"]["login"]
+            assert told == f"{url}/+login"
+            assert client.get("/+api", headers={"Host": "elsewhere.example"}).status_code == 421
+        assert cli.run("tls", "renew", "--json").data["changed"] is False
+        kept = cli.home / "state" / cli.name / "tls" / "server.pem"
+        former = served(f"https://127.0.0.1:{port}")
+        kept.unlink()  # as if it were due
+        assert cli.run("tls", "renew", "--json").data["changed"] is True
+        assert served(f"https://127.0.0.1:{port}") != former
+        assert ca.read_text() == cli.run("tls", "ca").out
+        assert cli.run("up", "--json", "--no-pip", "--set", "network.tls.cert=").data["changes"]
+        assert served(f"https://127.0.0.1:{port}") is None
+    finally:
+        done = cli.run("down", "--purge", "--yes", "--wait", "30")
+    assert done.code == 0, done.err
+    assert list(tmp_path.rglob("*.pem")) == [ca]
+
+
 def _runs(pid: int) -> bool:
     """Whether a process runs; one that has ended and is not waited for has no command line."""
     try:
@@ -360,7 +406,7 @@ def test_containers_are_members_as_well(engine: str, data: str, tmp_path: Path, 
                 "engine": engine,
                 "data": f"{data}{cli.name}" if data else str(cli.data),
                 "image": {"base": BASE},
-                "network": {"port": cli.port},
+                "network": {"port": cli.port, "tls": {"cert": "auto", "port": free_port()}},
                 "cluster": {"replicas": 1},
                 "indexes": {"root/pypi": {"url": upstream.simple_url}},
             }
@@ -370,6 +416,7 @@ def test_containers_are_members_as_well(engine: str, data: str, tmp_path: Path, 
     try:
         assert all(one["ready"] for one in team.up()["members"])
         assert team.up()["changes"] == []
+        assert team.status()["tls"]["answers"]
         wheel = make_wheel("acme", "1.0")
         assert upload(team, team.auth, "root/dev", wheel) == 200
         subprocess.run([engine, "kill", f"{cli.name}.0"], check=True, capture_output=True, timeout=PATIENCE)
@@ -378,6 +425,8 @@ def test_containers_are_members_as_well(engine: str, data: str, tmp_path: Path, 
         assert (done.code, done.data["renewed"]) == (0, True), done.out
         assert upload(team, team.auth, "root/dev", make_wheel("acme", "1.1")) == 200
         assert team.status()["ready"]
+        (cli.home / "state" / cli.name / "tls" / "server.pem").unlink()
+        assert cli.run("tls", "renew", "--json").data["changed"] is True
     finally:
         done = cli.run("down", "--purge", "--yes", "--wait", "30")
     assert done.code == 0, done.err

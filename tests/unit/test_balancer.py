@@ -8,18 +8,24 @@ import os
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from deployer.certificates.authority import Authority
+from deployer.certificates.pair import shown
+from deployer.deployment.certificate import wait_served
 from deployer.protocol import LIVE_ROUTE, Refusal
 from deployer.server.balance.configuration import Balanced
 from deployer.server.balance.watching import Member
@@ -38,6 +44,7 @@ class Fake:
     name: str
     status: int = 200
     asked: list[tuple[str, str, bytes, str]] = field(default_factory=list)
+    schemes: list[str] = field(default_factory=list)
     answering: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -56,6 +63,7 @@ class Fake:
                     self.end_headers()
                     return
                 member.asked.append((self.command, self.path, body, self.headers.get("X-Forwarded-For", "")))
+                member.schemes.append(self.headers.get("X-Forwarded-Proto", ""))
                 if not member.status:
                     self.close_connection = True
                     return
@@ -112,12 +120,18 @@ class Front:
 
 @pytest.fixture
 def front(tmp_path: Path) -> Iterator[Front]:
+    with started(tmp_path) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def started(tmp_path: Path, *more: str) -> Iterator[Front]:
     if shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") is None:
         pytest.skip("no nginx on this host")
     members, port = [Fake(str(number)) for number in range(3)], free_port()
     words = [word for member in members for word in ("--member", f"127.0.0.1:{member.port}")]
     command = [sys.executable, "-m", "deployer.server", "balance", "--serverdir", str(tmp_path), "--primary", "1"]
-    process = subprocess.Popen([*command, "--listen", f"127.0.0.1:{port}", *words])
+    process = subprocess.Popen([*command, "--listen", f"127.0.0.1:{port}", *words, *more])
     made = Front(port, members, process, tmp_path / "nginx.conf")
     try:
         deadline = time.monotonic() + PATIENCE
@@ -226,6 +240,51 @@ def test_the_chain_of_proxies_goes_on(front: Front) -> None:
     assert front.members[1].asked[-1][3] == "192.0.2.1, 127.0.0.1"
 
 
+def test_a_client_does_not_say_how_it_came(front: Front) -> None:
+    front.ask("POST", "/x", b"", **{"X-Forwarded-Proto": "https"})
+    assert front.members[1].schemes == ["http"]
+
+
+def certificate(path: Path) -> str:
+    """Write a certificate with its key; its fingerprint."""
+    now = datetime.now(UTC)
+    authority = Authority.made(["localhost"], now, title="balancer", valid=timedelta(days=2))
+    chain, key = authority.signed(["localhost"], now, valid=timedelta(days=1))
+    beside = path.with_suffix(".new")
+    beside.write_text(chain + key)
+    beside.replace(path)
+    return shown(ssl.PEM_cert_to_DER_cert(chain[: chain.index("-----END CERTIFICATE-----") + 26])).fingerprint
+
+
+def test_https_is_answered_and_a_new_certificate_is_taken(tmp_path: Path) -> None:
+    port, pem = free_port(), tmp_path / "given.pem"
+    url, first = f"https://127.0.0.1:{port}", certificate(pem)
+    with started(tmp_path, "--tls", f"127.0.0.1:{port}", "--certificate", str(pem)) as front:
+        wait_served(url, first)
+        with httpx.Client(base_url=url, verify=False, http2=False, trust_env=False, timeout=PATIENCE) as client:  # noqa: S501
+            assert client.post("/x", content=b"body").status_code == 200
+            assert (front.members[1].asked[-1][2], front.members[1].schemes) == (b"body", ["https"])
+            assert client.get("/+live").text == "live\n"
+            second = certificate(pem)
+            assert second != first
+            wait_served(url, second)
+            assert client.get("/x").status_code == 200  # over the connection that it has
+        assert front.ask("POST", "/x", b"")[0] == 200  # HTTP is answered at its own port
+        plain = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        plain.request("GET", "/x?y", headers={"Host": f"localhost:{port}"})
+        answer = plain.getresponse()
+        assert (answer.status, answer.headers["Location"]) == (308, f"https://localhost:{port}/x?y")
+        plain.close()
+
+
+def test_https_without_a_certificate_is_refused(tmp_path: Path) -> None:
+    words = ["--serverdir", str(tmp_path), "--member", "127.0.0.1:1", "--tls", "127.0.0.1:2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "deployer.server", "balance", *words], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "HTTPS needs a certificate" in done.stderr) == (2, True)
+
+
 def test_it_ends_with_its_nginx_and_nginx_with_it(front: Front) -> None:
     front.process.kill()
     front.process.wait(PATIENCE)
@@ -270,3 +329,5 @@ def test_one_that_follows_listens_before_the_former_one_ends(front: Front, tmp_p
 def test_what_nginx_would_read_in_another_way_is_refused(listen: str, members: list[str], primary: int) -> None:
     with pytest.raises(Refusal):
         Balanced(listen=listen, members=members, primary=primary)
+    with pytest.raises(Refusal):
+        Balanced(listen="127.0.0.1:80", members=members, primary=primary, tls=listen)

@@ -186,6 +186,9 @@ class Kubernetes:
         """That of the Ingress, or of the profile. The service's name is known to pods alone."""
         return self._address
 
+    def https(self) -> None:
+        return None
+
     def password(self) -> Secret:
         found = self._kubectl.found("secret", self._secret)
         text = ((found or {}).get("data") or {}).get(ROOT_PASSWORD, "")

@@ -353,6 +353,9 @@ class SwarmCluster:
         words += [f"--tail={tail}"] if tail is not None else []
         return self._docker.lines(*words, task.id)
 
+    def https(self) -> None:
+        return None
+
     def password(self) -> Secret:
         kept = self._objects.kept()
         if kept is None:

@@ -32,6 +32,11 @@ def checks(cluster: Cluster) -> Iterator[Check]:
         yield of_member(one)
     yield of_versions(members)
     yield of_address(cluster.address())
+    if (https := cluster.https()) is not None:
+        from deployer.deployment.certificate import seen
+        from deployer.diagnosis.tls import tls
+
+        yield tls(seen(https.url))
 
 
 def of_member(one: Standing) -> Check:

@@ -40,11 +40,24 @@ def status(cluster: Cluster, name: str) -> tuple[dict[str, Any], tuple[Standing,
         "server_version": next((one.status.server_version for one in members if one.status), None),
         "server_uuid": uuid or None,
         "place": str(cluster.place),
+        "tls": tls(cluster),
         "primary": primary,
         "members": [one.data for one in members],
         "drift": None,
     }
     return data, members, wrong
+
+
+def tls(cluster: Cluster) -> dict[str, Any] | None:
+    """The address of HTTPS and when its certificate expires, as for a single server; None without HTTPS."""
+    https = cluster.https()
+    if https is None:
+        return None
+    from deployer.deployment.certificate import seen
+
+    found = seen(https.url)
+    days = None if found.left is None else found.left.days
+    return {"url": https.public, "answers": found.answers, "names": list(found.names), "days": days}
 
 
 def trouble(members: Sequence[Standing], primary: int) -> NotReadyError | None:
@@ -99,6 +112,7 @@ def text(data: dict[str, Any], members: Sequence[Standing]) -> str:
         "engine": data["engine"],
         "url": data["url"],
         "index": data["simple_url"],
+        "https": data["tls"]["url"] if data["tls"] else "",
     }
     head = "\n".join(f"{key.ljust(10)}{value}" for key, value in rows.items() if value)
     return f"{head}\n\n{table(HEAD, [row(one) for one in members])}"

@@ -231,5 +231,6 @@ def _record(cluster: Cluster, loaded: Loaded, name: str, url: str, identity: Ide
             profile=loaded.profile.model_dump(mode="json"),
             overrides=[Overridden(key=one.key, value=one.value, source=one.source) for one in loaded.overrides],
             data_uuid="",
+            public_url=https.public if (https := cluster.https()) is not None else "",
         ),
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from deployer.protocol import BALANCER_HEADER, LIVE_ROUTE, ExitCode, Refusal
+from deployer.server.nginx.https import Https
 
 TEMPLATE = "balance.conf.template"
 _ADDRESS = re.compile(r"(\[[0-9a-f:]+\]|[0-9.]+):([0-9]{1,5})")
@@ -31,8 +32,8 @@ class _Template(string.Template):
 
 @dataclass(frozen=True, kw_only=True)
 class Balanced:
-    """``listen``: ``IP:PORT``. ``members``: the same of each member, or ``NAME:PORT``. ``primary``: which of them takes
-    writes.
+    """``listen``, ``tls``: ``IP:PORT`` of HTTP and of HTTPS; no HTTPS without. ``members``: the same of each member, or
+    ``NAME:PORT``. ``primary``: which of them takes writes.
 
     ``wait``: seconds that a member has for an answer. ``mark``: what tells this balancer from the one before it.
     """
@@ -40,13 +41,15 @@ class Balanced:
     listen: str
     members: Sequence[str]
     primary: int
+    tls: str = ""
     wait: int = 420
     mark: str = ""
 
     def __post_init__(self) -> None:
         """Raise Refusal for what nginx would read in another way."""
-        if _ADDRESS.fullmatch(self.listen) is None:
-            raise _refusal(f"{self.listen!r} is no address of the form IP:PORT")
+        for address in (self.listen, self.tls) if self.tls else (self.listen,):
+            if _ADDRESS.fullmatch(address) is None:
+                raise _refusal(f"{address!r} is no address of the form IP:PORT")
         for address in self.members:
             if _ADDRESS.fullmatch(address) is None and not is_named(address):
                 raise _refusal(f"{address!r} is no address of the form IP:PORT or NAME:PORT")
@@ -55,14 +58,24 @@ class Balanced:
         if not 0 <= self.primary < len(self.members):
             raise _refusal(f"member {self.primary} is the primary, and there are {len(self.members)} members")
 
-    def text(self, known: Sequence[Known], *, user: str, workers: int, connections: int, largest: int) -> str:
+    def text(
+        self,
+        known: Sequence[Known],
+        *,
+        user: str,
+        workers: int,
+        connections: int,
+        largest: int,
+        https: Https | None = None,
+    ) -> str:
         """The file that nginx reads. ``known``: of each member.
 
         Reads leave out those that are silent, unless all are. Writes go to the primary in any case: whether it is too
         late for one is the client's to say. ``user``: its directive, or nothing. ``largest``: bytes of a body.
+        ``https``: of ``tls``.
         """
         silent = all(member.silent for member in known if member.address)
-        ipv6 = " ipv6only=on" if self.listen.startswith("[") else ""
+        places = [(self.listen, "")] + ([(self.tls, f" {https.listen}")] if https else [])
         template = Path(__file__).with_name(TEMPLATE).read_text(encoding="utf-8")
         return _Template(template).substitute(
             user=user,
@@ -71,7 +84,8 @@ class Balanced:
             largest=largest,
             reads="".join(f"    {_server('' if one.silent and not silent else one.address)}\n" for one in known),
             writes=_server(known[self.primary].address),
-            listen=self.listen + ipv6,
+            listen="".join(f"    listen {address}{_only(address)}{options};\n" for address, options in places),
+            https=https.directives if https else "",
             live=LIVE_ROUTE,
             header=BALANCER_HEADER,
             mark=self.mark,
@@ -82,6 +96,10 @@ class Balanced:
 def is_named(address: str) -> bool:
     """Whether a member is given by name; the address of a name may change."""
     return _NAMED.fullmatch(address) is not None
+
+
+def _only(address: str) -> str:
+    return " ipv6only=on" if address.startswith("[") else ""
 
 
 def _server(address: str) -> str:

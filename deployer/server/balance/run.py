@@ -18,6 +18,8 @@ from deployer.server.balance.configuration import Balanced
 from deployer.server.balance.watching import Member, Watching
 from deployer.server.boot.handover import Kept
 from deployer.server.listening import complete, parse_address, share
+from deployer.server.nginx import certificate
+from deployer.server.nginx.https import Https
 from deployer.server.nginx.program import Nginx, NginxUnusable
 from deployer.server.nginx.reverse_proxy import LARGEST_BODY, TIED, environment, open_files
 from deployer.server.secret_files import Private, write_private
@@ -33,11 +35,17 @@ def balance(options: argparse.Namespace) -> int:
             listen=options.listen,
             members=tuple(options.member),
             primary=options.primary,
+            tls=options.tls,
             wait=options.wait,
             mark=options.mark,
         )
         nginx = Nginx.find(None)
-        return _run(nginx, balanced, Path(options.serverdir))
+        pem = Path(options.certificate).absolute() if options.certificate else None
+        if balanced.tls and pem is None:
+            raise Refusal("HTTPS needs a certificate", hint="add --certificate FILE", code=ExitCode.USAGE)
+        if pem is not None:
+            certificate.wait(pem)
+        return _run(nginx, balanced, Path(options.serverdir), pem)
     except Refusal as refusal:
         return _fail(refusal)
     except NginxUnusable as problem:
@@ -45,7 +53,8 @@ def balance(options: argparse.Namespace) -> int:
         return _fail(Refusal(why, hint="install nginx", code=ExitCode.CONFLICT))
 
 
-def _run(nginx: Nginx, balanced: Balanced, directory: Path) -> int:
+def _run(nginx: Nginx, balanced: Balanced, directory: Path, pem: Path | None) -> int:
+    """``pem``: the certificate of HTTPS with its key; None without HTTPS."""
     config = directory / "nginx.conf"
     private = Private.of(directory)
     private.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -57,24 +66,30 @@ def _run(nginx: Nginx, balanced: Balanced, directory: Path) -> int:
             workers=min(os.cpu_count() or 1, 2),
             connections=open_files() - 64,
             largest=LARGEST_BODY,
+            https=Https.of(nginx, os.path.relpath(pem, directory), mark=certificate.mark(pem)) if pem else None,
         )
         write_private(config, text, durable=False)
 
-    def changed(known: Sequence[Member]) -> None:
-        configure(known)
+    def read_again() -> None:
         while not (directory / "nginx.pid").exists():  # before that, the signal would end it
             time.sleep(0.05)
         with contextlib.suppress(ProcessLookupError):
             child.send_signal(signal.SIGHUP)
 
+    def changed(known: Sequence[Member]) -> None:
+        configure(known)
+        read_again()
+
     watching = Watching(balanced.members, changed)
     (directory / "nginx.pid").unlink(missing_ok=True)
+    seen = certificate.mark(pem) if pem is not None else ""
     configure(watching.known)
     host, port = parse_address(balanced.listen)
+    places = [(host, port)] + ([parse_address(balanced.tls)] if balanced.tls else [])
     write_private(private.running, f"{host} {port}\n", durable=False)  # for the image's health check
     kept = Kept.take()  # of a single server that becomes a cluster
     # The balancer that takes the place of this one listens before this one ends: nobody is refused meanwhile.
-    listeners = complete(kept.sockets if kept else [], [(host, port)], shared=True)
+    listeners = complete(kept.sockets if kept else [], places, shared=True)
     for listener in listeners:
         share(listener)
     numbers = [listener.fileno() for listener in listeners]
@@ -98,6 +113,8 @@ def _run(nginx: Nginx, balanced: Balanced, directory: Path) -> int:
     for number in _STOPS:
         signal.signal(number, stop)
     watching.start()
+    if pem is not None:
+        certificate.watch(pem, seen, read_again)
     code = child.wait()
     for listener in listeners:
         listener.close()

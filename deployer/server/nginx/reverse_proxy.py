@@ -30,6 +30,7 @@ from deployer.server.guard.readers import READ
 from deployer.server.hosts import MISDIRECTED, REFUSED, KnownHosts
 from deployer.server.listening import BACKLOG, port_of
 from deployer.server.nginx import certificate, memory
+from deployer.server.nginx.https import Https
 from deployer.server.nginx.known import digest
 from deployer.server.nginx.program import Nginx, NginxUnusable, log_line
 from deployer.server.outside import Outside
@@ -52,8 +53,6 @@ FINISH = 1.0
 """Seconds between SIGQUIT, with which nginx finishes the requests under way, and SIGTERM."""
 DRAINED = 3.0
 """Seconds between SIGTERM and SIGKILL."""
-_HTTP2_APART = (1, 25, 1)
-"""The first nginx that has HTTP/2 as a directive of its own."""
 _SOCKET_PATH = 100
 """Most bytes of a socket's path, with a margin (unix(7): 108)."""
 _SUFFIXES = {"whl": "x.whl", "zip": "x.zip", "gz": "x.tar.gz", "tgz": "x.tgz", "bz2": "x.tar.bz2", "egg": "x.egg"}
@@ -71,7 +70,7 @@ _PROXY = """\
       proxy_set_header X-Real-IP $remote_addr;
       proxy_set_header X-Forwarded-For $remote_addr;
       proxy_set_header X-Deployer-Forwarded $http_x_forwarded_for;
-      proxy_set_header X-Forwarded-Proto $scheme;
+      proxy_set_header X-Forwarded-Proto $client_scheme;
       proxy_set_header X-Forwarded-Host "";
       proxy_set_header X-Forwarded-Port "";
       proxy_set_header X-Forwarded-By "";
@@ -253,6 +252,7 @@ class ReverseProxy:
             own_uri=f'"~^{prefix}(/.*)$" $1;' if prefix else "",
             own_path=f'rewrite "^{prefix}(/.*)$" $1;' if prefix else "",
             real_ip=self._real_ip(outside),
+            client_scheme=self._client_scheme(outside),
             misdirected=MISDIRECTED,
             refused=REFUSED,
             kept_page=caches.pages,
@@ -266,7 +266,7 @@ class ReverseProxy:
             bodiless=10**SMALL_BODY_DIGITS,
             admission=BODY_ROUTE,
             listen="".join(f"    listen {self._listen(listener)};\n" for listener in self._listeners),
-            tls=self._tls(),
+            tls=self._https().directives if self._tls_port else "",
             proxy=_Template(_PROXY).substitute(wait=300 + 4 * request_timeout),
             pages=PrivateFile.PAGES.relative,
             run=run,
@@ -284,20 +284,12 @@ class ReverseProxy:
         """The address and the options of a listener."""
         if port_of(listener) != self._tls_port:
             return _address(listener)
-        return f"{_address(listener)} ssl{'' if self.nginx.version_info >= _HTTP2_APART else ' http2'}"
+        return f"{_address(listener)} {self._https().listen}"
 
-    def _tls(self) -> str:
-        """The directives of HTTPS. Raises NginxUnusable when this nginx has no HTTPS."""
-        if not self._tls_port:
-            return ""
-        for module in ("http_ssl_module", "http_v2_module"):
-            if not self.nginx.has(module):
-                raise NginxUnusable(f"{self.nginx.path} has no {module}")
-        text = Path(__file__).with_name("tls.conf.template").read_text(encoding="utf-8")
-        http2 = "    http2 on;\n" if self.nginx.version_info >= _HTTP2_APART else ""
-        return http2 + _Template(text).substitute(
-            pem=f"../{PrivateFile.TLS}", mark=self.certificate, misdirected=MISDIRECTED, refused=REFUSED
-        )
+    def _https(self) -> Https:
+        """Raises NginxUnusable when this nginx has no HTTPS."""
+        unknown = f'if ($known_host = 0) {{ return {MISDIRECTED} "{REFUSED}\\n"; }}'
+        return Https.of(self.nginx, f"../{PrivateFile.TLS}", mark=self.certificate, unknown=unknown)
 
     def _real_ip(self, outside: Outside) -> str:
         """Who the clients of trusted proxies are: for the access log, and for the limits of one address."""
@@ -307,6 +299,17 @@ class ReverseProxy:
             raise NginxUnusable("nginx lacks its realip module, which network.trusted_proxies needs")
         lines = (f"set_real_ip_from {network};" for network in outside.trusted)
         return "\n  ".join((*lines, "real_ip_header X-Forwarded-For;", "real_ip_recursive on;"))
+
+    @staticmethod
+    def _client_scheme(outside: Outside) -> str:
+        """Whether the client came by HTTPS; a trusted proxy knows."""
+        if not outside.trusted:
+            return "map $scheme $client_scheme { default $scheme; }"
+        trusted = " ".join(f"{network} 1;" for network in outside.trusted)
+        return (
+            f"geo $realip_remote_addr $by_proxy {{ default 0; {trusted} }}\n"
+            '  map "$by_proxy $http_x_forwarded_proto" $client_scheme { default $scheme; "1 https" https; }'
+        )
 
     def _command(self) -> tuple[str, ...]:
         return (self.nginx.path, *self.nginx.options, "-p", str(self._serverdir), "-c", str(self._config))

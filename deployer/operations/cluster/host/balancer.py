@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from deployer.operations.cluster.host.derived import GIVEN_TARGET, given_mount
 from deployer.plan import Plan
 from deployer.plan.container import TMPFS
 from deployer.plan.drift import strayed
@@ -18,17 +19,29 @@ from deployer.spec import LABEL_SPEC, Container, ContainerSpec, Port, State
 VERB = "balance"
 NEXT = ".next"
 """Suffix of the name of a balancer that begins while the one before it still runs."""
+PEM = "tls.pem"
+"""The certificate with its key, in the directory that the balancer is given."""
 _OWN = f"{BALANCER}:rw,noexec,nosuid,nodev,size=16m,mode=1777"
 
 
-def balancer_spec(plan: Plan, urls: Sequence[str], *, primary: int, directory: Path) -> ContainerSpec:
+def balancer_spec(
+    plan: Plan, urls: Sequence[str], *, primary: int, directory: Path, given: Path, relabel: bool
+) -> ContainerSpec:
     """The balancer at the address of ``plan``, before the members at ``urls``.
 
-    ``directory``: below which a process has one of its own; a container has one in memory.
+    ``directory``: below which a process has one of its own; a container has one in memory. ``given``: the directory
+    with the certificate of HTTPS.
     """
     spec, inside = plan.spec, plan.engine.features.containers
     bind, port = _option(spec.command, "--host"), int(_option(spec.command, "--port"))
     words = ["--listen", f"[{bind}]:{port}" if ":" in bind else f"{bind}:{port}", "--primary", str(primary)]
+    ports = [Port(host_ip=bind, host_port=port, container_port=port)]
+    secure = inside and plan.tls is not None
+    if plan.tls is not None:
+        words += ["--tls", _option(spec.command, "--tls")]
+        words += ["--certificate", f"{GIVEN_TARGET if inside else given}/{PEM}"]
+        host, _, number = _option(spec.command, "--tls").rpartition(":")
+        ports.append(Port(host_ip=host.strip("[]"), host_port=int(number), container_port=int(number)))
     words += [word for url in urls for word in ("--member", urlsplit(url).netloc)]
     words += ["--wait", str(300 + 4 * int(_option(spec.command, "--request-timeout")))]
     mark = hashlib.sha256(json.dumps([words, spec.image, spec.build]).encode()).hexdigest()[:12]
@@ -36,10 +49,10 @@ def balancer_spec(plan: Plan, urls: Sequence[str], *, primary: int, directory: P
     return replace(
         spec,
         command=(VERB, "--serverdir", own, *words, "--mark", mark),
-        mounts=(),
+        mounts=(given_mount(given, relabel=relabel),) if secure else (),
         env=(),
         tmpfs=(TMPFS, _OWN) if inside else (),
-        ports=() if inside else (Port(host_ip=bind, host_port=port, container_port=port),),
+        ports=() if inside else tuple(ports),
         stop_signal="SIGQUIT",
     )
 

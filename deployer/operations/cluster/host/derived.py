@@ -15,6 +15,7 @@ from deployer.profile.models import Tls
 from deployer.spec import ContainerSpec, Mount
 
 if TYPE_CHECKING:
+    from deployer.profile.load import Loaded
     from deployer.profile.models import Profile
 
 LOOPBACK = "127.0.0.1"
@@ -31,16 +32,18 @@ def check(profile: Profile) -> None:
             "members on one host reach each other on its own network, and the profile says network.mode: bridge",
             hint="set network.mode to host or auto",
         )
-    if network.tls.cert:
-        raise Refused(
-            "the balancer of a cluster on one host has no HTTPS (network.tls.cert)",
-            hint="leave network.tls out; put a proxy with HTTPS before it, and its address into network.outside_url",
-        )
 
 
 def whole(profile: Profile) -> Profile:
     """The profile of what clients see: all on the network of this host."""
     return profile.model_copy(update={"network": profile.network.model_copy(update={"mode": "host"})})
+
+
+def answering_to(loaded: Loaded, whole: ContainerSpec) -> Loaded:
+    """The same with the host names that the whole deployment would answer: those of its certificate are among them."""
+    hosts = tuple(name for option, name in pairwise(whole.command) if option == "--allow-host")
+    network = loaded.profile.network.model_copy(update={"hosts": hosts})
+    return replace(loaded, profile=loaded.profile.model_copy(update={"network": network}))
 
 
 def of_member(profile: Profile, name: str, number: int, *, home: Path, uid: int) -> Profile:
@@ -93,19 +96,21 @@ def leads(words: Sequence[str], primary: int) -> bool:
 
 def with_words(spec: ContainerSpec, words: tuple[str, ...], *, given: Path | None, relabel: bool) -> ContainerSpec:
     """The server with the words of a member. ``given``: the directory on this host that a container gets."""
-    mount = () if given is None else (_given(given, relabel=relabel),)
+    mount = () if given is None else (given_mount(given, relabel=relabel),)
     return replace(spec, command=(*spec.command, *words), mounts=(*spec.mounts, *mount))
 
 
-def _given(directory: Path, *, relabel: bool) -> Mount:
+def given_mount(directory: Path, *, relabel: bool) -> Mount:
+    """What a container reads: a directory of this host."""
     return Mount(kind="bind", source=str(directory), target=GIVEN_TARGET, read_only=True, relabel=relabel)
 
 
 def _hosts(profile: Profile) -> tuple[str, ...]:
     """The names that members answer: they don't know that their balancer is exposed, where any name may be right."""
     network = profile.network
-    unknown = not network.bind.is_loopback and not network.hosts and not network.outside_url
-    return ("*",) if unknown else network.hosts
+    named = (*network.hosts, *network.tls.names)
+    unknown = not network.bind.is_loopback and not named and not network.outside_url and not network.tls.cert
+    return ("*",) if unknown else named
 
 
 def _metrics(address: str, number: int) -> str:

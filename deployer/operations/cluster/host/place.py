@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from deployer.clusters.base import Identity, Member, PlaceName, Wanted, in_image
+from deployer.clusters.base import Https, Identity, Member, PlaceName, Wanted, in_image
+from deployer.deployment.certificate import forget as forget_certificate
+from deployer.deployment.certificate import wait_served
 from deployer.deployment.cluster import HERE, Kept, forget_kept, member_name, read_kept, write_kept
 from deployer.deployment.find import Deployment
 from deployer.deployment.passwords import ROOT, Passwords
@@ -27,7 +29,8 @@ from deployer.errors import ConflictError, NotReadyError, Refused
 from deployer.host.state_dir import state_dir
 from deployer.operations.apply import set_aside, settle, undo
 from deployer.operations.cluster.host import balancer
-from deployer.operations.cluster.host.derived import check, leads, whole
+from deployer.operations.cluster.host.certificate import Certificate
+from deployer.operations.cluster.host.derived import answering_to, check, leads, whole
 from deployer.operations.cluster.host.member import HostMember, answered, commit, launch, planned, record
 from deployer.operations.cluster.host.shared import Shared
 from deployer.operations.cluster.standing import await_synced
@@ -36,11 +39,23 @@ from deployer.operations.down import down as down_one
 from deployer.operations.images import fits, have_image
 from deployer.operations.prepare import Prepared, prepare_loaded
 from deployer.operations.purge import remove
+from deployer.operations.tls import Renewed, await_served
 from deployer.protocol import BALANCER_HEADER, LIVE_ROUTE, OWN_PYTHON
 from deployer.readiness import check_ours, wait
 from deployer.readiness.watch import Watch
 from deployer.secrets import Secret, mask
-from deployer.spec import LABEL_URL, PREVIOUS, Container, ContainerSpec, EngineName, ExecResult, Image, State, features
+from deployer.spec import (
+    LABEL_TLS,
+    LABEL_URL,
+    PREVIOUS,
+    Container,
+    ContainerSpec,
+    EngineName,
+    ExecResult,
+    Image,
+    State,
+    features,
+)
 
 if TYPE_CHECKING:
     from deployer.profile.load import Loaded
@@ -58,6 +73,7 @@ class _Layout:
     members: tuple[HostMember, ...]
     primary: int
     balancer: ContainerSpec
+    certificate: Certificate
     surplus: tuple[int, ...]
     former: int
 
@@ -96,6 +112,7 @@ class HostCluster:
     def __init__(self, name: str, ui: UI, *, loaded: Loaded | None = None) -> None:
         self._name, self._ui, self._loaded = name, ui, loaded
         self._shared = Shared(name=name)
+        self._public = ""
 
     # What there is
 
@@ -187,6 +204,12 @@ class HostCluster:
         found = self._engine.inspect(self._name)
         return found.labels.get(LABEL_URL, "") if found is not None and found.ours else ""
 
+    def https(self) -> Https | None:
+        found = self._engine.inspect(self._name)
+        url = found.labels.get(LABEL_TLS, "") if found is not None and found.ours else ""
+        applied = read_applied(self._name)
+        return Https(url=url, public=self._public or (applied.public_url if applied else "") or url) if url else None
+
     def password(self) -> Secret:
         found = self._container(self._kept.primary)
         place = ServerDir.of(self._engine, found) if found is not None else None
@@ -222,6 +245,8 @@ class HostCluster:
             current = layout.whole.current
             new = current is None or layout.single is not None or current.state is not State.RUNNING
             yield f"balancer: {'start it' if new else 'give it other members or settings'} at {plan.url}"
+        if line := layout.certificate.difference():
+            yield line
 
     def _whole(self, loaded: Loaded) -> Prepared:
         return prepare_loaded(replace(loaded, profile=whole(loaded.profile)), self._name)
@@ -236,18 +261,26 @@ class HostCluster:
                 f"member {primary} is the primary, and the profile has members 0 to {wanted.size - 1} only",
                 hint="promote one of them first: deployer cluster promote 0",
             )
+        self._public = made.plan.tls.public if made.plan.tls is not None else ""
         members: list[HostMember] = []
+        answering = answering_to(loaded, made.plan.spec)
         for number in range(wanted.size):
             taken = {made.plan.url, *(member.url for member in members)}
-            members.append(planned(loaded, self._name, number, taken=taken))
+            members.append(planned(answering, self._name, number, taken=taken))
         url = members[primary].url
         return _Layout(
             whole=made,
             members=tuple(member.following(self._name, primary=primary, url=url) for member in members),
             primary=primary,
             balancer=balancer.balancer_spec(
-                made.plan, [member.url for member in members], primary=primary, directory=self._directory
+                made.plan,
+                [member.url for member in members],
+                primary=primary,
+                directory=self._directory,
+                given=Certificate.directory_of(self._name),
+                relabel=made.facts.selinux,
             ),
+            certificate=Certificate(prepared=made),
             surplus=tuple(
                 number
                 for number in range(wanted.size, self._kept.size)
@@ -267,7 +300,8 @@ class HostCluster:
         layout = self._layout(wanted)
         engine = layout.whole.engine
         due = layout.due
-        if not due and layout.balances and not layout.surplus and layout.single is None:
+        stale = layout.certificate.difference()
+        if not due and layout.balances and not layout.surplus and layout.single is None and not stale:
             return False
         image = self._image(layout)
         with ExitStack() as rollback:
@@ -281,7 +315,7 @@ class HostCluster:
                 self._one_by_one(layout, due, image, on_line)
             else:
                 self._together(layout, due, image, on_line, rollback)
-            self._balance(layout, current, rollback)
+            self._serve(layout, current, rollback)
             rollback.pop_all()
         for member in due:
             commit(member)
@@ -342,6 +376,32 @@ class HostCluster:
         ready = answered(member)
         ready.api.close()
         record(member, ready.identity.uuid if member.number == layout.primary else "", rollback)
+
+    def _serve(self, layout: _Layout, current: Container | None, rollback: ExitStack) -> None:
+        """Have the balancer run as planned, with its certificate."""
+        pair = layout.certificate.give(rollback)
+        self._balance(layout, current, rollback)
+        if pair is not None and layout.whole.plan.tls is not None:
+            await_served(layout.whole.plan.tls, pair, self._ui)
+
+    def renew_certificate(self) -> Renewed:
+        """Give the balancer the certificate that its files hold now, or a new one of our own CA if it is due.
+
+        Raises ConflictError without HTTPS, NotReadyError.
+        """
+        assert self._loaded is not None  # noqa: S101 - a certificate has a profile
+        whole = self._whole(self._loaded)
+        served, wanted = self.https(), Certificate(prepared=whole)
+        changed = bool(wanted.difference())
+        with ExitStack() as rollback:
+            pair = wanted.give(rollback)
+            if pair is None or served is None:
+                raise ConflictError(
+                    f"{self._name} has no HTTPS", hint="deployer up --set network.tls.cert=auto, with its other options"
+                )
+            wait_served(served.url, pair.shown.fingerprint)
+            rollback.pop_all()
+        return Renewed(changed=changed, ends=pair.shown.ends, fingerprint=pair.shown.fingerprint)
 
     def _balance(self, layout: _Layout, current: Container | None, rollback: ExitStack) -> None:
         plan, engine = layout.whole.plan, layout.whole.engine
@@ -428,7 +488,8 @@ class HostCluster:
         if container is not None and container.ours:
             remove(Deployment(name=self._name, engine=self._engine, container=container), self._ui)
         self._engine.remove(self._name + balancer.NEXT)
-        shutil.rmtree(self._directory, ignore_errors=True)
+        for path in (self._directory, Certificate.directory_of(self._name)):
+            shutil.rmtree(path, ignore_errors=True)
         primary, left = self._kept.primary, []
         # The primary last: a replica that stops has told it what it has.
         for number in sorted(range(self._kept.size), key=lambda number: number == primary):
@@ -439,6 +500,7 @@ class HostCluster:
             forget(self._name)
             Passwords(name=self._name).forget_all()
             self._shared.forget()
+            forget_certificate(self._name)
             forget_kept(self._name)
         return tuple(filter(None, left))
 
