@@ -49,6 +49,7 @@ class MemberStatus:
     ``version``: deployer's; ``server_version``: devpi-server's.
     ``last_contact_seconds``: since the primary's last answer; None for a primary, and before the first one.
     ``primary_answers``: whether it answered the last report; True for a primary.
+    ``front``: who answers its clients, ``nginx VERSION`` or ``python: `` and why; empty from an older member.
     """
 
     number: int | None
@@ -65,6 +66,7 @@ class MemberStatus:
     server_version: str
     last_contact_seconds: float | None
     primary_answers: bool
+    front: str = ""
 
     @property
     def json(self) -> dict[str, Any]:
@@ -91,6 +93,7 @@ class MemberStatus:
                 server_version=str(found["server_version"]),
                 last_contact_seconds=_seconds(found["last_contact_seconds"]),
                 primary_answers=flag_of(found["primary_answers"]) is True,
+                front=str(found.get("front", "")),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"no status of a member: {error}") from None

@@ -332,7 +332,7 @@ def test_clients_have_https(tmp_path: Path, upstream: Upstream) -> None:
         assert cli.run("up", "--json", *words).data["changes"] == []
         tls = team.status()["tls"]
         assert (tls["url"], tls["answers"], "index.example.com" in tls["names"]) == (url, True, True)
-        assert [one["level"] for one in cli.run("doctor", "--json").data["checks"]] == ["ok"] * 6
+        assert [one["level"] for one in cli.run("doctor", "--json").data["checks"]] == ["ok"] * 7
         ca = tmp_path / "ca.pem"
         ca.write_text(cli.run("tls", "ca").out)
         trust = ssl.create_default_context(cafile=str(ca))

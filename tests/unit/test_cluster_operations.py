@@ -12,7 +12,7 @@ import pytest
 from deployer.clusters.base import Identity, Wanted
 from deployer.errors import ConflictError, NotReadyError, Refused
 from deployer.operations.cluster import places
-from deployer.operations.cluster.doctor import of_member, of_versions
+from deployer.operations.cluster.doctor import of_fronts, of_member, of_versions
 from deployer.operations.cluster.logs import followed, lines
 from deployer.operations.cluster.promote import check, promote
 from deployer.operations.cluster.standing import await_all, standing
@@ -198,6 +198,15 @@ def test_doctor_names_what_is_wrong(cluster: FakeCluster) -> None:
     assert found[0].status is not None
     other = replace(found[0], status=replace(found[0].status, version="2"))
     assert str(of_versions((other, found[2])).level) == "warning"
+
+
+def test_doctor_names_a_member_that_nginx_does_not_serve(cluster: FakeCluster) -> None:
+    found = standing(cluster)
+    assert of_fronts(found).level == "ok"  # of older members, nothing is known
+    assert found[1].status is not None
+    slow = replace(found[1], status=replace(found[1].status, front="python: nginx is not installed"))
+    told = of_fronts((found[0], slow, found[2]))
+    assert (told.level, told.evidence.startswith("member 1: devpi answers everything itself")) == ("warning", True)
 
 
 @pytest.mark.parametrize(

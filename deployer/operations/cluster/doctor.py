@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from deployer.diagnosis import Check, Level, ok
+from deployer.diagnosis.service import front
 from deployer.errors import DeployerError
 from deployer.operations.cluster.standing import Standing, standing
 from deployer.operations.cluster.status import unanswered
@@ -30,6 +32,7 @@ def checks(cluster: Cluster) -> Iterator[Check]:
         return
     for one in members:
         yield of_member(one)
+    yield of_fronts(members)
     yield of_versions(members)
     yield of_address(cluster.address())
     if (https := cluster.https()) is not None:
@@ -61,6 +64,16 @@ def of_member(one: Standing) -> Check:
         evidence=f"{one.text}, for {one.status.lag_seconds or 0:.0f} s",
         cure=f"wait; if it stays so: deployer logs --member {one.number}",
     )
+
+
+def of_fronts(members: tuple[Standing, ...]) -> Check:
+    """Whether nginx answers the clients of each member; the first one without it is told. Pure."""
+    for one in members:
+        if one.status is not None and one.status.front:
+            found = front(one.status.front, in_container=bool(one.member.image))
+            if found.level is not Level.OK:
+                return replace(found, evidence=f"member {one.number}: {found.evidence}")
+    return ok("front", "nginx sends files and pages of each member")
 
 
 def of_versions(members: tuple[Standing, ...]) -> Check:

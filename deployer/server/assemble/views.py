@@ -106,7 +106,7 @@ def add(pyramid_config: Any, core: Core, mirrors: OfMirrors, inventory: OfInvent
 def add_status(pyramid_config: Any, core: Core, orders: Orders, status: Callable[[], MemberStatus]) -> None:
     """Add the endpoint of a member of a cluster."""
     pyramid_config.registry[keys.MEMBER] = status
-    orders.views[MEMBER_STATUS_ROUTE] = answer = StatusView(core.challenge, status)
+    orders.views[MEMBER_STATUS_ROUTE] = answer = StatusView(core.challenge, status, core.private.front)
     pyramid_config.add_route(MEMBER_STATUS_ROUTE, MEMBER_STATUS_ROUTE)
     pyramid_config.add_view(answer, route_name=MEMBER_STATUS_ROUTE, request_method="POST")
 

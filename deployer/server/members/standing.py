@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pyramid.response import Response
@@ -12,13 +14,14 @@ from deployer.protocol import MemberRequest, MemberStatus
 from deployer.server.challenge import INVALID, Challenge
 from deployer.server.devpi.installed import server_version
 from deployer.server.members.role import Role
+from deployer.server.secret_files import read_text
 
 
 class StatusView:
-    """The view."""
+    """The view. ``front``: the file that says who answers clients."""
 
-    def __init__(self, challenge: Challenge, status: Callable[[], MemberStatus]) -> None:
-        self._challenge, self._status = challenge, status
+    def __init__(self, challenge: Challenge, status: Callable[[], MemberStatus], front: Path) -> None:
+        self._challenge, self._status, self._front = challenge, status, front
 
     def __call__(self, request: Any) -> Any:
         try:
@@ -27,7 +30,7 @@ class StatusView:
             wanted = None
         if wanted is None or not self._challenge.admit(wanted.order, wanted.proof):
             return Response(json_body={"message": INVALID}, status=403)
-        return Response(json_body=self._status().json)
+        return Response(json_body=replace(self._status(), front=read_text(self._front) or "").json)
 
 
 def of_primary(role: Role, uuid: str, serial: int) -> MemberStatus:
