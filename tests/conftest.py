@@ -27,12 +27,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what takes minutes by its nature, such as fifty kills; it is run by hand before a release."""
+    """Skip what takes minutes by its nature, such as fifty kills, and repeats; it is run by hand before a release."""
     if config.getoption("--endurance"):
         return
     for item in items:
         if item.get_closest_marker("endurance"):
             item.add_marker(pytest.mark.skip(reason="takes minutes: run it with --endurance"))
+        elif _repeats(item):
+            item.add_marker(pytest.mark.skip(reason="other parameters show the same: run it with --endurance"))
+
+
+def _repeats(item: pytest.Item) -> bool:
+    """Whether one of its parameters is named by its marker ``endurance_of``."""
+    marker, spec = item.get_closest_marker("endurance_of"), getattr(item, "callspec", None)
+    return marker is not None and spec is not None and any(f"-{one}-" in f"-{spec.id}-" for one in marker.args)
 
 
 @pytest.hookimpl(optionalhook=True)

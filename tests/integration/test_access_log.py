@@ -66,6 +66,7 @@ def is_moved(log: Path) -> bool:
         return False
 
 
+@pytest.mark.endurance_of("docker")
 def test_it_stays_small_and_no_request_is_lost(server: Server) -> None:
     log = server.private / "log"
     with Upstream([make_wheel("alpha", "1.0")]) as upstream:

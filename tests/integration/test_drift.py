@@ -89,6 +89,7 @@ def test_what_the_profile_does_not_name_goes_only_when_told_and_empty(cli: Cli, 
     assert cli.run("secret", "show", "old").code == 5
 
 
+@pytest.mark.endurance_of("docker-6")
 def test_fifty_indexes_that_are_right_cost_five_requests_at_most_and_a_field_two_more(cli: Cli) -> None:
     users: dict[str, Any] = {f"user{number}": {} for number in range(20)}
     indexes: dict[str, Any] = {

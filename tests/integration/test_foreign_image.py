@@ -45,17 +45,7 @@ def cli(image: str, tmp_path: Path) -> Iterator[Cli]:
 
 
 def up(cli: Cli, *words: str, serverdir: str = "/data"):  # type: ignore[no-untyped-def]
-    return cli.up(
-        *(
-            "--image",
-            TAG,
-            "--set",
-            f"image.env.DEVPISERVER_SERVERDIR={serverdir}",
-            "--set",
-            "image.stop_signal=SIGTERM",
-        ),
-        *words,
-    )
+    return cli.up("--image", TAG, "--set", f"image.env.DEVPISERVER_SERVERDIR={serverdir}", *words)
 
 
 def login(cli: Cli, password: str) -> int:

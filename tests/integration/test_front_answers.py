@@ -92,6 +92,7 @@ def server(anywhere: Server, upstream: Upstream) -> Server:
     return running
 
 
+@pytest.mark.endurance_of("docker")
 def test_a_thousand_random_requests_get_what_the_server_behind_answers(server: Server) -> None:
     chance = random.Random(20261125)
     auth, behind = server.auth, server.private / "run" / "devpi"

@@ -151,6 +151,7 @@ def test_a_kill_at_any_step_loses_nothing(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("cli", [DOCKER, PODMAN], indirect=True)
+@pytest.mark.endurance_of("podman")
 def test_from_a_directory_to_a_volume_and_back(cli: Cli) -> None:
     volume = f"volume:{cli.name}-data"
     assert cli.up("--no-pip").code == 0

@@ -210,6 +210,7 @@ def test_a_killed_measurement_leaves_nothing_for_long(machine: Machine, outside:
 
 
 @BOTH
+@pytest.mark.endurance_of("podman")
 def test_a_resolver_that_containers_can_not_ask(
     machine: Machine, outside: Namespace, upstream: Upstream, cli: Seated
 ) -> None:
@@ -330,6 +331,7 @@ def test_a_localhost_that_is_ipv6_only(machine: Machine, outside: Namespace, cli
 
 @BOTH
 @pytest.mark.parametrize("change", ["host", "host, another file", "bridge"])
+@pytest.mark.endurance_of("podman")
 def test_an_upstream_and_a_resolver_that_move_while_the_server_runs(
     machine: Machine, outside: Namespace, upstream: Upstream, cli: Seated, tmp_path: Path, change: str
 ) -> None:

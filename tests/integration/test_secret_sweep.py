@@ -134,6 +134,7 @@ def exporter(cli: Cli, request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.parametrize("cli", DEPLOYMENTS[1::2], indirect=True)
+@pytest.mark.endurance_of("docker-6")
 def test_secrets_are_in_their_own_files_and_nowhere_else(
     cli: Cli, private: Upstream, tmp_path: Path, exporter: str
 ) -> None:

@@ -47,6 +47,7 @@ def scraped(address: str) -> dict[str, float]:
     return {series: float(number) for series, _, number in pairs}
 
 
+@pytest.mark.endurance_of("docker")
 def test_a_second_download_is_a_hit_and_costs_the_upstream_nothing(cli: Cli) -> None:
     address = f"127.0.0.1:{free_port()}"
     with Upstream([make_wheel("demo", "1.0")]) as upstream:

@@ -125,6 +125,7 @@ def test_a_start_asks_the_engine_for_little_and_touches_nothing_of_others(cli: C
 
 
 @pytest.mark.parametrize("cli", [DOCKER_HOST, PODMAN_HOST], indirect=True)
+@pytest.mark.endurance_of("podman-host")
 def test_an_image_that_was_built_since_is_used_and_the_former_one_goes(cli: Cli) -> None:
     def ask(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([cli.engine, *words], capture_output=True, check=False, text=True, env=cli.env)

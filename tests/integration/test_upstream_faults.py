@@ -71,6 +71,7 @@ def test_a_hanging_upstream_takes_neither_warm_pages_nor_other_upstreams_along(
         assert {future.result().status for future in stuck} <= {502, 503}
 
 
+@pytest.mark.endurance_of("docker")
 def test_an_upstream_that_is_gone_is_asked_no_more_until_it_is_back(
     start: Callable[..., Server], upstream: Upstream
 ) -> None:
@@ -118,6 +119,7 @@ NO_PAGE = {
 }
 
 
+@pytest.mark.endurance_of("docker")
 def test_what_is_no_page_is_not_taken_for_one(start: Callable[..., Server], upstream: Upstream) -> None:
     server = start()
     make_indexes(server.port, server.auth, upstream, mirror_cache_expiry=1)
@@ -141,6 +143,7 @@ def test_a_page_that_names_its_charset_is_one(start: Callable[..., Server], upst
     assert b"alpha-1.0" in get(server.port, page("root/dev", "alpha"), JSON).body
 
 
+@pytest.mark.endurance_of("docker")
 def test_a_page_that_takes_too_long_or_fails_late_is_never_told_as_absent(
     start: Callable[..., Server], upstream: Upstream
 ) -> None:
