@@ -55,6 +55,37 @@ def wait_until(true: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.server
+def test_files_that_come_faster_than_they_are_stored_open_few_descriptors(tmp_path: Path) -> None:
+    """Clients have a file before it is stored: each one that waited for its commit held a thread and two open files."""
+    many = [make_wheel(f"many-{number % 4}", f"1.{number}") for number in range(600)]
+    server = Server(tmp_path / "data")
+    with Upstream(many) as upstream:
+        try:
+            server.start("--front", "python")
+            make_indexes(server.port, server.auth, upstream)
+            paths = [
+                urljoin(page, file["url"]).partition("#")[0]
+                for page in {f"/root/dev/+simple/{one.project}/" for one in many}
+                for file in json.loads(get(server.port, page, JSON).body)["files"]
+            ]
+            before, open_files = descriptors(server), []
+            with ThreadPoolExecutor(8) as pool:
+                for status in pool.map(lambda path: get(server.port, path, FILE).status, paths):
+                    assert status == 200
+                    open_files.append(descriptors(server))
+            assert len(paths) == len(many)
+            assert max(open_files) - before < 300
+            wait_until(lambda: all(stored(server, path).exists() for path in paths))
+        finally:
+            server.end()
+
+
+def descriptors(server: Server) -> int:
+    assert server.process is not None
+    return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+
+
 @pytest.mark.parametrize("clients", [8, 32])
 def test_all_who_ask_get_it_by_one_download(server: Server, upstream: Upstream, clients: int) -> None:
     upstream.faults.bandwidth = 4 * 2**20

@@ -10,8 +10,9 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from dataclasses import fields as fields_of
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -22,6 +23,7 @@ import pytest
 pytest.importorskip("devpi_server")
 
 from deployer.server.cdn import OPEN_FILE
+from deployer.server.devpi.kept import KeptFile
 from deployer.server.devpi.links import place
 from deployer.server.mirrors import files as module
 from deployer.server.mirrors.files import FileRefused, FileResponse, Found, RemoteFiles
@@ -88,7 +90,7 @@ class Bench:
         self.remote = RemoteFiles(xom, client, indexes, self.spools)
         self.remote.on_kept = self.renewed.append
         inside = SimpleNamespace(
-            keep_file=self._keep, facts=lambda xom, paths: dict.fromkeys(paths, (1, self.modified))
+            keep_files=self._keep, facts=lambda xom, paths: dict.fromkeys(paths, (1, self.modified))
         )
         monkeypatch.setattr(module, "inside", lambda: inside)
 
@@ -102,14 +104,16 @@ class Bench:
     def _closed(self) -> None:
         self.open -= 1
 
-    def _keep(self, xom: Any, index: str, path: str, project: str, file: Any, **more: Any) -> None:
-        content = more.pop("content")
-        if content is not None:
-            target = self.stored / index / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.unlink(missing_ok=True)
-            os.link(content.devpi_srcpath, target)
-        self.kept.append({"path": f"{index}/{path}", "project": project, "file": file, **more})
+    def _keep(self, xom: Any, files: Sequence[KeptFile]) -> None:
+        for one in files:
+            told = {key.name: getattr(one, key.name) for key in fields_of(one)}
+            if (content := told.pop("content")) is not None:
+                target = self.stored / one.place
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.unlink(missing_ok=True)
+                os.link(content.devpi_srcpath, target)
+            del told["index"]
+            self.kept.append({**told, "path": one.place})
 
     def fetch(self, found: Found, *answers: Response) -> tuple[FileResponse, bytes]:
         self.answers = list(answers)

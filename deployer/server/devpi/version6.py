@@ -11,6 +11,7 @@ from devpi_server.mirror import MirrorCustomizer, MirrorStage, ProjectUpdateCach
 from devpi_server.model import BaseStage, InvalidIndexconfig, PrivateStage, User, ensure_list
 from devpi_server.normalized import normalize_name
 
+from deployer.server.devpi.kept import KeptFile
 from deployer.server.devpi.links import digest, place
 from deployer.server.devpi.mirror_names import NAMES
 
@@ -250,44 +251,48 @@ def try_others(mirror: Any, challenge: str) -> bool:
     return bool(mirror._update_auth_candidates(challenge))
 
 
-def keep_file(
-    xom: Any,
-    index: str,
-    path: str,
-    project: str,
-    file: Mapping[str, Any],
-    *,
-    content: Any,
-    digests: Mapping[str, str],
-    size: int,
-    last_modified: str,
-) -> None:
-    """Store a file of mirror ``index`` with its link, in one commit; none for one that was stored before and is lost.
+def keep_files(xom: Any, files: Iterable[KeptFile]) -> None:
+    """Store files of mirrors with their links, in one commit; none for those that were stored before and are lost.
 
-    ``path``: below the index. ``file``: the file object of its page. ``content``: what devpi takes, or None for the
-    entry alone. Raises LookupError when there is no such mirror any more.
+    No two of them have the same place. Raises LookupError, and stores no new one, when a mirror is gone.
     """
-    hashes = Digests(digests)
-    with xom.keyfs.read_transaction():
-        known = xom.filestore.get_file_entry(f"{index}/{path}")
-        lost = (
-            known is not None and known.has_existing_metadata() and known.hashes.get("sha256") == digests.get("sha256")
-        )
-    if lost and content is not None:
-        with xom.keyfs.filestore_transaction():
-            known.file_set_content_no_meta(content, hashes=hashes)
+    new = _restored(xom, files)
+    if not new:
         return
     with xom.keyfs.write_transaction():
-        stage = xom.model.getstage(index)
-        if stage is None or not is_mirror(stage):
-            raise LookupError(index)
-        link = _link(file)
-        entry = xom.filestore.maplink(link, stage.username, stage.index, project)
-        spec = link.hash_spec
-        if content is not None:
-            entry.file_set_content(content, last_modified=last_modified, hash_spec=spec or None, hashes=hashes)
-        href = f"{entry.relpath}#{spec}" if spec else entry.relpath
-        _add_link(stage, project, (file["filename"], href), file)
+        for one in new:
+            stage = xom.model.getstage(one.index)
+            if stage is None or not is_mirror(stage):
+                raise LookupError(one.index)
+            link = _link(one.file)
+            entry = xom.filestore.maplink(link, stage.username, stage.index, one.project)
+            spec = link.hash_spec
+            if one.content is not None:
+                entry.file_set_content(
+                    one.content,
+                    last_modified=one.last_modified,
+                    hash_spec=spec or None,
+                    hashes=Digests(one.digests),
+                )
+            href = f"{entry.relpath}#{spec}" if spec else entry.relpath
+            _add_link(stage, one.project, (one.file["filename"], href), one.file)
+
+
+def _restored(xom: Any, files: Iterable[KeptFile]) -> list[KeptFile]:
+    """Put the content of files back that devpi knows and has lost; the others."""
+    new, lost = [], []
+    with xom.keyfs.read_transaction():
+        for one in files:
+            known = xom.filestore.get_file_entry(one.place)
+            same = known is not None and known.has_existing_metadata()
+            if same and one.content is not None and known.hashes.get("sha256") == one.digests.get("sha256"):
+                lost.append((known, one))
+            else:
+                new.append(one)
+    for known, one in lost:
+        with xom.keyfs.filestore_transaction():
+            known.file_set_content_no_meta(one.content, hashes=Digests(one.digests))
+    return new
 
 
 def _add_link(stage: Any, project: str, link: tuple[str, str], file: Mapping[str, Any]) -> None:

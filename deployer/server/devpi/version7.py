@@ -20,6 +20,7 @@ from devpi_server.model.simpleapi import SimpleInfo
 from devpi_server.model.user import User
 from devpi_server.normalized import normalize_name
 
+from deployer.server.devpi.kept import KeptFile
 from deployer.server.devpi.links import digest
 
 __all__ = ["InvalidIndexconfig", "MirrorStage", "ProjectUpdateCache", "ensure_list"]
@@ -203,36 +204,46 @@ def try_others(mirror: Any, challenge: str) -> bool:
     return bool(mirror._update_auth_candidates(challenge))
 
 
-def keep_file(
-    xom: Any,
-    index: str,
-    path: str,
-    project: str,
-    file: Mapping[str, Any],
-    *,
-    content: Any,
-    digests: Mapping[str, str],
-    size: int,
-    last_modified: str,
-) -> None:
-    hashes = Digests(digests)
-    with xom.keyfs.read_transaction():
-        stage = xom.model.getstage(index)
-        if stage is None or not is_mirror(stage):
-            raise LookupError(index)
-        known = xom.filestore.get_file_entry(f"{index}/{path}")
-        lost = (
-            known is not None and known.has_existing_metadata() and known.hashes.get("sha256") == digests.get("sha256")
-        )
-    if lost and content is not None:
-        with xom.keyfs.filestore_transaction():
-            known.file_set_content_no_meta(content, hashes=hashes)
+def keep_files(xom: Any, files: Iterable[KeptFile]) -> None:
+    new = _restored(xom, files)
+    if not new:
         return
     with xom.keyfs.write_transaction():
-        stage = xom.model.getstage(index)
-        if stage is None or not is_mirror(stage):
-            raise LookupError(index)
-        add_file(xom, stage, project, file, content=content, digests=hashes, size=size, last_modified=last_modified)
+        for one in new:
+            add_file(
+                xom,
+                _mirror(xom, one.index),
+                one.project,
+                one.file,
+                content=one.content,
+                digests=one.digests,
+                size=one.size,
+                last_modified=one.last_modified,
+            )
+
+
+def _mirror(xom: Any, index: str) -> Any:
+    stage = xom.model.getstage(index)
+    if stage is None or not is_mirror(stage):
+        raise LookupError(index)
+    return stage
+
+
+def _restored(xom: Any, files: Iterable[KeptFile]) -> list[KeptFile]:
+    new, lost = [], []
+    with xom.keyfs.read_transaction():
+        for one in files:
+            _mirror(xom, one.index)
+            known = xom.filestore.get_file_entry(one.place)
+            same = known is not None and known.has_existing_metadata()
+            if same and one.content is not None and known.hashes.get("sha256") == one.digests.get("sha256"):
+                lost.append((known, one))
+            else:
+                new.append(one)
+    for known, one in lost:
+        with xom.keyfs.filestore_transaction():
+            known.file_set_content_no_meta(one.content, hashes=Digests(one.digests))
+    return new
 
 
 def add_file(

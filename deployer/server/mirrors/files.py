@@ -1,8 +1,8 @@
 """Files of mirrors that are not here yet: fetched from the address that the page names now, checked, and kept.
 
-A file is kept by one commit of devpi, when all of it has come and is what its page promises: by its hash, or, without
-one, by the first bytes that a file of its name has. What an upstream has compressed on the way is decoded, unless the
-file is right as it came.
+A file is kept by a commit of devpi, when all of it has come and is what its page promises: by its hash, or, without
+one, by the first bytes that a file of its name has. Files that come at the same time share a commit. What an upstream
+has compressed on the way is decoded, unless the file is right as it came.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from email.utils import formatdate, parsedate_to_datetime
 from http import HTTPStatus
@@ -26,13 +26,20 @@ from typing import IO, Any
 
 from deployer.server.cdn import NO_CACHE, OPEN_FILE
 from deployer.server.devpi.installed import inside
+from deployer.server.devpi.kept import KeptFile
 from deployer.server.devpi.links import digest
 from deployer.server.mirrors.indexes import Indexes, Mirror
 from deployer.server.mirrors.page import File, size_of, storable
+from deployer.server.mirrors.together import Together
 from deployer.server.upstream.body import LARGEST_FILE, Body, InvalidBody
 from deployer.server.upstream.client import Client
 
 BLOCK = 64 * 1024
+AT_ONCE = 32
+"""Files that one commit keeps at most: an upload waits for it."""
+MOST_WAITING, PATIENCE = 64, 30.0
+"""Files that wait for their commit before no other one is fetched, each with a thread and open files; and the seconds
+that one waits to be fetched."""
 _GZIP = b"\x1f\x8b"
 _STARTS = {
     (".whl", ".zip", ".egg"): (b"PK\x03\x04", b"PK\x05\x06"),
@@ -99,6 +106,12 @@ class RemoteFiles:
         self._xom, self._client, self._indexes, self._directory = xom, client, indexes, directory
         self._files = Path(xom.config.server_path) / "+files"
         self._commits = threading.Lock()  # SQLite sleeps, up to a tenth of a second, where writers meet
+        self._keeping: Together[KeptFile] = Together(
+            lambda files: inside().keep_files(xom, files),
+            key=lambda file: file.place,
+            turn=self._commits,
+            most=AT_ONCE,
+        )
         self.on_kept: Callable[[Found], None] = lambda found: None
         """Called when a file has been kept."""
         self.room_for: Callable[[int], contextlib.AbstractContextManager[None]] = lambda size: contextlib.nullcontext()
@@ -109,6 +122,8 @@ class RemoteFiles:
         stored = self._stored(found)
         if stored.exists() and not self.is_due(found.mirror, found.path):  # kept a moment ago
             return FileResponse(HTTPStatus.OK, _headers_of(found, stored), _blocks(stored), stored.open("rb"))
+        if not self._keeping.wait_for_room(MOST_WAITING, PATIENCE):
+            raise FileRefused("files come faster than they are stored", status=HTTPStatus.SERVICE_UNAVAILABLE)
         stack = contextlib.ExitStack()
         try:
             validators = self._validators(found)
@@ -205,18 +220,15 @@ class RemoteFiles:
             self._keep(found, spool, headers["Last-Modified"])
 
     def _keep(self, found: Found, spool: _Spool, last_modified: str) -> None:
-        with self._commits:
-            inside().keep_file(
-                self._xom,
-                found.mirror.name,
-                found.path,
-                found.project,
-                storable(found.file),
+        self._keeping.add(
+            replace(
+                _entry(found),
                 content=spool.named,
                 digests=spool.digests,
                 size=spool.size,
                 last_modified=last_modified,
             )
+        )
         self.on_kept(found)
 
     def _decoded(self, found: Found, spool: _Spool, encoding: str) -> None:
@@ -262,17 +274,7 @@ class RemoteFiles:
     def enter(self, found: Found) -> None:
         """Have devpi know of a file that is not here."""
         with contextlib.suppress(LookupError):
-            inside().keep_file(
-                self._xom,
-                found.mirror.name,
-                found.path,
-                found.project,
-                storable(found.file),
-                content=None,
-                digests={},
-                size=0,
-                last_modified="",
-            )
+            inside().keep_files(self._xom, [_entry(found)])
 
     def part(self, found: Found, value: str) -> FileResponse:
         """The upstream's answer to a ``Range``, of which nothing is kept; where it has no ranges, the whole file as of
@@ -350,6 +352,11 @@ class RemoteFiles:
             if response.status_code not in _REFUSED or not self._indexes.try_others(mirror, challenge):
                 break
         return response
+
+
+def _entry(found: Found) -> KeptFile:
+    """What devpi is told of a file, without its content."""
+    return KeptFile(index=found.mirror.name, path=found.path, project=found.project, file=storable(found.file))
 
 
 def _headers_of(found: Found, stored: Path) -> dict[str, str]:
