@@ -6,8 +6,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
-
 from deployer.server.mirrors.together import Together
 
 PATIENCE = 60.0
@@ -82,11 +80,35 @@ def test_there_is_room_when_few_wait() -> None:
     assert not store.together.wait_for_room(0, 0.01)
 
 
-def test_an_interrupt_ends_the_call_and_nobody_waits_for_ever() -> None:
-    def interrupted(_numbers: list[int]) -> None:
-        raise KeyboardInterrupt
+def test_an_interrupt_is_no_success_for_those_who_wait() -> None:
+    store = Store(1)
 
-    together = Together(interrupted, key=int, turn=threading.Lock(), most=2)
-    with pytest.raises(KeyboardInterrupt):
-        together.add(1)
-    assert together.wait_for_room(1, 0.0)
+    def interrupted(numbers: list[int]) -> None:
+        store.calls.append(numbers)
+        store.begun.set()
+        assert store.go.wait(PATIENCE)
+        if numbers != [0]:
+            raise KeyboardInterrupt
+
+    together = Together(interrupted, key=int, turn=store.turn, most=100)
+    told: list[BaseException] = []
+
+    def add(number: int) -> None:
+        try:
+            together.add(number)
+        except BaseException as error:
+            told.append(error)
+
+    first, *others = [threading.Thread(target=add, args=(number,)) for number in range(4)]
+    first.start()
+    assert store.begun.wait(PATIENCE)
+    for thread in others:
+        thread.start()
+    deadline = time.monotonic() + PATIENCE
+    while together.wait_for_room(3, 0.0):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    store.go.set()
+    for thread in (first, *others):
+        thread.join(PATIENCE)
+    assert sorted(type(error).__name__ for error in told) == ["KeyboardInterrupt", "RuntimeError", "RuntimeError"]

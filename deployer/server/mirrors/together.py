@@ -69,13 +69,20 @@ class Together(Generic[Thing]):
 
     def _run(self, batch: list[_Waiting[Thing]]) -> None:
         try:
-            self._store([one.thing for one in batch])
-        except Exception as error:
-            if len(batch) == 1:
-                batch[0].error = error
-            else:  # one of them fails, and the others are stored
-                for one in batch:
-                    self._run([one])
+            self._try(batch)
         finally:
             for one in batch:
-                one.done = True
+                if not one.done:  # this thread is being ended
+                    one.error, one.done = RuntimeError("storing was interrupted"), True
+
+    def _try(self, batch: list[_Waiting[Thing]]) -> None:
+        try:
+            self._store([one.thing for one in batch])
+        except Exception as error:
+            if len(batch) > 1:  # one of them fails, and the others are stored
+                for one in batch:
+                    self._try([one])
+                return
+            batch[0].error = error
+        for one in batch:
+            one.done = True
