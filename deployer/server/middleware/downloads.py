@@ -19,11 +19,18 @@ from devpi_server.log import threadlog
 CHUNK = 64 * 1024
 CHECK_EVERY = 1.0
 """Seconds without a byte after which a client's permit is checked."""
+MOST = 512
+"""Downloads at a time: each holds a thread and up to three open files, of the 4,096 that the server has. They go on
+when their clients have gone, so these do not limit them."""
 _CREDENTIALS = ("Authorization", "X-Devpi-Auth", "Cookie")
 
 
 class DownloadFailed(Exception):
     """The file did not come; the message says why."""
+
+
+class TooManyDownloads(Exception):
+    """MOST of them are under way."""
 
 
 class Download:
@@ -134,8 +141,8 @@ class Downloads:
     def join_request(self, request: Any, answer: Callable[[Any], Any]) -> Download:
         """The download of devpi for ``request``; ``answer`` begins one when there is none.
 
-        Requests with other credentials get another download, because devpi checks credentials. Raises RuntimeError when
-        no thread can be started.
+        Requests with other credentials get another download, because devpi checks credentials. Raises TooManyDownloads,
+        and RuntimeError when no thread can be started.
         """
         key = (request.path_info, *(_digest(request.headers.get(name, "")) for name in _CREDENTIALS))
         return self.join(key, lambda: answer(request.copy_get()))[0]
@@ -143,11 +150,13 @@ class Downloads:
     def join(self, key: tuple[str, ...], answer: Callable[[], Any]) -> tuple[Download, bool]:
         """The download with this ``key``, and whether this call began it, with ``answer``.
 
-        Raises RuntimeError when no thread can be started.
+        Raises TooManyDownloads, and RuntimeError when no thread can be started.
         """
         with self._lock:
             if key in self._under_way:
                 return self._under_way[key], False
+            if len(self._under_way) >= MOST:
+                raise TooManyDownloads
             download = Download(self._spool)
             begin = (key, download, answer)
             threading.Thread(target=self._read, args=begin, name=f"file {key[0]}", daemon=True).start()

@@ -20,7 +20,7 @@ from deployer.server.devpi.replication import is_member
 from deployer.server.guard.rules import Held
 from deployer.server.guard.sendable import Sendable
 from deployer.server.middleware.bulkhead import Bulkhead, Permit
-from deployer.server.middleware.downloads import Download, DownloadFailed, Downloads
+from deployer.server.middleware.downloads import Download, DownloadFailed, Downloads, TooManyDownloads
 from deployer.server.middleware.responses import SharedResponse, StreamedBody, busy
 from deployer.server.middleware.single_flight import CHECK_EVERY, SingleFlight
 from deployer.server.mirrors.canonical_links import CanonicalLinks
@@ -87,6 +87,12 @@ class FileRequests:
 
     def answer(self, request: Any, handler: Handler) -> Any:
         """A file that is not here, or what belongs to a mirror's file; anything else is devpi's."""
+        try:
+            return self._answer(request, handler)
+        except TooManyDownloads:
+            return busy()
+
+    def _answer(self, request: Any, handler: Handler) -> Any:
         found = _FILE.fullmatch(request.path_info)
         leads_out = ".." in request.path_info.split("/")  # nothing on the disk is looked up by such a path
         if found is None or leads_out or request.method not in ("GET", "HEAD"):
@@ -153,7 +159,7 @@ class FileRequests:
         with self._bulkhead.waiting([self._indexes.upstream(mirror)]) as permit:
             remote = self._remote_file(mirror, path) if permit.valid else None
             if remote is not None:
-                with contextlib.suppress(DownloadFailed):
+                with contextlib.suppress(DownloadFailed, TooManyDownloads):
                     self._download(remote).wait()
 
     def _devpi_file(self, request: Any, handler: Handler, mirror: Mirror | None, path: str, *, is_here: bool) -> Any:
@@ -202,14 +208,19 @@ class FileRequests:
             self._download(remote, answer).wait()
         except DownloadFailed as error:
             raise FileRefused(str(error)) from None
+        except TooManyDownloads:
+            raise FileRefused("too many files are on their way", status=HTTPStatus.SERVICE_UNAVAILABLE) from None
 
     def _download(self, remote: Found, answer: FileResponse | None = None) -> Download:
         """The download of a file; ``answer``: the whole file that an upstream has begun to send."""
-        download, began = self._downloads.join(
-            (f"{remote.mirror.name}/{remote.path}",), lambda: answer or self._remote.fetch(remote)
-        )
-        if answer is not None and not began:
-            answer.close()
+        began = False
+        try:
+            download, began = self._downloads.join(
+                (f"{remote.mirror.name}/{remote.path}",), lambda: answer or self._remote.fetch(remote)
+            )
+        finally:
+            if answer is not None and not began:
+                answer.close()
         return download
 
     @staticmethod
