@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from deployer import secrets
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
@@ -26,6 +29,15 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 # A shell without job control has what it starts in the background ignore Ctrl-C, also all that tests start then.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _own_secrets() -> Iterator[None]:
+    """What one test makes a secret is not blanked in the output of another one."""
+    known = set(secrets._known)
+    yield
+    secrets._known.clear()
+    secrets._known.update(known)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
