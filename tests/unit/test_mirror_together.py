@@ -1,4 +1,4 @@
-"""What several threads store at the same time is stored together, and each is told of its own failure."""
+"""Group commit: one call stores the things of several threads, and an error is raised in its own thread alone."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Store:
         return ""
 
     def at_once(self, *numbers: int) -> dict[int, str]:
-        """Add the numbers while the first one is being stored; what each was told."""
+        """Add the numbers while the first one is being stored; return the error message of each, empty without one."""
         with ThreadPoolExecutor(len(numbers) + 1) as pool:
             first = pool.submit(self.add, 0)
             assert self.begun.wait(PATIENCE)

@@ -67,7 +67,7 @@ def of_member(one: Standing) -> Check:
 
 
 def of_fronts(members: tuple[Standing, ...]) -> Check:
-    """Whether nginx answers the clients of each member; the first one without it is told. Pure."""
+    """Check the front of each member; the evidence names the first member without nginx. Pure."""
     for one in members:
         if one.status is not None and one.status.front:
             found = front(one.status.front, in_container=bool(one.member.image))

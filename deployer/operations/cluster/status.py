@@ -112,7 +112,7 @@ def text(data: dict[str, Any], members: Sequence[Standing]) -> str:
         "engine": data["engine"],
         "url": data["url"],
         "index": data["simple_url"],
-        "https": data["tls"]["url"] if data["tls"] else "",
+        "tls": data["tls"]["url"] if data["tls"] else "",
     }
     head = "\n".join(f"{key.ljust(10)}{value}" for key, value in rows.items() if value)
     return f"{head}\n\n{table(HEAD, [row(one) for one in members])}"

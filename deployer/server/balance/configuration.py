@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from deployer.protocol import BALANCER_HEADER, LIVE_ROUTE, ExitCode, Refusal
-from deployer.server.nginx.https import Https
+from deployer.server.nginx.https import Https, Template
 
 TEMPLATE = "balance.conf.template"
 _ADDRESS = re.compile(r"(\[[0-9a-f:]+\]|[0-9.]+):([0-9]{1,5})")
@@ -24,10 +23,6 @@ class Known(Protocol):
     def address(self) -> str: ...
     @property
     def silent(self) -> bool: ...
-
-
-class _Template(string.Template):
-    delimiter = "%"  # nginx uses the dollar sign itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +72,7 @@ class Balanced:
         silent = all(member.silent for member in known if member.address)
         places = [(self.listen, "")] + ([(self.tls, f" {https.listen}")] if https else [])
         template = Path(__file__).with_name(TEMPLATE).read_text(encoding="utf-8")
-        return _Template(template).substitute(
+        return Template(template).substitute(
             user=user,
             workers=workers,
             connections=connections,

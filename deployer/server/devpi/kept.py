@@ -1,10 +1,12 @@
-"""A file of a mirror that devpi is to know: what both versions of devpi-server are told."""
+"""Files of mirrors as devpi stores them: what both versions of devpi-server need to know of one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from devpi_server.filestore import Digests
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,3 +26,24 @@ class KeptFile:
     @property
     def place(self) -> str:
         return f"{self.index}/{self.path}"
+
+
+def restored(xom: Any, files: Iterable[KeptFile], *, mirror: Callable[[Any, str], Any]) -> list[KeptFile]:
+    """Store the content of files whose entry devpi has and whose content is lost; return the other files.
+
+    ``mirror``: returns the mirror of a name, or raises LookupError.
+    """
+    new, lost = [], []
+    with xom.keyfs.read_transaction():
+        for one in files:
+            mirror(xom, one.index)
+            known = xom.filestore.get_file_entry(one.place)
+            has_entry = known is not None and known.has_existing_metadata()
+            if has_entry and one.content is not None and known.hashes.get("sha256") == one.digests.get("sha256"):
+                lost.append((known, one))
+            else:
+                new.append(one)
+    for known, one in lost:
+        with xom.keyfs.filestore_transaction():
+            known.file_set_content_no_meta(one.content, hashes=Digests(one.digests))
+    return new

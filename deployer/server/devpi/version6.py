@@ -11,7 +11,7 @@ from devpi_server.mirror import MirrorCustomizer, MirrorStage, ProjectUpdateCach
 from devpi_server.model import BaseStage, InvalidIndexconfig, PrivateStage, User, ensure_list
 from devpi_server.normalized import normalize_name
 
-from deployer.server.devpi.kept import KeptFile
+from deployer.server.devpi.kept import KeptFile, restored
 from deployer.server.devpi.links import digest, place
 from deployer.server.devpi.mirror_names import NAMES
 
@@ -256,14 +256,12 @@ def keep_files(xom: Any, files: Iterable[KeptFile]) -> None:
 
     No two of them have the same place. Raises LookupError, and stores no new one, when a mirror is gone.
     """
-    new = _restored(xom, files)
+    new = restored(xom, files, mirror=_mirror)
     if not new:
         return
     with xom.keyfs.write_transaction():
         for one in new:
-            stage = xom.model.getstage(one.index)
-            if stage is None or not is_mirror(stage):
-                raise LookupError(one.index)
+            stage = _mirror(xom, one.index)
             link = _link(one.file)
             entry = xom.filestore.maplink(link, stage.username, stage.index, one.project)
             spec = link.hash_spec
@@ -278,21 +276,12 @@ def keep_files(xom: Any, files: Iterable[KeptFile]) -> None:
             _add_link(stage, one.project, (one.file["filename"], href), one.file)
 
 
-def _restored(xom: Any, files: Iterable[KeptFile]) -> list[KeptFile]:
-    """Put the content of files back that devpi knows and has lost; the others."""
-    new, lost = [], []
-    with xom.keyfs.read_transaction():
-        for one in files:
-            known = xom.filestore.get_file_entry(one.place)
-            same = known is not None and known.has_existing_metadata()
-            if same and one.content is not None and known.hashes.get("sha256") == one.digests.get("sha256"):
-                lost.append((known, one))
-            else:
-                new.append(one)
-    for known, one in lost:
-        with xom.keyfs.filestore_transaction():
-            known.file_set_content_no_meta(one.content, hashes=Digests(one.digests))
-    return new
+def _mirror(xom: Any, index: str) -> Any:
+    """The mirror of that name. Raises LookupError when there is none."""
+    stage = xom.model.getstage(index)
+    if stage is None or not is_mirror(stage):
+        raise LookupError(index)
+    return stage
 
 
 def _add_link(stage: Any, project: str, link: tuple[str, str], file: Mapping[str, Any]) -> None:

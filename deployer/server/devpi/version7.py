@@ -20,7 +20,7 @@ from devpi_server.model.simpleapi import SimpleInfo
 from devpi_server.model.user import User
 from devpi_server.normalized import normalize_name
 
-from deployer.server.devpi.kept import KeptFile
+from deployer.server.devpi.kept import KeptFile, restored
 from deployer.server.devpi.links import digest
 
 __all__ = ["InvalidIndexconfig", "MirrorStage", "ProjectUpdateCache", "ensure_list"]
@@ -205,7 +205,7 @@ def try_others(mirror: Any, challenge: str) -> bool:
 
 
 def keep_files(xom: Any, files: Iterable[KeptFile]) -> None:
-    new = _restored(xom, files)
+    new = restored(xom, files, mirror=_mirror)
     if not new:
         return
     with xom.keyfs.write_transaction():
@@ -227,23 +227,6 @@ def _mirror(xom: Any, index: str) -> Any:
     if stage is None or not is_mirror(stage):
         raise LookupError(index)
     return stage
-
-
-def _restored(xom: Any, files: Iterable[KeptFile]) -> list[KeptFile]:
-    new, lost = [], []
-    with xom.keyfs.read_transaction():
-        for one in files:
-            _mirror(xom, one.index)
-            known = xom.filestore.get_file_entry(one.place)
-            same = known is not None and known.has_existing_metadata()
-            if same and one.content is not None and known.hashes.get("sha256") == one.digests.get("sha256"):
-                lost.append((known, one))
-            else:
-                new.append(one)
-    for known, one in lost:
-        with xom.keyfs.filestore_transaction():
-            known.file_set_content_no_meta(one.content, hashes=Digests(one.digests))
-    return new
 
 
 def add_file(

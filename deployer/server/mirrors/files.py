@@ -355,7 +355,7 @@ class RemoteFiles:
 
 
 def _entry(found: Found) -> KeptFile:
-    """What devpi is told of a file, without its content."""
+    """The entry and the link of a file, without its content."""
     return KeptFile(index=found.mirror.name, path=found.path, project=found.project, file=storable(found.file))
 
 

@@ -1,4 +1,4 @@
-"""One commit for what several threads want to store at the same time.
+"""Group commit: one commit for what several threads want to store at the same time.
 
 A commit costs some milliseconds, whatever is in it, and only one can happen at a time. Files come faster than that: the
 threads that wait for their turn would become thousands, each with open files.

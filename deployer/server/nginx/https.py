@@ -12,7 +12,9 @@ _HTTP2_APART = (1, 25, 1)
 """The first nginx that has HTTP/2 as a directive of its own."""
 
 
-class _Template(string.Template):
+class Template(string.Template):
+    """A configuration of nginx with words such as ``%{port}``."""
+
     delimiter = "%"  # nginx uses the dollar sign itself
 
 
@@ -35,5 +37,5 @@ class Https:
         return cls(
             listen="ssl" if apart else "ssl http2",
             directives=("    http2 on;\n" if apart else "")
-            + _Template(text).substitute(pem=pem, mark=mark, unknown=unknown),
+            + Template(text).substitute(pem=pem, mark=mark, unknown=unknown),
         )

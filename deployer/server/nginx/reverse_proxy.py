@@ -14,7 +14,6 @@ import re
 import shutil
 import signal
 import socket
-import string
 import subprocess
 import sys
 import tempfile
@@ -30,7 +29,7 @@ from deployer.server.guard.readers import READ
 from deployer.server.hosts import MISDIRECTED, REFUSED, KnownHosts
 from deployer.server.listening import BACKLOG, port_of
 from deployer.server.nginx import certificate, memory
-from deployer.server.nginx.https import Https
+from deployer.server.nginx.https import Https, Template
 from deployer.server.nginx.known import digest
 from deployer.server.nginx.program import Nginx, NginxUnusable, log_line
 from deployer.server.outside import Outside
@@ -148,10 +147,6 @@ class _Adopted:
 _Child = subprocess.Popen[bytes] | _Adopted
 
 
-class _Template(string.Template):
-    delimiter = "%"  # nginx uses the dollar sign itself
-
-
 class ReverseProxy:
     """Runs nginx, and restarts it, until this process ends or nginx failed too often."""
 
@@ -240,7 +235,7 @@ class ReverseProxy:
         packed = "gzip_static on;" if self.nginx.has("http_gzip_static_module") else ""
         granted = _GRANTED if self.nginx.grants else _NEVER_GRANTED
         template = Path(__file__).with_name("nginx.conf.template").read_text(encoding="utf-8")
-        return _Template(template).substitute(
+        return Template(template).substitute(
             user="user root;" if os.geteuid() == 0 else "",
             workers=workers,
             connections=connections,
@@ -267,16 +262,16 @@ class ReverseProxy:
             admission=BODY_ROUTE,
             listen="".join(f"    listen {self._listen(listener)};\n" for listener in self._listeners),
             tls=self._https().directives if self._tls_port else "",
-            proxy=_Template(_PROXY).substitute(wait=300 + 4 * request_timeout),
+            proxy=Template(_PROXY).substitute(wait=300 + 4 * request_timeout),
             pages=PrivateFile.PAGES.relative,
             run=run,
             read=READ,
             files="files" if files else "nothing",
             canonical="canonical" if files else "nothing",
             companions="companions" if files else "nothing",
-            page=_Template(_PAGE).substitute(gzip_static=packed),
-            file=_Template(_FILE).substitute(few, types=types),
-            granted=_Template(granted).safe_substitute(granted=f"{run}/{memory.GRANTED}"),
+            page=Template(_PAGE).substitute(gzip_static=packed),
+            file=Template(_FILE).substitute(few, types=types),
+            granted=Template(granted).safe_substitute(granted=f"{run}/{memory.GRANTED}"),
             pcre_jit="pcre_jit on;" if self.nginx.has("pcre-jit") else "",
         )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from deployer.certificates.pair import Pair, pair
 from deployer.deployment import certificate
-from deployer.files import make_private, replacing
+from deployer.files import make_private, replacing, writable
 from deployer.host.state_dir import state_dir
 from deployer.operations.cluster.host.balancer import PEM
 from deployer.operations.prepare import Prepared
@@ -66,7 +66,8 @@ class Certificate:
             self._file.unlink(missing_ok=True)
             return
         make_private(self._file.parent.parent)
-        self._file.parent.mkdir(exist_ok=True)
-        self._file.parent.chmod(0o755)
-        with replacing(self._file, exact=True) as stream:
-            stream.write(wanted.text.encode())
+        with writable(self._file):
+            self._file.parent.mkdir(exist_ok=True)
+            self._file.parent.chmod(0o755)
+            with replacing(self._file, exact=True) as stream:
+                stream.write(wanted.text.encode())
